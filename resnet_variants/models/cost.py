@@ -1,0 +1,81 @@
+"""What a variant costs: parameters, multiply-adds and activations, read off the built network.
+
+The network is built on the meta device, so nothing is computed or allocated. Only convolutions
+and linear layers count, biases not: 1 MAC = one multiply-add = 2 FLOPs.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from resnet_variants.models.axes import FAMILIES
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import build
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One leaf module: its output for one image, and what it costs."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]  # (C, H, W), or (C,) from the pooling on
+    params: int
+    macs: int
+    acts: int  # elements of the outputs of convolutions and linear layers
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The sums over a network, for one image."""
+
+    params: int
+    macs: int
+    flops: int
+    acts: int
+
+
+def layer_costs(
+    variant: Variant, *, img_size: int = 0, in_chans: int = 3, num_classes: int = 0
+) -> list[LayerCost]:
+    """Every leaf module in the order in which it runs; sizes default to the family's."""
+    family = FAMILIES[variant.family]
+    side = img_size or family.img_size
+    model = build(
+        variant, in_chans=in_chans, num_classes=num_classes or family.num_classes, device="meta"
+    ).eval()
+    rows: list[LayerCost] = []
+    for name, module in model.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(functools.partial(_record, rows, name))
+    model(torch.empty(1, in_chans, side, side, device="meta"))
+    return rows
+
+
+def _record(
+    rows: list[LayerCost], name: str, module: nn.Module, _: object, output: Tensor
+) -> None:
+    counted = isinstance(module, nn.Conv2d | nn.Linear)
+    # Each output element of such a layer takes one multiply-add per weight of its channel.
+    weights = module.weight[0].numel() if counted else 0
+    shape = tuple(output.shape[1:])
+    params = sum(p.numel() for p in module.parameters())
+    acts = output.numel() if counted else 0
+    rows.append(LayerCost(name, type(module).__name__, shape, params, weights * acts, acts))
+
+
+@functools.cache
+def cost(variant: Variant, *, img_size: int = 0, in_chans: int = 3, num_classes: int = 0) -> Cost:
+    """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
+    rows = layer_costs(variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes)
+    macs = sum(row.macs for row in rows)
+    return Cost(
+        params=sum(row.params for row in rows),
+        macs=macs,
+        flops=2 * macs,
+        acts=sum(row.acts for row in rows),
+    )

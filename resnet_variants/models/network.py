@@ -1,0 +1,332 @@
+"""The network: one residual unit and one ResNet, both built by reading a variant's tables.
+
+Children stand in the order in which they run, under the names that torchvision and timm give them
+(``conv1 bn1 layer1.0.conv1 ... downsample.0 fc``), so that their ``post`` weights load as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from timm.layers import DropPath, create_classifier, get_device_dtype
+from timm.models import checkpoint_seq
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from resnet_variants.models.axes import (
+    BLOCKS,
+    FAMILIES,
+    ORDERS,
+    SHORTCUTS,
+    STEM_STRIDES,
+    STEMS,
+    STRIDES,
+    Change,
+    Layers,
+)
+from resnet_variants.models.variant import Variant
+
+
+class ResidualBlock(nn.Module):
+    """One residual unit, (N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)).
+
+    ``downsample``, where there is one, stands right before ``conv1`` and reads what it reads;
+    ``drop_path`` stands at the end of the branch, and the shortcut is added to what it returns.
+    """
+
+    def __init__(
+        self, change: Change, variant: Variant, *, drop_path: float, layers: Layers
+    ) -> None:
+        super().__init__()
+        order = ORDERS[variant.order]
+        convs = _branch_convs(change, variant, layers)
+        for i, conv in enumerate(convs, start=1):
+            line = order.last if conv is convs[-1] else order.unit
+            norm_first = "norm" in line.partition("conv")[0]
+            for step in line.split():
+                if step == "norm":
+                    width = conv.in_channels if norm_first else conv.out_channels
+                    self.add_module(f"bn{i}", layers.norm(width))
+                elif step == "act":
+                    # A unit's first layer reads the tensor that the shortcut holds: not in place.
+                    self.add_module(f"act{i}", layers.act(inplace=len(self._modules) > 0))
+                elif step == "+":
+                    self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+                else:
+                    if i == 1 and change.projects:
+                        self.downsample = _projection(change, variant, layers)
+                    self.add_module(f"conv{i}", conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, w_in, H, W) -> (N, w_out, H', W')."""
+        shortcut = x
+        for name, layer in self.named_children():
+            if name == "downsample":
+                shortcut = layer(x)
+            else:
+                x = layer(x)
+                if name == "drop_path":
+                    x = x + shortcut
+        return x
+
+
+def _branch_convs(change: Change, variant: Variant, layers: Layers) -> list[nn.Conv2d]:
+    block = BLOCKS[variant.block]
+    inner = change.w_out // block.expansion
+    widths = pairwise([change.w_in, *[inner] * (len(block.kernels) - 1), change.w_out])
+    strided = block.kernels.index(STRIDES[variant.stride])
+    first_3x3 = block.kernels.index(3)
+    return [
+        layers.conv(
+            w_in,
+            w_out,
+            kernel,
+            stride=change.stride if i == strided else 1,
+            dilation=change.dilation_in if i == first_3x3 else change.dilation,
+        )
+        for i, (kernel, (w_in, w_out)) in enumerate(zip(block.kernels, widths, strict=True))
+    ]
+
+
+def _projection(change: Change, variant: Variant, layers: Layers) -> nn.Sequential:
+    modules = SHORTCUTS[variant.shortcut](change, layers)
+    if ORDERS[variant.order].project == "norm":
+        modules.append(layers.norm(change.w_out))
+    return nn.Sequential(*modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs:
+    """timm's constructor arguments that every variant takes."""
+
+    num_classes: int = 1000
+    in_chans: int = 3
+    global_pool: str = "avg"  # '' leaves the features unpooled
+    output_stride: int = 32  # a stage that would go beyond it dilates instead
+    drop_rate: float = 0.0  # dropout before the classifier
+    drop_path_rate: float = 0.0  # stochastic depth, rising linearly to this at the last unit
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+
+class ResNet(nn.Module):
+    """A variant as a timm-style model, (N, in_chans, H, W) -> (N, num_classes).
+
+    Args:
+        cfg: the variant.
+        model_args: the fields of ``ModelArgs``.
+
+    Raises:
+        TypeError: an argument that ``ModelArgs`` does not have.
+        ValueError: an ``output_stride`` below the stem's stride.
+    """
+
+    def __init__(self, cfg: Variant, **model_args: object) -> None:
+        super().__init__()
+        args = ModelArgs(**model_args)  # type: ignore[arg-type]
+        if args.output_stride < cfg.stem_stride:
+            raise ValueError(
+                f"output_stride {args.output_stride} is below the stem's stride {cfg.stem_stride}"
+            )
+        self.variant = cfg
+        self.num_classes = args.num_classes
+        self.in_chans = args.in_chans
+        self.drop_rate = args.drop_rate
+        self.grad_checkpointing = False
+        self.feature_info: list[dict[str, object]] = []
+        layers = Layers(device=args.device, dtype=args.dtype)
+
+        width = self._add_stem(cfg, args.in_chans, layers)
+        width = self._add_stages(cfg, width, args, layers)
+        self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
+        self.num_features = width
+        self.global_pool, self.fc = create_classifier(
+            width, args.num_classes, args.global_pool, device=args.device, dtype=args.dtype
+        )
+        self.head_hidden_size = width * self.global_pool.feat_mult()
+        self.init_weights()
+
+    # --- building -----------------------------------------------------------------------------
+
+    def _add_stem(self, variant: Variant, in_chans: int, layers: Layers) -> int:
+        conv_stride, pool = STEM_STRIDES[variant.stem_stride]
+        specs = STEMS[variant.stem](FAMILIES[variant.family].widths[0], conv_stride)
+        modules: list[nn.Module] = []
+        width = in_chans
+        for spec in specs:
+            if modules:
+                modules += [layers.norm(width), layers.act(inplace=True)]
+            modules.append(layers.conv(width, spec.width, spec.kernel, stride=spec.stride))
+            width = spec.width
+        self.conv1 = nn.Sequential(*modules) if len(modules) > 1 else modules[0]
+        self._add_norm_act(ORDERS[variant.order].stem, width, ("bn1", "act1"), layers)
+        last = next(reversed(self._modules))
+        self.feature_info.append({"num_chs": width, "reduction": conv_stride, "module": last})
+        if pool:
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        return width
+
+    def _add_norm_act(
+        self, steps: str, width: int, names: tuple[str, str], layers: Layers
+    ) -> None:
+        for step in steps.split():
+            if step == "norm":
+                self.add_module(names[0], layers.norm(width))
+            else:
+                # Alone, an activation would overwrite the feature tap before it.
+                self.add_module(names[1], layers.act(inplace="norm" in steps))
+
+    def _add_stages(self, variant: Variant, width: int, args: ModelArgs, layers: Layers) -> int:
+        family, block = FAMILIES[variant.family], BLOCKS[variant.block]
+        rates = iter(_linear(args.drop_path_rate, sum(variant.units)))
+        reduction, dilation = variant.stem_stride, 1
+        for i, (stage_width, units) in enumerate(zip(family.widths, variant.units, strict=True)):
+            stride, dilation_in = 1 if i == 0 else 2, dilation
+            if reduction * stride > args.output_stride:
+                stride, dilation = 1, dilation * stride
+            reduction *= stride
+            stage = nn.Sequential()
+            for _ in range(units):
+                w_out = stage_width * block.expansion
+                change = Change(width, w_out, stride, dilation=dilation, dilation_in=dilation_in)
+                unit = ResidualBlock(change, variant, drop_path=next(rates), layers=layers)
+                stage.append(unit)
+                width, stride, dilation_in = w_out, 1, dilation
+            self.add_module(f"layer{i + 1}", stage)
+            info = {"num_chs": width, "reduction": reduction, "module": f"layer{i + 1}"}
+            self.feature_info.append(info)
+        return width
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Kaiming-normal convolutions, fan-out (arXiv:1502.01852); norms start as the identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    # --- running ------------------------------------------------------------------------------
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
+        for name, layer in self.named_children():
+            if name != "global_pool" and name != "fc":  # noqa: PLR1714 (TorchScript)
+                if not torch.jit.is_scripting() and self._checkpoints(name):
+                    x = checkpoint_seq(layer, x)
+                else:
+                    x = layer(x)
+        return x
+
+    @torch.jit.unused
+    def _checkpoints(self, name: str) -> bool:
+        return self.grad_checkpointing and name.startswith("layer")
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+        """Features -> (N, num_classes), or the pooled features with ``pre_logits``."""
+        x = self.global_pool(x)
+        if self.drop_rate:
+            x = nn.functional.dropout(x, p=float(self.drop_rate), training=self.training)
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) -> (N, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    @torch.jit.ignore
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The features, and the maps after the stem and after each stage.
+
+        With ``preact`` a map is the raw sum of its last unit; ``norm`` passes the last stage's
+        through the norm and activation before the pooling.
+
+        Args:
+            x: (N, in_chans, H, W).
+            indices: the last n maps, or the maps with these indices; all by default.
+            norm: see above.
+            stop_early: run nothing beyond the last map asked for.
+            output_fmt: only ``NCHW``.
+            intermediates_only: return the list of maps alone.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"unknown output_fmt {output_fmt!r}; choices: NCHW")
+        taps = [info["module"] for info in self.feature_info]
+        take, last = feature_take_indices(len(taps), indices)
+        maps: dict[int, Tensor] = {}
+        for name, layer in self.named_children():
+            if name in ("global_pool", "fc"):
+                break
+            x = checkpoint_seq(layer, x) if self._checkpoints(name) else layer(x)
+            if name in taps:
+                maps[taps.index(name)] = x
+                if stop_early and not norm and name == taps[last]:
+                    break
+        if norm:
+            maps[len(taps) - 1] = x
+        intermediates = [maps[i] for i in sorted(take)]
+        return intermediates if intermediates_only else (x, intermediates)
+
+    # --- timm's contract ----------------------------------------------------------------------
+
+    @torch.jit.ignore
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,  # noqa: FBT001, FBT002
+        prune_head: bool = True,  # noqa: FBT001, FBT002
+    ) -> list[int]:
+        """Drop what comes after the last of the given maps; return their absolute indices."""
+        taps = [str(info["module"]) for info in self.feature_info]
+        take, last = feature_take_indices(len(taps), indices)
+        for name in taps[last + 1 :]:
+            setattr(self, name, nn.Sequential())
+        cut = last < len(taps) - 1
+        if cut or prune_norm:
+            for name in ("norm", "act") if "norm" in self._modules else ():
+                setattr(self, name, nn.Identity())
+        if cut:
+            self.num_features = self.head_hidden_size = int(str(self.feature_info[last]["num_chs"]))
+        if cut or prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+    @torch.jit.ignore
+    def get_classifier(self, name_only: bool = False) -> nn.Module | str:  # noqa: FBT001, FBT002
+        """The classifier, or its name."""
+        return "fc" if name_only else self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier of the old one's device and dtype; ``None`` keeps the pooling."""
+        self.num_classes = num_classes
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        self.global_pool, self.fc = create_classifier(
+            self.num_features, num_classes, pool, **get_device_dtype(self)
+        )
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        self.global_pool.train(self.training)
+        self.fc.train(self.training)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Recompute each unit in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: FBT001, FBT002
+        """Regular expressions that group parameters by depth, for layer-wise learning rates."""
+        unit = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
+        return {"stem": r"^conv1|bn1|maxpool", "blocks": unit}
+
+
+def _linear(last: float, n: int) -> list[float]:
+    """``n`` values from 0 to ``last``."""
+    return [last * i / max(1, n - 1) for i in range(n)]

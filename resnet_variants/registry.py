@@ -1,0 +1,44 @@
+"""A table of named choices whose misses help: the one way this package looks anything up by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+def refuse(kind: str, value: object, choices: Iterable[object]) -> NoReturn:
+    """Raise the ``ValueError`` for a value that is none of the choices, with the nearest one.
+
+    >>> refuse("stem", "deepp", ["conv7", "deep"])
+    Traceback (most recent call last):
+    ValueError: unknown stem 'deepp'; did you mean 'deep'? choices: conv7, deep
+    """
+    names = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(value), names, n=1) if isinstance(value, str) else []
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {kind} {value!r};{hint} choices: {', '.join(names)}")
+
+
+class Registry(dict[str, T]):
+    """Named choices of one kind, in the order they were declared."""
+
+    def __init__(self, kind: str, **entries: T) -> None:
+        super().__init__(entries)
+        self.kind = kind
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that enters an object under ``name``; a taken name is an error."""
+
+        def enter(entry: T) -> T:
+            if name in self:
+                raise ValueError(f"{self.kind} {name!r} is registered already")
+            self[name] = entry
+            return entry
+
+        return enter
+
+    def __missing__(self, name: str) -> NoReturn:
+        refuse(self.kind, name, self)
