@@ -1,4 +1,36 @@
-"""An ablation laboratory for residual networks."""
-from resnet_variants.models.cost import cost
+"""An ablation laboratory for residual networks: which ResNet tweak is worth it, at what cost?
+
+Importing the package registers its models with timm: ``timm.create_model("rv_resnet50_d_preact")``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.variant import Variant, grid, parse_name, preset
 from resnet_variants.models.zoo import create_model, list_models
+
+if TYPE_CHECKING:
+    from resnet_variants.api import report, run
+
+__all__ = [
+    "Cost",
+    "Variant",
+    "cost",
+    "create_model",
+    "grid",
+    "list_models",
+    "parse_name",
+    "preset",
+    "report",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    # Both bring pandas and matplotlib along: only who trains or reports pays for that.
+    if name in ("run", "report"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

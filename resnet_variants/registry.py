@@ -9,17 +9,30 @@ from typing import NoReturn, TypeVar
 T = TypeVar("T")
 
 
-def refuse(kind: str, value: object, choices: Iterable[object]) -> NoReturn:
-    """Raise the ``ValueError`` for a value that is none of the choices, with the nearest one.
+class UserError(ValueError):
+    """What was asked for cannot be done; the message is one line that says what to do instead.
+
+    Attributes:
+        field: the setting at fault, ``""`` where it is not one setting.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def refuse(kind: str, value: object, choices: Iterable[object], *, field: str = "") -> NoReturn:
+    """Raise the ``UserError`` for a value that is none of the choices, with the nearest one.
 
     >>> refuse("stem", "deepp", ["conv7", "deep"])
     Traceback (most recent call last):
-    ValueError: unknown stem 'deepp'; did you mean 'deep'? choices: conv7, deep
+    resnet_variants.registry.UserError: unknown stem 'deepp'; did you mean 'deep'? choices: conv7, deep
     """
     names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(str(value), names, n=1) if isinstance(value, str) else []
     hint = f" did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {value!r};{hint} choices: {', '.join(names)}")
+    message = f"unknown {kind} {value!r};{hint} choices: {', '.join(names)}"
+    raise UserError(message, field=field or kind)
 
 
 class Registry(dict[str, T]):

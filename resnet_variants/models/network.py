@@ -27,6 +27,7 @@ from resnet_variants.models.axes import (
     Layers,
 )
 from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError, refuse
 
 
 class ResidualBlock(nn.Module):
@@ -127,7 +128,7 @@ class ResNet(nn.Module):
         super().__init__()
         args = ModelArgs(**model_args)  # type: ignore[arg-type]
         if args.output_stride < cfg.stem_stride:
-            raise ValueError(
+            raise UserError(
                 f"output_stride {args.output_stride} is below the stem's stride {cfg.stem_stride}"
             )
         self.variant = cfg
@@ -258,7 +259,7 @@ class ResNet(nn.Module):
             intermediates_only: return the list of maps alone.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"unknown output_fmt {output_fmt!r}; choices: NCHW")
+            refuse("output_fmt", output_fmt, ["NCHW"])
         taps = [info["module"] for info in self.feature_info]
         take, last = feature_take_indices(len(taps), indices)
         maps: dict[int, Tensor] = {}

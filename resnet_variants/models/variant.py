@@ -18,7 +18,7 @@ from resnet_variants.models.axes import (
     STRIDES,
     Family,
 )
-from resnet_variants.registry import Registry, refuse
+from resnet_variants.registry import Registry, UserError, refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,16 @@ class Variant:
         family: Family = FAMILIES[self.family]
         self._set("depth", self.depth or family.default_depth)
         if self.depth not in family.layouts:
-            raise ValueError(
+            raise UserError(
                 f"unknown depth {self.depth!r} for family {self.family!r}; "
-                f"choices: {family.depths_text}"
+                f"choices: {family.depths_text}",
+                field="depth",
             )
         blocks = family.layouts[self.depth]
         self._set("block", self.block or next(iter(blocks)))
         if self.block not in blocks:
-            refuse(f"block for depth {self.depth} of family {self.family!r}", self.block, blocks)
+            what = f"block for depth {self.depth} of family {self.family!r}"
+            refuse(what, self.block, blocks, field="block")
         self._set("stem", self.stem or family.stem)
         self._set("stem_stride", self.stem_stride or family.stem_stride)
         for table, value in ((STEMS, self.stem), (SHORTCUTS, self.shortcut), (ORDERS, self.order)):
@@ -145,14 +147,16 @@ def parse_name(name: str) -> Variant:
         for axis, table in (("stem", STEMS), ("stride", STRIDES), ("shortcut", SHORTCUTS)):
             found = _take(rest, axis, table)
             if not found:
-                refuse(f"{axis} in name {name!r}:", (rest or [""])[0], map(_token, table))
+                token = (rest or [""])[0]
+                refuse(f"{axis} in name {name!r}:", token, map(_token, table), field="name")
             spec |= found
     spec |= _take(rest, "order", ORDERS)
     if rest:
-        raise ValueError(f"cannot read {'_'.join(rest)!r} at the end of name {name!r}")
+        end = "_".join(rest)
+        raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
     variant = variant_from(spec)
     if name not in (variant.name, *variant.aliases):
-        raise ValueError(f"name {name!r} is spelt {variant.name!r}")
+        raise UserError(f"name {name!r} is spelt {variant.name!r}", field="name")
     return variant
 
 
@@ -161,7 +165,7 @@ def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
     model, *rest = tail.split("_")
     digits = model.removeprefix("resnet")
     if prefix != "rv" or digits == model or not (digits.isascii() and digits.isdigit()):
-        raise ValueError(f"name {name!r} does not begin with rv_resnet<depth>")
+        raise UserError(f"name {name!r} does not begin with rv_resnet<depth>", field="name")
     spec: dict[str, object] = {"depth": int(digits)}
     tokens = {family.token: key for key, family in FAMILIES.items() if family.token}
     return spec | _take(rest, "family", tokens), rest
@@ -204,7 +208,7 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
     axes |= {key: value for key, value in spec.items() if key in _FIELDS}
     if "preact" in spec:
         if "order" in spec:
-            raise ValueError("give either preact or order: preact is the order 'preact'")
+            raise UserError("give either preact or order: preact is the order 'preact'")
         axes["order"] = "preact" if spec["preact"] else "post"
     return Variant(**axes)  # type: ignore[arg-type]
 

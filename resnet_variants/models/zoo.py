@@ -27,6 +27,7 @@ from resnet_variants.models.axes import (
 )
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant, expand, parse_name, preset
+from resnet_variants.registry import UserError
 
 GENERIC = "resnet_variant"
 
@@ -91,7 +92,7 @@ def create_model(
     if variant in PRESETS and isinstance(variant, str):
         variant = preset(variant, family=family, depth=depth, preact=preact)
     elif (family, depth, preact) != ("imagenet", 0, False):
-        raise ValueError(f"family, depth and preact go with a preset letter, not with {variant!r}")
+        raise UserError(f"family, depth and preact go with a preset letter, not with {variant!r}")
     if isinstance(variant, str):
         variant = parse_name(variant)
     return build(variant, pretrained=pretrained, **kwargs)

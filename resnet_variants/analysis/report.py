@@ -1,0 +1,77 @@
+"""Everything that is made from the runs on disk: tables first, then figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+
+from resnet_variants.analysis import plots
+from resnet_variants.analysis.tables import GROUP, summarise, summary_markdown
+from resnet_variants.records import (
+    DONE,
+    planned_runs,
+    read_epochs,
+    read_experiment,
+    read_runs,
+    write_atomically,
+)
+from resnet_variants.registry import UserError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``build`` made, and from what."""
+
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    counts: Mapping[str, int]  # runs by status; ``missing`` are planned and not started
+    files: tuple[Path, ...]
+
+
+def build(out: Path) -> Report:
+    """Tables and figures in ``out`` from its runs, finished or not; nothing is trained.
+
+    Raises:
+        ValueError: ``out`` holds no runs, or a damaged file.
+    """
+    if not out.is_dir():
+        raise UserError(f"no results folder {str(out)!r}")
+    runs = read_runs(out)
+    if runs.empty:
+        raise UserError(f"{str(out)!r} holds no runs yet")
+    epochs = read_epochs(out, runs)
+    baselines = cast(Mapping[str, str], read_experiment(out).get("baselines", {}))
+    summary = summarise(runs, baselines)
+    files = [
+        *_table(runs, out / "runs.csv", out / "runs.parquet"),
+        *_table(epochs, out / "epochs.csv"),
+        *_table(summary, out / "summary.csv"),
+        _text(summary_markdown(summary) + "\n", out / "summary.md"),
+    ]
+    for group, own in summary[summary["n"] > 0].groupby([*GROUP], sort=False):
+        several = summary.groupby([*GROUP]).ngroups > 1
+        suffix = "_" + "_".join(map(str, group)) if several else ""
+        files += plots.save(plots.accuracy_vs_macs(own), out / f"accuracy_vs_macs{suffix}")
+        done = runs[(runs["status"] == DONE) & (runs[[*GROUP]] == list(group)).all(axis=1)]
+        files += plots.save(plots.training_curves(epochs, done), out / f"training_curves{suffix}")
+    counts = runs["status"].value_counts().to_dict()
+    missing = len(set(planned_runs(out)) - set(runs["run_id"]))
+    return Report(runs, summary, counts | ({"missing": missing} if missing else {}), tuple(files))
+
+
+def _table(frame: pd.DataFrame, *paths: Path) -> list[Path]:
+    for path in paths:
+        if path.suffix == ".csv":
+            write_atomically(path, frame.to_csv(index=False))
+        else:
+            frame.to_parquet(path, index=False)
+    return list(paths)
+
+
+def _text(text: str, path: Path) -> Path:
+    write_atomically(path, text)
+    return path

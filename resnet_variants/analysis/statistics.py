@@ -1,0 +1,79 @@
+"""What a handful of seeds can say: intervals, paired differences, verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+LEVEL = 0.95
+ALPHA = 1 - LEVEL
+
+BASELINE, BETTER, WORSE, INCONCLUSIVE = "baseline", "better", "worse", "inconclusive"
+TOO_FEW = f"{INCONCLUSIVE} (n too small)"
+
+# The exact sign-flip test of n pairs has no p below 2 / 2**n: 5 pairs cannot reach 0.05.
+MIN_PAIRS = 6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its Student interval; NaN where too few values tell."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """Mean, sample deviation and 95 % interval of ``values``, at least one."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, np.nan, np.nan, np.nan)
+    sd = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / n**0.5
+    return Estimate(mean, sd, mean - half, mean + half)
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided exact p of paired differences: the share of sign patterns at least as extreme."""
+    if len(differences) < 2:
+        return np.nan
+    # Above 2**15 patterns scipy samples them, with a fixed seed.
+    result = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=2**15,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's correction over a table's comparisons; NaN stays NaN."""
+    adjusted, known = np.full(len(p_values), np.nan), ~np.isnan(p_values)
+    if known.any():
+        adjusted[known] = multipletests(p_values[known], method="holm")[1]
+    return adjusted
+
+
+def verdict(delta: float, p_adjusted: float, n: int) -> str:
+    """In one word what the paired differences show after correction."""
+    if n < MIN_PAIRS:
+        return TOO_FEW
+    if not p_adjusted < ALPHA:
+        return INCONCLUSIVE
+    return BETTER if delta > 0 else WORSE
+
+
+def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Which points no other point beats at the same or lower cost; ties share the front."""
+    beaten = [
+        np.any((cost <= c) & (value >= v) & ((cost < c) | (value > v)))
+        for c, v in zip(cost, value, strict=True)
+    ]
+    return ~np.array(beaten, dtype=bool)

@@ -1,0 +1,72 @@
+"""``rv.run`` and ``rv.report``: what the commands of these names do, for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from resnet_variants.analysis.report import Report, build
+from resnet_variants.models.variant import Variant, merge, parse_name
+from resnet_variants.sweeps.experiment import Experiment, recipe_from
+from resnet_variants.sweeps.local import Options, Silent, Watcher, prepare, run_all
+
+
+def run(
+    variants: Iterable[Variant | str],
+    *,
+    data: str = Experiment.data,
+    seeds: int = Experiment.seeds,
+    out: str | Path,
+    img_size: int = 0,
+    device: str = "auto",
+    **recipe: object,
+) -> pd.DataFrame:
+    """Train variants with paired seeds, skip what ``out`` holds already, write its tables and plots.
+
+    Args:
+        variants: ``Variant``s or their names; the first is the baseline.
+        data: a name in ``training.data.DATASETS``.
+        seeds: how many: 0 to seeds - 1.
+        out: results folder.
+        img_size: side to resize the images to, in pixels; 0 keeps them.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        recipe: fields of ``Recipe`` that differ from its defaults, ``epochs=10`` ...
+
+    Returns:
+        ``runs.csv`` as a frame, failed runs included.
+
+    Raises:
+        ValueError: an unknown choice or a number out of range.
+    """
+    cells = [parse_name(v) if isinstance(v, str) else v for v in variants]
+    kept, merged = merge((variant, variant.name) for variant in cells)
+    experiment = Experiment(
+        name=Path(out).resolve().name,
+        variants=tuple(kept),
+        merged=tuple(merged),
+        data=data,
+        img_size=img_size,
+        seeds=seeds,
+        recipe=recipe_from(recipe),
+    )
+    return conduct(experiment, Path(out), Options(device=device), Silent())[0].runs
+
+
+def conduct(
+    experiment: Experiment, out: Path, options: Options, watcher: Watcher
+) -> tuple[Report, bool]:
+    """Prepare, run what is missing, report; also tells whether every run is done."""
+    todo = prepare(experiment, out, options)
+    complete = run_all(experiment, todo, out, device=options.device, watcher=watcher)
+    return build(out), complete
+
+
+def report(out: str | Path) -> Report:
+    """Rebuild the tables and plots of a results folder from what is on disk.
+
+    Raises:
+        ValueError: the folder holds no runs, or a damaged file.
+    """
+    return build(Path(out))

@@ -1,0 +1,120 @@
+"""The command line: ``resnet-variants VERB`` and ``python -m resnet_variants.VERB`` alike.
+
+A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors
+from tyro._arguments import ArgumentDefinition
+
+from resnet_variants.registry import UserError, refuse
+
+VERBS = {
+    "run": "train variants, then write tables and plots",
+    "report": "rebuild tables and plots from what is on disk",
+    "list": "registered model names with params and MACs",
+    "describe": "one variant: axes, names elsewhere, layers, cost",
+}
+WRONG_USAGE, INTERRUPTED = 2, 130
+
+Flags = TypeVar("Flags")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script: the first word names the verb."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        say("usage: resnet-variants VERB [--help] ...\n")
+        for verb, text in VERBS.items():
+            say(f"  {verb:<10}{text}")
+        return 0 if words else WRONG_USAGE
+    verb, *rest = words
+    return guard(lambda: importlib.import_module(_module(verb)).command(rest), verb)
+
+
+def _module(verb: str) -> str:
+    if verb not in VERBS:
+        refuse("verb", verb, VERBS)
+    return f"resnet_variants.{verb}"
+
+
+def guard(command: Callable[[], int], verb: str) -> int:
+    """Run a verb's command; turn a user's mistake into one line and status 2."""
+    # Fabric announces its precision on every start; the run's settings say it once.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        return command()
+    except UserError as error:
+        flag = f"--{error.field.replace('_', '-')}: " if error.field else ""
+        sys.stderr.write(f"resnet-variants {verb}: {flag}{error}\n")
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"resnet-variants {verb}: interrupted; the same command continues\n")
+        return INTERRUPTED
+
+
+class _CallableModule(ModuleType):
+    """A module that can be called like the function it is named after."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def callable_module(name: str, function: Callable[..., object]) -> None:
+    """Let the verb's module be called: ``rv.run(...)``.
+
+    Importing ``resnet_variants.run`` binds the package's ``run`` to that module, whichever way it
+    comes to be imported, so the module itself has to be what ``rv.run`` promises.
+    """
+    module = sys.modules[name]
+    module.__class__ = _CallableModule
+    module.function = function  # type: ignore[attr-defined]
+    module.__doc__ = function.__doc__
+
+
+def say(text: str = "") -> None:
+    """One line on standard output, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:
+    """Read flags into a frozen dataclass.
+
+    Raises:
+        UserError: an unknown flag, or a value of the wrong type.
+    """
+    extra = {} if default is None else {"default": default}
+    with tyro_errors.on_parse_error(_refuse_flags):
+        return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)
+
+
+def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
+    match event:
+        case tyro_errors.InvalidChoice():
+            refuse("choice", event.value, event.choices, field=_field(event.argument))
+        case tyro_errors.BadValue():
+            reason = event.reason.replace("_", " ")
+            raise UserError(f"{reason}; see --help", field=_field(event.argument))
+        case tyro_errors.InstantiationFailure():
+            raise UserError(" ".join(event.message.split()))
+        case tyro_errors.UnrecognizedArgs():
+            raise UserError(f"unknown words {' '.join(event.tokens)!r}; see --help")
+        case tyro_errors.MissingArgs():
+            names = (_field(missing.arg) for missing in event.missing_arguments)
+            raise UserError(f"missing {', '.join(names)}; see --help")
+        case _:
+            raise UserError(f"wrong usage ({type(event).__name__}); see --help")
+
+
+def _field(argument: ArgumentDefinition) -> str:
+    return argument.display_name().lstrip("-")

@@ -1,0 +1,225 @@
+"""What a results folder holds: written by ``sweeps``, read by ``analysis``, one schema.
+
+    experiment.json            the question, the runs it takes, the baseline of each model
+    runs/<run_id>/run.json     configuration and provenance, written when a run starts
+    runs/<run_id>/epochs.jsonl one object per epoch
+    runs/<run_id>/result.json  status and test score, written last
+    runs/<run_id>/log.txt      what the run printed; a traceback if it failed
+    runs.csv, epochs.csv       the same as tables
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+
+from resnet_variants.registry import UserError
+
+DONE, FAILED, DIVERGED = "done", "failed", "diverged"
+UNFINISHED = "unfinished"  # started and without a result: running, or cut off
+
+VARIANT_COLUMNS = (
+    "model",
+    "preset",
+    "family",
+    "depth",
+    "stem",
+    "stem_stride",
+    "stride",
+    "shortcut",
+    "order",
+)
+COST_COLUMNS = ("params", "macs", "flops", "acts")
+RUN_COLUMNS = (
+    "run_id",
+    "status",
+    *VARIANT_COLUMNS,
+    "dataset",
+    "img_size",
+    "epochs",
+    "seed",
+    *COST_COLUMNS,
+    "test_acc",
+    "test_loss",
+    "val_acc",
+    "train_loss",
+    "seconds",
+    "images_per_second",
+    "peak_memory_mb",
+    "device",
+    "precision",
+    "error",
+)
+EPOCH_COLUMNS = (
+    "run_id",
+    "model",
+    "seed",
+    "epoch",
+    "lr",
+    "train_loss",
+    "val_loss",
+    "val_acc",
+    "seconds",
+    "images_per_second",
+)
+
+Json = dict[str, object]
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Put ``text`` at ``path`` whole or not at all, even if the machine stops in between."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def to_json(content: Mapping[str, object]) -> str:
+    """Readable JSON; a number that is not finite is missing, ``null``."""
+    clean = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in content.items()
+    }
+    return json.dumps(clean, indent=2, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The directory of one run."""
+
+    path: Path
+
+    def start(self, config: Mapping[str, object]) -> None:
+        """Begin afresh: whatever an earlier attempt left is removed."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+        write_atomically(self.path / "run.json", to_json(config))
+
+    def append_epoch(self, record: Mapping[str, object]) -> None:
+        """Add one line to ``epochs.jsonl``."""
+        with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def log(self, text: str) -> None:
+        """Add a line to ``log.txt``."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def finish(self, result: Mapping[str, object]) -> None:
+        """Write the result: from now on the run counts as done, failed or diverged."""
+        write_atomically(self.path / "result.json", to_json(result))
+
+    def result(self) -> Json | None:
+        """The result, or ``None`` where the run is not finished.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        file = self.path / "result.json"
+        return read_json(file) if file.is_file() else None
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Json:
+    """One JSON object.
+
+    Raises:
+        ValueError: not JSON, or not an object; the message names the file.
+    """
+    try:
+        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder to redo it") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged (no JSON object); delete its folder to redo it")
+    return cast(Json, content)
+
+
+def read_runs(out: Path) -> pd.DataFrame:
+    """One row per run started in ``out``, unfinished and failed ones too: ``RUN_COLUMNS``.
+
+    A folder whose raw runs were left behind (a clone, an archive) is read from its ``runs.csv``.
+
+    Raises:
+        ValueError: neither is there, or a file is damaged.
+    """
+    if not (out / "runs").is_dir():
+        return _read_table(out / "runs.csv", RUN_COLUMNS)
+    rows: list[Json] = []
+    for file in sorted((out / "runs").glob("*/run.json")):
+        result = RunFolder(file.parent).result() or {"status": UNFINISHED}
+        rows.append(read_json(file) | result)
+    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    planned = {run_id: i for i, run_id in enumerate(planned_runs(out))}
+    place = frame["run_id"].map(lambda run_id: planned.get(str(run_id), len(planned)))
+    return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
+
+
+def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per epoch of the given runs: ``EPOCH_COLUMNS``."""
+    if not (out / "runs").is_dir():
+        return _read_table(out / "epochs.csv", EPOCH_COLUMNS)
+    rows: list[Json] = []
+    for run_id, model, seed in zip(runs["run_id"], runs["model"], runs["seed"], strict=True):
+        file = out / "runs" / str(run_id) / "epochs.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        own: Json = {"run_id": run_id, "model": model, "seed": seed}
+        # A run that is being written may end in half a line.
+        rows += [own | json.loads(line) for line in lines if line.endswith("}")]
+    return pd.DataFrame(rows, columns=list(EPOCH_COLUMNS))
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no runs: neither a runs folder nor {path.name}")
+    frame = pd.read_csv(path, keep_default_na=False, na_values={c: "" for c in _NUMBERS})
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}")
+    return frame[list(columns)]
+
+
+# Empty text is text; an empty number is a missing number.
+_NUMBERS = ("test_acc", "test_loss", "val_acc", "train_loss", "seconds", "images_per_second") + (
+    "peak_memory_mb",
+)
+
+
+def read_experiment(out: Path) -> Json:
+    """The question behind a results folder; empty where none was recorded."""
+    file = out / "experiment.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def planned_runs(out: Path) -> list[str]:
+    """The ids of the runs that the experiment takes, in its order."""
+    return cast(list[str], read_experiment(out).get("runs", []))

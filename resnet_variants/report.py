@@ -1,0 +1,39 @@
+"""``python -m resnet_variants.report DIR...``: tables and plots from what is on disk."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from resnet_variants.api import report
+from resnet_variants.cli import callable_module, guard, parse
+from resnet_variants.console import show_report
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Rebuild the tables and plots of results folders; nothing is trained."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Results folders; runs in them may still be going."""
+
+
+def command(argv: Sequence[str]) -> int:
+    """Carry out the verb."""
+    for folder in parse(Flags, argv, "report").folders:
+        show_report(report(folder), folder)
+    return 0
+
+
+def main() -> int:
+    """``python -m resnet_variants.report``."""
+    return guard(lambda: command(sys.argv[1:]), "report")
+
+
+callable_module(__name__, report)
+if __name__ == "__main__":
+    sys.exit(main())

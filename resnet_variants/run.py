@@ -1,0 +1,230 @@
+"""``python -m resnet_variants.run``: train variants, then write their tables and plots.
+
+--variant D --preact           one network, three seeds, on scikit-learn's digits
+--grid                         the 12 combinations of stem, downsampling and order
+--experiment FILE.toml         a question from a file; further flags override its settings
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from resnet_variants.api import conduct
+from resnet_variants.api import run as run_variants
+from resnet_variants.cli import callable_module, guard, parse
+from resnet_variants.console import make_watcher, show_plan, show_report, show_settings
+from resnet_variants.models.axes import (
+    FAMILIES,
+    ORDERS,
+    PRESETS,
+    SHORTCUTS,
+    STEM_STRIDES,
+    STEMS,
+    STRIDES,
+)
+from resnet_variants.models.variant import FULL_GRID, expand
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.experiment import Experiment, read_toml
+from resnet_variants.sweeps.local import Options
+from resnet_variants.training.data import DATASETS
+from resnet_variants.training.loop import DEVICES
+from resnet_variants.training.recipe import PRECISIONS, Recipe
+
+Words, Numbers, Switch = tuple[str, ...], tuple[int, ...], tyro.conf.FlagCreatePairsOff[bool]
+
+
+def _choice(text: str, choices: Iterable[object]) -> Any:
+    return tyro.conf.arg(help=f"{text}: {', '.join(map(str, choices))}")
+
+
+def _axis(axis: str, choices: Iterable[object]) -> Any:
+    return tyro.conf.arg(help=f"{axis}: {', '.join(map(str, choices))}", metavar="NAME ...")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Lists are crossed with one another; an axis overrides the preset's choice."""
+
+    variant: Annotated[Words, _axis("presets, A to D if nothing is given", PRESETS)] = ()
+    preact: Annotated[bool, tyro.conf.arg(help="the order preact instead of post")] = False
+    family: Annotated[str, _choice("widths and depths", FAMILIES)] = "cifar"
+    depth: Annotated[Numbers, tyro.conf.arg(help="the family's own if empty: 50, cifar 29")] = ()
+    stem: Annotated[Words, _axis("before the first stage", STEMS)] = ()
+    stem_stride: Annotated[
+        Numbers, tyro.conf.arg(help="the family's own if empty: 4, cifar 1")
+    ] = ()
+    stride: Annotated[Words, _axis("which conv carries stride 2", STRIDES)] = ()
+    shortcut: Annotated[Words, _axis("where the shape changes", SHORTCUTS)] = ()
+    order: Annotated[Words, _axis("of norm, activation and conv", ORDERS)] = ()
+    grid: Annotated[
+        Switch, tyro.conf.arg(help="plain and deep stem x 1x1, 3x3, 3x3+avgpool x post, preact")
+    ] = False
+    experiment: Annotated[
+        Path | None, tyro.conf.arg(help="a TOML file instead of the flags above", metavar="FILE")
+    ] = None
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """The grid that the flags ask for, without the file.
+
+        Raises:
+            ValueError: flags that contradict one another.
+        """
+        lists = ("depth", "stem", "stem_stride", "stride", "shortcut", "order")
+        spec: dict[str, object] = {"family": self.family}
+        spec |= {name: list(getattr(self, name)) for name in lists if getattr(self, name)}
+        if self.preact and self.order:
+            raise UserError("give either --preact or --order", field="preact")
+        if self.preact:
+            spec["order"] = ["preact"]
+        if self.grid:
+            for name in ("variant", "stem", "stride", "shortcut"):
+                if getattr(self, name):
+                    raise UserError(f"--grid sets it already: drop --{name}", field=name)
+            return FULL_GRID | spec
+        axes = self.stem or self.stride or self.shortcut
+        if self.variant or not axes:
+            spec["preset"] = list(self.variant or PRESETS)
+        return spec
+
+
+@dataclass(frozen=True)
+class Images:
+    """The test split is read once, at the end of a run."""
+
+    data: Annotated[str, _choice("data set", DATASETS)] = Experiment.data
+    img_size: Annotated[int, tyro.conf.arg(help="resize to this side in pixels, 0: do not")] = (
+        Experiment.img_size
+    )
+
+
+@dataclass(frozen=True)
+class Training:
+    """One recipe for every network."""
+
+    epochs: int = Recipe.epochs
+    batch_size: int = Recipe.batch_size
+    lr: Annotated[float, tyro.conf.arg(help="at the end of the warm-up")] = Recipe.lr
+    seeds: Annotated[int, tyro.conf.arg(help="how many: 0 to N - 1; 6 or more for a verdict")] = (
+        Experiment.seeds
+    )
+    device: Annotated[str, _choice("where", DEVICES)] = "auto"
+    precision: Annotated[str, _choice("auto: bf16 where it is native", PRECISIONS)] = (
+        Recipe.precision
+    )
+    deterministic: Annotated[
+        Switch, tyro.conf.arg(help="same seed, same machine: same weights, bit for bit")
+    ] = Recipe.deterministic
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """The flags that are fields of ``Recipe``."""
+        names = ("epochs", "batch_size", "lr", "precision", "deterministic")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Output:
+    """The same command again does only what is missing."""
+
+    out: Annotated[Path | None, tyro.conf.arg(help="results/NAME if none", metavar="DIR")] = None
+    name: Annotated[str, tyro.conf.arg(help="of the experiment; made from the flags if empty")] = ""
+    dry_run: Annotated[Switch, tyro.conf.arg(help="list the runs and estimate the time")] = False
+    fresh: Annotated[Switch, tyro.conf.arg(help="redo these runs from the start")] = False
+    retry_failed: Annotated[Switch, tyro.conf.arg(help="redo those that failed")] = False
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Train ResNet variants under one recipe with paired seeds and compare them."""
+
+    networks: Networks = field(default_factory=Networks)
+    images: Images = field(default_factory=Images)
+    training: Training = field(default_factory=Training)
+    output: Output = field(default_factory=Output)
+
+
+def command(argv: Sequence[str]) -> int:
+    """Carry out the verb: 0 when every run is done, 1 when some failed or diverged."""
+    experiment, output, device = read(argv)
+    options = Options(device=device, fresh=output.fresh, retry_failed=output.retry_failed)
+    out = output.out or Path("results") / experiment.name
+    show_settings(experiment, out, device)
+    if output.dry_run:
+        show_plan(experiment, device)
+        return 0
+    with make_watcher() as watcher:
+        made, complete = conduct(experiment, out, options, watcher)
+    show_report(made, out)
+    return 0 if complete else 1
+
+
+def read(argv: Sequence[str]) -> tuple[Experiment, Output, str]:
+    """The experiment that a command line asks for, where it goes and where it runs.
+
+    Raises:
+        ValueError: a flag that is wrong or contradicts another.
+    """
+    flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run")
+    if flags.networks.experiment is None:
+        variants, merged = expand(flags.networks.spec)
+        base = Experiment(
+            name=flags.output.name or _name(flags),
+            variants=tuple(variants),
+            merged=tuple(merged),
+        )
+    else:
+        if flags.networks != Networks(experiment=flags.networks.experiment):
+            message = "the file names the networks: drop the other flags that do"
+            raise UserError(message, field="experiment")
+        base = read_toml(flags.networks.experiment)
+        # Parsed once more with the file's settings as defaults, so that given flags override them.
+        flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=_defaults(flags, base))
+    experiment = replace(
+        base,
+        name=flags.output.name or base.name,
+        data=flags.images.data,
+        img_size=flags.images.img_size,
+        seeds=flags.training.seeds,
+        recipe=replace(base.recipe, **flags.training.recipe),
+    )
+    return experiment, flags.output, flags.training.device
+
+
+def _defaults(flags: Flags, base: Experiment) -> Flags:
+    own: Mapping[str, Any] = {name: getattr(base.recipe, name) for name in flags.training.recipe}
+    return Flags(
+        images=Images(data=base.data, img_size=base.img_size),
+        training=Training(seeds=base.seeds, **own),
+    )
+
+
+def _name(flags: Flags) -> str:
+    """A folder name that says what the flags chose: ``digits_cifar29_D_preact``."""
+    chosen = flags.networks
+    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,)
+    axes = (chosen.stem, map(str, chosen.stem_stride), chosen.stride, chosen.shortcut, chosen.order)
+    parts = [
+        flags.images.data,
+        chosen.family + "-".join(map(str, depth)),
+        "grid" if chosen.grid else "".join(chosen.variant),
+        *("-".join(axis) for axis in axes),
+        "preact" if chosen.preact else "",
+    ]
+    return "_".join(part for part in parts if part)
+
+
+def main() -> int:
+    """``python -m resnet_variants.run``."""
+    return guard(lambda: command(sys.argv[1:]), "run")
+
+
+callable_module(__name__, run_variants)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""What an experiment will take, from a few measured training steps of each network."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.loop import determinism, fit, make_fabric
+
+WARM, MEASURED = 1, 2  # epochs
+STEPS = 3  # in each of them
+
+
+def seconds_per_run(run: Run, device: str) -> float:
+    """Measured training steps, times the run's; start-up, validation and test come on top."""
+    data, recipe = run.load(), run.recipe
+    fabric = make_fabric(device, recipe.precision)
+    total = len(data.train) // recipe.batch_size
+    steps = min(total, STEPS)
+    few = replace(
+        data, train=data.train.head(steps * recipe.batch_size), val=data.val.head(recipe.batch_size)
+    )
+    short = replace(recipe, epochs=WARM + MEASURED)
+    with determinism(recipe.deterministic):
+        records = list(fit(run.build(data), few, short, seed=run.seed, fabric=fabric))
+    rate = statistics.median(record.images_per_second for record in records[WARM:])
+    return total * recipe.batch_size * recipe.epochs / rate

@@ -1,0 +1,151 @@
+"""A question and the runs that answer it, from a TOML file or from arguments."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import cast
+
+from resnet_variants.models.variant import Variant, expand, variant_from
+from resnet_variants.records import Json
+from resnet_variants.registry import UserError, refuse
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.data import DATASETS
+from resnet_variants.training.recipe import Recipe
+
+
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Variants x seeds on one data set under one recipe.
+
+    Raises:
+        ValueError: an unknown data set, no variant, fewer than one seed, a baseline that is not
+            among the variants, or a name that is no plain file name.
+    """
+
+    name: str
+    variants: tuple[Variant, ...]
+    data: str = "digits"
+    img_size: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+    seeds: int = 3
+    question: str = ""
+    expect: str = ""
+    baseline: Mapping[str, object] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.data not in DATASETS:
+            refuse("data", self.data, DATASETS)
+        if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
+            message = f"seeds {self.seeds!r} must be a whole number of at least 1"
+            raise UserError(message, field="seeds")
+        if not isinstance(self.img_size, int) or not (self.img_size == 0 or self.img_size >= 4):
+            message = f"img_size {self.img_size!r} must be at least 4, or 0 for the native size"
+            raise UserError(message, field="img_size")
+        if not self.variants:
+            raise UserError(f"experiment {self.name!r} has no variants")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
+            message = f"name {self.name!r} must be made of letters, digits and . _ + -"
+            raise UserError(message, field="name")
+        self.baselines()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Seed by seed, so that every variant has a number early."""
+        return [
+            Run(variant, self.data, self.recipe, seed, self.img_size)
+            for seed in range(self.seeds)
+            for variant in self.variants
+        ]
+
+    def baselines(self) -> dict[str, str]:
+        """Model name -> name of the model it is compared with: same family, depth and block."""
+        chosen: dict[tuple[str, int, str], Variant] = {}
+        for variant in self.variants:
+            size = {"family": variant.family, "depth": variant.depth, "block": variant.block}
+            base = variant_from(size | dict(self.baseline)) if self.baseline else variant
+            chosen.setdefault((variant.family, variant.depth, variant.block), base)
+        absent = [base.name for base in chosen.values() if base not in self.variants]
+        if absent:
+            raise UserError(f"baseline {absent[0]!r} is not among the variants of {self.name!r}")
+        return {v.name: chosen[v.family, v.depth, v.block].name for v in self.variants}
+
+    def record(self, command: str) -> Json:
+        """What ``experiment.json`` holds."""
+        return {
+            "name": self.name,
+            "question": self.question,
+            "expect": self.expect,
+            "baselines": self.baselines(),
+            "merged": list(self.merged),
+            "command": command,
+            "runs": [run.id for run in self.runs],
+        }
+
+
+_KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
+
+
+def read_toml(path: Path) -> Experiment:
+    """The experiment in a TOML file, called like the file; nothing in the file is executed.
+
+    Raises:
+        ValueError: no such file, not TOML, an unknown key or choice; the message says where.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read experiment {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"experiment {path} is not valid TOML: {error}") from error
+    try:
+        return _from_content(path.stem, content)
+    except UserError as error:
+        raise UserError(f"experiment {path}: {error}") from error
+
+
+def _from_content(name: str, content: Mapping[str, object]) -> Experiment:
+    _check_keys(content, _KEYS, "key")
+    settings = {key: value for key, value in content.items() if key not in ("grid", "recipe")}
+    for key in ("question", "expect", "data"):
+        if not isinstance(settings.get(key, ""), str):
+            raise UserError(f"{key} must be text in quotes")
+    for table in ("grid", "recipe", "baseline"):
+        if not isinstance(content.get(table, {}), dict):
+            raise UserError(f"{table} must be a table")
+    variants, merged = expand(cast(Mapping[str, object], content.get("grid", {})))
+    return Experiment(
+        name=name,
+        variants=tuple(variants),
+        merged=tuple(merged),
+        recipe=recipe_from(cast(Mapping[str, object], content.get("recipe", {}))),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def recipe_from(settings: Mapping[str, object]) -> Recipe:
+    """The default recipe with some fields changed.
+
+    Raises:
+        ValueError: an unknown field or a value out of range.
+    """
+    default = Recipe()
+    _check_keys(settings, [f.name for f in fields(Recipe)], "recipe setting")
+    for key, value in settings.items():
+        wanted = type(getattr(default, key))
+        ok = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        if not ok and not (wanted is float and isinstance(value, int)):
+            raise UserError(f"{key} {value!r} must be of type {wanted.__name__}", field=key)
+    return replace(default, **settings)  # type: ignore[arg-type]
+
+
+def _check_keys(content: Mapping[str, object], known: Sequence[str], kind: str) -> None:
+    for key in content:
+        if key not in known:
+            refuse(kind, key, known)

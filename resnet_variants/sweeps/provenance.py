@@ -1,0 +1,57 @@
+"""Where a number came from: code, libraries, machine and command."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit-learn")
+
+
+@functools.cache
+def provenance(device: torch.device) -> dict[str, object]:
+    """Git commit, versions, device, threads and command line of this process."""
+    return {
+        **_git(Path(__file__).parent),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "command": command(),
+    }
+
+
+def command() -> str:
+    """The command line of this process, without the path of the program."""
+    spec = sys.modules["__main__"].__spec__
+    program = ["python", "-m", spec.name] if spec else [Path(sys.argv[0]).name]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor())
+
+
+def _git(folder: Path) -> dict[str, object]:
+    """The checkout that holds ``folder``; ``None`` for an installed package or without git."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(  # fixed arguments, no shell
+            ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", Path(__file__).name)  # not merely inside a checkout
+        return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": bool(ask("status", "-s", "."))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": None, "git_dirty": None}

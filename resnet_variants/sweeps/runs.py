@@ -1,0 +1,181 @@
+"""One run: what it is, what it is called, and how it is carried out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from timm.models import save_for_hf
+
+from resnet_variants.models.cost import cost
+from resnet_variants.models.network import ResNet
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import architecture, build
+from resnet_variants.records import DIVERGED, DONE, FAILED, Json, RunFolder
+from resnet_variants.sweeps.provenance import provenance
+from resnet_variants.training.data import Dataset, Normalise, load_dataset
+from resnet_variants.training.loop import (
+    DivergedError,
+    EpochRecord,
+    determinism,
+    evaluate,
+    fit,
+    make_fabric,
+    resolve,
+)
+from resnet_variants.training.memory import peak_mb, reset_peak
+from resnet_variants.training.recipe import Recipe
+
+_REFERENCE = Recipe()
+
+
+@dataclass(frozen=True)
+class Run:
+    """variant x dataset x recipe x seed."""
+
+    variant: Variant
+    data: str
+    recipe: Recipe
+    seed: int
+    img_size: int = 0  # 0: the images as they are
+
+    @property
+    def dataset(self) -> str:
+        """The data as ids and tables call it: ``digits``, or ``digits-16px`` when resized."""
+        return f"{self.data}-{self.img_size}px" if self.img_size else self.data
+
+    @property
+    def id(self) -> str:
+        """``<variant>__<dataset>__<8 hex of what differs from the default recipe>__s<seed>``."""
+        changed = {
+            field.name: getattr(self.recipe, field.name)
+            for field in fields(Recipe)
+            if getattr(self.recipe, field.name) != getattr(_REFERENCE, field.name)
+        }
+        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.variant.name}__{self.dataset}__{digest}__s{self.seed}"
+
+    def load(self) -> Dataset:
+        """The images of this run."""
+        return load_dataset(self.data, img_size=self.img_size)
+
+    def build(self, data: Dataset) -> ResNet:
+        """The network with this run's initial weights."""
+        torch.manual_seed(self.seed)
+        side = data.img_size
+        overlay = {
+            "architecture": architecture(self.variant)[0],
+            "num_classes": len(data.classes),
+            "input_size": (data.in_chans, side, side),
+            "pool_size": None,
+            "crop_pct": 1.0,
+            "mean": data.mean,
+            "std": data.std,
+            "label_names": data.classes,
+        }
+        return build(self.variant, pretrained_cfg_overlay=overlay)
+
+    def config(self, data: Dataset, fabric: Fabric) -> Json:
+        """What ``run.json`` holds: the columns known in advance, then everything else."""
+        spent = cost(
+            self.variant,
+            img_size=data.img_size,
+            in_chans=data.in_chans,
+            num_classes=len(data.classes),
+        )
+        return {
+            "run_id": self.id,
+            "model": self.variant.name,
+            "preset": self.variant.preset,
+            **asdict(self.variant),
+            "dataset": self.dataset,
+            "img_size": data.img_size,
+            "epochs": self.recipe.epochs,
+            "seed": self.seed,
+            **asdict(spent),
+            "device": fabric.device.type,
+            "precision": resolve(self.recipe.precision, fabric.device.type),
+            "recipe": asdict(self.recipe),
+            "split_hash": data.split_hash,
+            "split_sizes": [len(data.train), len(data.val), len(data.test)],
+            "provenance": provenance(fabric.device),
+        }
+
+
+def execute(
+    run: Run, path: Path, *, device: str, on_epoch: Callable[[EpochRecord], None]
+) -> Json:
+    """Train, evaluate and record one run in its own directory; return its result.
+
+    An error inside the run becomes its result, ``failed`` with the traceback in ``log.txt``;
+    a loss that is not finite becomes ``diverged``. Only an interruption leaves no result.
+    """
+    folder, start = RunFolder(path), time.perf_counter()
+    data, fabric = run.load(), make_fabric(device, run.recipe.precision)
+    folder.start(run.config(data, fabric))
+    try:
+        with determinism(run.recipe.deterministic):
+            measured = _train(run, folder, data, fabric, on_epoch)
+        result: Json = {"status": DONE} | measured
+    except DivergedError as error:
+        folder.log(str(error))
+        result = {"status": DIVERGED, "error": str(error)}
+    except Exception as error:  # whatever the run died of is its result; the others go on
+        folder.log(traceback.format_exc())
+        result = {"status": FAILED, "error": f"{type(error).__name__}: {error}"}
+    result["seconds"] = time.perf_counter() - start
+    folder.finish(result)
+    return result
+
+
+def _train(
+    run: Run,
+    folder: RunFolder,
+    data: Dataset,
+    fabric: Fabric,
+    on_epoch: Callable[[EpochRecord], None],
+) -> Json:
+    reset_peak(fabric.device)
+    model = run.build(data)
+    records: list[EpochRecord] = []
+    for record in fit(model, data, run.recipe, seed=run.seed, fabric=fabric):
+        records.append(record)
+        folder.append_epoch(asdict(record))
+        folder.log(" ".join(f"{key}={value:.5g}" for key, value in asdict(record).items()))
+        on_epoch(record)
+    with fabric.autocast():
+        normalise = Normalise.of(data, fabric.device)
+        score = evaluate(model, data.test.to(fabric.device), normalise)
+    save_model(model, run.variant, folder.path)
+    return {
+        "test_acc": score.acc,
+        "test_loss": score.loss,
+        "n_test": score.n,
+        "val_acc": records[-1].val_acc,
+        "train_loss": records[-1].train_loss,
+        "images_per_second": statistics.median(r.images_per_second for r in records),
+        "peak_memory_mb": peak_mb(fabric.device),
+    }
+
+
+def save_model(model: ResNet, variant: Variant, folder: Path) -> None:
+    """``model.safetensors`` and ``config.json``: ``timm.create_model("local-dir:FOLDER")``."""
+    # safetensors stores contiguous tensors only; training leaves channels-last ones.
+    model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    labels = cast(list[str], list(model.pretrained_cfg["label_names"]))
+    save_for_hf(
+        model,
+        str(folder),
+        model_config={"label_names": labels},
+        model_args=architecture(variant)[1],
+        safe_serialization=True,
+    )

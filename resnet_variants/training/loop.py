@@ -1,0 +1,177 @@
+"""Training as a generator of epoch records over Lightning Fabric: device, precision, one loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from resnet_variants.registry import UserError, refuse
+from resnet_variants.training.data import Dataset, Normalise, Split, train_batches
+from resnet_variants.training.recipe import Recipe
+
+DEVICES = ("auto", "cpu", "cuda")
+EVAL_BATCH = 512
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch measured."""
+
+    epoch: int  # from 1
+    lr: float  # at its last step
+    train_loss: float  # mean over its steps
+    val_loss: float
+    val_acc: float
+    seconds: float  # training and validation
+    images_per_second: float  # training alone
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model on a split: every image once."""
+
+    loss: float
+    acc: float
+    n: int
+
+
+class DivergedError(RuntimeError):
+    """The training loss is no longer a finite number."""
+
+
+def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
+    """One device and its precision; ``auto`` takes the GPU if any, bf16 if it is native there.
+
+    Raises:
+        ValueError: an unknown device, or one that this machine lacks.
+    """
+    if device not in DEVICES:
+        refuse("device", device, DEVICES)
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        message = "unknown device 'cuda': torch sees no CUDA GPU here; choices: auto, cpu"
+        raise UserError(message, field="device")
+    kind = "cuda" if cuda and device != "cpu" else "cpu"
+    return Fabric(accelerator=kind, devices=1, precision=_PRECISION[resolve(precision, kind)])
+
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def resolve(precision: str, device: str) -> str:
+    """``auto`` as ``bf16`` or ``fp32``: emulated bf16 is slower than fp32."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = torch.cpu.get_capabilities()
+    return "bf16" if native.get("avx512_bf16") or native.get("amx_bf16") else "fp32"
+
+
+@contextlib.contextmanager
+def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
+    """Deterministic kernels inside the block, where they were asked for."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(enabled or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def fit(
+    model: nn.Module, data: Dataset, recipe: Recipe, *, seed: int, fabric: Fabric
+) -> Iterator[EpochRecord]:
+    """Train ``model`` in place, one record per epoch; the test split is not touched.
+
+    Args:
+        model: (N, C, H, W) -> (N, classes), weights as they shall start.
+        data: the images, on any device.
+        recipe: how.
+        seed: of order and augmentation (see ``train_batches``).
+        fabric: where (see ``make_fabric``).
+
+    Raises:
+        ValueError: fewer training images than one batch.
+        DivergedError: the loss of an epoch is not finite.
+    """
+    check_batch(data, recipe)
+    steps = len(data.train) // recipe.batch_size
+    data = data.to(fabric.device)
+    normalise = Normalise.of(data, fabric.device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = create_optimizer_v2(
+        model, "sgd", lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=recipe.epochs * steps,
+        warmup_t=round(recipe.warmup * recipe.epochs * steps),
+        t_in_epochs=False,
+    )
+    net, optimizer = fabric.setup(model, optimizer)
+    for epoch in range(1, recipe.epochs + 1):
+        start = time.perf_counter()
+        batches = train_batches(
+            data,
+            seed=seed,
+            epoch=epoch,
+            batch_size=recipe.batch_size,
+            crop_padding=recipe.crop_padding,
+        )
+        net.train()
+        total = torch.zeros((), device=fabric.device)
+        for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
+            schedule.step_update(step + 1)
+            loss = cross_entropy(net(normalise(images)), labels)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            total += loss.detach()
+        train_loss = total.item() / steps  # the epoch's one wait for the device
+        trained = time.perf_counter() - start
+        lr = optimizer.param_groups[0]["lr"]
+        if not math.isfinite(train_loss):
+            raise DivergedError(f"train_loss is {train_loss} in epoch {epoch} at lr {lr:.3g}")
+        score = evaluate(net, data.val, normalise)
+        yield EpochRecord(
+            epoch=epoch,
+            lr=lr,
+            train_loss=train_loss,
+            val_loss=score.loss,
+            val_acc=score.acc,
+            seconds=time.perf_counter() - start,
+            images_per_second=steps * recipe.batch_size / trained,
+        )
+
+
+def check_batch(data: Dataset, recipe: Recipe) -> None:
+    """Refuse a batch larger than the training data."""
+    if recipe.batch_size > len(data.train):
+        message = f"batch_size {recipe.batch_size} exceeds the {len(data.train)} training images"
+        raise UserError(message, field="batch_size")
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, normalise: Normalise) -> Score:
+    """Loss and accuracy over every image of a split, in evaluation mode."""
+    model.eval()
+    loss = torch.zeros((), device=split.labels.device, dtype=torch.float64)
+    hits = torch.zeros((), device=split.labels.device, dtype=torch.int64)
+    for i in range(0, len(split), EVAL_BATCH):
+        labels = split.labels[i : i + EVAL_BATCH]
+        logits: Tensor = model(normalise(split.images[i : i + EVAL_BATCH])).float()
+        loss += cross_entropy(logits, labels, reduction="sum")
+        hits += (logits.argmax(1) == labels).sum()
+    n = len(split)
+    return Score(loss=loss.item() / n, acc=hits.item() / n, n=n)
