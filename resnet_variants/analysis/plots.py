@@ -16,8 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -67,8 +66,8 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
-        for offset, row in zip(_dodge(rows["macs"]), rows.to_dict("records"), strict=True):
-            _point(axes, row, colours[row["order"]], markers[row["downsample"]], offset)
+        for x, row in zip(_dodge(rows["macs"]), rows.to_dict("records"), strict=True):
+            _point(axes, x, row, colours[row["order"]], markers[row["downsample"]])
         front = rows[rows["on_pareto_front"]].sort_values("macs")
         axes.plot(
             front["macs"] / 1e6, front["test_acc_mean"], color="0.6", lw=1, zorder=1, label="front"
@@ -87,19 +86,19 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
 
 
 def _dodge(macs: pd.Series) -> list[float]:
-    """Shift in points for each marker, so that networks of equal cost stand side by side."""
+    """Millions of MACs, spread a little where equal, so that no marker hides another."""
     rank, size = macs.groupby(macs).cumcount(), macs.groupby(macs).transform("size")
-    return (9.0 * (rank - (size - 1) / 2)).tolist()
+    span = (macs.max() - macs.min()) or 0.5 * macs.max()
+    return ((macs + 0.025 * span * (rank - (size - 1) / 2)) / 1e6).tolist()
 
 
 def _point(
-    axes: Axes, row: dict[Hashable, object], colour: str, marker: str, offset: float
+    axes: Axes, x: float, row: dict[Hashable, object], colour: str, marker: str
 ) -> None:
-    shift = ScaledTranslation(offset / 72, 0, axes.figure.dpi_scale_trans)
     mean, low, high = (float(str(row[f"test_acc_{key}"])) for key in ("mean", "ci_low", "ci_high"))
     error = None if np.isnan(low) else [[mean - low], [high - mean]]
     axes.errorbar(
-        [float(str(row["macs"])) / 1e6],
+        [x],
         [mean],
         yerr=error,
         color=colour,
@@ -108,16 +107,14 @@ def _point(
         markerfacecolor=colour if row["stem"] == "deep" else "white",
         elinewidth=1,
         capsize=2,
-        transform=shift + axes.transData,
     )
     if row["preset"]:
         axes.annotate(
             str(row["preset"]),
-            (float(str(row["macs"])) / 1e6, mean),
-            xytext=(offset, 5),
+            (x, mean),
+            xytext=(4, 4),
             textcoords="offset points",
             fontsize=8,
-            ha="center",
             color=colour,
             fontweight="bold",
         )
@@ -188,6 +185,7 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                 axes.set_title(order, loc="left")
             else:
                 axes.set_xlabel("epoch")
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
                 axes.set_ylim(0, min(1.0, 3 * float(frame["val_err"].median() + 0.05)))
             if j == 0:
