@@ -23,7 +23,7 @@ def run(
     device: str = "auto",
     **recipe: object,
 ) -> pd.DataFrame:
-    """Train variants with paired seeds, skip what ``out`` holds already, write its tables and plots.
+    """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.
 
     Args:
         variants: ``Variant``s or their names; the first is the baseline.

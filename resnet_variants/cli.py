@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _module(verb: str) -> str:
     if verb not in VERBS:
-        refuse("verb", verb, VERBS)
+        refuse("verb", verb, VERBS, field="")
     return f"resnet_variants.{verb}"
 
 

@@ -1,11 +1,11 @@
 """What a results folder holds: written by ``sweeps``, read by ``analysis``, one schema.
 
-    experiment.json            the question, the runs it takes, the baseline of each model
-    runs/<run_id>/run.json     configuration and provenance, written when a run starts
-    runs/<run_id>/epochs.jsonl one object per epoch
-    runs/<run_id>/result.json  status and test score, written last
-    runs/<run_id>/log.txt      what the run printed; a traceback if it failed
-    runs.csv, epochs.csv       the same as tables
+experiment.json            the question, the runs it takes, the baseline of each model
+runs/<run_id>/run.json     configuration and provenance, written when a run starts
+runs/<run_id>/epochs.jsonl one object per epoch
+runs/<run_id>/result.json  status and test score, written last
+runs/<run_id>/log.txt      what the run printed; a traceback if it failed
+runs.csv, epochs.csv       the same as tables
 """
 
 from __future__ import annotations
@@ -209,7 +209,13 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 # Empty text is text; an empty number is a missing number.
-_NUMBERS = ("test_acc", "test_loss", "val_acc", "train_loss", "seconds", "images_per_second") + (
+_NUMBERS = (
+    "test_acc",
+    "test_loss",
+    "val_acc",
+    "train_loss",
+    "seconds",
+    "images_per_second",
     "peak_memory_mb",
 )
 

@@ -1,4 +1,4 @@
-"""A table of named choices whose misses help: the one way this package looks anything up by name."""
+"""A table of named choices whose misses help: how this package looks things up by name."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ class UserError(ValueError):
         self.field = field
 
 
-def refuse(kind: str, value: object, choices: Iterable[object], *, field: str = "") -> NoReturn:
+def refuse(
+    kind: str, value: object, choices: Iterable[object], *, field: str | None = None
+) -> NoReturn:
     """Raise the ``UserError`` for a value that is none of the choices, with the nearest one.
 
-    >>> refuse("stem", "deepp", ["conv7", "deep"])
-    Traceback (most recent call last):
-    resnet_variants.registry.UserError: unknown stem 'deepp'; did you mean 'deep'? choices: conv7, deep
+    The error's ``field`` is ``kind`` unless given.
+
+    ``unknown stem 'deepp'; did you mean 'deep'? choices: conv7, deep``
     """
     names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(str(value), names, n=1) if isinstance(value, str) else []
     hint = f" did you mean {near[0]!r}?" if near else ""
     message = f"unknown {kind} {value!r};{hint} choices: {', '.join(names)}"
-    raise UserError(message, field=field or kind)
+    raise UserError(message, field=kind if field is None else field)
 
 
 class Registry(dict[str, T]):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import tyro
 
@@ -24,7 +24,6 @@ from resnet_variants.models.axes import (
     ORDERS,
     PRESETS,
     SHORTCUTS,
-    STEM_STRIDES,
     STEMS,
     STRIDES,
 )
@@ -36,7 +35,9 @@ from resnet_variants.training.data import DATASETS
 from resnet_variants.training.loop import DEVICES
 from resnet_variants.training.recipe import PRECISIONS, Recipe
 
-Words, Numbers, Switch = tuple[str, ...], tuple[int, ...], tyro.conf.FlagCreatePairsOff[bool]
+Words: TypeAlias = tuple[str, ...]
+Numbers: TypeAlias = tuple[int, ...]
+Switch: TypeAlias = tyro.conf.FlagCreatePairsOff[bool]
 
 
 def _choice(text: str, choices: Iterable[object]) -> Any:

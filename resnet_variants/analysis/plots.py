@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("s", "o", "D", "^", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -92,9 +93,7 @@ def _dodge(macs: pd.Series) -> list[float]:
     return ((macs + 0.025 * span * (rank - (size - 1) / 2)) / 1e6).tolist()
 
 
-def _point(
-    axes: Axes, x: float, row: dict[Hashable, object], colour: str, marker: str
-) -> None:
+def _point(axes: Axes, x: float, row: dict[Hashable, object], colour: str, marker: str) -> None:
     mean, low, high = (float(str(row[f"test_acc_{key}"])) for key in ("mean", "ci_low", "ci_high"))
     error = None if np.isnan(low) else [[mean - low], [high - mean]]
     axes.errorbar(
@@ -136,7 +135,7 @@ def _caption(rows: pd.DataFrame) -> str:
 def _legend(
     colours: dict[Hashable, str], markers: dict[Hashable, str], rows: pd.DataFrame
 ) -> list[Line2D]:
-    def entry(label: object, **look: object) -> Line2D:
+    def entry(label: object, **look: Any) -> Line2D:
         return Line2D([], [], linestyle="", markersize=6, label=str(label), **look)
 
     stems = rows["stem"].unique()
@@ -192,7 +191,7 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                 axes.set_ylabel(text)
         handles = [Line2D([], [], color=c, label=str(text)) for text, c in colours.items()]
         handles += [
-            Line2D([], [], color="0.4", linestyle=line, label=f"{stem} stem")
+            Line2D([], [], color="0.4", linestyle=cast("Any", line), label=f"{stem} stem")
             for stem, line in lines.items()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)

@@ -58,7 +58,7 @@ def build(out: Path) -> Report:
         files += plots.save(plots.accuracy_vs_macs(own), out / f"accuracy_vs_macs{suffix}")
         done = runs[(runs["status"] == DONE) & (runs[[*GROUP]] == list(group)).all(axis=1)]
         files += plots.save(plots.training_curves(epochs, done), out / f"training_curves{suffix}")
-    counts = runs["status"].value_counts().to_dict()
+    counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
     missing = len(set(planned_runs(out)) - set(runs["run_id"]))
     return Report(runs, summary, counts | ({"missing": missing} if missing else {}), tuple(files))
 

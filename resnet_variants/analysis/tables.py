@@ -85,9 +85,7 @@ def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
     return frame
 
 
-def _row(
-    runs: pd.DataFrame, scores: pd.Series | None, base: pd.Series | None
-) -> dict[str, object]:
+def _row(runs: pd.DataFrame, scores: pd.Series | None, base: pd.Series | None) -> dict[str, object]:
     first = runs.iloc[0]
     row: dict[str, object] = {
         column: first[column] for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP)

@@ -6,6 +6,7 @@ To add a stem, write one function below ``STEMS``; to add an activation order, o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ class ConvSpec(NamedTuple):
     stride: int
 
 
-STEMS: Registry = Registry("stem")
+STEMS: Registry[Callable[[int, int], list[ConvSpec]]] = Registry("stem")
 
 
 @STEMS.register("conv7")
@@ -89,7 +90,7 @@ def deep(width: int, stride: int) -> list[ConvSpec]:
 
 
 class StemStride(NamedTuple):
-    """How a stem reaches its total stride: stride of its first conv, then a 3x3/2 max-pool or not."""
+    """How a stem reaches its stride: that of its first conv, then a 3x3/2 max-pool or not."""
 
     conv: int
     pool: bool
@@ -163,7 +164,7 @@ class Change:
         return self.stride > 1 or self.w_in != self.w_out
 
 
-SHORTCUTS: Registry = Registry("shortcut")
+SHORTCUTS: Registry[Callable[[Change, Layers], list[nn.Module]]] = Registry("shortcut")
 
 
 @SHORTCUTS.register("conv")

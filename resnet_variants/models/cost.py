@@ -7,6 +7,7 @@ and linear layers count, biases not: 1 MAC = one multiply-add = 2 FLOPs.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +57,7 @@ def layer_costs(
     return rows
 
 
-def _record(
-    rows: list[LayerCost], name: str, module: nn.Module, _: object, output: Tensor
-) -> None:
+def _record(rows: list[LayerCost], name: str, module: nn.Module, _: object, output: Tensor) -> None:
     counted = isinstance(module, nn.Conv2d | nn.Linear)
     # Each output element of such a layer takes one multiply-add per weight of its channel.
     weights = module.weight[0].numel() if counted else 0
@@ -68,14 +67,21 @@ def _record(
     rows.append(LayerCost(name, type(module).__name__, shape, params, weights * acts, acts))
 
 
-@functools.cache
-def cost(variant: Variant, *, img_size: int = 0, in_chans: int = 3, num_classes: int = 0) -> Cost:
-    """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
-    rows = layer_costs(variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes)
+def total(layers: Iterable[LayerCost]) -> Cost:
+    """The sums over layers."""
+    rows = list(layers)
     macs = sum(row.macs for row in rows)
     return Cost(
         params=sum(row.params for row in rows),
         macs=macs,
         flops=2 * macs,
         acts=sum(row.acts for row in rows),
+    )
+
+
+@functools.cache
+def cost(variant: Variant, *, img_size: int = 0, in_chans: int = 3, num_classes: int = 0) -> Cost:
+    """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
+    return total(
+        layer_costs(variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes)
     )

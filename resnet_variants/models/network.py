@@ -1,4 +1,4 @@
-"""The network: one residual unit and one ResNet, both built by reading a variant's tables.
+"""The network: one class that reads a variant's tables and keeps timm's contract.
 
 Children stand in the order in which they run, under the names that torchvision and timm give them
 (``conv1 bn1 layer1.0.conv1 ... downsample.0 fc``), so that their ``post`` weights load as they are.
@@ -7,10 +7,10 @@ Children stand in the order in which they run, under the names that torchvision 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any, cast
 
 import torch
-from timm.layers import DropPath, create_classifier, get_device_dtype
+from timm.layers import SelectAdaptivePool2d, create_classifier, get_device_dtype
 from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -19,83 +19,14 @@ from resnet_variants.models.axes import (
     BLOCKS,
     FAMILIES,
     ORDERS,
-    SHORTCUTS,
     STEM_STRIDES,
     STEMS,
-    STRIDES,
     Change,
     Layers,
 )
+from resnet_variants.models.block import ResidualBlock
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, refuse
-
-
-class ResidualBlock(nn.Module):
-    """One residual unit, (N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)).
-
-    ``downsample``, where there is one, stands right before ``conv1`` and reads what it reads;
-    ``drop_path`` stands at the end of the branch, and the shortcut is added to what it returns.
-    """
-
-    def __init__(
-        self, change: Change, variant: Variant, *, drop_path: float, layers: Layers
-    ) -> None:
-        super().__init__()
-        order = ORDERS[variant.order]
-        convs = _branch_convs(change, variant, layers)
-        for i, conv in enumerate(convs, start=1):
-            line = order.last if conv is convs[-1] else order.unit
-            norm_first = "norm" in line.partition("conv")[0]
-            for step in line.split():
-                if step == "norm":
-                    width = conv.in_channels if norm_first else conv.out_channels
-                    self.add_module(f"bn{i}", layers.norm(width))
-                elif step == "act":
-                    # A unit's first layer reads the tensor that the shortcut holds: not in place.
-                    self.add_module(f"act{i}", layers.act(inplace=len(self._modules) > 0))
-                elif step == "+":
-                    self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-                else:
-                    if i == 1 and change.projects:
-                        self.downsample = _projection(change, variant, layers)
-                    self.add_module(f"conv{i}", conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, w_in, H, W) -> (N, w_out, H', W')."""
-        shortcut = x
-        for name, layer in self.named_children():
-            if name == "downsample":
-                shortcut = layer(x)
-            else:
-                x = layer(x)
-                if name == "drop_path":
-                    x = x + shortcut
-        return x
-
-
-def _branch_convs(change: Change, variant: Variant, layers: Layers) -> list[nn.Conv2d]:
-    block = BLOCKS[variant.block]
-    inner = change.w_out // block.expansion
-    widths = pairwise([change.w_in, *[inner] * (len(block.kernels) - 1), change.w_out])
-    strided = block.kernels.index(STRIDES[variant.stride])
-    first_3x3 = block.kernels.index(3)
-    return [
-        layers.conv(
-            w_in,
-            w_out,
-            kernel,
-            stride=change.stride if i == strided else 1,
-            dilation=change.dilation_in if i == first_3x3 else change.dilation,
-        )
-        for i, (kernel, (w_in, w_out)) in enumerate(zip(block.kernels, widths, strict=True))
-    ]
-
-
-def _projection(change: Change, variant: Variant, layers: Layers) -> nn.Sequential:
-    modules = SHORTCUTS[variant.shortcut](change, layers)
-    if ORDERS[variant.order].project == "norm":
-        modules.append(layers.norm(change.w_out))
-    return nn.Sequential(*modules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +74,7 @@ class ResNet(nn.Module):
         width = self._add_stages(cfg, width, args, layers)
         self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
         self.num_features = width
-        self.global_pool, self.fc = create_classifier(
-            width, args.num_classes, args.global_pool, device=args.device, dtype=args.dtype
-        )
-        self.head_hidden_size = width * self.global_pool.feat_mult()
+        self._set_head(args.global_pool, {"device": args.device, "dtype": args.dtype})
         self.init_weights()
 
     # --- building -----------------------------------------------------------------------------
@@ -169,9 +97,7 @@ class ResNet(nn.Module):
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         return width
 
-    def _add_norm_act(
-        self, steps: str, width: int, names: tuple[str, str], layers: Layers
-    ) -> None:
+    def _add_norm_act(self, steps: str, width: int, names: tuple[str, str], layers: Layers) -> None:
         for step in steps.split():
             if step == "norm":
                 self.add_module(names[0], layers.norm(width))
@@ -200,7 +126,6 @@ class ResNet(nn.Module):
             self.feature_info.append(info)
         return width
 
-    @torch.jit.ignore
     def init_weights(self) -> None:
         """Kaiming-normal convolutions, fan-out (arXiv:1502.01852); norms start as the identity."""
         for module in self.modules():
@@ -212,14 +137,13 @@ class ResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
         for name, layer in self.named_children():
-            if name != "global_pool" and name != "fc":  # noqa: PLR1714 (TorchScript)
+            if name != "global_pool" and name != "fc":
                 if not torch.jit.is_scripting() and self._checkpoints(name):
                     x = checkpoint_seq(layer, x)
                 else:
                     x = layer(x)
         return x
 
-    @torch.jit.unused
     def _checkpoints(self, name: str) -> bool:
         return self.grad_checkpointing and name.startswith("layer")
 
@@ -234,7 +158,6 @@ class ResNet(nn.Module):
         """(N, in_chans, H, W) -> (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
-    @torch.jit.ignore
     def forward_intermediates(
         self,
         x: Tensor,
@@ -278,7 +201,6 @@ class ResNet(nn.Module):
 
     # --- timm's contract ----------------------------------------------------------------------
 
-    @torch.jit.ignore
     def prune_intermediate_layers(
         self,
         indices: int | list[int] = 1,
@@ -300,7 +222,6 @@ class ResNet(nn.Module):
             self.reset_classifier(0, "")
         return take
 
-    @torch.jit.ignore
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:  # noqa: FBT001, FBT002
         """The classifier, or its name."""
         return "fc" if name_only else self.fc
@@ -309,19 +230,19 @@ class ResNet(nn.Module):
         """A new classifier of the old one's device and dtype; ``None`` keeps the pooling."""
         self.num_classes = num_classes
         pool = self.global_pool.pool_type if global_pool is None else global_pool
-        self.global_pool, self.fc = create_classifier(
-            self.num_features, num_classes, pool, **get_device_dtype(self)
-        )
-        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        self._set_head(pool, get_device_dtype(self))
         self.global_pool.train(self.training)
         self.fc.train(self.training)
 
-    @torch.jit.ignore
+    def _set_head(self, pool: str, place: dict[str, Any]) -> None:
+        made = create_classifier(self.num_features, self.num_classes, pool, **place)
+        self.global_pool, self.fc = cast("tuple[SelectAdaptivePool2d, nn.Module]", made)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
         """Recompute each unit in the backward pass instead of keeping its activations."""
         self.grad_checkpointing = enable
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: FBT001, FBT002
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
         unit = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 from resnet_variants.models.axes import (
     BLOCKS,
@@ -126,7 +127,9 @@ def preset(
     Raises:
         ValueError: no such letter, depth or choice.
     """
-    return variant_from({"preset": letter, "family": family, "depth": depth, "preact": preact} | axes)
+    return variant_from(
+        {"preset": letter, "family": family, "depth": depth, "preact": preact} | axes
+    )
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -203,14 +206,18 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
     for key, value in spec.items():
         if key not in GRID_KEYS:
             refuse("axis", key, GRID_KEYS)
+        if not isinstance(value, str | int):
+            raise UserError(f"{key} {value!r} is neither a name nor a number", field=key)
         if key in BUNDLES:
             axes |= BUNDLES[key][str(value)]
     axes |= {key: value for key, value in spec.items() if key in _FIELDS}
     if "preact" in spec:
         if "order" in spec:
             raise UserError("give either preact or order: preact is the order 'preact'")
+        if not isinstance(spec["preact"], bool):
+            refuse("preact", spec["preact"], ["false", "true"])
         axes["order"] = "preact" if spec["preact"] else "post"
-    return Variant(**axes)  # type: ignore[arg-type]
+    return Variant(**cast("dict[str, Any]", axes))
 
 
 def expand(grid: Mapping[str, object]) -> tuple[list[Variant], list[str]]:
@@ -224,9 +231,13 @@ def expand(grid: Mapping[str, object]) -> tuple[list[Variant], list[str]]:
         if key not in GRID_KEYS:
             refuse("axis", key, GRID_KEYS)
     keys = [key for key in GRID_KEYS if key in grid]
-    columns = [value if isinstance(value, list | tuple) else [value] for value in map(grid.get, keys)]
+    columns = [_as_list(grid[key]) for key in keys]
     specs = [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
     return merge((variant_from(spec), _spelling(spec)) for spec in specs)
+
+
+def _as_list(value: object) -> list[object]:
+    return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else [value]
 
 
 def _spelling(spec: Mapping[str, object]) -> str:
@@ -245,7 +256,7 @@ def merge(cells: Iterable[tuple[Variant, str]]) -> tuple[list[Variant], list[str
 
 
 def grid(**axes: object) -> list[Variant]:
-    """All combinations of the given choices, duplicates merged: ``grid(depth=[50], stem=[...])``."""
+    """All combinations of the choices, duplicates merged: ``grid(depth=[50], stem=[...])``."""
     return expand(axes)[0]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -32,8 +32,8 @@ from resnet_variants.registry import UserError
 GENERIC = "resnet_variant"
 
 
-def pretrained_cfg(variant: Variant) -> dict[str, object]:
-    """timm's metadata of a variant: input, normalisation, names of first and last layer."""
+def pretrained_cfg(variant: Variant) -> dict[str, Any]:
+    """What timm wants to know of a variant: input, normalisation, names of first and last layer."""
     family: Family = FAMILIES[variant.family]
     side = -(-family.img_size // (variant.stem_stride * 2 ** (len(family.widths) - 1)))
     stem = STEMS[variant.stem](family.widths[0], STEM_STRIDES[variant.stem_stride].conv)
@@ -52,7 +52,7 @@ def pretrained_cfg(variant: Variant) -> dict[str, object]:
     }
 
 
-def build(variant: Variant, *, pretrained: bool = False, **kwargs: object) -> ResNet:
+def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
     kwargs.setdefault("pretrained_cfg", pretrained_cfg(variant))
     taps = tuple(range(1 + len(variant.units)))
@@ -73,7 +73,7 @@ def create_model(
     depth: int = 0,
     preact: bool = False,
     pretrained: bool = False,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> ResNet:
     """A variant as a model: by preset letter, by name, or from the variant itself.
 
@@ -126,7 +126,7 @@ def architecture(variant: Variant) -> tuple[str, dict[str, str]]:
 
 
 def _entry_point(name: str, variant: Variant) -> Callable[..., ResNet]:
-    def create(pretrained: bool = False, **kwargs: object) -> ResNet:  # noqa: FBT001, FBT002
+    def create(pretrained: bool = False, **kwargs: Any) -> ResNet:  # noqa: FBT001, FBT002
         return build(variant, pretrained=pretrained, **kwargs)
 
     create.__name__ = create.__qualname__ = name
@@ -138,7 +138,7 @@ def _entry_point(name: str, variant: Variant) -> Callable[..., ResNet]:
 def resnet_variant(
     pretrained: bool = False,  # noqa: FBT001, FBT002
     variant: str = "rv_resnet50_b",
-    **kwargs: object,
+    **kwargs: Any,
 ) -> ResNet:
     """Any cell of the design space, by name."""
     return build(parse_name(variant), pretrained=pretrained, **kwargs)
@@ -146,10 +146,10 @@ def resnet_variant(
 
 _NAMED = {variant.name: variant for variant in named_variants()}
 _ALIASES = {alias: variant for variant in _NAMED.values() for alias in variant.aliases}
-default_cfgs = generate_default_cfgs(
-    {name: pretrained_cfg(variant) for name, variant in (_NAMED | _ALIASES).items()}
-    | {GENERIC: pretrained_cfg(parse_name("rv_resnet50_b"))}
-)
+_CFGS: dict[str, Any] = {
+    name: pretrained_cfg(variant) for name, variant in (_NAMED | _ALIASES).items()
+}
+default_cfgs = generate_default_cfgs({GENERIC: pretrained_cfg(Variant()), **_CFGS})
 for _name, _variant in (_NAMED | _ALIASES).items():
     register_model(_entry_point(_name, _variant))
 register_model(resnet_variant)

@@ -17,8 +17,6 @@ from resnet_variants.training.data import DATASETS
 from resnet_variants.training.recipe import Recipe
 
 
-
-
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Variants x seeds on one data set under one recipe.

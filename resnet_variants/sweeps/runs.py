@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -111,9 +110,7 @@ class Run:
         }
 
 
-def execute(
-    run: Run, path: Path, *, device: str, on_epoch: Callable[[EpochRecord], None]
-) -> Json:
+def execute(run: Run, path: Path, *, device: str, on_epoch: Callable[[EpochRecord], None]) -> Json:
     """Train, evaluate and record one run in its own directory; return its result.
 
     An error inside the run becomes its result, ``failed`` with the traceback in ``log.txt``;
@@ -171,11 +168,9 @@ def save_model(model: ResNet, variant: Variant, folder: Path) -> None:
     """``model.safetensors`` and ``config.json``: ``timm.create_model("local-dir:FOLDER")``."""
     # safetensors stores contiguous tensors only; training leaves channels-last ones.
     model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    labels = cast(list[str], list(model.pretrained_cfg["label_names"]))
     save_for_hf(
         model,
         str(folder),
-        model_config={"label_names": labels},
         model_args=architecture(variant)[1],
         safe_serialization=True,
     )

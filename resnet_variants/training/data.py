@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ def digits() -> Images:
     """1,797 handwritten digits of 8x8 grey pixels, embedded in scikit-learn (UCI, from NIST)."""
     from sklearn.datasets import load_digits
 
-    source = load_digits()
+    source: Any = load_digits()
     # 17 grey levels, 0 to 16, spread over a byte.
     images = torch.from_numpy(np.rint(source.images * (255 / 16)).astype(np.uint8))
     classes = tuple(str(name) for name in source.target_names)
@@ -161,6 +162,7 @@ class Normalise:
         return cls(scale=1 / (255 * std), shift=-mean / std)
 
     def __call__(self, images: Tensor) -> Tensor:
+        """The images as a channels-last float tensor."""
         return torch.addcmul(self.shift, images, self.scale).contiguous(
             memory_format=torch.channels_last
         )

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -65,7 +66,10 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     return Fabric(accelerator=kind, devices=1, precision=_PRECISION[resolve(precision, kind)])
 
 
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+}
 
 
 def resolve(precision: str, device: str) -> str:

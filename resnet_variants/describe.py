@@ -1,0 +1,100 @@
+"""``python -m resnet_variants.describe NAME``: which network is this, exactly?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from resnet_variants.cli import guard, parse, say
+from resnet_variants.models.axes import FAMILIES, SHORTCUTS, STEM_STRIDES, STEMS, STRIDES
+from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
+from resnet_variants.models.synonyms import synonyms
+from resnet_variants.models.variant import Variant, parse_name
+
+
+@dataclass(frozen=True)
+class Flags:
+    """One variant: its axes, its names elsewhere, its layers, its cost."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """A name such as rv_resnet50_d_preact."""
+    img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
+    in_chans: int = 3
+    num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
+
+
+def command(argv: Sequence[str]) -> int:
+    """Carry out the verb."""
+    flags = parse(Flags, argv, "describe")
+    variant = parse_name(flags.name)
+    layers = layer_costs(
+        variant,
+        img_size=flags.img_size,
+        in_chans=flags.in_chans,
+        num_classes=flags.num_classes,
+    )
+    say("\n".join([*_heading(variant), "", *_names(variant), "", *_layers(layers)]))
+    say(_totals(total(layers), flags.img_size or FAMILIES[variant.family].img_size))
+    return 0
+
+
+def _heading(variant: Variant) -> list[str]:
+    conv, pool = STEM_STRIDES[variant.stem_stride]
+    stem = f"{variant.stem}: {_first_line(STEMS[variant.stem])}"
+    reach = f"stride {conv}, {'then max-pool' if pool else 'no pool'}"
+    units = "-".join(map(str, variant.units))
+    kernel = STRIDES[variant.stride]
+    rows = {
+        "preset": f"ResNet-{variant.preset}" if variant.preset else "none: a cell of its own",
+        "family": f"{variant.family}, depth {variant.depth}: {units} {variant.block} units",
+        "stem": stem,
+        "reach": f"stem stride {variant.stem_stride}: {reach}",
+        "stride": f"{variant.stride}: stride 2 in a unit's first {kernel}x{kernel} convolution",
+        "shortcut": f"{variant.shortcut}: {_first_line(SHORTCUTS[variant.shortcut])}",
+        "order": variant.order,
+        "also": ", ".join(variant.aliases),
+    }
+    return [variant.name, *(f"  {key:<10}{text}" for key, text in rows.items() if text)]
+
+
+def _first_line(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+def _names(variant: Variant) -> list[str]:
+    rows = [
+        f"  {peer.source:<18}{name}{f' (differs: {peer.remark})' if peer.remark else ''}"
+        for peer, name in synonyms(variant)
+    ]
+    return ["names elsewhere", *(rows or ["  none known"])]
+
+
+def _layers(layers: list[LayerCost]) -> list[str]:
+    layers = [layer for layer in layers if layer.kind != "Identity"]
+    width = max(len(layer.name) for layer in layers)
+    lines = [f"{'layer':<{width}}  {'kind':<24}{'output':>15}{'params':>12}{'MACs':>16}"]
+    for layer in layers:
+        shape = " x ".join(map(str, layer.output_shape))
+        cost = f"{layer.params:>12,}{layer.macs:>16,}"
+        lines.append(f"{layer.name:<{width}}  {layer.kind:<24}{shape:>15}{cost}")
+    return lines
+
+
+def _totals(cost: Cost, side: int) -> str:
+    return (
+        f"\nat {side} px: {cost.params:,} params, {cost.macs:,} MACs = {cost.flops:,} FLOPs "
+        f"(convolutions and linear layers), {cost.acts:,} activations"
+    )
+
+
+def main() -> int:
+    """``python -m resnet_variants.describe``."""
+    return guard(lambda: command(sys.argv[1:]), "describe")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
