@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         self.in_chans = args.in_chans
         self.drop_rate = args.drop_rate
         self.grad_checkpointing = False
-        self.feature_info: list[dict[str, object]] = []
+        self.feature_info = list[dict[str, object]]()
         layers = Layers(device=args.device, dtype=args.dtype)
 
         width = self._add_stem(cfg, args.in_chans, layers)

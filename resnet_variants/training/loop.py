@@ -114,15 +114,7 @@ def fit(
     data = data.to(fabric.device)
     normalise = Normalise.of(data, fabric.device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = create_optimizer_v2(
-        model, "sgd", lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    schedule = CosineLRScheduler(
-        optimizer,
-        t_initial=recipe.epochs * steps,
-        warmup_t=round(recipe.warmup * recipe.epochs * steps),
-        t_in_epochs=False,
-    )
+    optimizer, schedule = _optimizer(model, recipe, recipe.epochs * steps)
     net, optimizer = fabric.setup(model, optimizer)
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()
@@ -157,6 +149,27 @@ def fit(
             seconds=time.perf_counter() - start,
             images_per_second=steps * recipe.batch_size / trained,
         )
+
+
+def _optimizer(
+    model: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, CosineLRScheduler]:
+    optimizer = create_optimizer_v2(
+        model,
+        "sgd" if recipe.momentum else "momentum",  # timm's names: with Nesterov and without
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    warmup = round(recipe.warmup * steps)
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=steps - warmup,
+        warmup_t=warmup,
+        warmup_prefix=True,  # the cosine starts where the warm-up ends
+        t_in_epochs=False,
+    )
+    return optimizer, schedule
 
 
 def check_batch(data: Dataset, recipe: Recipe) -> None:

@@ -1,0 +1,121 @@
+"""Runs, summaries and results folders made by hand: nothing is trained."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from resnet_variants.analysis.tables import SUMMARY_COLUMNS
+from resnet_variants.records import DONE, RUN_COLUMNS, RunFolder, to_json, write_atomically
+
+AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
+A, B, D, D_PRE = "net_a", "net_b", "net_d", "net_d_preact"
+MODELS = {
+    A: ("A", "conv7", "1x1", "conv", "post", 4_000_000),
+    B: ("B", "conv7", "3x3", "conv", "post", 5_000_000),
+    D: ("D", "deep", "3x3", "avgpool", "post", 6_000_000),
+    D_PRE: ("D", "deep", "3x3", "avgpool", "preact", 6_000_000),
+    "net_free": ("", "conv7", "1x1", "avgpool", "preact", 4_500_000),
+}
+# What is known of a run before it starts; the rest of a row is its result.
+CONFIG = (*RUN_COLUMNS[:1], *RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")], "device", "precision")
+
+
+def variant_columns(model: str) -> dict[str, object]:
+    """The columns of a run and of a summary that depend on the variant alone."""
+    axes = dict(zip(AXES, MODELS[model], strict=True))
+    size = {"params": 70_000, "flops": 2 * MODELS[model][-1], "acts": 90_000}
+    return {"model": model, "family": "cifar", "depth": 29, "stem_stride": "1"} | axes | size
+
+
+def run_row(model: str, seed: int = 0, acc: float = 0.9, **changes: object) -> dict[str, object]:
+    """One done run; with a ``status`` other than done it has no scores."""
+    dataset, epochs = changes.get("dataset", "digits"), changes.get("epochs", 2)
+    row = variant_columns(model) | {
+        "run_id": f"{model}__{dataset}__{epochs}__s{seed}".replace("/", "-"),
+        "status": DONE,
+        "dataset": dataset,
+        "img_size": 8,
+        "epochs": epochs,
+        "seed": seed,
+        "device": "cpu",
+        "precision": "fp32",
+        "seconds": 3.3,
+    }
+    scores = {"test_acc": acc, "test_loss": 1 - acc, "val_acc": acc, "train_loss": 0.1}
+    if changes.get("status", DONE) == DONE:
+        row |= scores | {"images_per_second": 1234.5, "peak_memory_mb": 99.25}
+    return row | changes
+
+
+def runs_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """Rows as ``records.read_runs`` returns them."""
+    return pd.DataFrame(list(rows), columns=list(RUN_COLUMNS))
+
+
+def paired_rows(scores: Mapping[str, Iterable[float]], **changes: object) -> list[dict]:
+    """Done runs: the accuracies of each model by seed, from 0."""
+    return [
+        run_row(model, seed, acc, **changes)
+        for model, accs in scores.items()
+        for seed, acc in enumerate(accs)
+    ]
+
+
+def summary_row(model: str, mean: float = 0.9, half: float = 0.01, n: int = 3) -> dict:
+    """A row of a summary; ``half`` is half the width of the interval."""
+    nan = float("nan")
+    missing = dict.fromkeys(("delta", "delta_ci_low", "delta_ci_high", "p_value"), nan)
+    low, high = (mean - half, mean + half) if n > 1 else (nan, nan)
+    measured = {"n": n, "seeds": " ".join(map(str, range(n))), "failed": 0}
+    measured |= {"test_acc_mean": mean, "test_acc_sd": half if n > 1 else nan}
+    measured |= {"test_acc_ci_low": low, "test_acc_ci_high": high, "images_per_second": 1234.5}
+    labels = {"baseline": "", "verdict": "", "on_pareto_front": False}
+    group = {"dataset": "digits", "img_size": 8, "epochs": 2}
+    return variant_columns(model) | missing | measured | labels | group
+
+
+def summary_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """Rows as ``tables.summarise`` returns them."""
+    return pd.DataFrame(list(rows), columns=list(SUMMARY_COLUMNS))
+
+
+def epoch_records(row: Mapping[str, object], n: int = 2) -> list[dict[str, object]]:
+    """What a run writes while it trains; no two runs or epochs alike."""
+    seed = float(str(row["seed"]))
+    return [
+        {
+            "epoch": epoch,
+            "lr": 0.1 / epoch,
+            "train_loss": 1 / (epoch + seed / 7),
+            "val_loss": 1.1 / epoch,
+            "val_acc": 1 - 0.3 / (epoch + seed / 3),
+            "seconds": 1.7,
+            "images_per_second": 1000 / 3,
+        }
+        for epoch in range(1, n + 1)
+    ]
+
+
+def results_folder(
+    out: Path,
+    rows: Iterable[Mapping[str, object]],
+    *,
+    planned: Iterable[str] | None = None,
+    baselines: Mapping[str, str] | None = None,
+) -> Path:
+    """The files that these runs leave behind; ``unfinished`` ones have no result."""
+    rows = list(rows)
+    ids = [str(row["run_id"]) for row in rows] if planned is None else list(planned)
+    (out / "runs").mkdir(parents=True)
+    experiment = {"question": "?", "runs": ids, "baselines": dict(baselines or {})}
+    write_atomically(out / "experiment.json", to_json(experiment))
+    for row in rows:
+        folder = RunFolder(out / "runs" / str(row["run_id"]))
+        folder.start({key: row[key] for key in CONFIG})
+        for record in epoch_records(row):
+            folder.append_epoch(record)
+        folder.log("trained by hand")
+        if row["status"] != "unfinished":
+            folder.finish({key: value for key, value in row.items() if key not in CONFIG})
+    return out

@@ -1,0 +1,76 @@
+"""Parameters and MACs: published integers, an independent count, and golden tables."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import resnet_variants as rv
+from resnet_variants.models.axes import FAMILIES
+from resnet_variants.models.cost import layer_costs, total
+from resnet_variants.models.variant import FULL_GRID, Variant, expand, preset
+from resnet_variants.models.zoo import build
+
+
+@pytest.mark.parametrize(
+    ("variant", "params", "macs"),
+    [
+        # ImageNet, 224 px, convolutions and linear layers.
+        (preset("A", depth=50), 25_557_032, 3_857_973_248),
+        (preset("B", depth=50), 25_557_032, 4_089_184_256),
+        (preset("C", depth=50), 25_576_264, 4_328_824_832),
+        (preset("D", depth=50), 25_576_264, 4_328_824_832),
+        (preset("B", depth=50, preact=True), 25_549_352, 4_089_184_256),
+        (preset("D", depth=50, preact=True), 25_568_584, 4_328_824_832),
+        # He 2015, section 4.2, with projections: open_lth (20, 110) and pycls (56, 110).
+        (preset("B", family="cifar", depth=20), 272_474, 40_813_184),
+        (preset("B", family="cifar", depth=56), 855_770, 125_747_840),
+        (preset("B", family="cifar", depth=110), 1_730_714, 253_149_824),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_published_counts(variant, params, macs):
+    cost = rv.cost(variant)
+    assert (cost.params, cost.macs, cost.flops) == (params, macs, 2 * macs)
+
+
+def test_resnet18_for_32_px_images():
+    # The popular CIFAR-10 ResNet-18: 3x3 stem, stride 1, no pool.
+    cost = rv.cost(Variant(depth=18, stem="conv3", stem_stride=1), img_size=32, num_classes=10)
+    assert (cost.params, cost.macs) == (11_173_962, 555_422_720)
+
+
+def test_activations_of_resnet50_are_pycls_count():
+    assert round(rv.cost(preset("B", depth=50)).acts / 1e6, 2) == 11.11
+
+
+@pytest.mark.parametrize("side", [32, 33])
+@pytest.mark.parametrize(
+    "variant", expand(FULL_GRID | {"family": "cifar"})[0], ids=lambda v: v.name
+)
+def test_macs_are_half_of_torchs_flops(variant, side):
+    model = build(variant, in_chans=1, device="meta").eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 1, side, side, device="meta"))
+    cost = rv.cost(variant, img_size=side, in_chans=1)
+    assert cost.flops == counter.get_total_flops()
+    assert cost.params == sum(p.numel() for p in model.parameters())
+
+
+def test_layers_add_up_and_say_their_shapes():
+    variant = preset("D", depth=26)
+    layers = layer_costs(variant)
+    assert total(layers) == rv.cost(variant)
+    shapes = {layer.name: layer.output_shape for layer in layers}
+    assert shapes["conv1.0"] == (32, 112, 112)
+    assert shapes["layer4.1.conv3"] == (2048, 7, 7)
+    assert shapes["fc"] == (1000,)
+
+
+def test_golden_cost_of_every_registered_name(golden):
+    rows = []
+    for name in rv.list_models():
+        variant = rv.parse_name(name)
+        cost = rv.cost(variant)
+        side = FAMILIES[variant.family].img_size
+        rows.append({"model": name, "img_size": side, **vars(cost)})
+    golden("cost", rows)

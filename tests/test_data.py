@@ -1,0 +1,145 @@
+"""Splits and batches: a pure function of the seed, and the same for every variant."""
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_variants.registry import UserError
+from resnet_variants.training.data import (
+    DATASETS,
+    Dataset,
+    Images,
+    Normalise,
+    Split,
+    cropped,
+    load_dataset,
+    train_batches,
+)
+
+
+def epoch(data, *, seed=0, number=1, batch_size=32, crop_padding=0.125):
+    batches = train_batches(
+        data, seed=seed, epoch=number, batch_size=batch_size, crop_padding=crop_padding
+    )
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def numbered(n=10, side=6, *, mirror=False):
+    """Images whose pixels tell index, row and column."""
+    index = torch.arange(n).view(-1, 1, 1, 1) * side * side
+    images = (index + torch.arange(side * side).view(1, 1, side, side)) % 251 + 1
+    split = Split(images.to(torch.uint8), torch.arange(n))
+    return Dataset("numbered", split, split, split, ("x",), mirror, (0.5,), (0.5,), "")
+
+
+def test_digits_are_split_by_class_without_overlap():
+    data = load_dataset("digits")
+    parts = (data.train, data.val, data.test)
+    assert [len(part) for part in parts] == [1078, 120, 599]
+    assert (data.img_size, data.in_chans, len(data.classes)) == (8, 1, 10)
+    for part in parts:
+        share = torch.bincount(part.labels).double() / len(part)
+        assert share.max() - share.min() < 0.02
+    pixels = torch.cat([part.images for part in parts])
+    assert pixels.dtype == torch.uint8
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert data.split_hash == load_dataset.__wrapped__("digits").split_hash
+
+
+def test_every_image_of_the_source_is_in_exactly_one_split(monkeypatch):
+    images = torch.arange(200).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    source = Images(images, np.arange(200) % 2, ("even", "odd"), mirror=True)
+    monkeypatch.setitem(DATASETS, "count", lambda: source)
+    data = load_dataset.__wrapped__("count")
+    seen = torch.cat([part.images[:, 0, 0, 0] for part in (data.train, data.val, data.test)])
+    assert seen.sort().values.tolist() == list(range(200))
+    for part in (data.train, data.val, data.test):
+        assert torch.equal(part.images[:, 0, 0, 0].long() % 2, part.labels)
+
+
+def test_resizing_keeps_brightness():
+    small, large = load_dataset("digits"), load_dataset("digits", img_size=16)
+    assert large.img_size == 16
+    assert large.split_hash == small.split_hash
+    assert abs(large.train.images.double().mean() - small.train.images.double().mean()) < 1
+
+
+def test_unknown_data_names_the_choices():
+    with pytest.raises(UserError, match="unknown data 'digit'; did you mean 'digits'\\? choices"):
+        load_dataset("digit")
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch_alone():
+    data = load_dataset("digits")
+    torch.manual_seed(1)
+    images, labels = epoch(data)
+    torch.manual_seed(2)
+    torch.rand(7)
+    again, same = epoch(data)
+    assert torch.equal(images, again)
+    assert torch.equal(labels, same)
+    assert not torch.equal(labels, epoch(data, number=2)[1])
+    assert not torch.equal(labels, epoch(data, seed=1)[1])
+
+
+def test_an_epoch_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    epoch(load_dataset("digits"))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_epoch_shows_each_image_once_and_drops_the_incomplete_batch():
+    _, labels = epoch(numbered(10), batch_size=4)
+    assert len(labels) == len(set(labels.tolist())) == 8
+
+
+def test_without_padding_or_mirroring_images_are_themselves():
+    data = numbered()
+    images, labels = epoch(data, batch_size=10, crop_padding=0.0)
+    assert torch.equal(images, data.train.images[labels])
+
+
+def test_a_crop_is_the_image_shifted_over_zeros():
+    data = numbered(2)
+    padded = torch.nn.functional.pad(data.train.images, [2] * 4)
+    corners = torch.tensor([[0, 3], [4, 2]])
+    first, second = cropped(padded, corners, 6)
+    assert torch.equal(first[0], padded[0, 0, 0:6, 4:10])
+    assert torch.equal(second[0], padded[1, 0, 3:9, 2:8])
+
+
+def test_shifts_span_the_padding_and_differ_between_images():
+    data = numbered(400, side=8)
+    images, labels = epoch(data, batch_size=400, crop_padding=0.125)
+    padded = torch.nn.functional.pad(data.train.images, [1] * 4)
+    shifts = set()
+    for image, label in zip(images, labels, strict=True):
+        found = [
+            (r, c)
+            for r in range(3)
+            for c in range(3)
+            if torch.equal(image[0], padded[label, 0, r : r + 8, c : c + 8])
+        ]
+        assert len(found) == 1
+        shifts |= set(found)
+    assert shifts == {(r, c) for r in range(3) for c in range(3)}
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_images_are_mirrored_only_where_the_label_allows(mirror):
+    data = numbered(200, mirror=mirror)
+    images, labels = epoch(data, batch_size=200, crop_padding=0.0)
+    flipped = [
+        not torch.equal(i, data.train.images[n]) for i, n in zip(images, labels, strict=True)
+    ]
+    assert 60 < sum(flipped) < 140 if mirror else not any(flipped)
+
+
+def test_normalised_training_images_have_mean_0_and_deviation_1():
+    data = load_dataset("digits")
+    x = Normalise.of(data, torch.device("cpu"))(data.train.images)
+    assert x.dtype == torch.float32
+    assert x.mean().abs() < 1e-5
+    assert abs(x.std() - 1) < 1e-3
+    assert x.is_contiguous(memory_format=torch.channels_last)

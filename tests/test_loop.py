@@ -1,0 +1,183 @@
+"""The training loop: what it yields, what it refuses, and that it can be repeated."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import resnet_variants as rv
+from resnet_variants.registry import UserError
+from resnet_variants.training.data import Dataset, Normalise, Split, load_dataset
+from resnet_variants.training.loop import (
+    DivergedError,
+    EpochRecord,
+    determinism,
+    evaluate,
+    fit,
+    make_fabric,
+    resolve,
+)
+from resnet_variants.training.memory import peak_mb, reset_peak
+from resnet_variants.training.recipe import Recipe
+
+
+def small(n=96):
+    data = load_dataset("digits")
+    return dataclasses.replace(data, train=data.train.head(n), val=data.val.head(40))
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return rv.create_model("D", family="cifar", depth=11, preact=True, in_chans=1, num_classes=10)
+
+
+def train(model, recipe, *, data=None, seed=0):
+    fabric = make_fabric("cpu", recipe.precision)
+    with determinism(recipe.deterministic):
+        return list(fit(model, data or small(), recipe, seed=seed, fabric=fabric))
+
+
+def test_each_epoch_is_a_record_and_the_loss_falls():
+    records = train(network(), Recipe(epochs=4))
+    assert [r.epoch for r in records] == [1, 2, 3, 4]
+    assert records[-1].train_loss < records[0].train_loss
+    assert all(isinstance(r, EpochRecord) and r.images_per_second > 0 for r in records)
+    assert all(0 <= r.val_acc <= 1 for r in records)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    rates = [r.lr for r in train(network(), Recipe(epochs=6, lr=0.2, warmup=0.5))]
+    cosine = [0.1 * (1 + math.cos(math.pi * k / 3)) for k in range(4)]
+    assert rates == pytest.approx([0.2 / 3, 0.4 / 3, *cosine], abs=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(precision):
+    recipe = Recipe(epochs=2, deterministic=True, precision=precision)
+    runs = []
+    for _ in range(2):
+        model = network()
+        records = train(model, recipe)
+        runs.append((model.state_dict(), [(r.train_loss, r.val_acc) for r in records]))
+    (one, losses), (other, again) = runs
+    assert losses == again
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_another_seed_gives_other_weights():
+    recipe = Recipe(epochs=1, deterministic=True)
+    one, other = network(), network()
+    train(one, recipe)
+    train(other, recipe, seed=1)
+    assert not torch.equal(one.fc.weight, other.fc.weight)
+
+
+OTHERS = {
+    "epochs": 3,
+    "batch_size": 16,
+    "lr": 0.05,
+    "momentum": 0.5,
+    "weight_decay": 0.1,
+    "warmup": 0.9,
+    "crop_padding": 0.25,
+    "precision": "bf16",
+}
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_no_recipe_field_is_a_dead_knob(field):
+    base = Recipe(epochs=2, precision="fp32", deterministic=True)
+    losses = [
+        train(network(), recipe)[-1].train_loss
+        for recipe in (base, dataclasses.replace(base, **{field: OTHERS[field]}))
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_deterministic_is_no_dead_knob():
+    assert set(OTHERS) | {"deterministic"} == {f.name for f in dataclasses.fields(Recipe)}
+    with determinism(True):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_weight_decay_spares_norms_and_biases():
+    # With no gradient to speak of, only what decays moves.
+    model, before = network(), network().state_dict()
+    data = small()
+    black = Split(torch.zeros_like(data.train.images), data.train.labels)
+    recipe = Recipe(epochs=1, lr=1e-3, weight_decay=100.0, momentum=0.0, warmup=0.0)
+    train(model, recipe, data=dataclasses.replace(data, train=black))
+    for name, p in model.named_parameters():
+        shrank = p.norm() < 0.9 * before[name].norm()
+        assert bool(shrank) == (p.ndim > 1), name
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    model = network()
+    nn.init.constant_(model.fc.weight, float("nan"))
+    with pytest.raises(DivergedError, match=r"^train_loss is nan in epoch 1 at lr 0$"):
+        train(model, Recipe(epochs=1))
+
+
+def test_a_batch_beyond_the_training_images_is_refused():
+    with pytest.raises(UserError, match="batch_size 128 exceeds the 96 training images"):
+        train(network(), Recipe(batch_size=128))
+
+
+@pytest.mark.parametrize("n", [1, 40, 513])
+def test_evaluation_counts_every_image_once(n):
+    class Echo(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :2]
+
+    images = torch.randint(0, 256, (n, 1, 2, 2), dtype=torch.uint8)
+    labels = (images[:, 0, 0, 1] > images[:, 0, 0, 0]).long()
+    labels[0] = 1 - labels[0]
+    images[0, 0, 0] = torch.tensor([9, 9 + 1 - 2 * int(labels[0])])
+    split = Split(images, labels)
+    data = Dataset("x", split, split, split, ("a", "b"), False, (0.5,), (0.25,), "")
+    model = Echo().train()
+    score = evaluate(model, split, Normalise.of(data, torch.device("cpu")))
+    ties = (images[:, 0, 0, 0] == images[:, 0, 0, 1]) & (labels == 1)
+    assert score.n == n
+    assert score.acc == pytest.approx((n - 1 - int(ties.sum())) / n)
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "unknown device 'gpu'"),
+        ("cuda", "unknown device 'cuda': torch sees no CUDA GPU here; choices: auto, cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=message):
+        make_fabric(device)
+
+
+def test_auto_precision_is_bf16_only_where_it_is_native(monkeypatch):
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda n=native: {"avx512_bf16": n})
+        assert resolve("auto", "cpu") == ("bf16" if native else "fp32")
+    assert resolve("fp32", "cpu") == "fp32"
+
+
+def test_bf16_keeps_fp32_weights():
+    model = network()
+    train(model, Recipe(epochs=1, precision="bf16"))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_peak_memory_follows_the_work():
+    device = torch.device("cpu")
+    reset_peak(device)
+    before = peak_mb(device)
+    torch.ones(64 * 1024**2 // 4).sum()
+    assert 60 < peak_mb(device) - before < 200
+    reset_peak(device)
+    assert peak_mb(device) < before + 60

@@ -1,0 +1,259 @@
+"""The files of a results folder: written whole, read back as they were."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import A, B, epoch_records, paired_rows, results_folder, run_row
+
+from resnet_variants.records import (
+    EPOCH_COLUMNS,
+    RUN_COLUMNS,
+    RunFolder,
+    planned_runs,
+    read_epochs,
+    read_runs,
+    to_json,
+    write_atomically,
+)
+from resnet_variants.registry import UserError
+
+
+def as_tables(out, target):
+    """The same results as a clone holds them: runs.csv and epochs.csv, no runs folder."""
+    target.mkdir()
+    runs = read_runs(out)
+    runs.to_csv(target / "runs.csv", index=False)
+    read_epochs(out, runs).to_csv(target / "epochs.csv", index=False)
+    return target
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_and_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    for text in ("old ", "new, and not ASCII: ä\n"):
+        write_atomically(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def _full_disk(_):
+    raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+    owner = os if call == "fsync" else type(path)
+    monkeypatch.setattr(owner, call, lambda *_: _full_disk(_))
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), np.float64("nan")])
+def test_json_has_null_for_a_number_that_is_not_finite(value):
+    assert json.loads(to_json({"lost": value, "kept": 0.1})) == {"lost": None, "kept": 0.1}
+
+
+def test_json_has_null_for_such_a_number_at_any_depth():
+    nan = float("nan")
+    text = to_json({"recipe": {"lr": nan, "sizes": [1, nan]}})
+    assert json.loads(text) == {"recipe": {"lr": None, "sizes": [1, None]}}
+
+
+def test_the_life_of_a_run(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "some_run")
+    folder.start({"run_id": "some_run", "seed": 3})
+    assert json.loads((folder.path / "run.json").read_text()) == {"run_id": "some_run", "seed": 3}
+    assert folder.result() is None
+    for record in ({"epoch": 1}, {"epoch": 2}):
+        folder.append_epoch(record)
+        folder.log(f"epoch {record['epoch']}")
+    assert (folder.path / "epochs.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    assert (folder.path / "log.txt").read_text() == "epoch 1\nepoch 2\n"
+    folder.finish({"status": "diverged", "test_acc": float("nan")})
+    assert folder.result() == {"status": "diverged", "test_acc": None}
+
+
+def test_a_new_start_clears_what_an_earlier_attempt_left(tmp_path):
+    folder = RunFolder(tmp_path / "some_run")
+    folder.start({"seed": 1})
+    folder.append_epoch({"epoch": 1})
+    folder.finish({"status": "failed"})
+    folder.start({"seed": 2})
+    assert folder.result() is None
+    assert [file.name for file in folder.path.iterdir()] == ["run.json"]
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+MIXED = (
+    run_row(B, 0, 0.8),
+    run_row(B, 1, status="failed", error="OSError: a 'quoted', \"named\"\nfile"),
+    run_row(A, 0, status="diverged", error="train_loss is nan"),
+    run_row(A, 1, status="unfinished", seconds=None),
+)
+
+
+def test_every_run_that_was_started_has_a_row(tmp_path):
+    runs = read_runs(results_folder(tmp_path / "out", MIXED))
+    assert tuple(runs.columns) == RUN_COLUMNS
+    assert runs["status"].tolist() == ["done", "failed", "diverged", "unfinished"]
+    assert runs["test_acc"].isna().tolist() == [False, True, True, True]
+    assert runs["test_acc"][0] == 0.8
+    assert runs["seed"].tolist() == [0, 1, 0, 1]
+    assert runs["error"][2] == "train_loss is nan"
+
+
+def test_rows_follow_the_experiment_and_runs_it_does_not_take_come_last(tmp_path):
+    rows = paired_rows({B: [0.8], A: [0.8, 0.9]})
+    b0, a0, a1 = (row["run_id"] for row in rows)
+    out = results_folder(tmp_path / "out", rows, planned=[a1, "not_started_yet", b0])
+    assert read_runs(out)["run_id"].tolist() == [a1, b0, a0]
+    assert planned_runs(out) == [a1, "not_started_yet", b0]
+
+
+def test_without_an_experiment_the_rows_are_in_order_of_their_names(tmp_path):
+    out = results_folder(tmp_path / "out", paired_rows({B: [0.8], A: [0.8, 0.9]}))
+    (out / "experiment.json").unlink()
+    assert read_runs(out)["run_id"].is_monotonic_increasing
+    assert planned_runs(out) == []
+
+
+def test_a_folder_in_which_no_run_has_started_gives_no_rows(tmp_path):
+    runs = read_runs(results_folder(tmp_path / "out", [], planned=["later"]))
+    assert runs.empty
+    assert tuple(runs.columns) == RUN_COLUMNS
+
+
+@pytest.mark.parametrize("name", ["result.json", "run.json"])
+@pytest.mark.parametrize("content", ['{"status": "do', "[1, 2]", "", "\xff"])
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    path = out / "runs" / row["run_id"] / name
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(UserError) as raised:
+        read_runs(out)
+    assert str(path) in str(raised.value)
+
+
+def test_a_half_written_last_line_is_no_epoch_yet(tmp_path):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    with (out / "runs" / row["run_id"] / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lr": 0.')
+    epochs = read_epochs(out, read_runs(out))
+    assert epochs["epoch"].tolist() == [1, 2]
+
+
+def test_a_damaged_epoch_in_the_middle_is_an_error_that_names_the_file(tmp_path):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    path = out / "runs" / row["run_id"] / "epochs.jsonl"
+    path.write_text('{"epoch": 1}\n{"epoch" 2}\n{"epoch": 3}\n')
+    with pytest.raises(UserError) as raised:
+        read_epochs(out, read_runs(out))
+    assert str(path) in str(raised.value)
+
+
+def test_epochs_carry_their_run_and_every_number(tmp_path):
+    rows = paired_rows({A: [0.8, 0.9]})
+    out = results_folder(tmp_path / "out", rows)
+    epochs = read_epochs(out, read_runs(out))
+    assert tuple(epochs.columns) == EPOCH_COLUMNS
+    expected = [
+        {"run_id": row["run_id"], "model": A, "seed": row["seed"]} | record
+        for row in rows
+        for record in epoch_records(row)
+    ]
+    assert epochs.to_dict("records") == expected
+
+
+def test_a_run_without_epochs_has_none(tmp_path):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    (out / "runs" / row["run_id"] / "epochs.jsonl").unlink()
+    epochs = read_epochs(out, read_runs(out))
+    assert epochs.empty
+    assert tuple(epochs.columns) == EPOCH_COLUMNS
+
+
+# --- tables instead of runs -------------------------------------------------------------------
+
+
+def test_tables_stand_in_for_the_runs_they_were_made_from(tmp_path):
+    awkward = [run_row(A, seed, acc) for seed, acc in enumerate(np.random.default_rng(0).random(9))]
+    out = results_folder(tmp_path / "out", [*MIXED[:2], *awkward[2:]])
+    clone = as_tables(out, tmp_path / "clone")
+    runs = read_runs(out)
+    pd.testing.assert_frame_equal(
+        read_epochs(clone, read_runs(clone)), read_epochs(out, runs), check_exact=True
+    )
+    text = ["error"]
+    pd.testing.assert_frame_equal(
+        read_runs(clone).drop(columns=text), runs.drop(columns=text), check_exact=True
+    )
+
+
+def test_a_run_without_an_error_has_empty_text_there_from_runs_and_from_tables(tmp_path):
+    out = results_folder(tmp_path / "out", MIXED[:2])
+    for folder in (out, as_tables(out, tmp_path / "clone")):
+        assert read_runs(folder)["error"].tolist() == ["", MIXED[1]["error"]]
+
+
+def test_an_empty_preset_stays_text_and_a_missing_number_stays_missing(tmp_path):
+    rows = [run_row("net_free", 0, 0.8), run_row("net_free", 1, status="failed", seconds=None)]
+    runs = read_runs(as_tables(results_folder(tmp_path / "out", rows), tmp_path / "clone"))
+    assert runs["preset"].tolist() == ["", ""]
+    scores = ["test_acc", "test_loss", "val_acc", "train_loss", "images_per_second"]
+    for column in (*scores, "seconds", "peak_memory_mb"):
+        assert pd.api.types.is_float_dtype(runs[column]), column
+        assert runs[column].isna().tolist() == [False, True], column
+
+
+@pytest.mark.parametrize("column", EPOCH_COLUMNS[4:])
+def test_a_missing_number_of_an_epoch_stays_missing(tmp_path, column):
+    out = results_folder(tmp_path / "out", [run_row(A)])
+    clone = as_tables(out, tmp_path / "clone")
+    epochs = read_epochs(out, read_runs(out))
+    epochs.loc[0, column] = float("nan")
+    epochs.to_csv(clone / "epochs.csv", index=False)
+    again = read_epochs(clone, read_runs(clone))[column]
+    assert pd.api.types.is_float_dtype(again)
+    assert again.isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("name", "read"), [("runs.csv", read_runs), ("epochs.csv", None)])
+def test_a_table_that_lacks_columns_is_refused_by_name(tmp_path, name, read):
+    clone = as_tables(results_folder(tmp_path / "out", [run_row(A)]), tmp_path / "clone")
+    runs = read_runs(clone)
+    lacking = pd.read_csv(clone / name).drop(columns=["seed", "train_loss"])
+    lacking.to_csv(clone / name, index=False)
+    with pytest.raises(UserError, match="lacks the columns seed, train_loss") as raised:
+        read(clone) if read else read_epochs(clone, runs)
+    assert str(clone / name) in str(raised.value)
+
+
+def test_a_folder_with_neither_runs_nor_tables_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError) as raised:
+        read_runs(tmp_path)
+    assert str(tmp_path) in str(raised.value)

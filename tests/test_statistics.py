@@ -1,0 +1,130 @@
+"""Intervals, exact tests, corrections and fronts against independent computations."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from resnet_variants.analysis.statistics import (
+    estimate,
+    holm,
+    pareto_front,
+    sign_flip_p,
+    verdict,
+)
+
+scores = st.floats(0, 1, allow_subnormal=False)
+
+
+@given(st.lists(scores, min_size=2, max_size=12))
+def test_an_estimate_is_the_student_interval(values):
+    assume(np.std(values) > 1e-9)
+    found = estimate(np.array(values))
+    low, high = stats.t.interval(
+        0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values)
+    )
+    assert found.mean == pytest.approx(sum(values) / len(values))
+    assert found.sd == pytest.approx(stats.tstd(values))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_the_interval_of_three_known_values():
+    found = estimate(np.array([0.1, 0.2, 0.3]))
+    assert found.sd == pytest.approx(0.1)
+    # t(0.975; 2) = 4.302653
+    assert found.high - found.mean == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+
+
+def test_one_value_has_a_mean_and_no_interval():
+    found = estimate(np.array([0.7]))
+    assert found.mean == 0.7
+    assert np.isnan([found.sd, found.low, found.high]).all()
+
+
+def exact_p(numerators):
+    """Share of sign patterns whose sum is at least as far from 0, in whole numbers."""
+    patterns = list(itertools.product((1, -1), repeat=len(numerators)))
+    sums = [sum(s * k for s, k in zip(signs, numerators, strict=True)) for signs in patterns]
+    return sum(abs(total) >= abs(sum(numerators)) for total in sums) / len(patterns)
+
+
+@given(st.lists(st.integers(-60, 60), min_size=2, max_size=8))
+def test_the_sign_flip_p_counts_every_pattern(numerators):
+    assert sign_flip_p(np.array(numerators) / 64) == pytest.approx(exact_p(numerators))
+
+
+@given(st.lists(st.tuples(*[st.integers(330, 360)] * 2), min_size=2, max_size=8))
+def test_the_sign_flip_p_knows_ties_in_spite_of_rounding(hits):
+    # Accuracies of 360 test images: their differences tie often, and never to the last bit.
+    differences = np.array([a / 360 - b / 360 for a, b in hits])
+    assert sign_flip_p(differences) == pytest.approx(exact_p([a - b for a, b in hits]))
+
+
+@pytest.mark.parametrize(("n", "smallest"), [(2, 0.5), (5, 0.0625), (6, 0.03125), (10, 2 / 1024)])
+def test_the_smallest_p_that_n_pairs_reach(n, smallest):
+    differences = np.linspace(0.01, 0.02, n)
+    assert sign_flip_p(differences) == smallest
+    assert sign_flip_p(-differences) == smallest
+
+
+def test_one_pair_has_no_p():
+    assert np.isnan(sign_flip_p(np.array([0.1])))
+
+
+def test_many_pairs_are_sampled_the_same_way_each_time():
+    differences = np.random.default_rng(0).normal(0.2, 1, 20)
+    p = sign_flip_p(differences)
+    assert p == sign_flip_p(differences)
+    assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.03)
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
+
+
+@given(st.lists(st.one_of(scores, st.just(np.nan)), min_size=1, max_size=10))
+def test_holm_is_that_of_statsmodels_and_leaves_nan_alone(p_values):
+    p_values = np.array(p_values)
+    known = ~np.isnan(p_values)
+    adjusted = holm(p_values)
+    assert (np.isnan(adjusted) == ~known).all()
+    if known.any():
+        expected = multipletests(p_values[known], alpha=0.05, method="holm")[1]
+        assert adjusted[known] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("delta", "p", "n", "word"),
+    [
+        (0.1, 0.0, 5, "inconclusive (n too small)"),
+        (0.1, np.nan, 1, "inconclusive (n too small)"),
+        (0.1, 0.049, 6, "better"),
+        (-0.1, 0.049, 6, "worse"),
+        (0.1, 0.05, 6, "inconclusive"),
+        (-0.1, 1.0, 20, "inconclusive"),
+        (0.1, np.nan, 6, "inconclusive"),
+    ],
+)
+def test_the_verdict_in_words(delta, p, n, word):
+    assert verdict(delta, p, n) == word
+
+
+def test_a_front_by_hand():
+    cost = np.array([1, 2, 2, 3, 1, 4])
+    value = np.array([5, 6, 7, 7, 5, 8])
+    # The two equal cheapest share the front; (2, 6) and (3, 7) are beaten by (2, 7).
+    assert pareto_front(cost, value).tolist() == [True, False, True, False, True, True]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))
+def test_a_point_is_on_the_front_unless_another_is_no_worse_and_differs(points):
+    expected = [
+        not any((c, v) != (cost, value) and c <= cost and v >= value for c, v in points)
+        for cost, value in points
+    ]
+    cost, value = np.array(points, dtype=int).reshape(-1, 2).T
+    assert pareto_front(cost, value).tolist() == expected
