@@ -10,7 +10,7 @@ import pandas as pd
 from resnet_variants.analysis.report import Report, build
 from resnet_variants.models.variant import Variant, merge, parse_name
 from resnet_variants.sweeps.experiment import Experiment, recipe_from
-from resnet_variants.sweeps.local import Options, Silent, Watcher, prepare, run_all
+from resnet_variants.sweeps.local import Options, Silent, prepare, run_all
 
 
 def run(
@@ -51,16 +51,9 @@ def run(
         seeds=seeds,
         recipe=recipe_from(recipe),
     )
-    return conduct(experiment, Path(out), Options(device=device), Silent())[0].runs
-
-
-def conduct(
-    experiment: Experiment, out: Path, options: Options, watcher: Watcher
-) -> tuple[Report, bool]:
-    """Prepare, run what is missing, report; also tells whether every run is done."""
-    todo = prepare(experiment, out, options)
-    complete = run_all(experiment, todo, out, device=options.device, watcher=watcher)
-    return build(out), complete
+    todo = prepare(experiment, Path(out), Options(device=device))
+    run_all(experiment, todo, Path(out), device=device, watcher=Silent())
+    return build(Path(out)).runs
 
 
 def report(out: str | Path) -> Report:

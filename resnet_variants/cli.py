@@ -106,7 +106,8 @@ def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
             reason = event.reason.replace("_", " ")
             raise UserError(f"{reason}; see --help", field=_field(event.argument))
         case tyro_errors.InstantiationFailure():
-            raise UserError(" ".join(event.message.split()))
+            field = _field(event.argument) if event.argument else ""
+            raise UserError(" ".join(event.message.split()), field=field)
         case tyro_errors.UnrecognizedArgs():
             raise UserError(f"unknown words {' '.join(event.tokens)!r}; see --help")
         case tyro_errors.MissingArgs():
@@ -118,3 +119,7 @@ def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
 
 def _field(argument: ArgumentDefinition) -> str:
     return argument.display_name().lstrip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -143,7 +143,12 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         file = self.path / "result.json"
-        return read_json(file) if file.is_file() else None
+        if not file.is_file():
+            return None
+        result = read_json(file)
+        if result.get("status") not in (DONE, FAILED, DIVERGED):
+            raise UserError(f"{file} is damaged (no status); delete its folder to redo it")
+        return result
 
 
 # --- reading ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import tyro
 from resnet_variants.api import report
 from resnet_variants.cli import callable_module, guard, parse
 from resnet_variants.console import show_report
+from resnet_variants.registry import UserError
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,10 @@ class Flags:
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
-    for folder in parse(Flags, argv, "report").folders:
+    folders = parse(Flags, argv, "report").folders
+    if not folders:
+        raise UserError("missing DIR: name at least one results folder")
+    for folder in folders:
         show_report(report(folder), folder)
     return 0
 

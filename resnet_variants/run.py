@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeAlias
 
 import tyro
 
-from resnet_variants.api import conduct
+from resnet_variants.analysis.report import build
 from resnet_variants.api import run as run_variants
 from resnet_variants.cli import callable_module, guard, parse
 from resnet_variants.console import make_watcher, show_plan, show_report, show_settings
@@ -30,7 +30,7 @@ from resnet_variants.models.axes import (
 from resnet_variants.models.variant import FULL_GRID, expand
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment, read_toml
-from resnet_variants.sweeps.local import Options
+from resnet_variants.sweeps.local import Options, check, prepare, run_all
 from resnet_variants.training.data import DATASETS
 from resnet_variants.training.loop import DEVICES
 from resnet_variants.training.recipe import PRECISIONS, Recipe
@@ -156,13 +156,16 @@ def command(argv: Sequence[str]) -> int:
     experiment, output, device = read(argv)
     options = Options(device=device, fresh=output.fresh, retry_failed=output.retry_failed)
     out = output.out or Path("results") / experiment.name
-    show_settings(experiment, out, device)
     if output.dry_run:
+        check(experiment, options)
+        show_settings(experiment, out, device)
         show_plan(experiment, device)
         return 0
+    todo = prepare(experiment, out, options)
+    show_settings(experiment, out, device)
     with make_watcher() as watcher:
-        made, complete = conduct(experiment, out, options, watcher)
-    show_report(made, out)
+        complete = run_all(experiment, todo, out, device=device, watcher=watcher)
+    show_report(build(out), out)
     return 0 if complete else 1
 
 

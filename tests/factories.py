@@ -25,7 +25,7 @@ def variant_columns(model: str) -> dict[str, object]:
     """The columns of a run and of a summary that depend on the variant alone."""
     axes = dict(zip(AXES, MODELS[model], strict=True))
     size = {"params": 70_000, "flops": 2 * MODELS[model][-1], "acts": 90_000}
-    return {"model": model, "family": "cifar", "depth": 29, "stem_stride": "1"} | axes | size
+    return {"model": model, "family": "cifar", "depth": 29, "stem_stride": 1} | axes | size
 
 
 def run_row(model: str, seed: int = 0, acc: float = 0.9, **changes: object) -> dict[str, object]:

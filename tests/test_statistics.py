@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -18,6 +18,8 @@ from resnet_variants.analysis.statistics import (
 )
 
 scores = st.floats(0, 1, allow_subnormal=False)
+# Each example is an enumeration of up to 256 patterns: few of them, and no deadline.
+few = settings(max_examples=25, deadline=None)
 
 
 @given(st.lists(scores, min_size=2, max_size=12))
@@ -52,11 +54,28 @@ def exact_p(numerators):
     return sum(abs(total) >= abs(sum(numerators)) for total in sums) / len(patterns)
 
 
-@given(st.lists(st.integers(-60, 60), min_size=2, max_size=8))
-def test_the_sign_flip_p_counts_every_pattern(numerators):
+@pytest.mark.parametrize("n", range(2, 9))
+def test_the_sign_flip_p_counts_every_pattern(n):
+    numerators = np.random.default_rng(n).integers(-60, 61, n).tolist()
+    # 64ths are exact in binary, so that ties are ties.
     assert sign_flip_p(np.array(numerators) / 64) == pytest.approx(exact_p(numerators))
 
 
+@few
+@given(st.lists(st.integers(-4, 4), min_size=2, max_size=8))
+def test_the_sign_flip_p_counts_ties(numerators):
+    assert sign_flip_p(np.array(numerators) / 64) == pytest.approx(exact_p(numerators))
+
+
+def test_ties_are_known_in_spite_of_rounding():
+    # (330 - 331, 330 - 332, 357 - 355) of 360 images: no pattern of signs has a sum below 1,
+    # and the observed one is one of those that have it.
+    hits = [(330, 331), (330, 332), (357, 355)]
+    differences = np.array([a / 360 - b / 360 for a, b in hits])
+    assert sign_flip_p(differences) == exact_p([a - b for a, b in hits]) == 1
+
+
+@few
 @given(st.lists(st.tuples(*[st.integers(330, 360)] * 2), min_size=2, max_size=8))
 def test_the_sign_flip_p_knows_ties_in_spite_of_rounding(hits):
     # Accuracies of 360 test images: their differences tie often, and never to the last bit.

@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 DPI = 200
+INTERVAL = ("test_acc_ci_low", "test_acc_ci_high")
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -61,18 +62,16 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
     Args:
         summary: rows of one data set, ``tables.SUMMARY_COLUMNS``.
     """
-    rows = summary[summary["n"] > 0].assign(downsample=_downsample)
+    rows = summary[summary["n"] > 0].assign(downsample=_downsample, x=_dodged)
     colours = _looks(rows["order"], PALETTE)
     markers = _looks(rows["downsample"], MARKERS)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
-        for x, row in zip(_dodge(rows["macs"]), rows.to_dict("records"), strict=True):
-            _point(axes, x, row, colours[row["order"]], markers[row["downsample"]])
-        front = rows[rows["on_pareto_front"]].sort_values("macs")
-        axes.plot(
-            front["macs"] / 1e6, front["test_acc_mean"], color="0.6", lw=1, zorder=1, label="front"
-        )
+        for row in rows.to_dict("records"):
+            _point(axes, row, colours[row["order"]], markers[row["downsample"]])
+        front = rows[rows["on_pareto_front"]].sort_values("x")
+        axes.plot(front["x"], front["test_acc_mean"], color="0.6", lw=1, zorder=1)
         axes.set_xlabel("MACs per image (millions; 1 MAC = 2 FLOPs)")
         axes.set_ylabel("test accuracy")
         axes.margins(x=0.12)
@@ -86,15 +85,16 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def _dodge(macs: pd.Series) -> list[float]:
+def _dodged(frame: pd.DataFrame) -> pd.Series:
     """Millions of MACs, spread a little where equal, so that no marker hides another."""
+    macs = frame["macs"]
     rank, size = macs.groupby(macs).cumcount(), macs.groupby(macs).transform("size")
     span = (macs.max() - macs.min()) or 0.5 * macs.max()
-    return ((macs + 0.025 * span * (rank - (size - 1) / 2)) / 1e6).tolist()
+    return (macs + 0.025 * span * (rank - (size - 1) / 2)) / 1e6
 
 
-def _point(axes: Axes, x: float, row: dict[Hashable, object], colour: str, marker: str) -> None:
-    mean, low, high = (float(str(row[f"test_acc_{key}"])) for key in ("mean", "ci_low", "ci_high"))
+def _point(axes: Axes, row: dict[Hashable, Any], colour: str, marker: str) -> None:
+    x, mean, low, high = (row[key] for key in ("x", "test_acc_mean", *INTERVAL))
     error = None if np.isnan(low) else [[mean - low], [high - mean]]
     axes.errorbar(
         [x],
@@ -123,12 +123,13 @@ def _caption(rows: pd.DataFrame) -> str:
     first, low, high = rows.iloc[0], rows["n"].min(), rows["n"].max()
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
     spread = "95 % Student intervals" if high > 1 else "one seed: no interval"
-    networks = " + ".join(
-        f"{family} {depth}" for family, depth in rows[["family", "depth"]].drop_duplicates().values
+    networks = ", ".join(
+        f"ResNet-{depth} ({family})"
+        for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
     )
     return (
-        f"{first['dataset']} ({first['img_size']} px), {networks}, {first['epochs']} epochs; "
-        f"{n} seeds, {spread}\nequal MACs side by side; letters: ResNet-A to D"
+        f"{networks} on {first['dataset']} at {first['img_size']} px, {first['epochs']} epochs; "
+        f"{n} seeds, {spread}\nletters: ResNet-A to D; equal MACs stand side by side"
     )
 
 

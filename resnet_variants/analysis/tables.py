@@ -110,9 +110,9 @@ def _row(runs: pd.DataFrame, scores: pd.Series | None, base: pd.Series | None) -
     return row
 
 
-def summary_markdown(summary: pd.DataFrame) -> str:
-    """The summary as a reader wants it: percent, intervals, MACs in millions."""
-    frame = pd.DataFrame(
+def readable(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary as a reader wants it, all text: percent, intervals, MACs in millions."""
+    return pd.DataFrame(
         {
             "model": summary["model"],
             "stem": summary["stem"],
@@ -135,7 +135,16 @@ def summary_markdown(summary: pd.DataFrame) -> str:
             "failed": summary["failed"],
         }
     )
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown."""
     return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def summary_markdown(summary: pd.DataFrame) -> str:
+    """``readable`` in Markdown."""
+    return markdown(readable(summary))
 
 
 def _columns(frame: pd.DataFrame, *names: str) -> zip[tuple[float, ...]]:

@@ -74,7 +74,7 @@ class Experiment:
             raise UserError(f"baseline {absent[0]!r} is not among the variants of {self.name!r}")
         return {v.name: chosen[v.family, v.depth, v.block].name for v in self.variants}
 
-    def record(self, command: str) -> Json:
+    def record(self) -> Json:
         """What ``experiment.json`` holds."""
         return {
             "name": self.name,
@@ -82,7 +82,6 @@ class Experiment:
             "expect": self.expect,
             "baselines": self.baselines(),
             "merged": list(self.merged),
-            "command": command,
             "runs": [run.id for run in self.runs],
         }
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from resnet_variants.records import DONE, FAILED, Json, RunFolder, to_json, write_atomically
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.provenance import command
+from resnet_variants.sweeps.provenance import provenance
 from resnet_variants.sweeps.runs import Run, execute
 from resnet_variants.training.loop import EpochRecord, check_batch, make_fabric
 
@@ -54,18 +54,29 @@ class Silent:
         """See ``Watcher``."""
 
 
-def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
-    """Check that the runs can start, record the experiment, return the runs missing in ``out``.
+def check(experiment: Experiment, options: Options) -> None:
+    """Refuse what could not start.
 
     Raises:
-        ValueError: no such device, a batch larger than the training data, or an ``out`` that is
-            no folder or cannot be written; nothing has been written then.
+        ValueError: no such device, or a batch larger than the training data.
     """
     make_fabric(options.device, experiment.recipe.precision)
     check_batch(experiment.runs[0].load(), experiment.recipe)
+
+
+def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
+    """Check the experiment, record it in ``out``, and return the runs that are missing there.
+
+    Raises:
+        ValueError: see ``check``; or ``out`` is no folder or cannot be written. Nothing has been
+            written then.
+    """
+    check(experiment, options)
+    fabric = make_fabric(options.device, experiment.recipe.precision)
+    record = experiment.record() | {"provenance": provenance(fabric.device)}
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "experiment.json", to_json(experiment.record(command())))
+        write_atomically(out / "experiment.json", to_json(record))
     except OSError as error:
         message = f"{str(out)!r} cannot be written: {error.strerror}"
         raise UserError(message, field="out") from error

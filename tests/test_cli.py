@@ -1,0 +1,254 @@
+"""The commands as typed: what they print, write and return."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import resnet_variants as rv
+from resnet_variants import cli, console
+from resnet_variants.registry import UserError
+
+
+def typed(capsys, line):
+    """Exit status, standard output and standard error of a command line."""
+    status = cli.main(line.split())
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+TINY = "run --depth 11 --epochs 1 --seeds 1 --device cpu --variant"
+
+
+def test_run_trains_reports_and_continues(tmp_path, capsys):
+    out = tmp_path / "out"
+    status, text, err = typed(capsys, f"{TINY} A D --out {out}")
+    assert (status, err) == (0, "")
+    assert f"output     {out}" in text
+    assert "2 runs to do, 0 finished before" in text
+    assert "[2/2] rv_resnet11_cifar_d seed 0: test " in text
+    assert "| rv_resnet11_cifar_a " in text
+    assert {path.name for path in out.iterdir()} >= {
+        *("runs", "runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md"),
+        *("accuracy_vs_macs.png", "accuracy_vs_macs.svg"),
+        *("training_curves.png", "training_curves.svg"),
+    }
+    _, again, _ = typed(capsys, f"{TINY} A D --out {out}")
+    assert "0 runs to do, 2 finished before" in again
+    status, text, _ = typed(capsys, f"report {out}")
+    assert (status, "2 done" in text) == (0, True)
+
+
+def test_a_failed_run_is_status_1(tmp_path, capsys, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("resnet_variants.sweeps.runs.fit", broken)
+    status, text, _ = typed(capsys, f"{TINY} A --out {tmp_path}")
+    assert status == 1
+    assert "failed after" in text
+    assert "RuntimeError: out of luck" in text
+    assert "1 failed" in text
+
+
+def test_a_dry_run_lists_and_estimates_and_writes_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    status, text, _ = typed(capsys, f"{TINY} A D --dry-run --out {out}")
+    assert status == 0
+    assert "rv_resnet11_cifar_d__digits__" in text
+    assert "2 runs, about 0:00:" in text
+    assert not out.exists()
+
+
+def test_the_grid_is_twelve_networks(tmp_path, capsys):
+    experiment, _, _ = importlib.import_module("resnet_variants.run").read(["--grid"])
+    assert (len(experiment.variants), experiment.name) == (12, "digits_cifar29_grid")
+    assert {v.preset for v in experiment.variants} == {"A", "B", "C", "D", ""}
+
+
+def read(line):
+    return importlib.import_module("resnet_variants.run").read(line.split())[0]
+
+
+def test_flags_choose_networks():
+    assert [v.preset for v in read("").variants] == ["A", "B", "C", "D"]
+    assert [v.name for v in read("--variant D --preact").variants] == ["rv_resnet29_cifar_d_preact"]
+    crossed = read("--stem conv3 deep --order post preact --depth 20 56")
+    assert len(crossed.variants) == 8
+    (b,) = read("--variant A B --depth 20").variants
+    assert b.preset == "B"
+    assert "preset=B" in read("--variant A B --depth 20").merged[0]
+    assert len(read("--grid --preact").variants) == 6
+
+
+FILE = """
+question = "q?"
+seeds = 2
+[grid]
+family = "cifar"
+depth = 11
+preset = ["A", "D"]
+[recipe]
+epochs = 3
+weight_decay = 0.01
+"""
+
+
+def test_flags_override_the_experiments_file(tmp_path):
+    path = tmp_path / "question.toml"
+    path.write_text(FILE)
+    plain, changed = (
+        read(f"--experiment {path}"),
+        read(f"--experiment {path} --seeds 3 --epochs 20"),
+    )
+    assert (plain.seeds, plain.recipe.epochs, plain.recipe.weight_decay) == (2, 3, 0.01)
+    assert (changed.seeds, changed.recipe.epochs, changed.recipe.weight_decay) == (3, 20, 0.01)
+    with pytest.raises(UserError, match="the file names the networks"):
+        read(f"--experiment {path} --variant A")
+
+
+WRONG = {
+    "--variant E": "--variant: unknown variant 'E'; choices: A, B, C, D",
+    "--depth 21 --family cifar": "--depth: unknown depth 21 for family 'cifar'; choices: 6n+2",
+    "--depth 51 --family imagenet": "--depth: unknown depth 51 for family 'imagenet'; choices: 18",
+    "--family cifra": "--family: unknown family 'cifra'; did you mean 'cifar'? choices: imagenet",
+    "--data digit": "--data: unknown data 'digit'; did you mean 'digits'? choices: digits",
+    "--epochs 0": "--epochs: epochs 0 must be a whole number of at least 1",
+    "--epochs -1": "--epochs: epochs -1 must be a whole number of at least 1",
+    "--seeds 0": "--seeds: seeds 0 must be a whole number of at least 1",
+    "--batch-size 0": "--batch-size: batch_size 0 must be a whole number of at least 2",
+    "--batch-size -5": "--batch-size: batch_size -5 must be",
+    "--batch-size 5000": "--batch-size: batch_size 5000 exceeds the 1078 training images",
+    "--lr -1": "--lr: lr -1.0 must be a positive number",
+    "--img-size 2": "--img-size: img_size 2 must be at least 4",
+    "--device cuda": "--device: unknown device 'cuda': torch sees no CUDA GPU here; choices: auto",
+    "--device tpu": "--device: unknown device 'tpu'; did you mean 'cpu'? choices: auto, cpu, cuda",
+    "--precision fp8": "--precision: unknown precision 'fp8'",
+    "--epochs many": "--epochs: invalid literal for int() with base 10: 'many'",
+    "--stem conv9": "--stem: unknown stem 'conv9'",
+    "--stem-stride 3": "--stem-stride: unknown stem_stride 3; choices: 4, 2, 1",
+    "--order pre": "--order: unknown order 'pre'; did you mean 'preact'?",
+    "--preact --order post": "--preact: give either --preact or --order",
+    "--grid --stem deep": "--stem: --grid sets it already: drop --stem",
+    "--name ../x": "--name: name '../x' must be made of letters",
+    "--experiment none.toml": "cannot read experiment none.toml: No such file or directory",
+    "--nonsense": "unknown words '--nonsense'; see --help",
+    "--epochs": "--epochs: ",
+}
+
+
+@pytest.mark.parametrize("flags", WRONG)
+def test_a_mistake_is_one_line_status_2_and_nothing_written(flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, out, err = typed(capsys, f"run {flags}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"resnet-variants run: {WRONG[flags]}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("kept")
+    status, out, err = typed(capsys, f"{TINY} A --out {file}")
+    assert (status, out) == (2, "")
+    assert err == f"resnet-variants run: --out: '{file}' cannot be written: Not a directory\n"
+    assert file.read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("report nowhere", "resnet-variants report: no results folder 'nowhere'"),
+        ("report", "resnet-variants report: missing "),
+        ("describe rv_resnet50_e", "resnet-variants describe: --name: unknown stem in name"),
+        ("list nothing*", "resnet-variants list: no registered model matches 'nothing*'"),
+        ("runn", "resnet-variants runn: unknown verb 'runn'; did you mean 'run'? choices: run"),
+    ],
+)
+def test_the_other_verbs_answer_mistakes_in_one_line_too(line, message, capsys):
+    status, out, err = typed(capsys, line)
+    assert (status, out) == (2, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_interruption_is_status_130(capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    assert cli.guard(stop, "run") == 130
+    assert "interrupted; the same command continues" in capsys.readouterr().err
+
+
+def test_list_shows_params_macs_and_axes(capsys):
+    status, out, _ = typed(capsys, "list rv_resnet50_d*")
+    assert status == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1][:4] == ["rv_resnet50_d", "25,576,264", "4,328,824,832", "224"]
+    assert [line[0] for line in lines[1:3]] == ["rv_resnet50_d", "rv_resnet50_d_preact"]
+
+
+def test_describe_says_which_network_it_is(capsys):
+    status, out, _ = typed(capsys, "describe rv_resnet50_d")
+    assert status == 0
+    for text in (
+        "preset    ResNet-D",
+        "timm              resnet50d",
+        "mmpretrain        ResNetV1d(depth=50)",
+        "arXiv:1812.01187  ResNet-50-D, fig. 2c",
+        "layer4.2.conv3",
+        "at 224 px: 25,576,264 params, 4,328,824,832 MACs = 8,657,649,664 FLOPs",
+    ):
+        assert text in out
+    _, out, _ = typed(capsys, "describe rv_resnet29_cifar_deep_1x1_conv --img-size 8 --in-chans 1")
+    assert "none: a cell of its own" in out
+    assert "none known" in out
+
+
+def test_python_run_and_report_do_what_the_commands_do(tmp_path):
+    frame = rv.run(["rv_resnet11_cifar_b"], data="digits", epochs=1, seeds=2, out=tmp_path)
+    assert list(frame["status"]) == ["done", "done"]
+    assert list(frame["seed"]) == [0, 1]
+    assert len(rv.report(tmp_path).summary) == 1
+    importlib.import_module("resnet_variants.run")  # does not hide rv.run
+    with pytest.raises(ValueError, match="unknown recipe setting 'epoch'"):
+        rv.run(["rv_resnet11_cifar_b"], epoch=1, out=tmp_path)
+
+
+def test_progress_bars_count_epochs_and_runs():
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from resnet_variants.training.loop import EpochRecord
+
+    experiment = read("--variant A --epochs 2 --seeds 1")
+    with Progress(console=Console(quiet=True)) as progress:
+        bars = console.BarWatcher(progress)
+        bars.begin(experiment.runs, 3)
+        for epoch in (1, 2):
+            bars.epoch(experiment.runs[0], EpochRecord(epoch, 0.1, 1.0, 1.0, 0.5, 1.0, 9.0))
+        bars.end(experiment.runs[0], {"status": "done", "test_acc": 0.5, "seconds": 1.0})
+        whole, one = progress.tasks
+    assert (whole.completed, whole.total, whole.fields["note"]) == (2, 2, "1/1 runs")
+    assert (one.completed, one.description) == (2, "rv_resnet29_cifar_a seed 0")
+
+
+@pytest.mark.parametrize("start", [["-m", "resnet_variants.list"], ["-m", "resnet_variants.cli"]])
+def test_modules_run_as_programs(start):
+    words = ["rv_resnet18_b"] if start[1].endswith("list") else ["list", "rv_resnet18_b"]
+    done = subprocess.run(
+        [sys.executable, *start, *words], capture_output=True, text=True, check=True
+    )
+    assert "rv_resnet18_b " in done.stdout
+    assert done.stderr == ""
+
+
+def test_importing_the_package_leaves_plotting_and_tables_out():
+    code = "import sys, resnet_variants; print([m for m in sys.modules if m in {'pandas', 'tyro'}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.replace("'", '"')) == []

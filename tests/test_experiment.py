@@ -1,0 +1,122 @@
+"""Experiments from TOML and from Python."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from resnet_variants.models.variant import preset
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.experiment import Experiment, read_toml, recipe_from
+from resnet_variants.training.recipe import Recipe
+
+COMMITTED = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
+
+GOOD = """
+question = "which?"
+expect   = "none"
+data     = "digits"
+seeds    = 2
+baseline = { preset = "A", preact = false }
+
+[grid]
+family = "cifar"
+depth  = [29, 47]
+preset = ["A", "D"]
+preact = [false, true]
+
+[recipe]
+epochs = 3
+lr     = 1
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "some_question.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_expands_to_runs_with_paired_seeds(tmp_path):
+    experiment = read_toml(write(tmp_path, GOOD))
+    assert (experiment.name, experiment.question, experiment.seeds) == (
+        "some_question",
+        "which?",
+        2,
+    )
+    assert experiment.recipe == Recipe(epochs=3, lr=1.0)
+    assert len(experiment.variants) == 8
+    runs = experiment.runs
+    assert len({run.id for run in runs}) == len(runs) == 16
+    assert [run.seed for run in runs] == [0] * 8 + [1] * 8
+
+
+def test_the_baseline_has_the_depth_of_what_it_is_compared_with(tmp_path):
+    baselines = read_toml(write(tmp_path, GOOD)).baselines()
+    for depth in (29, 47):
+        base = preset("A", family="cifar", depth=depth).name
+        own = [model for model in baselines if f"resnet{depth}_" in model]
+        assert {baselines[model] for model in own} == {base}
+
+
+def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
+    variants = tuple(preset(x, family="cifar", depth=d) for d in (29, 47) for x in "DA")
+    baselines = Experiment(name="x", variants=variants).baselines()
+    assert set(baselines.values()) == {"rv_resnet29_cifar_d", "rv_resnet47_cifar_d"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds    = 2", "seed = 2", "unknown key 'seed'; did you mean 'seeds'?"),
+        ("seeds    = 2", "seeds = 0", "seeds 0 must be a whole number of at least 1"),
+        ("seeds    = 2", 'seeds = "2"', "seeds '2' must be a whole number"),
+        ("seeds    = 2", "seeds = true", "seeds True must be a whole number"),
+        ('"digits"', '"digit"', "unknown data 'digit'; did you mean 'digits'?"),
+        ('"digits"', "3", "data must be text in quotes"),
+        ("depth  =", "dept  =", "unknown axis 'dept'; did you mean 'depth'?"),
+        ("[29, 47]", "[21]", "unknown depth 21 for family 'cifar'"),
+        ("[29, 47]", "[]", "has no variants"),
+        ('["A", "D"]', '["B", "D"]', "baseline 'rv_resnet29_cifar_a' is not among the variants"),
+        ("epochs =", "epoch =", "unknown recipe setting 'epoch'; did you mean 'epochs'?"),
+        ("epochs = 3", "epochs = 3.5", "epochs 3.5 must be of type int"),
+        ("epochs = 3", "epochs = true", "epochs True must be of type int"),
+        ("epochs = 3", "epochs = 0", "epochs 0 must be a whole number of at least 1"),
+        ("[recipe]", "[[recipe]]", "recipe must be a table"),
+        ("[grid]", "[grid", "is not valid TOML"),
+        ("data     =", "img_size = 2\ndata =", "img_size 2 must be at least 4"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line_that_names_file_and_key(tmp_path, old, new, message):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        read_toml(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read experiment .*: No such file or directory"):
+        read_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("name", ["../up", "/abs", "", "a b", ".hidden", "a/b"])
+def test_a_name_stays_inside_its_folder(name):
+    with pytest.raises(UserError, match="must be made of letters"):
+        Experiment(name=name, variants=(preset("A"),))
+
+
+def test_recipe_settings_are_checked_by_type():
+    assert recipe_from({"lr": 1}) == Recipe(lr=1.0)
+    with pytest.raises(UserError, match="lr '1' must be of type float"):
+        recipe_from({"lr": "1"})
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+def test_committed_experiments_are_valid_and_state_their_question(path):
+    experiment = read_toml(path)
+    assert experiment.question.endswith("?")
+    assert experiment.expect
+    assert dataclasses.replace(experiment, seeds=1).runs

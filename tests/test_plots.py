@@ -1,0 +1,192 @@
+"""What a figure shows of a table, read off its artists and its files."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import D_PRE, A, B, D, epoch_records, paired_rows, runs_frame, summary_frame
+from factories import summary_row as row
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from resnet_variants.analysis.plots import accuracy_vs_macs, save, training_curves
+
+HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 80)
+
+
+def markers(figure):
+    """The data points as (marker, has an interval), one per error bar container."""
+    return [(bar.lines[0], bar.has_yerr) for bar in figure.axes[0].containers]
+
+
+def legend_texts(figure):
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+
+
+def epochs_of(runs):
+    records = [
+        {"run_id": run["run_id"], "model": run["model"], "seed": run["seed"]} | record
+        for run in runs.to_dict("records")
+        for record in epoch_records(run)
+    ]
+    return pd.DataFrame(records)
+
+
+def grid_of_runs():
+    return runs_frame(paired_rows({A: [0.8, 0.9], D: [0.8, 0.9], D_PRE: [0.8, 0.9]}))
+
+
+# --- accuracy against MACs --------------------------------------------------------------------
+
+
+def test_every_variant_has_one_marker_at_its_macs_and_accuracy():
+    summary = summary_frame([row(A, 0.8), row(B, 0.85), row(D, 0.9)])
+    points = [line.get_xydata() for line, _ in markers(accuracy_vs_macs(summary))]
+    assert [len(point) for point in points] == [1, 1, 1]
+    assert np.concatenate(points) == pytest.approx(np.array([[4, 0.8], [5, 0.85], [6, 0.9]]))
+
+
+def test_a_variant_without_a_done_run_has_no_marker():
+    missing = row(B) | {"n": 0, "test_acc_mean": np.nan}
+    assert len(markers(accuracy_vs_macs(summary_frame([row(A), missing])))) == 1
+
+
+def test_an_interval_is_drawn_only_where_there_is_one():
+    figure = accuracy_vs_macs(summary_frame([row(A, n=3, half=0.02), row(B, n=1)]))
+    assert [interval for _, interval in markers(figure)] == [True, False]
+    (bar,) = figure.axes[0].containers[0].lines[2]
+    assert bar.get_segments()[0][:, 1] == pytest.approx([0.88, 0.92])
+
+
+def test_an_interval_need_not_be_centred_on_the_mean():
+    skewed = row(A, 0.9) | {"test_acc_ci_low": 0.7, "test_acc_ci_high": 0.95}
+    (bar,) = accuracy_vs_macs(summary_frame([skewed])).axes[0].containers[0].lines[2]
+    assert bar.get_segments()[0][:, 1] == pytest.approx([0.7, 0.95])
+
+
+@pytest.mark.parametrize("models", [(D, D_PRE), (A, D, D_PRE), (A, D, D_PRE, D, D)])
+def test_equal_macs_and_accuracies_do_not_coincide(models):
+    figure = accuracy_vs_macs(summary_frame([row(model) for model in models]))
+    figure.draw_without_rendering()
+    places = figure.axes[0].transData.transform(
+        [line.get_xydata()[0] for line, _ in markers(figure)]
+    )
+    gaps = np.diff(np.sort(places[:, 0]))
+    # In points, of which a marker is 6 wide: half of it stays in sight.
+    assert gaps.min() * 72 / figure.dpi > 3
+
+
+def test_the_marker_shows_order_downsampling_and_stem():
+    figure = accuracy_vs_macs(summary_frame([row(A), row(B), row(D), row(D_PRE)]))
+    (a, b, d, d_pre) = (line for line, _ in markers(figure))
+    assert a.get_color() == b.get_color() == d.get_color() != d_pre.get_color()
+    assert len({a.get_marker(), b.get_marker(), d.get_marker()}) == 3
+    assert d.get_marker() == d_pre.get_marker()
+    assert to_hex(a.get_markerfacecolor()) == to_hex(b.get_markerfacecolor()) == "#ffffff"
+    assert d.get_markerfacecolor() == d.get_color()
+
+
+def test_the_legend_mentions_every_look():
+    texts = legend_texts(accuracy_vs_macs(summary_frame([row(A), row(D), row(D_PRE)])))
+    assert {"post", "preact", "conv7 stem", "deep stem"} <= set(texts)
+    assert {"1x1 stride, conv shortcut", "3x3 stride, avgpool shortcut"} <= set(texts)
+    assert len(texts) == len(set(texts)) == 7
+
+
+def test_the_line_joins_the_front_from_cheap_to_dear():
+    front = [row(m, acc) | {"on_pareto_front": True} for m, acc in ((D, 0.9), (A, 0.7))]
+    axes = accuracy_vs_macs(summary_frame([front[0], row(B, 0.6), front[1]])).axes[0]
+    (line,) = (line for line in axes.lines if line.get_label() == "front")
+    assert line.get_xydata() == pytest.approx(np.array([[4, 0.7], [6, 0.9]]))
+
+
+def test_presets_are_named_beside_their_markers():
+    figure = accuracy_vs_macs(summary_frame([row(A), row("net_free"), row(D)]))
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["A", "D"]
+
+
+@pytest.mark.parametrize(
+    ("ns", "words"),
+    [((1, 1), "one seed: no interval"), ((3, 3), "n = 3 seeds"), ((2, 6), "n = 2 to 6 seeds")],
+)
+def test_the_title_says_what_was_measured(ns, words):
+    rows = [row(model, n=n) for model, n in zip((A, D), ns, strict=True)]
+    title = accuracy_vs_macs(summary_frame(rows)).axes[0].get_title(loc="left")
+    assert words in title
+    assert "digits (8 px), cifar 29, 2 epochs" in title
+
+
+@pytest.mark.parametrize("dataset", HOSTILE)
+def test_any_data_set_name_is_drawn_as_it_is_spelt(tmp_path, dataset):
+    figure = accuracy_vs_macs(summary_frame([row(A) | {"dataset": dataset}]))
+    _, svg = save(figure, tmp_path / "figure")
+    assert "<script" not in svg.read_text(encoding="utf-8")
+    # What is seen: comments, where the source of a formula would stand, are not read.
+    assert f"{dataset} (8 px)" in "".join(ElementTree.parse(svg).getroot().itertext())
+
+
+# --- training curves --------------------------------------------------------------------------
+
+
+def test_curves_have_a_column_per_order_and_a_line_per_variant():
+    runs = grid_of_runs()
+    figure = training_curves(epochs_of(runs), runs)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["post", "preact", "", ""]
+    assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2, 1]
+
+
+def test_a_curve_is_the_mean_of_its_seeds():
+    runs = runs_frame(paired_rows({A: [0.8, 0.9]}))
+    epochs = epochs_of(runs)
+    loss, error = (axes.lines[0].get_xydata() for axes in training_curves(epochs, runs).axes)
+    mean = epochs.groupby("epoch").mean(numeric_only=True)
+    assert loss == pytest.approx(np.array([[1, mean["train_loss"][1]], [2, mean["train_loss"][2]]]))
+    assert error[:, 1] == pytest.approx(1 - mean["val_acc"].to_numpy())
+
+
+def test_epochs_of_other_runs_are_not_drawn():
+    runs = grid_of_runs()
+    figure = training_curves(epochs_of(runs), runs[runs["model"] == A])
+    assert [len(axes.lines) for axes in figure.axes] == [1, 1]
+
+
+def test_the_legend_of_the_curves_mentions_stems_and_downsampling():
+    runs = grid_of_runs()
+    texts = legend_texts(training_curves(epochs_of(runs), runs))
+    assert {"conv7 stem", "deep stem", "1x1 stride, conv shortcut"} <= set(texts)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["scatter", "curves"])
+def test_a_figure_is_saved_as_png_and_svg_of_plausible_size(tmp_path, kind):
+    runs = grid_of_runs()
+    scatter = summary_frame([row(A), row(D), row(D_PRE)])
+    figure = (
+        accuracy_vs_macs(scatter) if kind == "scatter" else training_curves(epochs_of(runs), runs)
+    )
+    png, svg = save(figure, tmp_path / "figure")
+    assert (png.name, svg.name) == ("figure.png", "figure.svg")
+    with Image.open(png) as image:
+        image.load()
+        pixels = np.asarray(image.convert("L"))
+    assert 1000 < pixels.shape[1] < 3000 and 800 < pixels.shape[0] < 2000
+    assert 0.01 < (pixels < 200).mean() < 0.5  # neither blank nor black
+    assert "<svg" in svg.read_text(encoding="utf-8")
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path):
+    summary = summary_frame([row(A), row(D), row(D_PRE)])
+    first, second = (
+        [path.read_bytes() for path in save(accuracy_vs_macs(summary), tmp_path / name)]
+        for name in ("first", "second")
+    )
+    assert first == second
+
+
+def test_a_dot_in_a_name_is_kept(tmp_path):
+    paths = save(accuracy_vs_macs(summary_frame([row(A)])), tmp_path / "of_v1.5_8")
+    assert [path.name for path in paths] == ["of_v1.5_8.png", "of_v1.5_8.svg"]

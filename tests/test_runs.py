@@ -1,0 +1,145 @@
+"""Run ids, and what one run leaves behind."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from recipes import OTHERS
+
+import resnet_variants as rv
+from resnet_variants.models.variant import Variant, preset
+from resnet_variants.records import DIVERGED, DONE, FAILED, RUN_COLUMNS
+from resnet_variants.sweeps import runs as module
+from resnet_variants.sweeps.runs import Run, execute
+from resnet_variants.training.recipe import Recipe
+
+TINY = Variant(family="cifar", depth=11, stem="deep", stride="1x1")
+
+
+def tiny(**recipe):
+    return Run(TINY, "digits", Recipe(**{"epochs": 1, "deterministic": True} | recipe), 0)
+
+
+def do(run, path, on_epoch=lambda record: None):
+    return execute(run, path, device="cpu", on_epoch=on_epoch)
+
+
+def test_run_ids_are_frozen(golden):
+    d50 = preset("D", depth=50, preact=True)
+    examples = [
+        Run(d50, "digits", Recipe(), 0),
+        Run(d50, "digits", Recipe(), 7),
+        Run(d50, "digits", Recipe(epochs=30), 0),
+        Run(d50, "digits", Recipe(epochs=30, lr=0.05, batch_size=128), 0),
+        Run(d50, "digits", Recipe(deterministic=True), 0, img_size=16),
+        Run(TINY, "digits", Recipe(precision="fp32", weight_decay=0), 1),
+    ]
+    golden("run_ids", [{"run_id": run.id} for run in examples])
+
+
+def test_every_recipe_field_is_in_the_id():
+    assert OTHERS.keys() == {field.name for field in dataclasses.fields(Recipe)}
+    ids = {Run(TINY, "digits", Recipe(**{key: value}), 0).id for key, value in OTHERS.items()}
+    assert len(ids | {Run(TINY, "digits", Recipe(), 0).id}) == len(OTHERS) + 1
+
+
+def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
+    run, seen = tiny(), []
+    result = do(run, tmp_path / run.id, seen.append)
+    folder = tmp_path / run.id
+    assert sorted(p.name for p in folder.iterdir()) == [
+        *("config.json", "epochs.jsonl", "log.txt", "model.safetensors", "result.json"),
+        "run.json",
+    ]
+    assert result["status"] == DONE
+    assert json.loads((folder / "result.json").read_text()) == result
+    config = json.loads((folder / "run.json").read_text())
+    assert set(RUN_COLUMNS) - {"error"} <= {*config, *result}
+    assert config["recipe"] == dataclasses.asdict(run.recipe)
+    assert config["split_sizes"] == [1078, 120, 599]
+    assert {"git_commit", "versions", "device_name", "threads", "command"} <= set(
+        config["provenance"]
+    )
+    (epoch,) = map(json.loads, (folder / "epochs.jsonl").read_text().splitlines())
+    assert epoch == dataclasses.asdict(seen[0])
+    cost = rv.cost(TINY, img_size=8, in_chans=1, num_classes=10)
+    assert (config["params"], config["macs"]) == (cost.params, cost.macs)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [TINY, preset("D", family="cifar", depth=20), Variant(family="cifar", depth=8, stem_stride=2)],
+    ids=lambda v: v.name,
+)
+def test_a_trained_run_loads_in_timm_by_its_folder(variant, tmp_path):
+    run = dataclasses.replace(tiny(), variant=variant)
+    do(run, tmp_path)
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert model.variant == variant
+    assert model.pretrained_cfg["label_names"] == list("0123456789")
+    saved = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
+    data = run.load()
+    mean, std = (torch.tensor(model.pretrained_cfg[k]).view(-1, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        logits = model((data.test.images / 255 - mean) / std)
+    acc = (logits.argmax(1) == data.test.labels).double().mean()
+    told = json.loads((tmp_path / "result.json").read_text())["test_acc"]
+    assert acc == pytest.approx(told, abs=0.01)  # the run may have evaluated in bf16
+
+
+def test_the_same_run_twice_gives_the_same_weights(tmp_path):
+    weights = []
+    for name in ("one", "other"):
+        do(tiny(), tmp_path / name)
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_the_test_split_is_read_once(tmp_path, monkeypatch):
+    seen = []
+    evaluate = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *a: seen.append(len(a[1])) or evaluate(*a))
+    do(tiny(epochs=2), tmp_path)
+    assert seen == [599]
+
+
+def test_an_error_becomes_a_failed_run_with_its_traceback(tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(module, "fit", broken)
+    result = do(tiny(), tmp_path)
+    assert (result["status"], result["error"]) == (FAILED, "RuntimeError: out of luck")
+    log = (tmp_path / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "in broken" in log
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_diverged_run_says_when(tmp_path):
+    result = do(tiny(lr=1e30, precision="fp32"), tmp_path)
+    assert result["status"] == DIVERGED
+    assert "in epoch 1" in result["error"]
+
+
+def test_an_interrupted_run_has_no_result_and_starts_afresh(tmp_path):
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do(tiny(epochs=2), tmp_path, stop)
+    assert not (tmp_path / "result.json").exists()
+    assert do(tiny(epochs=2), tmp_path)["status"] == DONE
+    assert len((tmp_path / "epochs.jsonl").read_text().splitlines()) == 2
+
+
+def test_provenance_names_no_path_of_the_machine(tmp_path):
+    do(tiny(), tmp_path / "run")
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert f"{Path.home()}/" not in text
+    assert str(tmp_path) not in text

@@ -1,0 +1,256 @@
+"""From runs to one row per variant: who is averaged, who is paired with whom, what is shown."""
+
+import math
+
+import pytest
+from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame, summary_frame, summary_row
+
+from resnet_variants.analysis.tables import SUMMARY_COLUMNS, summarise, summary_markdown
+
+BASELINES = {A: A, B: A, D: A, D_PRE: A}
+PROMISED = [
+    "model",
+    "preset",
+    "family",
+    "depth",
+    "stem",
+    "stem_stride",
+    "stride",
+    "shortcut",
+    "order",
+    "dataset",
+    "n",
+    "seeds",
+    "test_acc_mean",
+    "test_acc_sd",
+    "test_acc_ci_low",
+    "test_acc_ci_high",
+    "baseline",
+    "delta",
+    "delta_ci_low",
+    "delta_ci_high",
+    "p_value",
+    "verdict",
+    "on_pareto_front",
+    "params",
+    "macs",
+    "flops",
+    "acts",
+    "images_per_second",
+    "failed",
+]
+SCORES = ("test_acc_mean", "test_acc_sd", "test_acc_ci_low", "test_acc_ci_high")
+DELTA = ("delta", "delta_ci_low", "delta_ci_high", "p_value")
+
+
+def by_model(rows, baselines=BASELINES):
+    return summarise(runs_frame(rows), baselines).set_index("model")
+
+
+def all_missing(row, columns):
+    return all(math.isnan(row[column]) for column in columns)
+
+
+def test_the_columns_are_the_promised_ones():
+    summary = summarise(runs_frame(paired_rows({A: [0.8, 0.9]})), BASELINES)
+    assert tuple(summary.columns) == SUMMARY_COLUMNS
+    assert set(PROMISED) <= set(summary.columns)
+    assert tuple(summarise(runs_frame([]), BASELINES).columns) == SUMMARY_COLUMNS
+
+
+def test_a_row_says_what_the_variant_is_and_what_it_costs():
+    row = by_model(paired_rows({D_PRE: [0.8]})).loc[D_PRE]
+    assert (row["preset"], row["order"], row["stem"]) == ("D", "preact", "deep")
+    assert (row["macs"], row["flops"]) == (6_000_000, 12_000_000)
+    assert (row["dataset"], row["img_size"], row["epochs"]) == ("digits", 8, 2)
+
+
+def test_the_mean_and_its_interval():
+    row = by_model(paired_rows({A: [0.7, 0.8, 0.9]})).loc[A]
+    half = 4.302653 * 0.1 / 3**0.5  # t(0.975; 2)
+    assert (row["n"], row["seeds"]) == (3, "0 1 2")
+    assert row["test_acc_mean"] == pytest.approx(0.8)
+    assert row["test_acc_ci_low"] == pytest.approx(0.8 - half)
+    assert row["test_acc_ci_high"] == pytest.approx(0.8 + half)
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    row = by_model(paired_rows({A: [0.7], B: [0.9]})).loc[B]
+    assert row["test_acc_mean"] == 0.9
+    assert row["delta"] == pytest.approx(0.2)
+    assert all_missing(row, [*SCORES[1:], *DELTA[1:]])
+    assert row["verdict"] == "inconclusive (n too small)"
+
+
+def test_a_paired_effect_shows_where_the_seeds_differ_more_than_the_variants():
+    seeds = [0.50, 0.58, 0.66, 0.74, 0.82, 0.90]
+    better = [acc + 0.010 + 0.001 * i for i, acc in enumerate(seeds)]
+    summary = by_model(
+        paired_rows(
+            {A: seeds, B: better, D: [2 * a - b for a, b in zip(seeds, better, strict=True)]}
+        )
+    )
+    assert summary.loc[B, "delta"] == pytest.approx(0.0125)
+    assert 0.01 < summary.loc[B, "delta_ci_low"] < 0.0125 < summary.loc[B, "delta_ci_high"] < 0.015
+    assert summary.loc[[B, D], "p_value"].tolist() == pytest.approx([2 / 64, 2 / 64])
+    assert summary.loc[A, "test_acc_ci_high"] > summary.loc[B, "test_acc_ci_low"]
+
+
+def test_only_seeds_that_both_have_are_paired():
+    rows = [run_row(A, seed, acc) for seed, acc in ((0, 0.5), (1, 0.6), (2, 0.1))]
+    rows += [run_row(B, seed, acc) for seed, acc in ((3, 0.0), (1, 0.7), (0, 0.8))]
+    rows += [run_row(B, 2, status="failed")]
+    row = by_model(rows).loc[B]
+    assert row["delta"] == pytest.approx(((0.7 - 0.6) + (0.8 - 0.5)) / 2)
+    assert (row["n"], row["seeds"]) == (3, "0 1 3")
+    assert row["test_acc_mean"] == pytest.approx(0.5)
+
+
+def test_without_a_common_seed_there_is_no_delta():
+    row = by_model([run_row(A, 0, 0.5), run_row(B, 1, 0.7)]).loc[B]
+    assert all_missing(row, DELTA)
+    assert (row["baseline"], row["verdict"]) == (A, "")
+
+
+@pytest.mark.parametrize(("shift", "word"), [(0.01, "better"), (-0.01, "worse")])
+def test_the_verdict_of_six_equal_signs(shift, word):
+    seeds = [0.5 + 0.01 * i**2 for i in range(6)]
+    summary = by_model(paired_rows({A: seeds, B: [acc + shift for acc in seeds]}))
+    assert summary.loc[B, "verdict"] == word
+
+
+def test_a_second_comparison_makes_the_same_p_inconclusive():
+    seeds = [0.5 + 0.01 * i**2 for i in range(6)]
+    scores = {A: seeds, B: [s + 0.01 for s in seeds], D: [s - 0.01 for s in seeds]}
+    summary = by_model(paired_rows(scores))
+    # Two p of 0.03125 each are 0.0625 after Holm's correction; the table shows the raw ones.
+    assert summary.loc[[B, D], "verdict"].tolist() == ["inconclusive", "inconclusive"]
+    assert summary.loc[[B, D], "p_value"].tolist() == [0.03125, 0.03125]
+
+
+def test_the_baseline_is_marked_and_not_compared_with_itself():
+    row = by_model(paired_rows({A: [0.7, 0.8], B: [0.8, 0.9]})).loc[A]
+    assert (row["baseline"], row["verdict"]) == (A, "baseline")
+    assert all_missing(row, DELTA)
+
+
+def test_without_baselines_nothing_is_compared():
+    summary = by_model(paired_rows({A: [0.7, 0.8], B: [0.8, 0.9]}), {})
+    assert summary["baseline"].tolist() == summary["verdict"].tolist() == ["", ""]
+    assert summary["delta"].isna().all()
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_a_failed_run_is_counted_and_never_averaged(status):
+    rows = paired_rows({A: [0.7, 0.9]})
+    # Its score is there to be picked up by mistake.
+    rows += [run_row(A, 2) | {"status": status, "test_acc": 0.0}]
+    row = by_model(rows).loc[A]
+    assert (row["n"], row["seeds"], row["failed"]) == (2, "0 1", 1)
+    assert row["test_acc_mean"] == pytest.approx(0.8)
+
+
+def test_an_unfinished_run_is_neither_averaged_nor_counted_as_failed():
+    row = by_model([run_row(A, 0, 0.7), run_row(A, 1, status="unfinished")]).loc[A]
+    assert (row["n"], row["failed"], row["test_acc_mean"]) == (1, 0, 0.7)
+
+
+def test_a_variant_without_a_done_run_keeps_its_row():
+    rows = [run_row(A, 0, 0.7), run_row(B, 0, status="failed"), run_row(B, 1, status="diverged")]
+    row = by_model(rows).loc[B]
+    assert (row["n"], row["seeds"], row["failed"]) == (0, "", 2)
+    assert all_missing(row, [*SCORES, *DELTA])
+    assert not row["on_pareto_front"]
+    assert row["macs"] == 5_000_000
+
+
+def test_a_table_in_which_no_run_is_done():
+    rows = [run_row(A, 0, status="failed"), run_row(B, 0, status="unfinished")]
+    summary = by_model(rows)
+    assert summary["n"].tolist() == [0, 0]
+    assert not summary["on_pareto_front"].any()
+
+
+def test_a_baseline_without_a_done_run_leaves_the_others_uncompared():
+    summary = by_model([run_row(A, 0, status="failed"), *paired_rows({B: [0.7, 0.8]})])
+    assert all_missing(summary.loc[B], DELTA)
+    assert summary.loc[[A, B], "verdict"].tolist() == ["baseline", ""]
+
+
+@pytest.mark.parametrize("other", [{"dataset": "mnist"}, {"img_size": 16}, {"epochs": 30}])
+def test_data_sets_sizes_and_lengths_are_never_mixed(other):
+    rows = paired_rows({A: [0.5, 0.5], B: [0.6, 0.6]})
+    rows += paired_rows({A: [0.9, 0.9], B: [0.7, 0.7]}, **other)
+    summary = summarise(runs_frame(rows), BASELINES)
+    assert summary["model"].tolist() == [A, B, A, B]
+    assert summary["n"].tolist() == [2, 2, 2, 2]
+    assert summary["test_acc_mean"].tolist() == pytest.approx([0.5, 0.6, 0.9, 0.7])
+    assert summary["delta"].tolist()[1::2] == pytest.approx([0.1, -0.2])
+    # B is worth its MACs in the first table and beaten in the second.
+    assert summary["on_pareto_front"].tolist() == [True, True, True, False]
+    (column,) = other
+    assert summary[column].tolist()[2:] == [other[column]] * 2
+
+
+def test_two_recipes_of_one_variant_are_never_mixed():
+    rows = [run_row(A, 0, 0.5, run_id=f"{A}__digits__00000000__s0")]
+    rows += [run_row(A, 0, 0.9, run_id=f"{A}__digits__11111111__s0")]
+    summary = summarise(runs_frame(rows), BASELINES)
+    assert summary["n"].tolist() == [1, 1]
+    assert sorted(summary["test_acc_mean"]) == [0.5, 0.9]
+
+
+def test_the_front_is_of_the_means():
+    summary = by_model(paired_rows({A: [0.5, 0.7], B: [0.5, 0.6], D: [0.9, 0.5], D_PRE: [0.8] * 2}))
+    assert summary["on_pareto_front"].to_dict() == {A: True, B: False, D: False, D_PRE: True}
+
+
+def test_speed_is_the_median_of_the_runs():
+    speeds = (100.0, 900.0, 200.0)
+    rows = [run_row(A, seed, images_per_second=speed) for seed, speed in enumerate(speeds)]
+    assert by_model(rows).loc[A, "images_per_second"] == 200
+
+
+# --- markdown ---------------------------------------------------------------------------------
+
+
+def cells(markdown):
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()
+    ]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_markdown_is_in_percent_with_intervals_and_millions():
+    row = summary_row(B, mean=0.9, half=0.0123) | {"verdict": "better", "on_pareto_front": True}
+    row |= {"delta": 0.02, "delta_ci_low": -0.0012, "delta_ci_high": 0.0412}
+    (shown,) = cells(summary_markdown(summary_frame([row])))
+    assert shown["model"] == B
+    assert shown["test accuracy % [95 %]"] == "90.00 [88.77, 91.23]"
+    assert shown["delta, points [95 %]"] == "+2.00 [-0.12, +4.12]"
+    assert (shown["params"], shown["MACs (M)"]) == ("70,000", "5.000")
+    assert (shown["verdict"], shown["front"], shown["n"]) == ("better", "*", "3")
+
+
+def test_markdown_of_one_seed_shows_no_interval():
+    (shown,) = cells(summary_markdown(summary_frame([summary_row(A, n=1) | {"delta": -0.005}])))
+    assert shown["test accuracy % [95 %]"] == "90.00"
+    assert shown["delta, points [95 %]"] == "-0.50"
+
+
+def test_markdown_leaves_what_is_missing_empty():
+    rows = [run_row(A, 0, 0.7), run_row(B, 0, status="failed"), run_row(D, 0, status="unfinished")]
+    text = summary_markdown(summarise(runs_frame(rows), BASELINES))
+    assert "nan" not in text.lower()
+    assert "none" not in text.lower()
+    assert [row["n"] for row in cells(text)] == ["1", "0", "0"]
+    assert cells(text)[1]["test accuracy % [95 %]"] == cells(text)[1]["delta, points [95 %]"] == ""
+    assert cells(text)[1]["failed"] == "1"
+
+
+@pytest.mark.parametrize("other", [{"dataset": "mnist"}, {"img_size": 16}, {"epochs": 30}])
+def test_markdown_tells_apart_what_is_never_mixed(other):
+    rows = [*paired_rows({A: [0.5, 0.6]}), *paired_rows({A: [0.5, 0.6]}, **other)]
+    text = summary_markdown(summarise(runs_frame(rows), BASELINES))
+    lines = [line for line in text.splitlines() if A in line]
+    assert len(lines) == len(set(lines)) == 2
