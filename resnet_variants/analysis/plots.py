@@ -1,7 +1,7 @@
 """Figures from tables, in one style; nothing is computed here that a table does not hold.
 
-Colour is the activation order, the marker's shape is the downsampling, a filled marker is the
-deep stem: each is told apart by shape or line as well, so that the figures read in grey.
+Against cost, colour and line of the interval are the activation order, the marker's shape is the
+downsampling, and a filled marker is the deep stem: nothing is told by colour alone.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
         summary: rows of one data set, ``tables.SUMMARY_COLUMNS``.
     """
     rows = summary[summary["n"] > 0].assign(downsample=_downsample, x=_dodged)
-    colours = _looks(rows["order"], PALETTE)
+    colours, lines = _looks(rows["order"], PALETTE), _looks(rows["order"], LINES)
     markers = _looks(rows["downsample"], MARKERS)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for row in rows.to_dict("records"):
-            _point(axes, row, colours[row["order"]], markers[row["downsample"]])
+            order = row["order"]
+            _point(axes, row, colours[order], markers[row["downsample"]], lines[order])
         front = rows[rows["on_pareto_front"]].sort_values("x")
         axes.plot(front["x"], front["test_acc_mean"], color="0.6", lw=1, zorder=1)
         axes.set_xlabel("MACs per image (millions; 1 MAC = 2 FLOPs)")
@@ -78,7 +79,7 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(_caption(rows), loc="left", fontsize=9)
         axes.legend(
-            handles=_legend(colours, markers, rows),
+            handles=_legend(colours, lines, markers, list(rows["stem"].unique())),
             loc="center left",
             bbox_to_anchor=(1.0, 0.5),
         )
@@ -93,10 +94,10 @@ def _dodged(frame: pd.DataFrame) -> pd.Series:
     return (macs + 0.025 * span * (rank - (size - 1) / 2)) / 1e6
 
 
-def _point(axes: Axes, row: dict[Hashable, Any], colour: str, marker: str) -> None:
+def _point(axes: Axes, row: dict[Hashable, Any], colour: str, marker: str, line: str) -> None:
     x, mean, low, high = (row[key] for key in ("x", "test_acc_mean", *INTERVAL))
     error = None if np.isnan(low) else [[mean - low], [high - mean]]
-    axes.errorbar(
+    drawn = axes.errorbar(
         [x],
         [mean],
         yerr=error,
@@ -107,6 +108,8 @@ def _point(axes: Axes, row: dict[Hashable, Any], colour: str, marker: str) -> No
         elinewidth=1,
         capsize=2,
     )
+    for bar in drawn.lines[2]:
+        bar.set_linestyle(line)
     if row["preset"]:
         axes.annotate(
             str(row["preset"]),
@@ -134,14 +137,19 @@ def _caption(rows: pd.DataFrame) -> str:
 
 
 def _legend(
-    colours: dict[Hashable, str], markers: dict[Hashable, str], rows: pd.DataFrame
+    colours: dict[Hashable, str],
+    lines: dict[Hashable, str],
+    markers: dict[Hashable, str],
+    stems: list[str],
 ) -> list[Line2D]:
     def entry(label: object, **look: Any) -> Line2D:
-        return Line2D([], [], linestyle="", markersize=6, label=str(label), **look)
+        return Line2D([], [], **{"linestyle": "", "markersize": 6, "label": str(label)} | look)
 
-    stems = rows["stem"].unique()
     return [
-        *(entry(order, marker="o", color=colour) for order, colour in colours.items()),
+        *(
+            entry(order, color=colour, linestyle=lines[order], markersize=0)
+            for order, colour in colours.items()
+        ),
         *(
             entry(text, marker=marker, color="0.4", markerfacecolor="white")
             for text, marker in markers.items()
