@@ -34,8 +34,7 @@ def run(
         device: ``auto``, ``cpu`` or ``cuda``.
         recipe: fields of ``Recipe`` that differ from its defaults, ``epochs=10`` ...
 
-    Returns:
-        ``runs.csv`` as a frame, failed runs included.
+    Returns ``runs.csv`` as a frame, failed runs included.
 
     Raises:
         ValueError: an unknown choice or a number out of range.

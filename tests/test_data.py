@@ -15,12 +15,12 @@ from resnet_variants.training.data import (
     load_dataset,
     train_batches,
 )
+from resnet_variants.training.recipe import Recipe
 
 
 def epoch(data, *, seed=0, number=1, batch_size=32, crop_padding=0.125):
-    batches = train_batches(
-        data, seed=seed, epoch=number, batch_size=batch_size, crop_padding=crop_padding
-    )
+    recipe = Recipe(batch_size=batch_size, crop_padding=crop_padding)
+    batches = train_batches(data, recipe, seed=seed, epoch=number)
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
 

@@ -109,7 +109,7 @@ def _point(axes: Axes, row: dict[Hashable, Any], colour: str, marker: str, line:
         capsize=2,
     )
     for bar in drawn.lines[2]:
-        bar.set_linestyle(line)
+        bar.set_linestyle(cast("Any", line))
     if row["preset"]:
         axes.annotate(
             str(row["preset"]),

@@ -19,7 +19,7 @@ _PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit
 def provenance(device: torch.device) -> dict[str, object]:
     """Git commit, versions, device, threads and command line of this process."""
     return {
-        **_git(Path(__file__).parent),
+        **_git(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
         "device_name": device_name(device),
@@ -51,7 +51,7 @@ def _git(folder: Path) -> dict[str, object]:
         ).stdout.strip()
 
     try:
-        ask("ls-files", "--error-unmatch", Path(__file__).name)  # not merely inside a checkout
+        ask("ls-files", "--error-unmatch", "__init__.py")  # not merely inside a checkout
         return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": bool(ask("status", "-s", "."))}
     except (OSError, subprocess.CalledProcessError):
         return {"git_commit": None, "git_dirty": None}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from resnet_variants.registry import Registry
+from resnet_variants.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -175,14 +176,14 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def train_batches(
-    data: Dataset, *, seed: int, epoch: int, batch_size: int, crop_padding: float
+    data: Dataset, recipe: Recipe, *, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order: uint8 images, shifted and maybe mirrored, and their labels.
 
     The images left over by the last full batch sit out; another order leaves others.
     """
-    split, padding = data.train, round(crop_padding * data.img_size)
-    n, device = len(split), split.labels.device
+    split, padding = data.train, round(recipe.crop_padding * data.img_size)
+    n, device, batch_size = len(split), split.labels.device, recipe.batch_size
     generator = epoch_generator(seed, epoch)
     order = torch.randperm(n, generator=generator)
     shifts = torch.randint(0, 2 * padding + 1, (2, n), generator=generator)

@@ -98,12 +98,7 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Train ``model`` in place, one record per epoch; the test split is not touched.
 
-    Args:
-        model: (N, C, H, W) -> (N, classes), weights as they shall start.
-        data: the images, on any device.
-        recipe: how.
-        seed: of order and augmentation (see ``train_batches``).
-        fabric: where (see ``make_fabric``).
+    ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation.
 
     Raises:
         ValueError: fewer training images than one batch.
@@ -118,37 +113,23 @@ def fit(
     net, optimizer = fabric.setup(model, optimizer)
     for epoch in range(1, recipe.epochs + 1):
         start = time.perf_counter()
-        batches = train_batches(
-            data,
-            seed=seed,
-            epoch=epoch,
-            batch_size=recipe.batch_size,
-            crop_padding=recipe.crop_padding,
-        )
-        net.train()
         total = torch.zeros((), device=fabric.device)
-        for step, (images, labels) in enumerate(batches, start=(epoch - 1) * steps):
-            schedule.step_update(step + 1)
+        batches = train_batches(data, recipe, seed=seed, epoch=epoch)
+        net.train()
+        for step, (images, labels) in enumerate(batches, start=1 + (epoch - 1) * steps):
+            schedule.step_update(step)
             loss = cross_entropy(net(normalise(images)), labels)
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
             total += loss.detach()
         train_loss = total.item() / steps  # the epoch's one wait for the device
-        trained = time.perf_counter() - start
-        lr = optimizer.param_groups[0]["lr"]
+        trained, lr = time.perf_counter() - start, optimizer.param_groups[0]["lr"]
         if not math.isfinite(train_loss):
             raise DivergedError(f"train_loss is {train_loss} in epoch {epoch} at lr {lr:.3g}")
         score = evaluate(net, data.val, normalise)
-        yield EpochRecord(
-            epoch=epoch,
-            lr=lr,
-            train_loss=train_loss,
-            val_loss=score.loss,
-            val_acc=score.acc,
-            seconds=time.perf_counter() - start,
-            images_per_second=steps * recipe.batch_size / trained,
-        )
+        seconds, rate = time.perf_counter() - start, steps * recipe.batch_size / trained
+        yield EpochRecord(epoch, lr, train_loss, score.loss, score.acc, seconds, rate)
 
 
 def _optimizer(

@@ -1,0 +1,100 @@
+"""The README's numbers, file tree, commands and code are those of the repository."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from resnet_variants import cli
+from resnet_variants.analysis.tables import markdown, readable
+from resnet_variants.models import axes
+from resnet_variants.models.axes import ConvSpec
+from resnet_variants.records import read_experiment, read_runs
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+FOLDER = ROOT / "results" / "digits_grid"
+COLUMNS = ["model", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta, points [95 %]"]
+BLOCK = re.compile(r"(<!-- results: .*? -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
+
+
+def results_block():
+    """The table, and a sentence on what it took, from the committed files alone."""
+    summary = pd.read_csv(FOLDER / "summary.csv", keep_default_na=False, na_values={"delta": ""})
+    numbers = [c for c in summary if c.startswith(("test_acc", "delta"))]
+    summary[numbers] = summary[numbers].apply(pd.to_numeric)
+    runs, experiment = read_runs(FOLDER), read_experiment(FOLDER)
+    origin = experiment["provenance"]
+    verdicts = summary["verdict"].value_counts()
+    said = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items() if verdict != "baseline")
+    took = (
+        f"{experiment['question']} {len(runs)} runs, {runs['seconds'].sum() / 60:.0f} minutes on "
+        f"{origin['threads']} threads of one {origin['device_name']} "
+        f"(torch {origin['versions']['torch']}, {runs['precision'][0]}). "
+        f"Against `{summary['baseline'][0]}`: {said}."
+    )
+    return f"{took}\n\n{markdown(readable(summary)[COLUMNS])}\n"
+
+
+def test_the_results_are_those_on_disk(rewrite):
+    text = TEXT
+    if rewrite:
+        text = BLOCK.sub(lambda m: m[1] + results_block() + m[3], text)
+        README.write_text(text, encoding="utf-8")
+    assert BLOCK.search(text)[2] == results_block()
+
+
+def test_the_tree_is_the_one_on_disk():
+    block = re.search(r"<!-- tree -->\n(.*)<!-- end of tree -->", TEXT, re.DOTALL)[1]
+    told = re.findall(r"^ {6}(\S+\.py) ", block, re.MULTILINE)
+    package = ROOT / "resnet_variants"
+    found = [p.relative_to(package).as_posix() for p in package.rglob("*.py")]
+    assert sorted(told) == sorted(p for p in found if not p.endswith("__init__.py"))
+    assert all((ROOT / folder).is_dir() for folder in re.findall(r"^ {4}(\S+)/ ", block, re.M))
+
+
+def test_links_and_pictures_exist():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT)
+    assert len(links) >= 3
+    assert all((ROOT / link).is_file() for link in links)
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^    (python -m resnet_variants.*|make \w+)", TEXT, re.M)
+)
+def test_commands_exist(line, tmp_path, monkeypatch, capsys):
+    command = line.split("#")[0].replace("'", "").split()
+    if command[0] == "make":
+        assert f"\n{command[1]}: " in (ROOT / "Makefile").read_text(encoding="utf-8")
+        return
+    verb, words = command[2].removeprefix("resnet_variants."), command[3:]
+    monkeypatch.chdir(ROOT)
+    if verb == "run":
+        # Read as it will be, not trained: the full commands take minutes.
+        from resnet_variants.run import read
+
+        assert read(words)[0].runs
+    elif verb == "report":
+        assert Path(words[0]).is_dir()
+    else:
+        assert cli.main([verb, *words]) == 0
+
+
+def test_the_library_example_runs(tmp_path, monkeypatch):
+    code = re.search(r"```python\n(import timm.*?)```", TEXT, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    code = code.replace("epochs=10, seeds=3", "epochs=1, seeds=1")
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert list(scope["frame"]["status"]) == ["done"] * 4
+
+
+def test_the_stem_example_registers_a_stem(monkeypatch):
+    code = re.search(r"```python\n(@STEMS.*?)```", TEXT, re.DOTALL)[1]
+    table = axes.Registry("stem")
+    exec(compile(code, "README.md", "exec"), {"STEMS": table, "ConvSpec": ConvSpec})
+    ((name, stem),) = table.items()
+    assert name not in axes.STEMS
+    assert all(isinstance(spec, ConvSpec) for spec in stem(64, 2))
