@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from resnet_variants.analysis.report import Report
@@ -84,7 +91,7 @@ def show_plan(experiment: Experiment, device: str) -> None:
 def make_watcher() -> AbstractContextManager[Watcher]:
     """Progress bars on a terminal, lines elsewhere."""
     console = Console()
-    return _bars(console) if console.is_terminal else contextlib.nullcontext(LineWatcher())
+    return bars(console) if console.is_terminal else contextlib.nullcontext(LineWatcher())
 
 
 class LineWatcher:
@@ -116,11 +123,13 @@ class LineWatcher:
 
 
 @contextlib.contextmanager
-def _bars(console: Console) -> Iterator[Watcher]:
+def bars(console: Console) -> Iterator[Watcher]:
+    """Bars on a console, for the length of the block."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+        MofNCompleteColumn(),
+        TextColumn("epochs"),
         TextColumn("ETA"),
         TimeRemainingColumn(),
         TimeElapsedColumn(),
@@ -135,8 +144,8 @@ class BarWatcher:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.whole = progress.add_task("all runs", total=None, unit="epochs", note="", start=False)
-        self.one = progress.add_task("", total=None, unit="epochs", note="", start=False)
+        self.whole = progress.add_task("all runs", total=None, note="", start=False)
+        self.one = progress.add_task("", total=None, note="", start=False)
         self.finished = self.count = 0
 
     def begin(self, todo: Sequence[Run], done: int) -> None:

@@ -1,16 +1,19 @@
 """The commands as typed: what they print, write and return."""
 
 import importlib
+import io
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from rich.console import Console
 
 import resnet_variants as rv
 from resnet_variants import cli, console
 from resnet_variants.registry import UserError
+from resnet_variants.training.loop import EpochRecord
 
 
 def typed(capsys, line):
@@ -221,21 +224,22 @@ def test_python_run_and_report_do_what_the_commands_do(tmp_path):
 
 
 def test_progress_bars_count_epochs_and_runs():
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from resnet_variants.training.loop import EpochRecord
-
+    screen = io.StringIO()
     experiment = read("--variant A --epochs 2 --seeds 1")
-    with Progress(console=Console(quiet=True)) as progress:
-        bars = console.BarWatcher(progress)
-        bars.begin(experiment.runs, 3)
+    terminal = Console(file=screen, force_terminal=True, width=160, color_system=None)
+    with console.bars(terminal) as watcher:
+        watcher.begin(experiment.runs, 3)
         for epoch in (1, 2):
-            bars.epoch(experiment.runs[0], EpochRecord(epoch, 0.1, 1.0, 1.0, 0.5, 1.0, 9.0))
-        bars.end(experiment.runs[0], {"status": "done", "test_acc": 0.5, "seconds": 1.0})
-        whole, one = progress.tasks
-    assert (whole.completed, whole.total, whole.fields["note"]) == (2, 2, "1/1 runs")
-    assert (one.completed, one.description) == (2, "rv_resnet29_cifar_a seed 0")
+            watcher.epoch(experiment.runs[0], EpochRecord(epoch, 0.1, 1.0, 1.0, 0.5, 1.0, 9.0))
+        watcher.end(experiment.runs[0], {"status": "done", "test_acc": 0.75, "seconds": 1.0})
+    text = screen.getvalue()
+    for shown in (
+        "rv_resnet29_cifar_a seed 0: test 75.00%, 1.0 s",
+        "2/2 epochs ETA 0:00:00",
+        "1/1 runs",
+        "validation 50.00%",
+    ):
+        assert shown in text
 
 
 @pytest.mark.parametrize("start", [["-m", "resnet_variants.list"], ["-m", "resnet_variants.cli"]])
