@@ -102,11 +102,15 @@ def write_atomically(path: Path, text: str) -> None:
 
 def to_json(content: Mapping[str, object]) -> str:
     """Readable JSON; a number that is not finite is missing, ``null``."""
-    clean = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in content.items()
-    }
-    return json.dumps(clean, indent=2, allow_nan=False) + "\n"
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class RunFolder:
     def append_epoch(self, record: Mapping[str, object]) -> None:
         """Add one line to ``epochs.jsonl``."""
         with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
 
     def log(self, text: str) -> None:
         """Add a line to ``log.txt``."""
@@ -182,7 +186,7 @@ def read_runs(out: Path) -> pd.DataFrame:
     rows: list[Json] = []
     for file in sorted((out / "runs").glob("*/run.json")):
         result = RunFolder(file.parent).result() or {"status": UNFINISHED}
-        rows.append(read_json(file) | result)
+        rows.append({"error": ""} | read_json(file) | result)
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     planned = {run_id: i for i, run_id in enumerate(planned_runs(out))}
     place = frame["run_id"].map(lambda run_id: planned.get(str(run_id), len(planned)))
@@ -196,39 +200,52 @@ def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
     rows: list[Json] = []
     for run_id, model, seed in zip(runs["run_id"], runs["model"], runs["seed"], strict=True):
         file = out / "runs" / str(run_id) / "epochs.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         own: Json = {"run_id": run_id, "model": model, "seed": seed}
-        # A run that is being written may end in half a line.
-        rows += [own | json.loads(line) for line in lines if line.endswith("}")]
+        rows += [own | epoch for epoch in _epochs(file)]
     return pd.DataFrame(rows, columns=list(EPOCH_COLUMNS))
+
+
+def _epochs(file: Path) -> list[Json]:
+    """The epochs of one run; a run that is being written may end in half a line."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); delete its folder to redo it") from error
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
-        raise UserError(f"{path.parent} holds no runs: neither a runs folder nor {path.name}")
-    frame = pd.read_csv(path, keep_default_na=False, na_values={c: "" for c in _NUMBERS})
+        raise UserError(f"{path.parent} holds neither a folder of runs nor {path.name}")
+    names = [name for name in columns if name not in _TEXT]
+    frame = pd.read_csv(
+        path,
+        keep_default_na=False,
+        na_values={name: "" for name in names},
+        float_precision="round_trip",
+    )
     missing = [column for column in columns if column not in frame]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
     return frame[list(columns)]
 
 
-# Empty text is text; an empty number is a missing number.
-_NUMBERS = (
-    "test_acc",
-    "test_loss",
-    "val_acc",
-    "train_loss",
-    "seconds",
-    "images_per_second",
-    "peak_memory_mb",
-)
+# Empty text is text; in the other columns it is a missing number.
+_TEXT = {
+    *("run_id", "status", "model", "preset", "family", "stem", "stride", "shortcut", "order"),
+    *("dataset", "device", "precision", "error"),
+}
 
 
 def read_experiment(out: Path) -> Json:
     """The question behind a results folder; empty where none was recorded."""
     file = out / "experiment.json"
     return read_json(file) if file.is_file() else {}
+
+
+def recipe_digest(run_id: str) -> str:
+    """The part of a run's id that stands for what differs from the default recipe."""
+    return run_id.split("__")[2]
 
 
 def planned_runs(out: Path) -> list[str]:

@@ -40,7 +40,7 @@ INTERVAL = ("test_acc_ci_low", "test_acc_ci_high")
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write ``stem.png`` and ``stem.svg``; return both paths."""
     FigureCanvasAgg(figure)
-    paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     with mpl.rc_context(STYLE):
         figure.savefig(paths[0], dpi=DPI)
         figure.savefig(paths[1], metadata={"Date": None})
@@ -77,7 +77,7 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
         axes.set_ylabel("test accuracy")
         axes.margins(x=0.12)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_title(_caption(rows), loc="left", fontsize=9)
+        axes.set_title(_caption(rows), loc="left", fontsize=9, parse_math=False)
         axes.legend(
             handles=_legend(colours, lines, markers, list(rows["stem"].unique())),
             loc="center left",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,6 +18,7 @@ from resnet_variants.records import (
     read_epochs,
     read_experiment,
     read_runs,
+    recipe_digest,
     write_atomically,
 )
 from resnet_variants.registry import UserError
@@ -52,15 +54,22 @@ def build(out: Path) -> Report:
         *_table(summary, out / "summary.csv"),
         _text(summary_markdown(summary) + "\n", out / "summary.md"),
     ]
+    several = summary[[*GROUP]].drop_duplicates().shape[0] > 1
     for group, own in summary[summary["n"] > 0].groupby([*GROUP], sort=False):
-        several = summary.groupby([*GROUP]).ngroups > 1
-        suffix = "_" + "_".join(map(str, group)) if several else ""
+        suffix = "_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(map(str, group))) if several else ""
         files += plots.save(plots.accuracy_vs_macs(own), out / f"accuracy_vs_macs{suffix}")
-        done = runs[(runs["status"] == DONE) & (runs[[*GROUP]] == list(group)).all(axis=1)]
-        files += plots.save(plots.training_curves(epochs, done), out / f"training_curves{suffix}")
+        done = _of_group(runs[runs["status"] == DONE], group)
+        if epochs["run_id"].isin(done["run_id"]).any():
+            curves = plots.training_curves(epochs, done)
+            files += plots.save(curves, out / f"training_curves{suffix}")
     counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
     missing = len(set(planned_runs(out)) - set(runs["run_id"]))
     return Report(runs, summary, counts | ({"missing": missing} if missing else {}), tuple(files))
+
+
+def _of_group(runs: pd.DataFrame, group: Sequence[object]) -> pd.DataFrame:
+    recipes = runs.assign(recipe=runs["run_id"].map(recipe_digest))
+    return runs[(recipes[[*GROUP]] == list(group)).all(axis=1)]
 
 
 def _table(frame: pd.DataFrame, *paths: Path) -> list[Path]:

@@ -15,7 +15,14 @@ from resnet_variants.analysis.statistics import (
     sign_flip_p,
     verdict,
 )
-from resnet_variants.records import COST_COLUMNS, DIVERGED, DONE, FAILED, VARIANT_COLUMNS
+from resnet_variants.records import (
+    COST_COLUMNS,
+    DIVERGED,
+    DONE,
+    FAILED,
+    VARIANT_COLUMNS,
+    recipe_digest,
+)
 
 SUMMARY_COLUMNS = (
     *VARIANT_COLUMNS,
@@ -38,13 +45,14 @@ SUMMARY_COLUMNS = (
     "failed",
     "img_size",
     "epochs",
+    "recipe",
 )
-# A table never mixes what these tell apart.
-GROUP = ("dataset", "img_size", "epochs")
+# A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
+GROUP = ("dataset", "img_size", "epochs", "recipe")
 
 
 def summarise(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
-    """One row per variant, data set and length of training: ``SUMMARY_COLUMNS``.
+    """One row per variant, data set and recipe: ``SUMMARY_COLUMNS``.
 
     Failed and diverged runs are counted in ``failed`` and enter no mean. ``delta`` is the mean
     paired difference to ``baseline`` over the seeds that both have; ``p_value`` is the exact
@@ -54,6 +62,7 @@ def summarise(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
         runs: ``records.RUN_COLUMNS``.
         baselines: model name -> name of the model it is compared with.
     """
+    runs = runs.assign(recipe=runs["run_id"].map(recipe_digest))
     groups = [_group(group, baselines) for _, group in runs.groupby([*GROUP], sort=False)]
     if not groups:
         return pd.DataFrame(columns=list(SUMMARY_COLUMNS))
@@ -115,6 +124,7 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "model": summary["model"],
+            **{key: summary[key] for key in GROUP if summary[key].nunique() > 1},
             "stem": summary["stem"],
             "stride": summary["stride"],
             "shortcut": summary["shortcut"],
