@@ -222,7 +222,6 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         path,
         keep_default_na=False,
         na_values={name: "" for name in names},
-        float_precision="round_trip",
     )
     missing = [column for column in columns if column not in frame]
     if missing:
