@@ -19,8 +19,8 @@ def run(
     data: str = Experiment.data,
     seeds: int = Experiment.seeds,
     out: str | Path,
-    img_size: int = 0,
-    device: str = "auto",
+    img_size: int = Experiment.img_size,
+    device: str = Options.device,
     **recipe: object,
 ) -> pd.DataFrame:
     """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.

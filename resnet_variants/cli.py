@@ -6,7 +6,6 @@ A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130.
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -49,8 +48,6 @@ def _module(verb: str) -> str:
 
 def guard(command: Callable[[], int], verb: str) -> int:
     """Run a verb's command; turn a user's mistake into one line and status 2."""
-    # Fabric announces its precision on every start; the run's settings say it once.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         return command()
     except UserError as error:

@@ -12,6 +12,7 @@ import tyro
 from resnet_variants.cli import guard, parse, say
 from resnet_variants.models.axes import FAMILIES, SHORTCUTS, STEM_STRIDES, STEMS, STRIDES
 from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
+from resnet_variants.models.network import ModelArgs
 from resnet_variants.models.synonyms import synonyms
 from resnet_variants.models.variant import Variant, parse_name
 
@@ -23,7 +24,7 @@ class Flags:
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """A name such as rv_resnet50_d_preact."""
     img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
-    in_chans: int = 3
+    in_chans: int = ModelArgs.in_chans
     num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
 
 

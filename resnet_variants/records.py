@@ -244,7 +244,7 @@ def read_experiment(out: Path) -> Json:
 
 def recipe_digest(run_id: str) -> str:
     """The part of a run's id that stands for what differs from the default recipe."""
-    return run_id.split("__")[2]
+    return run_id.rsplit("__", 2)[1]
 
 
 def planned_runs(out: Path) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import NoReturn, TypeVar
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -35,6 +36,22 @@ def refuse(
     hint = f" did you mean {near[0]!r}?" if near else ""
     message = f"unknown {kind} {value!r};{hint} choices: {', '.join(names)}"
     raise UserError(message, field=kind if field is None else field)
+
+
+def require_types(settings: Any) -> None:
+    """Refuse a field of a settings dataclass that has not its default's type.
+
+    A whole number may stand for a real one; true and false are no numbers.
+
+    Raises:
+        UserError: names field, value and type.
+    """
+    for field in fields(settings):
+        value, wanted = getattr(settings, field.name), cast("type", type(field.default))
+        allowed: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
+        if type(value) not in allowed:
+            message = f"{field.name} {value!r} must be of type {wanted.__name__}"
+            raise UserError(message, field=field.name)
 
 
 class Registry(dict[str, T]):

@@ -112,10 +112,10 @@ class Training:
     epochs: int = Recipe.epochs
     batch_size: int = Recipe.batch_size
     lr: Annotated[float, tyro.conf.arg(help="at the end of the warm-up")] = Recipe.lr
-    seeds: Annotated[int, tyro.conf.arg(help="how many: 0 to N - 1; 6 or more for a verdict")] = (
-        Experiment.seeds
-    )
-    device: Annotated[str, _choice("where", DEVICES)] = "auto"
+    seeds: Annotated[
+        int, tyro.conf.arg(help="how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9")
+    ] = Experiment.seeds
+    device: Annotated[str, _choice("where", DEVICES)] = Options.device
     precision: Annotated[str, _choice("auto: bf16 where it is native", PRECISIONS)] = (
         Recipe.precision
     )

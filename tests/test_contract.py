@@ -73,6 +73,10 @@ def small_cells(depth):
 @pytest.mark.parametrize("variant", small_cells(8) + small_cells(11), ids=lambda v: v.name)
 def test_every_cell_of_the_grid_keeps_the_contract(variant):
     model = timm.create_model("resnet_variant", variant=variant.name, num_classes=7)
+    assert model.pretrained_cfg["input_size"] == (3, 32, 32)
+    assert (
+        timm.create_model("resnet_variant", variant=variant.name, device="meta").num_classes == 10
+    )
     check(model.train(), build(variant, features_only=True), variant)
 
 
@@ -89,17 +93,28 @@ def test_the_registered_names_are_those_promised():
     assert len(names) == 16 * 8 + 8 * 7
 
 
-def test_an_alias_builds_the_network_it_stands_for():
-    a, b = (timm.create_model(f"rv_resnet18_{letter}") for letter in "ab")
-    assert a.variant == b.variant
-    assert "rv_resnet18_a" not in rv.list_models()
+ALIASES = {alias: name for name in rv.list_models() for alias in rv.parse_name(name).aliases}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_builds_the_network_it_stands_for(alias):
+    model = timm.create_model(alias, device="meta")
+    assert model.variant.name == rv.parse_name(alias).name == ALIASES[alias]
+    assert alias not in rv.list_models()
+
+
+def test_convolutions_start_kaiming_normal_by_fan_out():
+    model = timm.create_model("rv_resnet50_d_preact")
+    for conv in (m for m in model.modules() if isinstance(m, torch.nn.Conv2d)):
+        deviation = (2 / (conv.out_channels * conv.kernel_size[0] ** 2)) ** 0.5
+        if conv.weight.numel() > 30_000:
+            assert conv.weight.std() == pytest.approx(deviation, rel=0.03)
+    assert all(m.eps == 1e-5 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
 def test_names_do_not_collide_with_timms_own():
     own = {name for name in timm.list_models() if name.startswith(("rv_", "resnet_variant"))}
-    ours = set(rv.list_models())
-    aliases = {alias for name in ours for alias in rv.parse_name(name).aliases}
-    assert own == ours | aliases | {"resnet_variant"}
+    assert own == {*rv.list_models(), *ALIASES, "resnet_variant"}
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from factories import D_PRE, A, B, D, epoch_records, paired_rows, runs_frame, summary_frame
+from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame, summary_frame
 from factories import summary_row as row
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -86,6 +86,14 @@ def test_the_marker_shows_order_downsampling_and_stem():
     assert d.get_marker() == d_pre.get_marker()
     assert to_hex(a.get_markerfacecolor()) == to_hex(b.get_markerfacecolor()) == "#ffffff"
     assert d.get_markerfacecolor() == d.get_color()
+
+
+def test_every_stem_has_a_look_of_its_own():
+    stems = ("conv7", "deep", "conv3", "another")
+    rows = [row(A) | {"stem": stem, "model": stem} for stem in stems]
+    lines = [line for line, _ in markers(accuracy_vs_macs(summary_frame(rows)))]
+    looks = {(line.get_fillstyle(), to_hex(line.get_markerfacecolor())) for line in lines}
+    assert len(looks) == len(stems)
 
 
 def test_the_legend_mentions_every_look():
@@ -204,3 +212,19 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
 def test_a_dot_in_a_name_is_kept(tmp_path):
     paths = save(accuracy_vs_macs(summary_frame([row(A)])), tmp_path / "of_v1.5_8")
     assert [path.name for path in paths] == ["of_v1.5_8.png", "of_v1.5_8.svg"]
+
+
+def test_curves_of_two_depths_are_never_averaged():
+    rows = [run_row(A, 0), run_row(A, 0) | {"model": "deeper", "depth": 101, "run_id": "deeper"}]
+    runs = runs_frame(rows)
+    epochs = pd.DataFrame(
+        [
+            {"run_id": row["run_id"], "model": row["model"], "epoch": e, "val_acc": 0.5}
+            | {"train_loss": loss}
+            for row, loss in zip(rows, (1.0, 3.0), strict=True)
+            for e in (1, 2)
+        ]
+    )
+    losses, deeper = training_curves(epochs, runs).axes[:2]
+    assert [list(axes.lines[0].get_ydata()) for axes in (losses, deeper)] == [[1, 1], [3, 3]]
+    assert losses.get_title(loc="left") != deeper.get_title(loc="left")

@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from resnet_variants.analysis.statistics import (
     estimate,
     holm,
+    pairs_needed,
     pareto_front,
     sign_flip_p,
     verdict,
@@ -122,19 +123,28 @@ def test_holm_of_nothing_known():
 
 
 @pytest.mark.parametrize(
-    ("delta", "p", "n", "word"),
+    ("delta", "p", "enough", "word"),
     [
-        (0.1, 0.0, 5, "inconclusive (n too small)"),
-        (0.1, np.nan, 1, "inconclusive (n too small)"),
-        (0.1, 0.049, 6, "better"),
-        (-0.1, 0.049, 6, "worse"),
-        (0.1, 0.05, 6, "inconclusive"),
-        (-0.1, 1.0, 20, "inconclusive"),
-        (0.1, np.nan, 6, "inconclusive"),
+        (0.1, 0.0, False, "inconclusive (n too small)"),
+        (0.1, np.nan, False, "inconclusive (n too small)"),
+        (0.1, 0.049, True, "better"),
+        (-0.1, 0.049, True, "worse"),
+        (0.1, 0.05, True, "inconclusive"),
+        (-0.1, 1.0, True, "inconclusive"),
+        (0.1, np.nan, True, "inconclusive"),
     ],
 )
-def test_the_verdict_in_words(delta, p, n, word):
-    assert verdict(delta, p, n) == word
+def test_the_verdict_in_words(delta, p, enough, word):
+    assert verdict(delta, p, enough=enough) == word
+
+
+@pytest.mark.parametrize(("comparisons", "pairs"), [(0, 6), (1, 6), (3, 7), (7, 9), (11, 9)])
+def test_the_fewest_pairs_that_can_reach_a_verdict(comparisons, pairs):
+    assert pairs_needed(comparisons) == pairs
+    for n, reached in ((pairs - 1, False), (pairs, True)):
+        smallest = sign_flip_p(np.linspace(0.01, 0.02, n))
+        table = np.array([smallest] + [1.0] * (max(1, comparisons) - 1))
+        assert bool(holm(table)[0] < 0.05) is reached
 
 
 def test_a_front_by_hand():

@@ -119,13 +119,16 @@ def test_the_verdict_of_six_equal_signs(shift, word):
     assert summary.loc[B, "verdict"] == word
 
 
-def test_a_second_comparison_makes_the_same_p_inconclusive():
-    seeds = [0.5 + 0.01 * i**2 for i in range(6)]
+@pytest.mark.parametrize(
+    ("n", "words"), [(6, ["inconclusive (n too small)"] * 2), (7, ["better", "worse"])]
+)
+def test_a_second_comparison_asks_for_a_seventh_seed(n, words):
+    seeds = [0.5 + 0.001 * i**2 for i in range(n)]
     scores = {A: seeds, B: [s + 0.01 for s in seeds], D: [s - 0.01 for s in seeds]}
     summary = by_model(paired_rows(scores))
-    # Two p of 0.03125 each are 0.0625 after Holm's correction; the table shows the raw ones.
-    assert summary.loc[[B, D], "verdict"].tolist() == ["inconclusive", "inconclusive"]
-    assert summary.loc[[B, D], "p_value"].tolist() == [0.03125, 0.03125]
+    # The smallest p of six pairs, 0.03125, is 0.0625 after Holm's correction for two comparisons.
+    assert summary.loc[[B, D], "verdict"].tolist() == words
+    assert summary.loc[[B, D], "p_value"].tolist() == [2 / 2**n] * 2
 
 
 def test_the_baseline_is_marked_and_not_compared_with_itself():

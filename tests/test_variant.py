@@ -116,6 +116,10 @@ def test_other_spellings_are_refused_with_the_right_one(name, message):
         ({"stride": "5x5"}, "unknown stride '5x5'"),
         ({"shortcut": "pool"}, "unknown shortcut 'pool'; did you mean 'avgpool'?"),
         ({"order": "pre"}, "unknown order 'pre'; did you mean 'preact'?"),
+        ({"stem_stride": True}, "stem_stride True must be of type int"),
+        ({"depth": 50.0}, "depth 50.0 must be of type int"),
+        ({"depth": [50]}, "depth [50] must be of type int"),
+        ({"stem": None}, "stem None must be of type str"),
     ],
 )
 def test_what_cannot_be_built_cannot_be_constructed(fields, message):
@@ -146,7 +150,7 @@ def test_grid_is_the_product_of_its_lists():
         ({"preset": "E"}, "unknown variant 'E'; choices: A, B, C, D"),
         ({"preact": True, "order": "post"}, "give either preact or order"),
         ({"preact": "yes"}, "unknown preact 'yes'"),
-        ({"stem": [["deep"]]}, "stem ['deep'] is neither a name nor a number"),
+        ({"stem": [["deep"]]}, "stem ['deep'] must be of type str"),
     ],
 )
 def test_grids_refuse_what_they_do_not_know(grid, message):

@@ -1,12 +1,13 @@
 """Figures from tables, in one style; nothing is computed here that a table does not hold.
 
 Against cost, colour and line of the interval are the activation order, the marker's shape is the
-downsampling, and a filled marker is the deep stem: nothing is told by colour alone.
+downsampling, its filling the stem: nothing is told by colour alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("s", "o", "D", "^", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
+FILLS = ("none", "full", "left", "top", "right", "bottom")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -52,6 +54,16 @@ def _looks(values: pd.Series, looks: Sequence[str]) -> dict[Hashable, str]:
     return {value: looks[i % len(looks)] for i, value in enumerate(values.unique())}
 
 
+@dataclass(frozen=True)
+class _Looks:
+    """How the choices of each axis are drawn."""
+
+    colour: dict[Hashable, str]  # by order
+    line: dict[Hashable, str]  # by order
+    marker: dict[Hashable, str]  # by downsampling
+    fill: dict[Hashable, str]  # by stem
+
+
 def _downsample(frame: pd.DataFrame) -> pd.Series:
     return frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
 
@@ -63,14 +75,17 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
         summary: rows of one data set, ``tables.SUMMARY_COLUMNS``.
     """
     rows = summary[summary["n"] > 0].assign(downsample=_downsample, x=_dodged)
-    colours, lines = _looks(rows["order"], PALETTE), _looks(rows["order"], LINES)
-    markers = _looks(rows["downsample"], MARKERS)
+    looks = _Looks(
+        colour=_looks(rows["order"], PALETTE),
+        line=_looks(rows["order"], LINES),
+        marker=_looks(rows["downsample"], MARKERS),
+        fill=_looks(rows["stem"], FILLS),
+    )
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for row in rows.to_dict("records"):
-            order = row["order"]
-            _point(axes, row, colours[order], markers[row["downsample"]], lines[order])
+            _point(axes, row, looks)
         front = rows[rows["on_pareto_front"]].sort_values("x")
         axes.plot(front["x"], front["test_acc_mean"], color="0.6", lw=1, zorder=1)
         axes.set_xlabel("MACs per image (millions; 1 MAC = 2 FLOPs)")
@@ -79,7 +94,7 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(_caption(rows), loc="left", fontsize=9, parse_math=False)
         axes.legend(
-            handles=_legend(colours, lines, markers, list(rows["stem"].unique())),
+            handles=_legend(looks),
             loc="center left",
             bbox_to_anchor=(1.0, 0.5),
         )
@@ -94,22 +109,22 @@ def _dodged(frame: pd.DataFrame) -> pd.Series:
     return (macs + 0.025 * span * (rank - (size - 1) / 2)) / 1e6
 
 
-def _point(axes: Axes, row: dict[Hashable, Any], colour: str, marker: str, line: str) -> None:
+def _point(axes: Axes, row: dict[Hashable, Any], looks: _Looks) -> None:
     x, mean, low, high = (row[key] for key in ("x", "test_acc_mean", *INTERVAL))
-    error = None if np.isnan(low) else [[mean - low], [high - mean]]
+    colour = looks.colour[row["order"]]
     drawn = axes.errorbar(
         [x],
         [mean],
-        yerr=error,
+        yerr=None if np.isnan(low) else [[mean - low], [high - mean]],
         color=colour,
-        marker=marker,
+        marker=looks.marker[row["downsample"]],
         markersize=6,
-        markerfacecolor=colour if row["stem"] == "deep" else "white",
+        **_filling(looks.fill[row["stem"]], colour),
         elinewidth=1,
         capsize=2,
     )
     for bar in drawn.lines[2]:
-        bar.set_linestyle(cast("Any", line))
+        bar.set_linestyle(cast("Any", looks.line[row["order"]]))
     if row["preset"]:
         axes.annotate(
             str(row["preset"]),
@@ -136,85 +151,99 @@ def _caption(rows: pd.DataFrame) -> str:
     )
 
 
-def _legend(
-    colours: dict[Hashable, str],
-    lines: dict[Hashable, str],
-    markers: dict[Hashable, str],
-    stems: list[str],
-) -> list[Line2D]:
+def _filling(fill: str, colour: str) -> dict[str, Any]:
+    """A marker's filling on white ground, which hides the interval behind it."""
+    if fill == "none":
+        return {"markerfacecolor": "white"}
+    return {"markerfacecolor": colour, "markerfacecoloralt": "white", "fillstyle": fill}
+
+
+def _legend(looks: _Looks) -> list[Line2D]:
     def entry(label: object, **look: Any) -> Line2D:
-        return Line2D([], [], **{"linestyle": "", "markersize": 6, "label": str(label)} | look)
+        grey = {"linestyle": "", "markersize": 6, "color": "0.4", "label": str(label)}
+        return Line2D([], [], **grey | look)
 
     return [
         *(
-            entry(order, color=colour, linestyle=lines[order], markersize=0)
-            for order, colour in colours.items()
+            entry(order, color=colour, linestyle=looks.line[order])
+            for order, colour in looks.colour.items()
         ),
         *(
-            entry(text, marker=marker, color="0.4", markerfacecolor="white")
-            for text, marker in markers.items()
+            entry(text, marker=marker, **_filling("none", "0.4"))
+            for text, marker in looks.marker.items()
         ),
         *(
-            entry(
-                f"{stem} stem",
-                marker="o",
-                color="0.4",
-                markerfacecolor="0.4" if stem == "deep" else "white",
-            )
-            for stem in stems
+            entry(f"{stem} stem", marker="o", **_filling(fill, "0.4"))
+            for stem, fill in looks.fill.items()
         ),
-        Line2D([], [], color="0.6", lw=1, label="Pareto front of the means"),
+        entry("Pareto front of the means", color="0.6", linestyle="-", lw=1),
     ]
 
 
 def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Training loss and validation error by epoch, a column per order; bands span the seeds.
+    """Training loss and validation error by epoch; bands span the seeds.
+
+    A column per order, and per network size where there are several.
 
     Args:
         epochs: ``records.EPOCH_COLUMNS``.
-        runs: ``records.RUN_COLUMNS``, of one data set.
+        runs: ``records.RUN_COLUMNS``, of one data set and recipe.
     """
-    keys = ["run_id", "stem", "stride", "shortcut", "order"]
-    frame = epochs.merge(runs[keys], on="run_id")
-    frame = frame.assign(downsample=_downsample, val_err=1 - frame["val_acc"])
-    orders = list(frame["order"].unique())
+    runs = runs.assign(downsample=_downsample, panel=_panel)
+    keys = ["run_id", "panel", "stem", "downsample"]
+    frame = epochs.merge(runs[keys], on="run_id").assign(val_err=lambda f: 1 - f["val_acc"])
+    panels = [panel for panel in runs["panel"].unique() if panel in set(frame["panel"])]
     colours, lines = _looks(frame["downsample"], PALETTE), _looks(frame["stem"], LINES)
     measures = {"train_loss": "training loss", "val_err": "validation error"}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.5 + 3.6 * len(orders), 5.6), layout="constrained")
-        grid = figure.subplots(2, len(orders), sharex=True, sharey="row", squeeze=False)
-        for (i, (measure, text)), (j, order) in _cells(measures, orders):
-            axes: Axes = grid[i, j]
-            own = frame[frame["order"] == order]
-            for (stem, downsample), curve in own.groupby(["stem", "downsample"], sort=False):
-                _curve(axes, curve, measure, colours[downsample], lines[stem])
-            axes.set_yscale("log" if measure == "train_loss" else "linear")
-            if i == 0:
-                axes.set_title(order, loc="left")
-            else:
-                axes.set_xlabel("epoch")
-                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-                axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-                axes.set_ylim(0, min(1.0, 3 * float(frame["val_err"].median() + 0.05)))
-            if j == 0:
-                axes.set_ylabel(text)
-        handles = [Line2D([], [], color=c, label=str(text)) for text, c in colours.items()]
-        handles += [
-            Line2D([], [], color="0.4", linestyle=cast("Any", line), label=f"{stem} stem")
-            for stem, line in lines.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        figure = Figure(figsize=(1.5 + 3.6 * len(panels), 5.6), layout="constrained")
+        grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
+        for j, panel in enumerate(panels):
+            own = frame[frame["panel"] == panel]
+            grid[0, j].set_title(panel, loc="left")
+            grid[1, j].set_xlabel("epoch")
+            for i, measure in enumerate(measures):
+                for model, curve in own.groupby("model", sort=False):
+                    look = curve.iloc[0]
+                    _curve(grid[i, j], curve, measure, colours[look["downsample"]])
+                    grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
+                    grid[i, j].lines[-1].set_gid(str(model))
+        _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))
+        figure.legend(
+            handles=[
+                *(Line2D([], [], color=c, label=str(text)) for text, c in colours.items()),
+                *(
+                    Line2D([], [], color="0.4", linestyle=cast("Any", line), label=f"{stem} stem")
+                    for stem, line in lines.items()
+                ),
+            ],
+            loc="outside lower center",
+            ncols=3,
+        )
     return figure
 
 
-def _cells(
-    measures: dict[str, str], orders: list[str]
-) -> list[tuple[tuple[int, tuple[str, str]], tuple[int, str]]]:
-    return [(m, o) for m in enumerate(measures.items()) for o in enumerate(orders)]
+def _panel(runs: pd.DataFrame) -> pd.Series:
+    """The column a run is drawn in: its order, after its size where sizes differ."""
+    sizes = ("ResNet-" + runs["depth"].astype(str) + " (" + runs["family"] + ")").str.cat(
+        "stem stride " + runs["stem_stride"].astype(str), sep=", "
+    )
+    return runs["order"] if sizes.nunique() < 2 else sizes + ", " + runs["order"]
 
 
-def _curve(axes: Axes, curve: pd.DataFrame, measure: str, colour: str, line: str) -> None:
+def _scales(first: Sequence[Axes], labels: Sequence[str], error: float) -> None:
+    """Scales are shared along a row, so that the first column sets them for all."""
+    for axes, label in zip(first, labels, strict=True):
+        axes.set_ylabel(label)
+    loss, mistakes = first
+    loss.set_yscale("log")
+    mistakes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    mistakes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    mistakes.set_ylim(0, min(1.0, 3 * (error + 0.05)))
+
+
+def _curve(axes: Axes, curve: pd.DataFrame, measure: str, colour: str) -> None:
     by_epoch = curve.groupby("epoch")[measure]
     mean = by_epoch.mean()
-    axes.plot(mean.index, mean, color=colour, linestyle=line, lw=1.2)
+    axes.plot(mean.index, mean, color=colour, lw=1.2)
     axes.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.1, lw=0)

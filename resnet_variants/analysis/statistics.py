@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,6 @@ ALPHA = 0.05  # intervals are of 95 %
 
 BASELINE, BETTER, WORSE, INCONCLUSIVE = "baseline", "better", "worse", "inconclusive"
 TOO_FEW = f"{INCONCLUSIVE} (n too small)"
-
-# The exact sign-flip test of n pairs has no p below 2 / 2**n: 5 pairs cannot reach 0.05.
-MIN_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,18 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def verdict(delta: float, p_adjusted: float, n: int) -> str:
-    """In one word what the paired differences show after correction."""
-    if n < MIN_PAIRS:
+def pairs_needed(comparisons: int) -> int:
+    """The fewest pairs that can reach a verdict: 6 alone, 9 in a table of eleven comparisons.
+
+    The exact sign-flip test of n pairs has no p below 2 / 2**n, and Holm multiplies the smallest p
+    of a table by the number of its comparisons.
+    """
+    return next(n for n in itertools.count(1) if max(1, comparisons) * 2 / 2**n < ALPHA)
+
+
+def verdict(delta: float, p_adjusted: float, *, enough: bool) -> str:
+    """In one word what the paired differences show after correction, ``enough`` pairs given."""
+    if not enough:
         return TOO_FEW
     if not p_adjusted < ALPHA:
         return INCONCLUSIVE

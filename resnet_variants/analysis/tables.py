@@ -11,6 +11,7 @@ from resnet_variants.analysis.statistics import (
     BASELINE,
     estimate,
     holm,
+    pairs_needed,
     pareto_front,
     sign_flip_p,
     verdict,
@@ -46,9 +47,11 @@ SUMMARY_COLUMNS = (
     "img_size",
     "epochs",
     "recipe",
+    "precision",
+    "device",
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
-GROUP = ("dataset", "img_size", "epochs", "recipe")
+GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
 
 
 def summarise(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
@@ -81,9 +84,10 @@ def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
         for model, own in runs.groupby("model", sort=False)
     ]
     frame = pd.DataFrame(rows)
-    adjusted = holm(frame["p_value"].to_numpy(float))
-    pairs = zip(frame["delta"], adjusted, frame["pairs"], strict=True)
-    frame["verdict"] = [verdict(delta, p, n) if n else "" for delta, p, n in pairs]
+    p_values = frame["p_value"].to_numpy(float)
+    needed = pairs_needed(frame["pairs"].gt(0).sum())
+    rows = zip(frame["delta"], holm(p_values), frame["pairs"], strict=True)
+    frame["verdict"] = [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
     frame.loc[frame["model"] == frame["baseline"], "verdict"] = BASELINE
     scored = frame["n"] > 0
     front = pareto_front(

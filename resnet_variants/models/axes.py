@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import AvgPool2dSame
 from torch import nn
@@ -21,12 +22,8 @@ from resnet_variants.registry import Registry
 class Layers:
     """Makes the layers of one network, all of them on one device and of one dtype."""
 
-    device: object = None
-    dtype: object = None
-
-    @property
-    def _factory(self) -> dict[str, object]:
-        return {"device": self.device, "dtype": self.dtype}
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
 
     def conv(
         self, w_in: int, w_out: int, kernel: int, *, stride: int = 1, dilation: int = 1
@@ -41,12 +38,13 @@ class Layers:
             padding=dilation * (kernel // 2),
             dilation=dilation,
             bias=False,
-            **self._factory,  # type: ignore[arg-type]
+            device=self.device,
+            dtype=self.dtype,
         )
 
     def norm(self, width: int) -> nn.BatchNorm2d:
         """Batch normalisation, eps 1e-5, momentum 0.1."""
-        return nn.BatchNorm2d(width, **self._factory)  # type: ignore[arg-type]
+        return nn.BatchNorm2d(width, device=self.device, dtype=self.dtype)
 
     def act(self, *, inplace: bool) -> nn.ReLU:
         """ReLU; in place wherever nobody else holds its input."""

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from resnet_variants.models.axes import FAMILIES
+from resnet_variants.models.network import ModelArgs
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
+from resnet_variants.registry import UserError
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,21 @@ class Cost:
 
 
 def layer_costs(
-    variant: Variant, *, img_size: int = 0, in_chans: int = 3, num_classes: int = 0
+    variant: Variant, *, img_size: int = 0, in_chans: int = ModelArgs.in_chans, num_classes: int = 0
 ) -> list[LayerCost]:
-    """Every leaf module in the order in which it runs; sizes default to the family's."""
+    """Every leaf module in the order in which it runs; 0 stands for the family's own size.
+
+    Raises:
+        ValueError: a negative size, or no channels.
+    """
     family = FAMILIES[variant.family]
+    for name, value, low in (
+        ("img_size", img_size, 0),
+        ("in_chans", in_chans, 1),
+        ("num_classes", num_classes, 0),
+    ):
+        if value < low:
+            raise UserError(f"{name} {value!r} must be at least {low}", field=name)
     side = img_size or family.img_size
     model = build(
         variant, in_chans=in_chans, num_classes=num_classes or family.num_classes, device="meta"
@@ -80,7 +93,9 @@ def total(layers: Iterable[LayerCost]) -> Cost:
 
 
 @functools.cache
-def cost(variant: Variant, *, img_size: int = 0, in_chans: int = 3, num_classes: int = 0) -> Cost:
+def cost(
+    variant: Variant, *, img_size: int = 0, in_chans: int = ModelArgs.in_chans, num_classes: int = 0
+) -> Cost:
     """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
     return total(
         layer_costs(variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes)

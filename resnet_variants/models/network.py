@@ -136,6 +136,7 @@ class ResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
+        # TorchScript unrolls this loop; it knows neither `in` on tuples nor checkpointing.
         for name, layer in self.named_children():
             if name != "global_pool" and name != "fc":
                 if not torch.jit.is_scripting() and self._checkpoints(name):

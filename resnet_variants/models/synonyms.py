@@ -24,6 +24,7 @@ _BASIC, _BOTTLENECK = (18, 34), (50, 101, 152)
 _ALL = _BASIC + _BOTTLENECK
 _BIASED = "its 1x1 convolutions have biases"
 _GLUON_V2 = "it also normalises the input and has BN-ReLU in the stem"
+_OPTION_A = "the paper's shortcuts there are parameter-free (option A)"
 _AUTHORS_V2 = "the authors' ImageNet stem has BN-ReLU, and the first unit none"
 
 PEERS = (
@@ -43,7 +44,7 @@ PEERS = (
     Peer("GluonCV", "D", "post", "resnet{depth}_v1d", _BOTTLENECK),
     Peer("GluonCV", "B", "preact", "resnet{depth}_v2", _ALL, _GLUON_V2),
     Peer("arXiv:1512.03385", "A", "post", "ResNet-{depth}, table 1", _BOTTLENECK),
-    Peer("arXiv:1512.03385", "B", "post", "ResNet-{depth}, table 1", _BASIC),
+    Peer("arXiv:1512.03385", "B", "post", "ResNet-{depth}, table 1", _BASIC, _OPTION_A),
     Peer("arXiv:1812.01187", "B", "post", "ResNet-{depth}-B, fig. 2a", _BOTTLENECK),
     Peer("arXiv:1812.01187", "C", "post", "ResNet-{depth}-C, fig. 2b", _BOTTLENECK),
     Peer("arXiv:1812.01187", "D", "post", "ResNet-{depth}-D, fig. 2c", _BOTTLENECK),
@@ -54,7 +55,7 @@ PEERS = (
         "post",
         "ResNet-{depth}, section 4.2",
         (20, 32, 44, 56, 110),
-        "the paper's shortcuts there are parameter-free (option A)",
+        _OPTION_A,
         family="cifar",
     ),
     Peer(

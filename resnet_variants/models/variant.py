@@ -19,7 +19,7 @@ from resnet_variants.models.axes import (
     STRIDES,
     Family,
 )
-from resnet_variants.registry import Registry, UserError, refuse
+from resnet_variants.registry import Registry, UserError, refuse, require_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class Variant:
     order: str = "post"
 
     def __post_init__(self) -> None:
+        require_types(self)
         family: Family = FAMILIES[self.family]
         self._set("depth", self.depth or family.default_depth)
         if self.depth not in family.layouts:
@@ -120,7 +121,12 @@ def _token(choice: str) -> str:
 
 
 def preset(
-    letter: str, *, family: str = "imagenet", depth: int = 0, preact: bool = False, **axes: object
+    letter: str,
+    *,
+    family: str = Variant.family,
+    depth: int = Variant.depth,
+    preact: bool = False,
+    **axes: object,
 ) -> Variant:
     """ResNet-A, -B, -C or -D, post- or pre-activation; further axes override the letter's.
 
@@ -206,8 +212,6 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
     for key, value in spec.items():
         if key not in GRID_KEYS:
             refuse("axis", key, GRID_KEYS)
-        if not isinstance(value, str | int):
-            raise UserError(f"{key} {value!r} is neither a name nor a number", field=key)
         if key in BUNDLES:
             axes |= BUNDLES[key][str(value)]
     axes |= {key: value for key, value in spec.items() if key in _FIELDS}

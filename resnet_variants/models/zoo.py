@@ -26,7 +26,7 @@ from resnet_variants.models.axes import (
     Family,
 )
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.variant import Variant, expand, parse_name, preset
+from resnet_variants.models.variant import Variant, expand, parse_name, variant_from
 from resnet_variants.registry import UserError
 
 GENERIC = "resnet_variant"
@@ -54,7 +54,8 @@ def pretrained_cfg(variant: Variant) -> dict[str, Any]:
 
 def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
-    kwargs.setdefault("pretrained_cfg", pretrained_cfg(variant))
+    if kwargs.get("pretrained_cfg") is None:  # timm passes None for "not given"
+        kwargs["pretrained_cfg"] = pretrained_cfg(variant)
     taps = tuple(range(1 + len(variant.units)))
     model = build_model_with_cfg(
         functools.partial(ResNet, variant),
@@ -69,9 +70,9 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
 def create_model(
     variant: str | Variant,
     *,
-    family: str = "imagenet",
-    depth: int = 0,
-    preact: bool = False,
+    family: str | None = None,
+    depth: int | None = None,
+    preact: bool | None = None,
     pretrained: bool = False,
     **kwargs: Any,
 ) -> ResNet:
@@ -79,9 +80,9 @@ def create_model(
 
     Args:
         variant: ``"A"`` to ``"D"``, a name such as ``"rv_resnet50_d_preact"``, or a ``Variant``.
-        family: with a letter: ``imagenet`` or ``cifar``.
-        depth: with a letter: layers with weights; the family's default for 0.
-        preact: with a letter: full pre-activation.
+        family: with a letter: ``imagenet`` (default) or ``cifar``.
+        depth: with a letter: layers with weights; by default the family's own.
+        preact: with a letter: full pre-activation; by default post-activation.
         pretrained: no weights are published for these names: raises ``RuntimeError``.
         kwargs: timm's model arguments, ``num_classes``, ``in_chans``, ``features_only`` ...
 
@@ -89,9 +90,11 @@ def create_model(
         ValueError: an unknown name or choice, or a letter's argument beside a name.
         TypeError: an argument that the model does not take.
     """
-    if variant in PRESETS and isinstance(variant, str):
-        variant = preset(variant, family=family, depth=depth, preact=preact)
-    elif (family, depth, preact) != ("imagenet", 0, False):
+    size = {"family": family, "depth": depth, "preact": preact}
+    given = {key: value for key, value in size.items() if value is not None}
+    if isinstance(variant, str) and variant in PRESETS:
+        variant = variant_from({"preset": variant} | given)
+    elif given:
         raise UserError(f"family, depth and preact go with a preset letter, not with {variant!r}")
     if isinstance(variant, str):
         variant = parse_name(variant)

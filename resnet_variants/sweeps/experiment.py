@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from resnet_variants.models.variant import Variant, expand, variant_from
 from resnet_variants.records import Json
@@ -29,7 +29,7 @@ class Experiment:
     name: str
     variants: tuple[Variant, ...]
     data: str = "digits"
-    img_size: int = 0
+    img_size: int = Run.img_size
     recipe: Recipe = field(default_factory=Recipe)
     seeds: int = 3
     question: str = ""
@@ -40,11 +40,15 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.data not in DATASETS:
             refuse("data", self.data, DATASETS)
-        if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
-            message = f"seeds {self.seeds!r} must be a whole number of at least 1"
-            raise UserError(message, field="seeds")
-        if not isinstance(self.img_size, int) or not (self.img_size == 0 or self.img_size >= 4):
-            message = f"img_size {self.img_size!r} must be at least 4, or 0 for the native size"
+        for name, value in (("seeds", self.seeds), ("img_size", self.img_size)):
+            if type(value) is not int:
+                raise UserError(f"{name} {value!r} must be of type int", field=name)
+        if self.seeds < 1:
+            raise UserError(f"seeds {self.seeds!r} must be at least 1", field="seeds")
+        if self.img_size and self.img_size < MIN_SIDE:
+            message = (
+                f"img_size {self.img_size!r} must be at least {MIN_SIDE}, or 0 for the native size"
+            )
             raise UserError(message, field="img_size")
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
@@ -86,6 +90,7 @@ class Experiment:
         }
 
 
+MIN_SIDE = 4  # pixels
 _KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
 
 
@@ -132,14 +137,8 @@ def recipe_from(settings: Mapping[str, object]) -> Recipe:
     Raises:
         ValueError: an unknown field or a value out of range.
     """
-    default = Recipe()
     _check_keys(settings, [f.name for f in fields(Recipe)], "recipe setting")
-    for key, value in settings.items():
-        wanted = type(getattr(default, key))
-        ok = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
-        if not ok and not (wanted is float and isinstance(value, int)):
-            raise UserError(f"{key} {value!r} must be of type {wanted.__name__}", field=key)
-    return replace(default, **settings)  # type: ignore[arg-type]
+    return Recipe(**cast("dict[str, Any]", dict(settings)))
 
 
 def _check_keys(content: Mapping[str, object], known: Sequence[str], kind: str) -> None:

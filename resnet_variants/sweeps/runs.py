@@ -141,7 +141,7 @@ def _train(
     fabric: Fabric,
     on_epoch: Callable[[EpochRecord], None],
 ) -> Json:
-    reset_peak(fabric.device)
+    peak_is_own = reset_peak(fabric.device)
     model = run.build(data)
     records: list[EpochRecord] = []
     for record in fit(model, data, run.recipe, seed=run.seed, fabric=fabric):
@@ -160,7 +160,7 @@ def _train(
         "val_acc": records[-1].val_acc,
         "train_loss": records[-1].train_loss,
         "images_per_second": statistics.median(r.images_per_second for r in records),
-        "peak_memory_mb": peak_mb(fabric.device),
+        "peak_memory_mb": peak_mb(fabric.device) if peak_is_own else None,
     }
 
 

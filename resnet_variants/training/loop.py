@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +52,7 @@ class DivergedError(RuntimeError):
     """The training loss is no longer a finite number."""
 
 
-def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
+def make_fabric(device: str, precision: str) -> Fabric:
     """One device and its precision; ``auto`` takes the GPU if any, bf16 if it is native there.
 
     Raises:
@@ -62,6 +64,8 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     if device == "cuda" and not cuda:
         message = "unknown device 'cuda': torch sees no CUDA GPU here; choices: auto, cpu"
         raise UserError(message, field="device")
+    # Fabric announces its precision each time; run.json and the settings say it once.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     kind = "cuda" if cuda and device != "cpu" else "cpu"
     return Fabric(accelerator=kind, devices=1, precision=_PRECISION[resolve(precision, kind)])
 
@@ -86,6 +90,9 @@ def resolve(precision: str, device: str) -> str:
 def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
     """Deterministic kernels inside the block, where they were asked for."""
     before = torch.are_deterministic_algorithms_enabled()
+    if enabled:
+        # cuBLAS reads it when CUDA starts; without it torch refuses matrix products on the GPU.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(enabled or before)
     try:
         yield
@@ -117,7 +124,8 @@ def fit(
         batches = train_batches(data, recipe, seed=seed, epoch=epoch)
         net.train()
         for step, (images, labels) in enumerate(batches, start=1 + (epoch - 1) * steps):
-            schedule.step_update(step)
+            # The rate at the middle of the step: neither the first nor the last step is idle.
+            schedule.step_update(step - 0.5)  # type: ignore[arg-type]
             loss = cross_entropy(net(normalise(images)), labels)
             optimizer.zero_grad()
             fabric.backward(loss)
@@ -142,7 +150,7 @@ def _optimizer(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    warmup = round(recipe.warmup * steps)
+    warmup = min(round(recipe.warmup * steps), steps - 1)
     schedule = CosineLRScheduler(
         optimizer,
         t_initial=steps - warmup,

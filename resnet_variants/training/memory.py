@@ -10,20 +10,22 @@ _PROCESS = Path("/proc/self")
 _MB = 1024**2
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start measuring afresh."""
+def reset_peak(device: torch.device) -> bool:
+    """Start measuring afresh; whether the system allows it (no /proc: no)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif (_PROCESS / "clear_refs").exists():
+        return True
+    try:
         (_PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+    except OSError:
+        return False
+    return True
 
 
-def peak_mb(device: torch.device) -> float | None:
-    """Peak since ``reset_peak`` in MiB; ``None`` on a system that does not tell (no /proc)."""
+def peak_mb(device: torch.device) -> float:
+    """Peak in MiB since ``reset_peak`` returned true."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MB
-    if not (_PROCESS / "clear_refs").exists():
-        return None
     lines = (_PROCESS / "status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return int(fields["VmHWM"].split()[0]) / 1024

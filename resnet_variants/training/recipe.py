@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, refuse, require_types
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _BELOW = {"momentum": 1, "weight_decay": math.inf, "warmup": 1, "crop_padding": 1}
@@ -32,11 +32,11 @@ class Recipe:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, low in (("epochs", 1), ("batch_size", 2)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                message = f"{name} {value!r} must be a whole number of at least {low}"
-                raise UserError(message, field=name)
+            if value < low:
+                raise UserError(f"{name} {value!r} must be at least {low}", field=name)
         if not 0 < self.lr < math.inf:
             raise UserError(f"lr {self.lr!r} must be a positive number", field="lr")
         for name, high in _BELOW.items():
