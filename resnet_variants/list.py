@@ -13,7 +13,7 @@ from resnet_variants.cli import guard, parse, say
 from resnet_variants.models.axes import FAMILIES
 from resnet_variants.models.cost import cost
 from resnet_variants.models.variant import Variant, parse_name
-from resnet_variants.models.zoo import list_models
+from resnet_variants.models.zoo import list_aliases, list_models
 from resnet_variants.registry import UserError
 
 
@@ -28,12 +28,14 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     pattern = parse(Flags, argv, "list").pattern
-    names = list_models(pattern)
-    if not names:
+    names, aliases = list_models(pattern), list_aliases(pattern)
+    if not names and not aliases:
         raise UserError(f"no registered model matches {pattern!r}; try 'rv_*'")
     say(f"{'name':<44}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
     for name in names:
         say(_line(parse_name(name)))
+    for alias, name in aliases.items():
+        say(f"{alias:<44}the same network as {name}")
     return 0
 
 

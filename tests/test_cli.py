@@ -201,6 +201,15 @@ def test_list_shows_params_macs_and_axes(capsys):
     assert [line[0] for line in lines[1:3]] == ["rv_resnet50_d", "rv_resnet50_d_preact"]
 
 
+def test_list_shows_aliases_for_what_they_are(capsys):
+    status, out, _ = typed(capsys, "list rv_resnet18_a")
+    assert status == 0
+    assert out.splitlines()[1].split() == [
+        "rv_resnet18_a",
+        *"the same network as rv_resnet18_b".split(),
+    ]
+
+
 def test_describe_says_which_network_it_is(capsys):
     status, out, _ = typed(capsys, "describe rv_resnet50_d")
     assert status == 0

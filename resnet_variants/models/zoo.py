@@ -8,6 +8,7 @@ is built by the same code through the entry point ``resnet_variant``:
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -104,6 +105,15 @@ def create_model(
 def list_models(pattern: str = "*") -> list[str]:
     """Registered names that match a wildcard, one per network: aliases are left out."""
     return [name for name in timm.list_models(pattern, module="zoo") if name in _NAMED]
+
+
+def list_aliases(pattern: str = "*") -> dict[str, str]:
+    """Further registered names that match a wildcard, each with the name of its network."""
+    return {
+        alias: variant.name
+        for alias, variant in _ALIASES.items()
+        if fnmatch.fnmatch(alias, pattern)
+    }
 
 
 def named_variants() -> list[Variant]:
