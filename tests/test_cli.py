@@ -206,7 +206,7 @@ def test_list_shows_aliases_for_what_they_are(capsys):
     assert status == 0
     assert out.splitlines()[1].split() == [
         "rv_resnet18_a",
-        *"the same network as rv_resnet18_b".split(),
+        *["the", "same", "network", "as", "rv_resnet18_b"],
     ]
 
 
