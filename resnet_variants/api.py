@@ -9,12 +9,12 @@ import pandas as pd
 
 from resnet_variants.analysis.report import Report, build
 from resnet_variants.models.variant import Variant, merge, parse_name
-from resnet_variants.sweeps.experiment import Experiment, recipe_from
-from resnet_variants.sweeps.local import Options, Silent, prepare, run_all
+from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
+from resnet_variants.sweeps.local import Options, conduct, silent
 
 
 def run(
-    variants: Iterable[Variant | str],
+    variants: Iterable[Variant | str] | Variant | str,
     *,
     data: str = Experiment.data,
     seeds: int = Experiment.seeds,
@@ -26,23 +26,22 @@ def run(
     """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.
 
     Args:
-        variants: ``Variant``s or their names; the first is the baseline.
+        variants: ``Variant``s or their names, or one; the first is the baseline.
         data: a name in ``training.data.DATASETS``.
         seeds: how many: 0 to seeds - 1.
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
         device: ``auto``, ``cpu`` or ``cuda``.
-        recipe: fields of ``Recipe`` that differ from its defaults, ``epochs=10`` ...
-
-    Returns ``runs.csv`` as a frame, failed runs included.
+        recipe: what differs from the defaults of ``Recipe``; returned is ``runs.csv``.
 
     Raises:
         ValueError: an unknown choice or a number out of range.
     """
-    cells = [parse_name(v) if isinstance(v, str) else v for v in variants]
+    listed = [variants] if isinstance(variants, str | Variant) else variants
+    cells = [parse_name(v) if isinstance(v, str) else v for v in listed]
     kept, merged = merge((variant, variant.name) for variant in cells)
     experiment = Experiment(
-        name=Path(out).resolve().name,
+        name=slug(Path(out).resolve().name),
         variants=tuple(kept),
         merged=tuple(merged),
         data=data,
@@ -50,8 +49,7 @@ def run(
         seeds=seeds,
         recipe=recipe_from(recipe),
     )
-    todo = prepare(experiment, Path(out), Options(device=device))
-    run_all(experiment, todo, Path(out), device=device, watcher=Silent())
+    conduct(experiment, Path(out), Options(device=device), silent)
     return build(Path(out)).runs
 
 

@@ -6,10 +6,12 @@ A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import tyro
 from tyro import _errors as tyro_errors
@@ -23,7 +25,7 @@ VERBS = {
     "list": "registered model names with params and MACs",
     "describe": "one variant: axes, names elsewhere, layers, cost",
 }
-WRONG_USAGE, INTERRUPTED = 2, 130
+WRONG_USAGE, INTERRUPTED, READER_GONE = 2, 130, 141
 
 Flags = TypeVar("Flags")
 
@@ -48,15 +50,22 @@ def _module(verb: str) -> str:
 
 def guard(command: Callable[[], int], verb: str) -> int:
     """Run a verb's command; turn a user's mistake into one line and status 2."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, TextIOWrapper):  # a terminal without the letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command()
     except UserError as error:
         flag = f"--{error.field.replace('_', '-')}: " if error.field else ""
-        sys.stderr.write(f"resnet-variants {verb}: {flag}{error}\n")
+        _write(sys.stderr, f"resnet-variants {verb}: {flag}{error}")
         return WRONG_USAGE
     except KeyboardInterrupt:
-        sys.stderr.write(f"resnet-variants {verb}: interrupted; the same command continues\n")
+        _write(sys.stderr, f"resnet-variants {verb}: interrupted; the same command continues")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
 
 
 class _CallableModule(ModuleType):
@@ -80,8 +89,13 @@ def callable_module(name: str, function: Callable[..., object]) -> None:
 
 def say(text: str = "") -> None:
     """One line on standard output, at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    _write(sys.stdout, text)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # a closed one is None
+        stream.write(text + "\n")
+        stream.flush()
 
 
 def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:
@@ -90,6 +104,10 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
     Raises:
         UserError: an unknown flag, or a value of the wrong type.
     """
+    names = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError("given twice: name all values after one flag", field=twice.lstrip("-"))
     extra = {} if default is None else {"default": default}
     with tyro_errors.on_parse_error(_refuse_flags):
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)

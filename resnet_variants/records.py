@@ -11,10 +11,7 @@ runs.csv, epochs.csv       the same as tables
 from __future__ import annotations
 
 import json
-import math
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,15 @@ from typing import cast
 
 import pandas as pd
 
+from resnet_variants.files import (
+    Json,
+    damaged,
+    finite,
+    read_json,
+    require_numbers,
+    to_json,
+    write_atomically,
+)
 from resnet_variants.registry import UserError
 
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
@@ -72,45 +78,20 @@ EPOCH_COLUMNS = (
     "images_per_second",
 )
 
-Json = dict[str, object]
-
+# What `run.json` and `result.json` must hold as numbers.
+CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
+RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
+RESULT_COLUMNS = (
+    "status",
+    *RESULT_NUMBERS,
+    "val_acc",
+    "train_loss",
+    "images_per_second",
+    "peak_memory_mb",
+    "error",
+)
 
 # --- writing ----------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` whole or not at all, even if the machine stops in between."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def to_json(content: Mapping[str, object]) -> str:
-    """Readable JSON; a number that is not finite is missing, ``null``."""
-    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -121,15 +102,21 @@ class RunFolder:
 
     def start(self, config: Mapping[str, object]) -> None:
         """Begin afresh: whatever an earlier attempt left is removed."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        self.remove()
         self.path.mkdir(parents=True)
         write_atomically(self.path / "run.json", to_json(config))
+
+    def remove(self) -> None:
+        """Delete the run, whatever stands in its place."""
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
 
     def append_epoch(self, record: Mapping[str, object]) -> None:
         """Add one line to ``epochs.jsonl``."""
         with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
 
     def log(self, text: str) -> None:
         """Add a line to ``log.txt``."""
@@ -147,30 +134,17 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         file = self.path / "result.json"
-        if not file.is_file():
+        if not (file.is_file() and (self.path / "run.json").is_file()):
             return None
         result = read_json(file)
         if result.get("status") not in (DONE, FAILED, DIVERGED):
-            raise UserError(f"{file} is damaged (no status); delete its folder to redo it")
+            raise damaged(file, "no status")
+        require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
+        require_numbers(file, result, ("images_per_second", "peak_memory_mb"), null=True)
         return result
 
 
 # --- reading ----------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> Json:
-    """One JSON object.
-
-    Raises:
-        ValueError: not JSON, or not an object; the message names the file.
-    """
-    try:
-        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder to redo it") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged (no JSON object); delete its folder to redo it")
-    return cast(Json, content)
 
 
 def read_runs(out: Path) -> pd.DataFrame:
@@ -183,14 +157,22 @@ def read_runs(out: Path) -> pd.DataFrame:
     """
     if not (out / "runs").is_dir():
         return _read_table(out / "runs.csv", RUN_COLUMNS)
-    rows: list[Json] = []
-    for file in sorted((out / "runs").glob("*/run.json")):
-        result = RunFolder(file.parent).result() or {"status": UNFINISHED}
-        rows.append({"error": ""} | read_json(file) | result)
+    rows = [_row(file) for file in sorted((out / "runs").glob("*/run.json"))]
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     planned = {run_id: i for i, run_id in enumerate(planned_runs(out))}
     place = frame["run_id"].map(lambda run_id: planned.get(str(run_id), len(planned)))
     return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _row(file: Path) -> Json:
+    config = read_json(file)
+    require_numbers(file, config, CONFIG_NUMBERS)
+    lost = [name for name in RUN_COLUMNS if name not in config and name not in RESULT_COLUMNS]
+    if lost:
+        raise damaged(file, f"no {', '.join(lost)}")
+    if config["run_id"] != file.parent.name or file.parent.name.count("__") < 3:
+        raise damaged(file, f"run_id {config['run_id']!r} is not its folder's name")
+    return {"error": ""} | config | (RunFolder(file.parent).result() or {"status": UNFINISHED})
 
 
 def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
@@ -207,22 +189,28 @@ def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _epochs(file: Path) -> list[Json]:
     """The epochs of one run; a run that is being written may end in half a line."""
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
     try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        epochs = [cast(object, json.loads(line)) for line in lines]
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); delete its folder to redo it") from error
+        raise damaged(file, error) from error
+    for epoch in epochs:
+        if not isinstance(epoch, dict):
+            raise damaged(file, f"{epoch!r} is no JSON object")
+        require_numbers(file, cast(Json, epoch), ("epoch",))
+        require_numbers(file, cast(Json, epoch), EPOCH_COLUMNS[4:], null=True)
+    return cast("list[Json]", epochs)
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path.parent} holds neither a folder of runs nor {path.name}")
     names = [name for name in columns if name not in _TEXT]
-    frame = pd.read_csv(
-        path,
-        keep_default_na=False,
-        na_values={name: "" for name in names},
-    )
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values={name: "" for name in names})
+    except ValueError as error:  # pandas' parser errors, and bytes that are no text
+        raise UserError(f"{path} is no table: {error}") from error
     missing = [column for column in columns if column not in frame]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
@@ -239,7 +227,15 @@ _TEXT = {
 def read_experiment(out: Path) -> Json:
     """The question behind a results folder; empty where none was recorded."""
     file = out / "experiment.json"
-    return read_json(file) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    content = read_json(file)
+    runs, baselines = content.get("runs"), content.get("baselines")
+    if not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
+        raise damaged(file, "runs is no list of ids")
+    if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
+        raise damaged(file, "baselines is no table of names")
+    return content
 
 
 def recipe_digest(run_id: str) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -29,8 +31,8 @@ from resnet_variants.models.axes import (
 )
 from resnet_variants.models.variant import FULL_GRID, expand
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.experiment import Experiment, read_toml
-from resnet_variants.sweeps.local import Options, check, prepare, run_all
+from resnet_variants.sweeps.experiment import Experiment, read_toml, slug
+from resnet_variants.sweeps.local import Options, Watcher, check, conduct
 from resnet_variants.training.data import DATASETS
 from resnet_variants.training.loop import DEVICES
 from resnet_variants.training.recipe import PRECISIONS, Recipe
@@ -161,10 +163,12 @@ def command(argv: Sequence[str]) -> int:
         show_settings(experiment, out, device)
         show_plan(experiment, device)
         return 0
-    todo = prepare(experiment, out, options)
-    show_settings(experiment, out, device)
-    with make_watcher() as watcher:
-        complete = run_all(experiment, todo, out, device=device, watcher=watcher)
+
+    def watch() -> AbstractContextManager[Watcher]:
+        show_settings(experiment, out, device)
+        return make_watcher()
+
+    complete = conduct(experiment, out, options, watch)
     show_report(build(out), out)
     return 0 if complete else 1
 
@@ -175,6 +179,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Output, str]:
     Raises:
         ValueError: a flag that is wrong or contradicts another.
     """
+    _refuse_empty_lists(argv)
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run")
     if flags.networks.experiment is None:
         variants, merged = expand(flags.networks.spec)
@@ -201,6 +206,14 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Output, str]:
     return experiment, flags.output, flags.training.device
 
 
+def _refuse_empty_lists(argv: Sequence[str]) -> None:
+    """``--variant`` without a letter means nothing, and surely not all letters."""
+    lists = {f"--{f.name.replace('_', '-')}" for f in fields(Networks) if f.default == ()}
+    for word, following in pairwise([*argv, "--"]):
+        if word in lists and following.startswith("--"):
+            raise UserError("missing a value", field=word.removeprefix("--"))
+
+
 def _defaults(flags: Flags, base: Experiment) -> Flags:
     own: Mapping[str, Any] = {name: getattr(base.recipe, name) for name in flags.training.recipe}
     return Flags(
@@ -221,7 +234,7 @@ def _name(flags: Flags) -> str:
         *("-".join(axis) for axis in axes),
         "preact" if chosen.preact else "",
     ]
-    return "_".join(part for part in parts if part)
+    return slug("_".join(part for part in parts if part))
 
 
 def main() -> int:

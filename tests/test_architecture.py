@@ -9,15 +9,16 @@ PACKAGE = Path(__file__).parents[1] / "resnet_variants"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module imports its own room and those below it.
-ROOMS = ("registry", "models", "training", "records", "sweeps", "analysis")
+ROOMS = ("registry", "files", "models", "training", "records", "sweeps", "analysis")
 VERBS = {"run", "report", "list", "describe"}
 BELOW = {
     "registry": set(),
     "models": {"registry"},
     "training": {"registry"},
-    "records": {"registry"},
-    "sweeps": {"registry", "models", "training", "records"},
-    "analysis": {"registry", "records"},
+    "files": {"registry"},
+    "records": {"registry", "files"},
+    "sweeps": {"registry", "files", "models", "training", "records"},
+    "analysis": {"registry", "files", "records"},
     "api": set(ROOMS),
     "cli": {"registry"},
     "console": {*ROOMS, "cli"},

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from rich.console import Console
 import resnet_variants as rv
 from resnet_variants import cli, console
 from resnet_variants.registry import UserError
+from resnet_variants.sweeps.local import claimed
 from resnet_variants.training.loop import EpochRecord
 
 
@@ -119,14 +121,14 @@ WRONG = {
     "--depth 51 --family imagenet": "--depth: unknown depth 51 for family 'imagenet'; choices: 18",
     "--family cifra": "--family: unknown family 'cifra'; did you mean 'cifar'? choices: imagenet",
     "--data digit": "--data: unknown data 'digit'; did you mean 'digits'? choices: digits",
-    "--epochs 0": "--epochs: epochs 0 must be at least 1",
-    "--epochs -1": "--epochs: epochs -1 must be at least 1",
-    "--seeds 0": "--seeds: seeds 0 must be at least 1",
-    "--batch-size 0": "--batch-size: batch_size 0 must be at least 2",
+    "--epochs 0": "--epochs: epochs 0 must be from 1 to 1000000",
+    "--epochs -1": "--epochs: epochs -1 must be from 1",
+    "--seeds 0": "--seeds: seeds 0 must be from 1 to 10000",
+    "--batch-size 0": "--batch-size: batch_size 0 must be from 2",
     "--batch-size -5": "--batch-size: batch_size -5 must be",
     "--batch-size 5000": "--batch-size: batch_size 5000 exceeds the 1078 training images",
     "--lr -1": "--lr: lr -1.0 must be a positive number",
-    "--img-size 2": "--img-size: img_size 2 must be at least 4",
+    "--img-size 2": "--img-size: img_size 2 must be from 4 to 1024, or 0: as they are",
     "--device cuda": "--device: unknown device 'cuda': torch sees no CUDA GPU here; choices: auto",
     "--device tpu": "--device: unknown device 'tpu'; did you mean 'cpu'? choices: auto, cpu, cuda",
     "--precision fp8": "--precision: unknown precision 'fp8'",
@@ -137,9 +139,14 @@ WRONG = {
     "--preact --order post": "--preact: give either --preact or --order",
     "--grid --stem deep": "--stem: --grid sets it already: drop --stem",
     "--name ../x": "--name: name '../x' must be made of letters",
-    "--experiment none.toml": "cannot read experiment none.toml: No such file or directory",
+    "--experiment none.toml": "--experiment: cannot read 'none.toml': No such file or directory",
     "--nonsense": "unknown words '--nonsense'; see --help",
     "--epochs": "--epochs: ",
+    "--variant": "--variant: missing a value",
+    "--variant D --variant A": "--variant: given twice: name all values after one flag",
+    "--data folder:/tmp": "--data: unknown data 'folder:/tmp'; choices: digits",
+    "--seeds 1000000000": "--seeds: seeds 1000000000 must be from 1 to 10000",
+    "--img-size 100000": "--img-size: img_size 100000 must be from 4 to 1024",
 }
 
 
@@ -183,6 +190,43 @@ def test_the_other_verbs_answer_mistakes_in_one_line_too(line, message, capsys):
     assert (status, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+def test_a_folder_in_use_is_refused(tmp_path, capsys):
+    with claimed(tmp_path):
+        status, out, err = typed(capsys, f"{TINY} A --out {tmp_path}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"resnet-variants run: --out: '{tmp_path}' is in use by another run")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    words = f"{sys.executable} -m resnet_variants.list 'rv_resnet[1-3]*_b' | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split()[0], done.stderr) == (141, "name", "")
+
+
+@pytest.mark.parametrize(("where", "status"), [(">&-", 0), ("2>&-", 0)])
+def test_a_closed_stream_is_no_traceback(where, status):
+    words = f"{sys.executable} -m resnet_variants.list rv_resnet18_b {where}"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+def test_a_terminal_without_the_letters_shows_their_codes(tmp_path):
+    words = [*TINY.split()[1:], "A", "--dry-run", "--out", str(tmp_path / "ünï")]
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_variants.run", *words],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert rb"\xfcn\xef" in done.stdout
 
 
 def test_interruption_is_status_130(capsys):
@@ -233,6 +277,8 @@ def test_python_run_and_report_do_what_the_commands_do(tmp_path):
     assert list(frame["seed"]) == [0, 1]
     assert len(rv.report(tmp_path).summary) == 1
     importlib.import_module("resnet_variants.run")  # does not hide rv.run
+    spaced = rv.run("rv_resnet11_cifar_b", epochs=1, seeds=1, out=tmp_path / "my results")
+    assert len(spaced) == 1
     with pytest.raises(ValueError, match="unknown recipe setting 'epoch'"):
         rv.run(["rv_resnet11_cifar_b"], epoch=1, out=tmp_path)
 

@@ -70,7 +70,7 @@ def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
     ("old", "new", "message"),
     [
         ("seeds    = 2", "seed = 2", "unknown key 'seed'; did you mean 'seeds'?"),
-        ("seeds    = 2", "seeds = 0", "seeds 0 must be at least 1"),
+        ("seeds    = 2", "seeds = 0", "seeds 0 must be from 1 to 10000"),
         ("seeds    = 2", 'seeds = "2"', "seeds '2' must be of type int"),
         ("seeds    = 2", "seeds = true", "seeds True must be of type int"),
         ('"digits"', '"digit"', "unknown data 'digit'; did you mean 'digits'?"),
@@ -82,10 +82,12 @@ def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
         ("epochs =", "epoch =", "unknown recipe setting 'epoch'; did you mean 'epochs'?"),
         ("epochs = 3", "epochs = 3.5", "epochs 3.5 must be of type int"),
         ("epochs = 3", "epochs = true", "epochs True must be of type int"),
-        ("epochs = 3", "epochs = 0", "epochs 0 must be at least 1"),
+        ("epochs = 3", "epochs = 0", "epochs 0 must be from 1"),
         ("[recipe]", "[[recipe]]", "recipe must be a table"),
         ("[grid]", "[grid", "is not valid TOML"),
-        ("data     =", "img_size = 2\ndata =", "img_size 2 must be at least 4"),
+        (GOOD[GOOD.index("[grid]") : GOOD.index("[recipe]")], "", "no [grid]: name the networks"),
+        ("lr     = 1", "lr = true", "lr True must be of type float"),
+        ("data     =", "img_size = 2\ndata =", "img_size 2 must be from 4 to 1024"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_that_names_file_and_key(tmp_path, old, new, message):
@@ -98,7 +100,7 @@ def test_a_mistake_in_a_file_is_one_line_that_names_file_and_key(tmp_path, old, 
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read experiment .*: No such file or directory"):
+    with pytest.raises(UserError, match=r"cannot read .*: No such file or directory"):
         read_toml(tmp_path / "none.toml")
 
 

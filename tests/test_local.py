@@ -1,6 +1,8 @@
 """The local engine: does what is missing, once, and goes on after failures."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -9,7 +11,7 @@ from resnet_variants.records import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps import local
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.local import Options, prepare, run_all
+from resnet_variants.sweeps.local import Options, claimed, conduct, prepare, silent
 from resnet_variants.training.recipe import Recipe
 
 
@@ -18,28 +20,28 @@ def experiment(seeds=2, **recipe):
     return Experiment(name="x", variants=variants, seeds=seeds, recipe=Recipe(epochs=1, **recipe))
 
 
+DONE_RESULT = {"status": DONE, "test_acc": 0.5, "test_loss": 1.0, "seconds": 1.0}
+
+
 @pytest.fixture
 def executed(monkeypatch):
-    """Runs that take no time: every second one fails the first time."""
+    """Runs that take no time: those of seed 1 fail the first time."""
     calls = []
 
     def execute(run, path, *, device, on_epoch):
         calls.append(run.id)
         folder = RunFolder(path)
         folder.start({"run_id": run.id})
-        first_try = calls.count(run.id) == 1
-        result = {"status": FAILED if first_try and run.seed else DONE}
-        folder.finish(result)
-        return result
+        failed = run.seed == 1 and calls.count(run.id) == 1
+        folder.finish({"status": FAILED, "error": "x", "seconds": 1.0} if failed else DONE_RESULT)
+        return folder.result()
 
     monkeypatch.setattr(local, "execute", execute)
     return calls
 
 
 def go(out, **options):
-    one = experiment()
-    todo = prepare(one, out, Options(device="cpu", **options))
-    return run_all(one, todo, out, device="cpu", watcher=local.Silent())
+    return conduct(experiment(), out, Options(device="cpu", **options), silent)
 
 
 def test_the_same_command_does_only_what_is_missing(tmp_path, executed):
@@ -63,33 +65,52 @@ def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):
     assert other.exists()
 
 
-def test_an_unfinished_run_is_done_again(tmp_path, executed):
-    go(tmp_path)
-    (tmp_path / "runs" / executed[0] / "result.json").unlink()
-    go(tmp_path)
-    assert executed[4:] == executed[:1]
-
-
 def test_the_experiment_is_recorded_before_the_first_run(tmp_path):
     one = experiment()
-    todo = prepare(one, tmp_path, Options(device="cpu"))
+    with claimed(tmp_path):
+        todo = prepare(one, tmp_path, Options(device="cpu"))
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert record["runs"] == [run.id for run in todo]
     assert set(record["baselines"].values()) == {"rv_resnet8_cifar_b"}
+    assert {"versions", "device_name", "threads"} <= set(record["provenance"])
+
+
+def test_a_second_experiment_keeps_the_comparisons_of_the_first(tmp_path, executed):
+    go(tmp_path)
+    alone = dataclasses.replace(experiment(), variants=experiment().variants[1:], seeds=3)
+    conduct(alone, tmp_path, Options(device="cpu"), silent)
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    models = ("rv_resnet8_cifar_b", "rv_resnet8_cifar_b_preact")
+    assert record["baselines"] == dict.fromkeys(models, "rv_resnet8_cifar_b")
+    assert len(record["runs"]) == 5
+    assert len(executed) == 5
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/x"])
 def test_an_output_folder_that_cannot_be_is_refused(tmp_path, place):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match="cannot be written: ") as error:
-        prepare(experiment(), tmp_path / place, Options(device="cpu"))
+    with pytest.raises(UserError, match="cannot be written: ") as error, claimed(tmp_path / place):
+        pass
     assert error.value.field == "out"
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_one_command_trains_into_a_folder_at_a_time(tmp_path):
+    in_use = pytest.raises(UserError, match="is in use by another run")
+    with claimed(tmp_path), in_use, claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
+
+
+def test_an_error_of_the_work_is_not_blamed_on_the_folder(tmp_path):
+    with pytest.raises(OSError, match="of the work"), claimed(tmp_path):
+        raise OSError("of the work")
+
+
 def test_nothing_is_written_for_a_batch_beyond_the_data(tmp_path):
     with pytest.raises(UserError, match="batch_size 5000 exceeds the 1078 training images"):
-        prepare(experiment(batch_size=5000), tmp_path / "out", Options(device="cpu"))
+        conduct(experiment(batch_size=5000), tmp_path / "out", Options(device="cpu"), silent)
     assert not (tmp_path / "out").exists()
 
 
@@ -97,6 +118,25 @@ def test_a_damaged_result_is_named_and_not_overwritten(tmp_path, executed):
     go(tmp_path)
     path = tmp_path / "runs" / executed[0] / "result.json"
     path.write_text('{"status": "do')
+    before = (tmp_path / "experiment.json").read_bytes()
     with pytest.raises(UserError, match=r"result\.json is damaged"):
         go(tmp_path)
     assert path.read_text() == '{"status": "do'
+    assert (tmp_path / "experiment.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
+def test_a_run_that_lost_a_record_is_done_again(tmp_path, executed, name):
+    go(tmp_path)
+    (tmp_path / "runs" / executed[0] / name).unlink()
+    go(tmp_path)
+    assert executed[4:] == executed[:1]
+
+
+def test_a_file_in_the_place_of_a_run_makes_room(tmp_path, executed):
+    go(tmp_path)
+    folder = tmp_path / "runs" / executed[0]
+    shutil.rmtree(folder)
+    folder.write_text("")
+    go(tmp_path)
+    assert (folder / "result.json").is_file()

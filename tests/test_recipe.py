@@ -11,11 +11,11 @@ from resnet_variants.training.recipe import Recipe
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"epochs": 0}, "epochs 0 must be at least 1"),
-        ({"epochs": -3}, "epochs -3 must be"),
+        ({"epochs": 0}, "epochs 0 must be from 1 to 1000000"),
+        ({"epochs": -3}, "epochs -3 must be from"),
         ({"epochs": 1.5}, "epochs 1.5 must be of type int"),
         ({"epochs": True}, "epochs True must be of type int"),
-        ({"batch_size": 0}, "batch_size 0 must be at least 2"),
+        ({"batch_size": 0}, "batch_size 0 must be from 2 to 1000000"),
         ({"lr": None}, "lr None must be of type float"),
         ({"deterministic": 1}, "deterministic 1 must be of type bool"),
         ({"lr": 0}, "lr 0 must be a positive number"),

@@ -180,7 +180,7 @@ def test_a_run_in_progress_is_reported_again_when_it_is_done(tmp_path):
     row = run_row(A, 0, status="unfinished", seconds=None)
     out = results_folder(tmp_path / "out", [row])
     assert build(out).counts == {"unfinished": 1}
-    result = {"status": "done", "test_acc": 0.75}
+    result = {"status": "done", "test_acc": 0.75, "test_loss": 1.0, "seconds": 2.0}
     (out / "runs" / row["run_id"] / "result.json").write_text(json.dumps(result))
     report = build(out)
     assert report.counts == {"done": 1}

@@ -209,18 +209,16 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                     grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
         _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))
-        figure.legend(
-            handles=[
-                *(Line2D([], [], color=c, label=str(text)) for text, c in colours.items()),
-                *(
-                    Line2D([], [], color="0.4", linestyle=cast("Any", line), label=f"{stem} stem")
-                    for stem, line in lines.items()
-                ),
-            ],
-            loc="outside lower center",
-            ncols=3,
-        )
+        figure.legend(handles=_curve_legend(colours, lines), loc="outside lower center", ncols=3)
     return figure
+
+
+def _curve_legend(colours: dict[Hashable, str], lines: dict[Hashable, str]) -> list[Line2D]:
+    by_colour = [Line2D([], [], color=c, label=str(text)) for text, c in colours.items()]
+    return by_colour + [
+        Line2D([], [], color="0.4", linestyle=cast("Any", line), label=f"{stem} stem")
+        for stem, line in lines.items()
+    ]
 
 
 def _panel(runs: pd.DataFrame) -> pd.Series:

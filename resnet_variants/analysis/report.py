@@ -12,6 +12,7 @@ import pandas as pd
 
 from resnet_variants.analysis import plots
 from resnet_variants.analysis.tables import GROUP, summarise, summary_markdown
+from resnet_variants.files import write_atomically
 from resnet_variants.records import (
     DONE,
     planned_runs,
@@ -19,7 +20,6 @@ from resnet_variants.records import (
     read_experiment,
     read_runs,
     recipe_digest,
-    write_atomically,
 )
 from resnet_variants.registry import UserError
 
@@ -45,6 +45,14 @@ def build(out: Path) -> Report:
     runs = read_runs(out)
     if runs.empty:
         raise UserError(f"{str(out)!r} holds no runs yet")
+    try:
+        return _build(out, runs)
+    except OSError as error:
+        message = f"{error.filename or str(out)!r} cannot be written: {error.strerror}"
+        raise UserError(message) from error
+
+
+def _build(out: Path, runs: pd.DataFrame) -> Report:
     epochs = read_epochs(out, runs)
     baselines = cast(Mapping[str, str], read_experiment(out).get("baselines", {}))
     summary = summarise(runs, baselines)
@@ -62,6 +70,8 @@ def build(out: Path) -> Report:
         if epochs["run_id"].isin(done["run_id"]).any():
             curves = plots.training_curves(epochs, done)
             files += plots.save(curves, out / f"training_curves{suffix}")
+    for old in {*out.glob("accuracy_vs_macs*"), *out.glob("training_curves*")} - {*files}:
+        old.unlink()  # of runs that have gone, or under a name that no longer fits
     counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
     missing = len(set(planned_runs(out)) - set(runs["run_id"]))
     return Report(runs, summary, counts | ({"missing": missing} if missing else {}), tuple(files))

@@ -19,6 +19,8 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
 
+LARGEST = 2**20  # images, channels and classes beyond it are slips of the finger
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -56,8 +58,9 @@ def layer_costs(
         ("in_chans", in_chans, 1),
         ("num_classes", num_classes, 0),
     ):
-        if value < low:
-            raise UserError(f"{name} {value!r} must be at least {low}", field=name)
+        if type(value) is not int or not low <= value <= LARGEST:
+            message = f"{name} {value!r} must be a whole number from {low} to {LARGEST}"
+            raise UserError(message, field=name)
     side = img_size or family.img_size
     model = build(
         variant, in_chans=in_chans, num_classes=num_classes or family.num_classes, device="meta"

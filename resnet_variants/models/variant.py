@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
@@ -173,7 +174,7 @@ def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
     prefix, _, tail = name.partition("_")
     model, *rest = tail.split("_")
     digits = model.removeprefix("resnet")
-    if prefix != "rv" or digits == model or not (digits.isascii() and digits.isdigit()):
+    if prefix != "rv" or not re.fullmatch(r"resnet[0-9]{1,4}", model):
         raise UserError(f"name {name!r} does not begin with rv_resnet<depth>", field="name")
     spec: dict[str, object] = {"depth": int(digits)}
     tokens = {family.token: key for key, family in FAMILIES.items() if family.token}

@@ -99,6 +99,8 @@ def create_model(
         raise UserError(f"family, depth and preact go with a preset letter, not with {variant!r}")
     if isinstance(variant, str):
         variant = parse_name(variant)
+    if not isinstance(variant, Variant):
+        raise UserError(f"{variant!r} is no variant: give a letter, a name or a Variant")
     return build(variant, pretrained=pretrained, **kwargs)
 
 

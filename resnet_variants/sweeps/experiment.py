@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from resnet_variants.files import Json
 from resnet_variants.models.variant import Variant, expand, variant_from
-from resnet_variants.records import Json
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import DATASETS
@@ -43,12 +43,12 @@ class Experiment:
         for name, value in (("seeds", self.seeds), ("img_size", self.img_size)):
             if type(value) is not int:
                 raise UserError(f"{name} {value!r} must be of type int", field=name)
-        if self.seeds < 1:
-            raise UserError(f"seeds {self.seeds!r} must be at least 1", field="seeds")
-        if self.img_size and self.img_size < MIN_SIDE:
-            message = (
-                f"img_size {self.img_size!r} must be at least {MIN_SIDE}, or 0 for the native size"
-            )
+        if not 1 <= self.seeds <= MAX_SEEDS:
+            message = f"seeds {self.seeds!r} must be from 1 to {MAX_SEEDS}"
+            raise UserError(message, field="seeds")
+        low, high = SIDES
+        if self.img_size and not low <= self.img_size <= high:
+            message = f"img_size {self.img_size!r} must be from {low} to {high}, or 0: as they are"
             raise UserError(message, field="img_size")
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
@@ -90,8 +90,14 @@ class Experiment:
         }
 
 
-MIN_SIDE = 4  # pixels
+SIDES = (4, 1024)  # pixels; the images are held in memory
+MAX_SEEDS = 10_000
 _KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
+
+
+def slug(text: str) -> str:
+    """Text as a plain file name."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._") or "experiment"
 
 
 def read_toml(path: Path) -> Experiment:
@@ -103,13 +109,15 @@ def read_toml(path: Path) -> Experiment:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read experiment {path}: {error.strerror}") from error
+        message = f"cannot read {str(path)!r}: {error.strerror}"
+        raise UserError(message, field="experiment") from error
     except ValueError as error:
-        raise UserError(f"experiment {path} is not valid TOML: {error}") from error
+        message = f"{str(path)!r} is not valid TOML: {error}"
+        raise UserError(message, field="experiment") from error
     try:
-        return _from_content(path.stem, content)
+        return _from_content(slug(path.stem), content)
     except UserError as error:
-        raise UserError(f"experiment {path}: {error}") from error
+        raise UserError(f"{str(path)!r}: {error}", field="experiment") from error
 
 
 def _from_content(name: str, content: Mapping[str, object]) -> Experiment:
@@ -121,6 +129,8 @@ def _from_content(name: str, content: Mapping[str, object]) -> Experiment:
     for table in ("grid", "recipe", "baseline"):
         if not isinstance(content.get(table, {}), dict):
             raise UserError(f"{table} must be a table")
+    if not content.get("grid"):
+        raise UserError("no [grid]: name the networks, for example depth and preset")
     variants, merged = expand(cast(Mapping[str, object], content.get("grid", {})))
     return Experiment(
         name=name,

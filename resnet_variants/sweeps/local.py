@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
-from resnet_variants.records import DONE, FAILED, Json, RunFolder, to_json, write_atomically
+from filelock import FileLock, Timeout
+
+from resnet_variants.files import Json, to_json, write_atomically
+from resnet_variants.records import DONE, FAILED, RunFolder, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import provenance
@@ -54,6 +58,31 @@ class Silent:
         """See ``Watcher``."""
 
 
+def silent() -> AbstractContextManager[Watcher]:
+    """Watch without a word."""
+    return contextlib.nullcontext(Silent())
+
+
+def conduct(
+    experiment: Experiment,
+    out: Path,
+    options: Options,
+    watch: Callable[[], AbstractContextManager[Watcher]],
+) -> bool:
+    """Check, claim ``out``, record the experiment, do the runs that are missing.
+
+    ``watch`` is called when everything is ready. Returns whether every run is done.
+
+    Raises:
+        ValueError: see ``check``, ``claimed`` and ``prepare``; nothing has been trained then.
+    """
+    check(experiment, options)
+    with claimed(out):
+        todo = prepare(experiment, out, options)
+        with watch() as watcher:
+            return run_all(experiment, todo, out, device=options.device, watcher=watcher)
+
+
 def check(experiment: Experiment, options: Options) -> None:
     """Refuse what could not start.
 
@@ -64,30 +93,56 @@ def check(experiment: Experiment, options: Options) -> None:
     check_batch(experiment.runs[0].load(), experiment.recipe)
 
 
-def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
-    """Check the experiment, record it in ``out``, and return the runs that are missing there.
+@contextlib.contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make the results folder, and keep other commands from training into it meanwhile.
 
     Raises:
-        ValueError: see ``check``; or ``out`` is no folder or cannot be written. Nothing has been
-            written then.
+        ValueError: ``out`` is no folder, cannot be written, or is in use.
     """
-    check(experiment, options)
-    fabric = make_fabric(options.device, experiment.recipe.precision)
-    record = experiment.record() | {"provenance": provenance(fabric.device)}
+    lock = FileLock(out / ".lock", blocking=False)
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "experiment.json", to_json(record))
+        lock.acquire()
+    except Timeout as error:
+        message = f"{str(out)!r} is in use by another run: wait for it, or take another folder"
+        raise UserError(message, field="out") from error
     except OSError as error:
         message = f"{str(out)!r} cannot be written: {error.strerror}"
         raise UserError(message, field="out") from error
-    todo: list[Run] = []
-    for run in experiment.runs:
-        folder = RunFolder(out / "runs" / run.id)
-        if options.fresh and folder.path.exists():
-            shutil.rmtree(folder.path)
-        result = folder.result()
-        if result is None or (options.retry_failed and result["status"] == FAILED):
-            todo.append(run)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
+    """Record the experiment in ``out`` and return the runs that are missing there.
+
+    What earlier experiments planned and compared in the same folder stays.
+
+    Raises:
+        ValueError: a file in ``out`` is damaged; nothing has been written then.
+    """
+    folders = {run: RunFolder(out / "runs" / run.id) for run in experiment.runs}
+    redone = (FAILED,) if options.retry_failed else ()
+    todo = [
+        run
+        for run, folder in folders.items()
+        if options.fresh or (result := folder.result()) is None or result["status"] in redone
+    ]
+    before, record = read_experiment(out), experiment.record()
+    known = cast(Json, before.get("baselines", {}))
+    # A model that now runs alone keeps what it was compared with.
+    new = {m: base for m, base in experiment.baselines().items() if base != m or m not in known}
+    record["baselines"] = known | new
+    planned = [*cast("list[str]", record["runs"]), *cast("list[str]", before.get("runs", []))]
+    record["runs"] = list(dict.fromkeys(planned))
+    fabric = make_fabric(options.device, experiment.recipe.precision)
+    record["provenance"] = provenance(fabric.device)
+    write_atomically(out / "experiment.json", to_json(record))
+    for run in todo:
+        folders[run].remove()
     return todo
 
 

@@ -15,11 +15,12 @@ import torch
 from lightning_fabric import Fabric
 from timm.models import save_for_hf
 
+from resnet_variants.files import Json
 from resnet_variants.models.cost import cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import architecture, build
-from resnet_variants.records import DIVERGED, DONE, FAILED, Json, RunFolder
+from resnet_variants.records import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps.provenance import provenance
 from resnet_variants.training.data import Dataset, Normalise, load_dataset
 from resnet_variants.training.loop import (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from resnet_variants.registry import UserError, refuse, require_types
 
 PRECISIONS = ("auto", "fp32", "bf16")
+_LARGEST = 1_000_000
 _BELOW = {"momentum": 1, "weight_decay": math.inf, "warmup": 1, "crop_padding": 1}
 
 
@@ -35,8 +36,9 @@ class Recipe:
         require_types(self)
         for name, low in (("epochs", 1), ("batch_size", 2)):
             value = getattr(self, name)
-            if value < low:
-                raise UserError(f"{name} {value!r} must be at least {low}", field=name)
+            if not low <= value <= _LARGEST:
+                message = f"{name} {value!r} must be from {low} to {_LARGEST}"
+                raise UserError(message, field=name)
         if not 0 < self.lr < math.inf:
             raise UserError(f"lr {self.lr!r} must be a positive number", field="lr")
         for name, high in _BELOW.items():

@@ -1,0 +1,79 @@
+"""Files that are whole or not there: atomic writes, and reads that name what is damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import cast
+
+from resnet_variants.registry import UserError
+
+Json = dict[str, object]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Put ``text`` at ``path`` whole or not at all, even if the machine stops in between."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def to_json(content: Mapping[str, object]) -> str:
+    """Readable JSON; a number that is not finite is missing, ``null``."""
+    return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def finite(value: object) -> object:
+    """The value with ``None`` for every number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def damaged(path: Path, reason: object) -> UserError:
+    """The error for a file that was cut off or edited by hand."""
+    return UserError(f"{path} is damaged ({reason}); delete its folder to redo it")
+
+
+def read_json(path: Path) -> Json:
+    """One JSON object.
+
+    Raises:
+        ValueError: not JSON, or not an object; the message names the file.
+    """
+    try:
+        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise damaged(path, "no JSON object")
+    return cast(Json, content)
+
+
+def require_numbers(path: Path, content: Json, names: Iterable[str], *, null: bool = False) -> None:
+    """Refuse a record in which one of the names is no number; ``null`` allows a missing one."""
+    for name in names:
+        value = content.get(name)
+        if type(value) not in (int, float) and not (null and value is None):
+            raise damaged(path, f"{name} is {value!r}, not a number")
