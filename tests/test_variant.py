@@ -75,6 +75,11 @@ def test_names_say_what_differs_from_the_familys_own(variant, name):
     assert variant.name == name
 
 
+def test_a_preset_takes_further_axes():
+    assert rv.preset("D", order="preact") == rv.preset("D", preact=True)
+    assert rv.preset("B", family="cifar", depth=20, stem="deep").preset == "C"
+
+
 def test_a_and_b_of_basic_blocks_are_one_network():
     a, b = (rv.preset(letter, depth=18) for letter in "AB")
     assert a == b

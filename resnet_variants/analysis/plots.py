@@ -36,6 +36,16 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 DPI = 200
+# A ring around each point of the front, so that a front of one shows too.
+FRONT: dict[str, Any] = {
+    "color": "0.6",
+    "linestyle": "-",
+    "linewidth": 1,
+    "marker": "o",
+    "markersize": 13,
+    "markerfacecolor": "none",
+    "zorder": 1,
+}
 INTERVAL = ("test_acc_ci_low", "test_acc_ci_high")
 
 
@@ -87,7 +97,7 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
         for row in rows.to_dict("records"):
             _point(axes, row, looks)
         front = rows[rows["on_pareto_front"]].sort_values("x")
-        axes.plot(front["x"], front["test_acc_mean"], color="0.6", lw=1, zorder=1)
+        axes.plot(front["x"], front["test_acc_mean"], **FRONT)
         axes.set_xlabel("MACs per image (millions; 1 MAC = 2 FLOPs)")
         axes.set_ylabel("test accuracy")
         axes.margins(x=0.12)
@@ -176,7 +186,7 @@ def _legend(looks: _Looks) -> list[Line2D]:
             entry(f"{stem} stem", marker="o", **_filling(fill, "0.4"))
             for stem, fill in looks.fill.items()
         ),
-        entry("Pareto front of the means", color="0.6", linestyle="-", lw=1),
+        entry("Pareto front of the means", **FRONT),
     ]
 
 

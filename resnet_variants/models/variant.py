@@ -121,22 +121,15 @@ def _token(choice: str) -> str:
     return choice.replace("_", "")
 
 
-def preset(
-    letter: str,
-    *,
-    family: str = Variant.family,
-    depth: int = Variant.depth,
-    preact: bool = False,
-    **axes: object,
-) -> Variant:
-    """ResNet-A, -B, -C or -D, post- or pre-activation; further axes override the letter's.
+def preset(letter: str, **axes: object) -> Variant:
+    """ResNet-A, -B, -C or -D: ``preset("D", depth=50, preact=True)``.
+
+    ``axes`` are ``preact`` and the fields of ``Variant``; one that the letter sets too wins.
 
     Raises:
-        ValueError: no such letter, depth or choice.
+        ValueError: no such letter, axis or choice.
     """
-    return variant_from(
-        {"preset": letter, "family": family, "depth": depth, "preact": preact} | axes
-    )
+    return variant_from({"preset": letter} | axes)
 
 
 # --- names ------------------------------------------------------------------------------------
