@@ -108,7 +108,7 @@ def test_convolutions_start_kaiming_normal_by_fan_out():
     for conv in (m for m in model.modules() if isinstance(m, torch.nn.Conv2d)):
         deviation = (2 / (conv.out_channels * conv.kernel_size[0] ** 2)) ** 0.5
         if conv.weight.numel() > 30_000:
-            assert conv.weight.std() == pytest.approx(deviation, rel=0.03)
+            assert conv.weight.std().item() == pytest.approx(deviation, rel=0.03)
     assert all(m.eps == 1e-5 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
