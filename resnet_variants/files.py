@@ -51,12 +51,15 @@ def finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def damaged(path: Path, reason: object) -> UserError:
+REDO = "delete its folder to redo the run"
+
+
+def damaged(path: Path, reason: object, *, remedy: str = REDO) -> UserError:
     """The error for a file that was cut off or edited by hand."""
-    return UserError(f"{path} is damaged ({reason}); delete its folder to redo it")
+    return UserError(f"{path} is damaged ({reason}); {remedy}")
 
 
-def read_json(path: Path) -> Json:
+def read_json(path: Path, *, remedy: str = REDO) -> Json:
     """One JSON object.
 
     Raises:
@@ -65,9 +68,9 @@ def read_json(path: Path) -> Json:
     try:
         content = cast(object, json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise damaged(path, error) from error
+        raise damaged(path, error, remedy=remedy) from error
     if not isinstance(content, dict):
-        raise damaged(path, "no JSON object")
+        raise damaged(path, "no JSON object", remedy=remedy)
     return cast(Json, content)
 
 

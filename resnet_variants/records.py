@@ -229,12 +229,13 @@ def read_experiment(out: Path) -> Json:
     file = out / "experiment.json"
     if not file.is_file():
         return {}
-    content = read_json(file)
+    remedy = "delete it and give the run command again"
+    content = read_json(file, remedy=remedy)
     runs, baselines = content.get("runs"), content.get("baselines")
     if not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
-        raise damaged(file, "runs is no list of ids")
+        raise damaged(file, "runs is no list of ids", remedy=remedy)
     if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
-        raise damaged(file, "baselines is no table of names")
+        raise damaged(file, "baselines is no table of names", remedy=remedy)
     return content
 
 

@@ -257,3 +257,46 @@ def test_a_folder_with_neither_runs_nor_tables_is_refused_by_name(tmp_path):
     with pytest.raises(UserError) as raised:
         read_runs(tmp_path)
     assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("run.json", "{}", "depth is None, not a number"),
+        ("result.json", '{"status": "done", "test_acc": "x"}', "test_acc is 'x', not a number"),
+        ("result.json", '{"test_acc": 1}', "no status"),
+        ("epochs.jsonl", "5\n", "5 is no JSON object"),
+        ("epochs.jsonl", '{"epoch": "x"}\n', "epoch is 'x', not a number"),
+    ],
+)
+def test_a_record_edited_by_hand_is_named_with_its_fault(tmp_path, name, content, reason):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    path = out / "runs" / row["run_id"] / name
+    path.write_text(content)
+    with pytest.raises(UserError) as raised:
+        read_epochs(out, read_runs(out))
+    assert str(raised.value) == f"{path} is damaged ({reason}); delete its folder to redo the run"
+
+
+@pytest.mark.parametrize("content", ['{"runs": 5, "baselines": {}}', '{"runs": []}', "[]", "{"])
+def test_a_damaged_experiment_is_not_to_be_mended_by_deleting_the_results(tmp_path, content):
+    out = results_folder(tmp_path / "out", [run_row(A)])
+    (out / "experiment.json").write_text(content)
+    with pytest.raises(UserError, match=r"experiment\.json is damaged .*; delete it and give the"):
+        read_runs(out)
+
+
+def test_a_run_under_another_name_is_refused(tmp_path):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    (out / "runs" / row["run_id"]).rename(out / "runs" / "net__digits__0__s9")
+    with pytest.raises(UserError, match="is not its folder's name"):
+        read_runs(out)
+
+
+@pytest.mark.parametrize("content", ["", "\xff\xfe"])
+def test_a_table_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "runs.csv").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"runs\.csv is no table: "):
+        read_runs(tmp_path)

@@ -1,0 +1,1 @@
+"""What a network is: axes, variant, network, timm registration, cost."""

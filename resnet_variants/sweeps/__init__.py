@@ -1,0 +1,1 @@
+"""Which networks are trained and where: runs and their ids, experiments, the local engine."""
