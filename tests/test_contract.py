@@ -151,6 +151,16 @@ def test_pruning_keeps_the_maps_asked_for(order):
     assert final.shape[1] == model.num_features
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pruned_to_the_stem_the_features_are_the_stems(family):
+    model = build(Variant(family=family, depth={"imagenet": 18, "cifar": 11}[family])).eval()
+    x = torch.randn(2, 3, SIDE, SIDE)
+    (stem,) = model.forward_intermediates(x, [0], intermediates_only=True)
+    model.prune_intermediate_layers([0], prune_norm=True)
+    model.set_grad_checkpointing()
+    assert torch.equal(model.forward_features(x), stem)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradient_checkpointing_changes_nothing(order):
     model = build(Variant(family="cifar", depth=11, order=order), num_classes=3).train()

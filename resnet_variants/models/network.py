@@ -211,12 +211,11 @@ class ResNet(nn.Module):
         """Drop what comes after the last of the given maps; return their absolute indices."""
         taps = [str(info["module"]) for info in self.feature_info]
         take, last = feature_take_indices(len(taps), indices)
-        for name in taps[last + 1 :]:
-            setattr(self, name, nn.Sequential())
         cut = last < len(taps) - 1
-        if cut or prune_norm:
-            for name in ("norm", "act") if "norm" in self._modules else ():
-                setattr(self, name, nn.Identity())
+        body = [name for name in self._modules if name not in ("global_pool", "fc")]
+        for name in body[body.index(taps[last]) + 1 :] if cut or prune_norm else ():
+            # Empty, not the identity: gradient checkpointing iterates over a stage.
+            setattr(self, name, nn.Sequential() if name.startswith("layer") else nn.Identity())
         if cut:
             self.num_features = self.head_hidden_size = int(str(self.feature_info[last]["num_chs"]))
         if cut or prune_head:
