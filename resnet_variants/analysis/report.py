@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +11,7 @@ from typing import cast
 import pandas as pd
 
 from resnet_variants.analysis import plots
-from resnet_variants.analysis.tables import GROUP, summarise, summary_markdown
+from resnet_variants.analysis.tables import GROUP, by_group, summarise, summary_markdown
 from resnet_variants.files import write_atomically
 from resnet_variants.records import (
     DONE,
@@ -19,7 +19,6 @@ from resnet_variants.records import (
     read_epochs,
     read_experiment,
     read_runs,
-    recipe_digest,
 )
 from resnet_variants.registry import UserError
 
@@ -62,14 +61,11 @@ def _build(out: Path, runs: pd.DataFrame) -> Report:
         *_table(summary, out / "summary.csv"),
         _text(summary_markdown(summary) + "\n", out / "summary.md"),
     ]
-    several = summary[[*GROUP]].drop_duplicates().shape[0] > 1
-    for group, own in summary[summary["n"] > 0].groupby([*GROUP], sort=False):
-        suffix = "_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(map(str, group))) if several else ""
-        files += plots.save(plots.accuracy_vs_macs(own), out / f"accuracy_vs_macs{suffix}")
-        done = _of_group(runs[runs["status"] == DONE], group)
-        if epochs["run_id"].isin(done["run_id"]).any():
-            curves = plots.training_curves(epochs, done)
-            files += plots.save(curves, out / f"training_curves{suffix}")
+    groups = by_group(runs)
+    for key, own in groups:
+        suffix = "_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(map(str, key)))
+        rows = summary[(summary[[*GROUP]] == list(key)).all(axis=1) & (summary["n"] > 0)]
+        files += _figures(rows, own, epochs, out, suffix if len(groups) > 1 else "")
     for old in {*out.glob("accuracy_vs_macs*"), *out.glob("training_curves*")} - {*files}:
         old.unlink()  # of runs that have gone, or under a name that no longer fits
     counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
@@ -77,9 +73,17 @@ def _build(out: Path, runs: pd.DataFrame) -> Report:
     return Report(runs, summary, counts | ({"missing": missing} if missing else {}), tuple(files))
 
 
-def _of_group(runs: pd.DataFrame, group: Sequence[object]) -> pd.DataFrame:
-    recipes = runs.assign(recipe=runs["run_id"].map(recipe_digest))
-    return runs[(recipes[[*GROUP]] == list(group)).all(axis=1)]
+def _figures(
+    rows: pd.DataFrame, runs: pd.DataFrame, epochs: pd.DataFrame, out: Path, suffix: str
+) -> list[Path]:
+    """Those of one group, as far as its runs have something to show."""
+    files: list[Path] = []
+    if not rows.empty:
+        files += plots.save(plots.accuracy_vs_macs(rows), out / f"accuracy_vs_macs{suffix}")
+    done = runs[runs["status"] == DONE]
+    if epochs["run_id"].isin(done["run_id"]).any():
+        files += plots.save(plots.training_curves(epochs, done), out / f"training_curves{suffix}")
+    return files
 
 
 def _table(frame: pd.DataFrame, *paths: Path) -> list[Path]:

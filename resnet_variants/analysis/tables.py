@@ -65,11 +65,16 @@ def summarise(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
         runs: ``records.RUN_COLUMNS``.
         baselines: model name -> name of the model it is compared with.
     """
-    runs = runs.assign(recipe=runs["run_id"].map(recipe_digest))
-    groups = [_group(group, baselines) for _, group in runs.groupby([*GROUP], sort=False)]
+    groups = [_group(group, baselines) for _, group in by_group(runs)]
     if not groups:
         return pd.DataFrame(columns=list(SUMMARY_COLUMNS))
     return pd.concat(groups, ignore_index=True)[list(SUMMARY_COLUMNS)]
+
+
+def by_group(runs: pd.DataFrame) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
+    """The runs that may be compared with one another, with their values of ``GROUP``."""
+    marked = runs.assign(recipe=runs["run_id"].map(recipe_digest))
+    return [(tuple(key), own) for key, own in marked.groupby([*GROUP], sort=False)]
 
 
 def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
