@@ -27,9 +27,12 @@ def _one_thread_and_a_seed():
 
 @pytest.fixture
 def golden(rewrite):
-    """Compare rows with tests/golden/NAME.csv, or write them there under --rewrite."""
+    """Compare rows with tests/golden/NAME.csv, or write them there under --rewrite.
 
-    def compare(name: str, rows: list[dict[str, object]]) -> None:
+    Text for text; numbers within ``rel`` where it is given.
+    """
+
+    def compare(name: str, rows: list[dict[str, object]], rel: float | None = None) -> None:
         path = GOLDEN / f"{name}.csv"
         text = [{key: str(value) for key, value in row.items()} for row in rows]
         if rewrite:
@@ -39,6 +42,13 @@ def golden(rewrite):
                 writer.writeheader()
                 writer.writerows(text)
         with path.open(newline="", encoding="utf-8") as file:
-            assert list(csv.DictReader(file)) == text
+            kept = list(csv.DictReader(file))
+        if rel is None:
+            assert kept == text
+        else:
+            numbers = [
+                [[float(value) for value in row.values()] for row in t] for t in (kept, text)
+            ]
+            assert numbers[0] == [pytest.approx(row, rel=rel) for row in numbers[1]]
 
     return compare

@@ -65,18 +65,19 @@ def test_a_single_step_trains():
     assert not torch.equal(model.fc.weight, before.fc.weight)
 
 
-@pytest.mark.parametrize("order", ["post", "preact"])
-def test_golden_loss_trace(order, golden):
-    """A refactoring leaves these as they are, to the digits that machines agree on."""
+# Over instruction sets and thread counts, post differed by 0.3 %, preact by 0.003 %.
+@pytest.mark.parametrize(("order", "rel"), [("post", 0.01), ("preact", 0.001)])
+def test_golden_loss_trace(order, rel, golden):
+    """A refactoring leaves these as they are."""
     torch.manual_seed(0)
     variant = Variant(family="cifar", depth=11, stem="deep", shortcut="avgpool", order=order)
     model = build(variant, in_chans=1, num_classes=10)
     recipe = Recipe(epochs=3, lr=0.01, precision="fp32", deterministic=True)
     rows = [
-        {"epoch": r.epoch, "lr": f"{r.lr:.6f}", "train_loss": f"{r.train_loss:.3f}"}
+        {"epoch": r.epoch, "lr": f"{r.lr:.6f}", "train_loss": f"{r.train_loss:.4f}"}
         for r in train(model, recipe)
     ]
-    golden(f"loss_trace_{order}", rows)
+    golden(f"loss_trace_{order}", rows, rel=rel)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
