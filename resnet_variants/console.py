@@ -25,7 +25,6 @@ from rich.table import Table
 from resnet_variants.analysis.report import Report
 from resnet_variants.analysis.tables import summary_markdown
 from resnet_variants.cli import say
-from resnet_variants.models.cost import cost
 from resnet_variants.records import DONE, Json
 from resnet_variants.sweeps.estimate import seconds_per_run
 from resnet_variants.sweeps.experiment import Experiment
@@ -69,13 +68,7 @@ def show_plan(experiment: Experiment, device: str) -> None:
     total = 0.0
     say("\nmodel, params, MACs, estimated seconds per run:")
     for run in experiment.runs[: len(experiment.variants)]:
-        data = run.load()
-        spent = cost(
-            run.variant,
-            img_size=data.img_size,
-            in_chans=data.in_chans,
-            num_classes=len(data.classes),
-        )
+        spent = run.cost(run.load())
         seconds = seconds_per_run(run, device)
         total += seconds * experiment.seeds
         say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")

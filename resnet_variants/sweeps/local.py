@@ -132,10 +132,9 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
         if options.fresh or (result := folder.result()) is None or result["status"] in redone
     ]
     before, record = read_experiment(out), experiment.record()
-    known = cast(Json, before.get("baselines", {}))
+    known, new = (cast(Json, content.get("baselines", {})) for content in (before, record))
     # A model that now runs alone keeps what it was compared with.
-    new = {m: base for m, base in experiment.baselines().items() if base != m or m not in known}
-    record["baselines"] = known | new
+    record["baselines"] = known | {m: b for m, b in new.items() if b != m or m not in known}
     planned = [*cast("list[str]", record["runs"]), *cast("list[str]", before.get("runs", []))]
     record["runs"] = list(dict.fromkeys(planned))
     fabric = make_fabric(options.device, experiment.recipe.precision)

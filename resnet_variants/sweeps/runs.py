@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from timm.models import save_for_hf
 
 from resnet_variants.files import Json
-from resnet_variants.models.cost import cost
+from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import architecture, build
@@ -84,14 +84,17 @@ class Run:
         }
         return build(self.variant, pretrained_cfg_overlay=overlay)
 
-    def config(self, data: Dataset, fabric: Fabric) -> Json:
-        """What ``run.json`` holds: the columns known in advance, then everything else."""
-        spent = cost(
+    def cost(self, data: Dataset) -> Cost:
+        """What the network costs on one of these images."""
+        return cost(
             self.variant,
             img_size=data.img_size,
             in_chans=data.in_chans,
             num_classes=len(data.classes),
         )
+
+    def config(self, data: Dataset, fabric: Fabric) -> Json:
+        """What ``run.json`` holds: the columns known in advance, then everything else."""
         return {
             "run_id": self.id,
             "model": self.variant.name,
@@ -101,7 +104,7 @@ class Run:
             "img_size": data.img_size,
             "epochs": self.recipe.epochs,
             "seed": self.seed,
-            **asdict(spent),
+            **asdict(self.cost(data)),
             "device": fabric.device.type,
             "precision": resolve(self.recipe.precision, fabric.device.type),
             "recipe": asdict(self.recipe),
