@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 from resnet_variants.models.cost import Cost, cost
-from resnet_variants.models.variant import Variant, grid, parse_name, preset
+from resnet_variants.models.grids import grid, parse_name, preset
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.weights import load_weights, resnetv2_state_dict
 from resnet_variants.models.zoo import create_model, list_models
 
 if TYPE_CHECKING:
@@ -22,9 +24,11 @@ __all__ = [
     "create_model",
     "grid",
     "list_models",
+    "load_weights",
     "parse_name",
     "preset",
     "report",
+    "resnetv2_state_dict",
     "run",
 ]
 

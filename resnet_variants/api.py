@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.analysis.report import Report, build
-from resnet_variants.models.variant import Variant, merge, parse_name
+from resnet_variants.models.grids import merge, parse_name
+from resnet_variants.models.variant import Variant
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
 from resnet_variants.sweeps.local import Options, conduct, silent
 

@@ -10,11 +10,22 @@ from typing import Annotated
 import tyro
 
 from resnet_variants.cli import guard, parse, say
-from resnet_variants.models.axes import FAMILIES, SHORTCUTS, STEM_STRIDES, STEMS, STRIDES
+from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.branches import (
+    ANTIALIASES,
+    ATTENTIONS,
+    BLOCKS,
+    ORDERS,
+    STRIDES,
+)
 from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
-from resnet_variants.models.network import ModelArgs
-from resnet_variants.models.synonyms import synonyms
-from resnet_variants.models.variant import Variant, parse_name
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import parse_name
+from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS
+from resnet_variants.models.stems import STEM_STRIDES, STEMS
+from resnet_variants.models.synonyms import nearest, synonyms
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import weights_cfgs
 
 
 @dataclass(frozen=True)
@@ -48,18 +59,47 @@ def _heading(variant: Variant) -> list[str]:
     stem = f"{variant.stem}: {_first_line(STEMS[variant.stem])}"
     reach = f"stride {conv}, {'then max-pool' if pool else 'no pool'}"
     units = "-".join(map(str, variant.units))
-    kernel = STRIDES[variant.stride]
+    kernel, antialias = STRIDES[variant.stride], ANTIALIASES[variant.antialias]
     rows = {
         "preset": f"ResNet-{variant.preset}" if variant.preset else "none: a cell of its own",
         "family": f"{variant.family}, depth {variant.depth}: {units} {variant.block} units",
+        "groups": _groups(variant),
         "stem": stem,
         "reach": f"stem stride {variant.stem_stride}: {reach}",
         "stride": f"{variant.stride}: stride 2 in a unit's first {kernel}x{kernel} convolution",
         "shortcut": f"{variant.shortcut}: {_first_line(SHORTCUTS[variant.shortcut])}",
-        "order": variant.order,
+        "order": f"{variant.order}: {_order_text(variant)}",
+        "skip": f"{variant.skip}: {_first_line(SKIPS[variant.skip])}",
+        "attention": _unless_none(variant.attention, _first_line(ATTENTIONS[variant.attention])),
+        "antialias": _unless_none(variant.antialias, antialias.text if antialias else ""),
         "also": ", ".join(variant.aliases),
     }
-    return [variant.name, *(f"  {key:<10}{text}" for key, text in rows.items() if text)]
+    return [variant.name, *(f"  {key:<11}{text}" for key, text in rows.items() if text)]
+
+
+def _groups(variant: Variant) -> str:
+    widths = FAMILIES[variant.family].widths
+    inner = [variant.inner_width(width) for width in widths]
+    if inner == list(widths) and variant.cardinality == 1:
+        return ""
+    return (
+        f"cardinality {variant.cardinality}, base width {variant.base_width}: 3x3 convolutions of "
+        f"{'-'.join(map(str, inner))} channels"
+    )
+
+
+def _order_text(variant: Variant) -> str:
+    order = ORDERS[variant.order]
+    units = [order.unit] * (len(BLOCKS[variant.block].kernels) - 1)
+    branch = " | ".join([*units, order.last])
+    if variant.is_plain:
+        branch = branch.replace(" +", "")
+    parts = {"stem conv": order.stem, "branch": branch, "before the pooling": order.head}
+    return "; ".join(f"{place}: {steps}" for place, steps in parts.items() if steps)
+
+
+def _unless_none(choice: str, text: str) -> str:
+    return "" if choice == "none" else f"{choice}: {text}"
 
 
 def _first_line(function: Callable[..., object]) -> str:
@@ -68,19 +108,30 @@ def _first_line(function: Callable[..., object]) -> str:
 
 def _names(variant: Variant) -> list[str]:
     rows = [
-        f"  {peer.source:<18}{name}{f' (differs: {peer.remark})' if peer.remark else ''}"
+        f"  {peer.source:<24}{name}{f' (differs: {peer.remark})' if peer.remark else ''}"
         for peer, name in synonyms(variant)
     ]
-    return ["names elsewhere", *(rows or ["  none known"])]
+    if not rows:
+        rows = [f"  {name} has {differs}" for name, differs in nearest(variant)]
+        rows = ["  none known" + ("; close are" if rows else ""), *rows]
+    tags = list(weights_cfgs(variant))
+    return [
+        "names elsewhere",
+        *rows,
+        "",
+        "pretrained weights (timm's)",
+        f"  {' '.join(tags) or 'none'}",
+    ]
 
 
 def _layers(layers: list[LayerCost]) -> list[str]:
     layers = [layer for layer in layers if layer.kind != "Identity"]
     width = max(len(layer.name) for layer in layers)
-    lines = [f"{'layer':<{width}}  {'kind':<24}{'output':>15}{'params':>12}{'MACs':>16}"]
+    head = f"{'output':>15}{'params':>12}{'MACs':>16}{'activations':>13}"
+    lines = [f"{'layer':<{width}}  {'kind':<24}{head}"]
     for layer in layers:
         shape = " x ".join(map(str, layer.output_shape))
-        cost = f"{layer.params:>12,}{layer.macs:>16,}"
+        cost = f"{layer.params:>12,}{layer.macs:>16,}{layer.acts:>13,}"
         lines.append(f"{layer.name:<{width}}  {layer.kind:<24}{shape:>15}{cost}")
     return lines
 

@@ -10,9 +10,10 @@ from typing import Annotated
 import tyro
 
 from resnet_variants.cli import guard, parse, say
-from resnet_variants.models.axes import FAMILIES
 from resnet_variants.models.cost import cost
-from resnet_variants.models.variant import Variant, parse_name
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import parse_name
+from resnet_variants.models.variant import SUFFIXES, Variant
 from resnet_variants.models.zoo import list_aliases, list_models
 from resnet_variants.registry import UserError
 
@@ -31,22 +32,25 @@ def command(argv: Sequence[str]) -> int:
     names, aliases = list_models(pattern), list_aliases(pattern)
     if not names and not aliases:
         raise UserError(f"no registered model matches {pattern!r}; try 'rv_*'")
-    say(f"{'name':<44}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
+    width = 2 + max(map(len, [*names, *aliases]))
+    say(f"{'name':<{width}}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
     for name in names:
-        say(_line(parse_name(name)))
+        say(f"{name:<{width}}{_facts(parse_name(name))}")
     for alias, name in aliases.items():
-        say(f"{alias:<44}the same network as {name}")
+        say(f"{alias:<{width}}the same network as {name}")
     return 0
 
 
-def _line(variant: Variant) -> str:
+def _facts(variant: Variant) -> str:
     spent = cost(variant)
     side = FAMILIES[variant.family].img_size
-    axes = (
-        f"{variant.stem} stem, stride in {variant.stride}, {variant.shortcut} shortcut, "
-        f"{variant.order}"
-    )
-    return f"{variant.name:<44}{spent.params:>12,}{spent.macs:>16,}{side:>5}  {axes}"
+    axes = f"{variant.stem} stem, stride in {variant.stride}, {variant.shortcut} shortcut"
+    further = [value for axis in SUFFIXES if (value := getattr(variant, axis)) not in _USUAL]
+    what = ", ".join([axes, *further])
+    return f"{spent.params:>12,}{spent.macs:>16,}{side:>5}  {what}"
+
+
+_USUAL = (Variant.skip, Variant.attention, Variant.antialias)
 
 
 def main() -> int:

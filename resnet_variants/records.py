@@ -44,6 +44,8 @@ VARIANT_COLUMNS = (
     "shortcut",
     "order",
 )
+# Axes that came later: a folder written before they did has no values for them.
+LATER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
 COST_COLUMNS = ("params", "macs", "flops", "acts")
 RUN_COLUMNS = (
     "run_id",
@@ -64,6 +66,7 @@ RUN_COLUMNS = (
     "device",
     "precision",
     "error",
+    *LATER_COLUMNS,
 )
 EPOCH_COLUMNS = (
     "run_id",
@@ -167,7 +170,8 @@ def read_runs(out: Path) -> pd.DataFrame:
 def _row(file: Path) -> Json:
     config = read_json(file)
     require_numbers(file, config, CONFIG_NUMBERS)
-    lost = [name for name in RUN_COLUMNS if name not in config and name not in RESULT_COLUMNS]
+    given = {*config, *RESULT_COLUMNS, *LATER_COLUMNS}
+    lost = [name for name in RUN_COLUMNS if name not in given]
     if lost:
         raise damaged(file, f"no {', '.join(lost)}")
     if config["run_id"] != file.parent.name or file.parent.name.count("__") < 3:
@@ -211,16 +215,17 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, keep_default_na=False, na_values={name: "" for name in names})
     except ValueError as error:  # pandas' parser errors, and bytes that are no text
         raise UserError(f"{path} is no table: {error}") from error
-    missing = [column for column in columns if column not in frame]
+    missing = [name for name in columns if name not in frame and name not in LATER_COLUMNS]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
-    return frame[list(columns)]
+    return frame.reindex(columns=list(columns))
 
 
 # Empty text is text; in the other columns it is a missing number.
 _TEXT = {
     *("run_id", "status", "model", "preset", "family", "stem", "stride", "shortcut", "order"),
     *("dataset", "device", "precision", "error"),
+    *("block", "skip", "attention", "antialias"),
 }
 
 

@@ -21,15 +21,9 @@ from resnet_variants.analysis.report import build
 from resnet_variants.api import run as run_variants
 from resnet_variants.cli import callable_module, guard, parse
 from resnet_variants.console import make_watcher, show_plan, show_report, show_settings
-from resnet_variants.models.axes import (
-    FAMILIES,
-    ORDERS,
-    PRESETS,
-    SHORTCUTS,
-    STEMS,
-    STRIDES,
-)
-from resnet_variants.models.variant import FULL_GRID, expand
+from resnet_variants.models.families import PRESETS
+from resnet_variants.models.grids import FULL_GRID, expand
+from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment, read_toml, slug
 from resnet_variants.sweeps.local import Options, Watcher, check, conduct
@@ -46,25 +40,38 @@ def _choice(text: str, choices: Iterable[object]) -> Any:
     return tyro.conf.arg(help=f"{text}: {', '.join(map(str, choices))}")
 
 
-def _axis(axis: str, choices: Iterable[object]) -> Any:
-    return tyro.conf.arg(help=f"{axis}: {', '.join(map(str, choices))}", metavar="NAME ...")
+def _axis(axis: str, text: str) -> Any:
+    choices = ", ".join(AXES[axis])
+    return tyro.conf.arg(help=f"{text}: {choices}", metavar="NAME ...")
+
+
+# The axes that take a list on the command line.
+_LISTS = [field.name for field in fields(Variant) if field.name != "family"]
 
 
 @dataclass(frozen=True)
 class Networks:
     """Lists are crossed with one another; an axis overrides the preset's choice."""
 
-    variant: Annotated[Words, _axis("presets, A to D if nothing is given", PRESETS)] = ()
+    variant: Annotated[
+        Words, tyro.conf.arg(help="presets, A to D if nothing is given", metavar="LETTER ...")
+    ] = ()
     preact: Annotated[bool, tyro.conf.arg(help="the order preact instead of post")] = False
-    family: Annotated[str, _choice("widths and depths", FAMILIES)] = "cifar"
+    family: Annotated[str, _choice("widths and depths", AXES["family"])] = "cifar"
     depth: Annotated[Numbers, tyro.conf.arg(help="the family's own if empty: 50, cifar 29")] = ()
-    stem: Annotated[Words, _axis("before the first stage", STEMS)] = ()
+    block: Annotated[Words, _axis("block", "the depth's own if empty")] = ()
+    stem: Annotated[Words, _axis("stem", "before the first stage")] = ()
     stem_stride: Annotated[
         Numbers, tyro.conf.arg(help="the family's own if empty: 4, cifar 1")
     ] = ()
-    stride: Annotated[Words, _axis("which conv carries stride 2", STRIDES)] = ()
-    shortcut: Annotated[Words, _axis("where the shape changes", SHORTCUTS)] = ()
-    order: Annotated[Words, _axis("of norm, activation and conv", ORDERS)] = ()
+    stride: Annotated[Words, _axis("stride", "which conv carries stride 2")] = ()
+    shortcut: Annotated[Words, _axis("shortcut", "where the shape changes")] = ()
+    order: Annotated[Words, _axis("order", "of norm, activation and conv")] = ()
+    skip: Annotated[Words, _axis("skip", "function of the shortcut")] = ()
+    cardinality: Annotated[Numbers, tyro.conf.arg(help="groups of the bottlenecks' 3x3")] = ()
+    base_width: Annotated[Numbers, tyro.conf.arg(help="channels per group in the first stage")] = ()
+    attention: Annotated[Words, _axis("attention", "before the addition")] = ()
+    antialias: Annotated[Words, _axis("antialias", "filter instead of a conv's stride")] = ()
     grid: Annotated[
         Switch, tyro.conf.arg(help="plain and deep stem x 1x1, 3x3, 3x3+avgpool x post, preact")
     ] = False
@@ -79,9 +86,8 @@ class Networks:
         Raises:
             ValueError: flags that contradict one another.
         """
-        lists = ("depth", "stem", "stem_stride", "stride", "shortcut", "order")
         spec: dict[str, object] = {"family": self.family}
-        spec |= {name: list(getattr(self, name)) for name in lists if getattr(self, name)}
+        spec |= {name: list(getattr(self, name)) for name in _LISTS if getattr(self, name)}
         if self.preact and self.order:
             raise UserError("give either --preact or --order", field="preact")
         if self.preact:
@@ -225,8 +231,8 @@ def _defaults(flags: Flags, base: Experiment) -> Flags:
 def _name(flags: Flags) -> str:
     """A folder name that says what the flags chose: ``digits_cifar29_D_preact``."""
     chosen = flags.networks
-    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,)
-    axes = (chosen.stem, map(str, chosen.stem_stride), chosen.stride, chosen.shortcut, chosen.order)
+    depth = chosen.depth or (AXES["family"][chosen.family].default_depth,)
+    axes = [map(str, getattr(chosen, name)) for name in _LISTS if name != "depth"]
     parts = [
         flags.images.data,
         chosen.family + "-".join(map(str, depth)),

@@ -6,7 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS
-from resnet_variants.records import DONE, RUN_COLUMNS, RunFolder, to_json, write_atomically
+from resnet_variants.records import (
+    DONE,
+    LATER_COLUMNS,
+    RUN_COLUMNS,
+    RunFolder,
+    to_json,
+    write_atomically,
+)
 
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
 A, B, D, D_PRE = "net_a", "net_b", "net_d", "net_d_preact"
@@ -18,14 +25,17 @@ MODELS = {
     "net_free": ("", "conv7", "1x1", "avgpool", "preact", 4_500_000),
 }
 # What is known of a run before it starts; the rest of a row is its result.
-CONFIG = (*RUN_COLUMNS[:1], *RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")], "device", "precision")
+_BEFORE = RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")]
+CONFIG = ("run_id", *_BEFORE, "device", "precision", *LATER_COLUMNS)
 
 
 def variant_columns(model: str) -> dict[str, object]:
     """The columns of a run and of a summary that depend on the variant alone."""
     axes = dict(zip(AXES, MODELS[model], strict=True))
     size = {"params": 70_000, "flops": 2 * MODELS[model][-1], "acts": 90_000}
-    return {"model": model, "family": "cifar", "depth": 29, "stem_stride": 1} | axes | size
+    own = {"model": model, "family": "cifar", "depth": 29, "stem_stride": 1}
+    own |= {"block": "bottleneck", "skip": "identity", "cardinality": 1, "base_width": 16}
+    return own | {"attention": "none", "antialias": "none"} | axes | size
 
 
 def run_row(model: str, seed: int = 0, acc: float = 0.9, **changes: object) -> dict[str, object]:

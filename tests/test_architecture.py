@@ -67,6 +67,6 @@ def test_only_the_zoo_registers_models():
 def test_the_import_table_can_fail(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text(
-        "from resnet_variants.sweeps.runs import Run\nimport resnet_variants.models.axes\n"
+        "from resnet_variants.sweeps.runs import Run\nimport resnet_variants.models.stems\n"
     )
     assert set(imported_rooms(bad)) == {"sweeps", "models"}

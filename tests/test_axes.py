@@ -3,19 +3,21 @@
 import pytest
 import torch
 
-from resnet_variants.models import axes
-from resnet_variants.models.axes import ConvSpec, Order
-from resnet_variants.models.variant import Variant, expand, parse_name
+from resnet_variants.models.branches import ORDERS, Order
+from resnet_variants.models.families import FAMILIES, PRESETS
+from resnet_variants.models.grids import expand, parse_name
+from resnet_variants.models.stems import STEMS, ConvSpec, deep
+from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import Registry, UserError
 
 
 def test_the_deep_stem_is_32_32_64_with_the_stride_in_the_first_conv():
-    assert axes.deep(64, 2) == [(32, 3, 2), (32, 3, 1), (64, 3, 1)]
+    assert deep(64, 2) == [(32, 3, 2), (32, 3, 1), (64, 3, 1)]
 
 
 def test_presets_are_cumulative():
-    presets = axes.PRESETS
+    presets = PRESETS
     changed = [
         {key for key in presets[b] if presets[a][key] != presets[b][key]}
         for a, b in (("A", "B"), ("B", "C"), ("C", "D"))
@@ -24,7 +26,7 @@ def test_presets_are_cumulative():
 
 
 def test_cifar_depths_default_to_the_blocks_they_were_published_with():
-    blocks = {d: next(iter(b)) for d, b in axes.FAMILIES["cifar"].layouts.items()}
+    blocks = {d: next(iter(b)) for d, b in FAMILIES["cifar"].layouts.items()}
     assert {d: blocks[d] for d in (20, 32, 44, 56, 110, 1202)} == dict.fromkeys(
         (20, 32, 44, 56, 110, 1202), "basic"
     )
@@ -41,7 +43,7 @@ def test_a_registry_refuses_a_taken_name():
 
 def test_a_registry_miss_names_kind_value_nearest_and_choices():
     with pytest.raises(UserError) as error:
-        axes.STEMS["deepp"]
+        STEMS["deepp"]
     assert str(error.value) == (
         "unknown stem 'deepp'; did you mean 'deep'? choices: conv7, conv3, deep"
     )
@@ -51,7 +53,7 @@ def test_a_registry_miss_names_kind_value_nearest_and_choices():
 @pytest.fixture
 def patchify(monkeypatch):
     monkeypatch.setitem(
-        axes.STEMS, "patch", lambda width, stride: [ConvSpec(width, 2 * stride - 1, stride)]
+        STEMS, "patch", lambda width, stride: [ConvSpec(width, 2 * stride - 1, stride)]
     )
 
 
@@ -67,7 +69,7 @@ def test_a_new_stem_is_one_function():
 
 def test_a_new_order_is_one_line(monkeypatch):
     line = Order("act conv norm", "act conv norm +", head="act")
-    monkeypatch.setitem(axes.ORDERS, "relu_first", line)
+    monkeypatch.setitem(ORDERS, "relu_first", line)
     variant = Variant(family="cifar", depth=11, order="relu_first")
     assert parse_name(variant.name) == variant
     model = build(variant, num_classes=3)

@@ -7,8 +7,12 @@ import timm
 import torch
 
 import resnet_variants as rv
-from resnet_variants.models.axes import FAMILIES, ORDERS, SHORTCUTS, STEM_STRIDES, STEMS, STRIDES
-from resnet_variants.models.variant import Variant, expand
+from resnet_variants.models.branches import ORDERS, STRIDES
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import expand
+from resnet_variants.models.shortcuts import SHORTCUTS
+from resnet_variants.models.stems import STEM_STRIDES, STEMS
+from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 
 # Odd on purpose: a shortcut that rounds otherwise than its branch cannot be added to it.

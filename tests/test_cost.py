@@ -5,9 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_variants as rv
-from resnet_variants.models.axes import FAMILIES
 from resnet_variants.models.cost import layer_costs, total
-from resnet_variants.models.variant import FULL_GRID, Variant, expand, preset
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import FULL_GRID, expand, preset
+from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_variants.models.variant import preset
+from resnet_variants.models.grids import preset
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment, read_toml, recipe_from
 from resnet_variants.training.recipe import Recipe

@@ -9,8 +9,9 @@ import torch
 import torchvision
 
 import resnet_variants as rv
+from resnet_variants.models.grids import preset
 from resnet_variants.models.synonyms import PEERS, synonyms
-from resnet_variants.models.variant import Variant, preset
+from resnet_variants.models.variant import Variant
 
 PAIRS = {
     "torchvision resnet18": (preset("B", depth=18), torchvision.models.resnet18),

@@ -9,7 +9,7 @@ import pytest
 from resnet_variants import cli
 from resnet_variants.analysis.tables import markdown, readable
 from resnet_variants.models import axes
-from resnet_variants.models.axes import ConvSpec
+from resnet_variants.models.stems import ConvSpec
 from resnet_variants.records import read_experiment, read_runs
 
 ROOT = Path(__file__).parents[1]

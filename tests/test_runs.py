@@ -11,7 +11,8 @@ import torch
 from recipes import OTHERS
 
 import resnet_variants as rv
-from resnet_variants.models.variant import Variant, preset
+from resnet_variants.models.grids import preset
+from resnet_variants.models.variant import Variant
 from resnet_variants.records import DIVERGED, DONE, FAILED, RUN_COLUMNS
 from resnet_variants.sweeps import runs as module
 from resnet_variants.sweeps.runs import Run, execute

@@ -8,16 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resnet_variants as rv
-from resnet_variants.models.axes import (
-    FAMILIES,
-    ORDERS,
-    PRESETS,
-    SHORTCUTS,
-    STEM_STRIDES,
-    STEMS,
-    STRIDES,
-)
-from resnet_variants.models.variant import FULL_GRID, Variant, expand, parse_name, variant_from
+from resnet_variants.models.families import FAMILIES, PRESETS
+from resnet_variants.models.grids import FULL_GRID, expand, parse_name, variant_from
+from resnet_variants.models.stems import STEM_STRIDES
+from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.registry import UserError
 
 

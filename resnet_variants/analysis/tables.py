@@ -21,6 +21,7 @@ from resnet_variants.records import (
     DIVERGED,
     DONE,
     FAILED,
+    LATER_COLUMNS,
     VARIANT_COLUMNS,
     recipe_digest,
 )
@@ -49,6 +50,7 @@ SUMMARY_COLUMNS = (
     "recipe",
     "precision",
     "device",
+    *LATER_COLUMNS,
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -106,7 +108,8 @@ def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
 def _row(runs: pd.DataFrame, scores: pd.Series | None, base: pd.Series | None) -> dict[str, object]:
     first = runs.iloc[0]
     row: dict[str, object] = {
-        column: first[column] for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP)
+        column: first[column]
+        for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP, *LATER_COLUMNS)
     }
     row |= {"n": 0, "seeds": "", "failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
     row |= dict.fromkeys(

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
-from timm.layers import DropPath
+from timm.layers import DropBlock2d, DropPath
 from torch import Tensor, nn
 
-from resnet_variants.models.axes import BLOCKS, ORDERS, SHORTCUTS, STRIDES, Change, Layers
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.layers import Layers
+from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.variant import Variant
+
+
+@dataclass(frozen=True)
+class Drops:
+    """What a unit leaves out at random while it trains."""
+
+    path: float = 0.0  # probability that an image's branch is left out (arXiv:1603.09382)
+    block: float = 0.0  # share of a map that DropBlock leaves out (arXiv:1810.12890)
+    block_size: int = 0  # side of the squares it leaves out; 0: not in this unit
+    gamma_scale: float = 1.0
 
 
 class ResidualBlock(nn.Module):
     """One residual unit, (N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)).
 
-    ``downsample``, where there is one, stands right before ``conv1`` and reads what it reads;
-    ``drop_path`` stands at the end of the branch, and the shortcut is added to what it returns.
+    Children stand in the order in which they run. ``downsample``, where there is one, stands right
+    before ``conv1`` and reads what it reads; ``drop_path`` stands at the end of the branch, and
+    the shortcut is added to what it returns: a plain net has none.
     """
 
-    def __init__(
-        self, change: Change, variant: Variant, *, drop_path: float, layers: Layers
-    ) -> None:
+    def __init__(self, change: Change, variant: Variant, *, drops: Drops, layers: Layers) -> None:
         super().__init__()
-        order = ORDERS[variant.order]
-        convs = _branch_convs(change, variant, layers)
-        for i, conv in enumerate(convs, start=1):
-            line = order.last if conv is convs[-1] else order.unit
-            norm_first = "norm" in line.partition("conv")[0]
-            for step in line.split():
-                if step == "norm":
-                    width = conv.in_channels if norm_first else conv.out_channels
-                    self.add_module(f"bn{i}", layers.norm(width))
-                elif step == "act":
-                    # A unit's first layer reads the tensor that the shortcut holds: not in place.
-                    self.add_module(f"act{i}", layers.act(inplace=len(self._modules) > 0))
-                elif step == "+":
-                    self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-                else:
-                    if i == 1 and change.projects:
-                        self.downsample = _projection(change, variant, layers)
-                    self.add_module(f"conv{i}", conv)
+        for name, module in _children(change, variant, drops, layers):
+            self.add_module(name, module)
+        # An activation keeps its output for the backward pass: nothing may be added to it there.
+        self.adds_in_place = ORDERS[variant.order].ends_with != "act"
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, w_in, H, W) -> (N, w_out, H', W')."""
@@ -47,16 +46,72 @@ class ResidualBlock(nn.Module):
         for name, layer in self.named_children():
             if name == "downsample":
                 shortcut = layer(x)
+            elif name == "skip":
+                shortcut = layer(shortcut)
+            elif name == "gate":
+                gate = layer(shortcut)
+                shortcut = (1 - gate) * shortcut
+                x = gate * x
             else:
                 x = layer(x)
                 if name == "drop_path":
-                    x = x + shortcut
+                    if self.adds_in_place:
+                        x += shortcut
+                    else:
+                        x = x + shortcut
         return x
 
+    def zero_init_last(self) -> None:
+        """Make the branch start as zero: its last norm's weight, or its last convolution's.
 
-def _branch_convs(change: Change, variant: Variant, layers: Layers) -> list[nn.Conv2d]:
+        With ``preact`` that is the convolution: a norm of weight 0 before an activation would pass
+        no gradient.
+        """
+        last: nn.Module = self
+        for name, layer in self.named_children():
+            if name == "drop_path":
+                break
+            if name.startswith(("bn", "conv")):
+                last = layer
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+
+
+def _children(
+    change: Change, variant: Variant, drops: Drops, layers: Layers
+) -> Iterator[tuple[str, nn.Module]]:
+    """A unit's layers by name, in the order in which they run."""
+    order, kernels = ORDERS[variant.order], BLOCKS[variant.block].kernels
+    lines = [order.unit] * (len(kernels) - 1) + [order.last]
+    steps = [(step, i) for i, line in enumerate(lines) for step in line.split()]
+    filters = dict(_antialias(change, variant, layers))
+    convs = _convs(change, variant, layers, stride=1 if filters else change.stride)
+    dropped = _after_3x3(steps, kernels.index(3)) if drops.block_size else None
+    for step, i in steps:
+        if step == "conv":
+            yield from _shortcut(change, variant, layers) if i == 0 else filters.get(i, ())
+            yield f"conv{i + 1}", convs[i]
+        elif step == "norm":
+            before_conv = "norm" in lines[i].partition("conv")[0]
+            width = convs[i].in_channels if before_conv else convs[i].out_channels
+            yield f"bn{i + 1}", layers.norm(width)
+        elif step == "act":
+            if (step, i) == dropped:
+                yield "drop_block", _drop_block(drops)
+            # A unit's first layer reads the tensor that the shortcut holds: not in place.
+            yield f"act{i + 1}", layers.act(inplace=(step, i) != steps[0])
+        else:
+            yield from _addition(change.w_out, variant, drops, layers)
+
+
+def _after_3x3(steps: list[tuple[str, int]], first_3x3: int) -> tuple[str, int] | None:
+    """The activation that follows the branch's first 3x3 convolution."""
+    following = steps[steps.index(("conv", first_3x3)) :]
+    return next((step for step in following if step[0] == "act"), None)
+
+
+def _convs(change: Change, variant: Variant, layers: Layers, *, stride: int) -> list[nn.Conv2d]:
     block = BLOCKS[variant.block]
-    inner = change.w_out // block.expansion
+    inner = variant.inner_width(change.w_out // block.expansion)
     widths = pairwise([change.w_in, *[inner] * (len(block.kernels) - 1), change.w_out])
     strided = block.kernels.index(STRIDES[variant.stride])
     first_3x3 = block.kernels.index(3)
@@ -65,15 +120,46 @@ def _branch_convs(change: Change, variant: Variant, layers: Layers) -> list[nn.C
             w_in,
             w_out,
             kernel,
-            stride=change.stride if i == strided else 1,
+            stride=stride if i == strided else 1,
             dilation=change.dilation_in if i == first_3x3 else change.dilation,
+            groups=variant.cardinality if kernel > 1 else 1,
         )
         for i, (kernel, (w_in, w_out)) in enumerate(zip(block.kernels, widths, strict=True))
     ]
 
 
-def _projection(change: Change, variant: Variant, layers: Layers) -> nn.Sequential:
+def _antialias(
+    change: Change, variant: Variant, layers: Layers
+) -> Iterator[tuple[int, list[tuple[str, nn.Module]]]]:
+    """The filter of a unit that downsamples, by the convolution that it precedes."""
+    antialias = ANTIALIASES[variant.antialias]
+    if antialias and (change.stride > 1 or change.dilation_in != change.dilation):
+        block = BLOCKS[variant.block]
+        inner = variant.inner_width(change.w_out // block.expansion)
+        following = block.kernels.index(STRIDES[variant.stride]) + 1
+        yield following, [("aa", antialias.down(inner, change.stride, layers))]
+
+
+def _shortcut(change: Change, variant: Variant, layers: Layers) -> Iterator[tuple[str, nn.Module]]:
     modules = SHORTCUTS[variant.shortcut](change, layers)
-    if ORDERS[variant.order].project == "norm":
-        modules.append(layers.norm(change.w_out))
-    return nn.Sequential(*modules)
+    if modules:
+        learns = any(True for module in modules for _ in module.parameters())
+        if learns and ORDERS[variant.order].project:
+            modules.append(layers.norm(change.w_out))
+        yield "downsample", nn.Sequential(*modules)
+
+
+def _addition(
+    width: int, variant: Variant, drops: Drops, layers: Layers
+) -> Iterator[tuple[str, nn.Module]]:
+    """What ends the branch, and what acts on the shortcut before it is added."""
+    attention = ATTENTIONS[variant.attention](width, layers)
+    if attention is not None:
+        yield "se", attention  # timm's name for any attention, so that its weights load
+    if not variant.is_plain:
+        yield from SKIPS[variant.skip](width, layers).items()
+        yield "drop_path", DropPath(drops.path) if drops.path else nn.Identity()
+
+
+def _drop_block(drops: Drops) -> nn.Module:
+    return DropBlock2d(drops.block, block_size=drops.block_size, gamma_scale=drops.gamma_scale)

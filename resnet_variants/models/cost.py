@@ -1,7 +1,8 @@
 """What a variant costs: parameters, multiply-adds and activations, read off the built network.
 
 The network is built on the meta device, so nothing is computed or allocated. Only convolutions
-and linear layers count, biases not: 1 MAC = one multiply-add = 2 FLOPs.
+and linear layers count (those of gates, attention and blurring too), biases not: 1 MAC = one
+multiply-add = 2 FLOPs.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
-from resnet_variants.models.axes import FAMILIES
-from resnet_variants.models.network import ModelArgs
+from resnet_variants.models.arguments import LARGEST, ModelArgs
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
-
-LARGEST = 2**20  # images, channels and classes beyond it are slips of the finger
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,35 @@ def layer_costs(
     for name, module in model.named_modules():
         if not any(module.children()):
             module.register_forward_hook(functools.partial(_record, rows, name))
+            if isinstance(module, _SHAPELESS):
+                module.forward = _unchanged  # type: ignore[method-assign]
     model(torch.empty(1, in_chans, side, side, device="meta"))
     return rows
 
 
+# Layers that cost nothing here and keep the shape: torch takes long to trace norms.
+_SHAPELESS = (nn.BatchNorm2d, nn.ReLU)
+
+
+def _unchanged(input: Tensor) -> Tensor:
+    return input
+
+
 def _record(rows: list[LayerCost], name: str, module: nn.Module, _: object, output: Tensor) -> None:
-    counted = isinstance(module, nn.Conv2d | nn.Linear)
-    # Each output element of such a layer takes one multiply-add per weight of its channel.
-    weights = module.weight[0].numel() if counted else 0
-    shape = tuple(output.shape[1:])
+    # Each output element of a counted layer takes one multiply-add per weight of its channel.
+    weights = _filter(module)
     params = sum(p.numel() for p in module.parameters())
-    acts = output.numel() if counted else 0
+    acts = output.numel() if weights else 0
+    shape = tuple(output.shape[1:])
     rows.append(LayerCost(name, type(module).__name__, shape, params, weights * acts, acts))
+
+
+def _filter(module: nn.Module) -> int:
+    """Weights behind one output element; 0 for layers that do not count."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        return module.weight[0].numel()
+    # Its binomial filter is fixed, but it is a convolution.
+    return cast(Tensor, module.filt)[0].numel() if isinstance(module, BlurPool2d) else 0
 
 
 def total(layers: Iterable[LayerCost]) -> Cost:

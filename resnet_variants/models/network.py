@@ -6,7 +6,7 @@ Children stand in the order in which they run, under the names that torchvision 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -15,32 +15,15 @@ from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from resnet_variants.models.axes import (
-    BLOCKS,
-    FAMILIES,
-    ORDERS,
-    STEM_STRIDES,
-    STEMS,
-    Change,
-    Layers,
-)
-from resnet_variants.models.block import ResidualBlock
+from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.block import Drops, ResidualBlock
+from resnet_variants.models.branches import ANTIALIASES, BLOCKS, ORDERS
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.layers import Gate, Layers
+from resnet_variants.models.shortcuts import Change
+from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, refuse
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelArgs:
-    """timm's constructor arguments that every variant takes."""
-
-    num_classes: int = 1000
-    in_chans: int = 3
-    global_pool: str = "avg"  # '' leaves the features unpooled
-    output_stride: int = 32  # a stage that would go beyond it dilates instead
-    drop_rate: float = 0.0  # dropout before the classifier
-    drop_path_rate: float = 0.0  # stochastic depth, rising linearly to this at the last unit
-    device: torch.device | str | None = None
-    dtype: torch.dtype | None = None
+from resnet_variants.registry import refuse
 
 
 class ResNet(nn.Module):
@@ -52,30 +35,27 @@ class ResNet(nn.Module):
 
     Raises:
         TypeError: an argument that ``ModelArgs`` does not have.
-        ValueError: an ``output_stride`` below the stem's stride.
+        ValueError: one that this variant cannot have.
     """
 
     def __init__(self, cfg: Variant, **model_args: object) -> None:
         super().__init__()
         args = ModelArgs(**model_args)  # type: ignore[arg-type]
-        if args.output_stride < cfg.stem_stride:
-            raise UserError(
-                f"output_stride {args.output_stride} is below the stem's stride {cfg.stem_stride}"
-            )
+        args.check(cfg)
         self.variant = cfg
         self.num_classes = args.num_classes
         self.in_chans = args.in_chans
         self.drop_rate = args.drop_rate
         self.grad_checkpointing = False
         self.feature_info = list[dict[str, object]]()
-        layers = Layers(device=args.device, dtype=args.dtype)
+        layers = args.layers
 
         width = self._add_stem(cfg, args.in_chans, layers)
-        width = self._add_stages(cfg, width, args, layers)
+        width = self._add_stages(cfg, width, args)
         self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
         self.num_features = width
-        self._set_head(args.global_pool, {"device": args.device, "dtype": args.dtype})
-        self.init_weights()
+        self._set_head(args.global_pool, layers.place)
+        self.init_weights(args.zero_init_last, fan=args.init_fan, gate_bias=args.gate_bias)
 
     # --- building -----------------------------------------------------------------------------
 
@@ -94,7 +74,7 @@ class ResNet(nn.Module):
         last = next(reversed(self._modules))
         self.feature_info.append({"num_chs": width, "reduction": conv_stride, "module": last})
         if pool:
-            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+            self.maxpool = _stem_pool(variant, width, layers)
         return width
 
     def _add_norm_act(self, steps: str, width: int, names: tuple[str, str], layers: Layers) -> None:
@@ -105,9 +85,9 @@ class ResNet(nn.Module):
                 # Alone, an activation would overwrite the feature tap before it.
                 self.add_module(names[1], layers.act(inplace="norm" in steps))
 
-    def _add_stages(self, variant: Variant, width: int, args: ModelArgs, layers: Layers) -> int:
+    def _add_stages(self, variant: Variant, width: int, args: ModelArgs) -> int:
         family, block = FAMILIES[variant.family], BLOCKS[variant.block]
-        rates = iter(_linear(args.drop_path_rate, sum(variant.units)))
+        drops = _drops(args, variant.units)
         reduction, dilation = variant.stem_stride, 1
         for i, (stage_width, units) in enumerate(zip(family.widths, variant.units, strict=True)):
             stride, dilation_in = 1 if i == 0 else 2, dilation
@@ -118,7 +98,7 @@ class ResNet(nn.Module):
             for _ in range(units):
                 w_out = stage_width * block.expansion
                 change = Change(width, w_out, stride, dilation=dilation, dilation_in=dilation_in)
-                unit = ResidualBlock(change, variant, drop_path=next(rates), layers=layers)
+                unit = ResidualBlock(change, variant, drops=next(drops), layers=args.layers)
                 stage.append(unit)
                 width, stride, dilation_in = w_out, 1, dilation
             self.add_module(f"layer{i + 1}", stage)
@@ -126,11 +106,22 @@ class ResNet(nn.Module):
             self.feature_info.append(info)
         return width
 
-    def init_weights(self) -> None:
-        """Kaiming-normal convolutions, fan-out (arXiv:1502.01852); norms start as the identity."""
+    def init_weights(
+        self,
+        zero_init_last: bool = False,  # noqa: FBT001, FBT002
+        *,
+        fan: str = ModelArgs.init_fan,
+        gate_bias: float = ModelArgs.gate_bias,
+    ) -> None:
+        """Kaiming-normal convolutions (arXiv:1502.01852); norms start as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")  # type: ignore[arg-type]
+            elif isinstance(module, Gate):
+                nn.init.constant_(cast(Tensor, module.conv.bias), gate_bias)
+        for module in self.modules() if zero_init_last else ():
+            if isinstance(module, ResidualBlock):
+                module.zero_init_last()
 
     # --- running ------------------------------------------------------------------------------
 
@@ -249,6 +240,24 @@ class ResNet(nn.Module):
         return {"stem": r"^conv1|bn1|maxpool", "blocks": unit}
 
 
-def _linear(last: float, n: int) -> list[float]:
-    """``n`` values from 0 to ``last``."""
-    return [last * i / max(1, n - 1) for i in range(n)]
+def _stem_pool(variant: Variant, width: int, layers: Layers) -> nn.Module:
+    antialias = ANTIALIASES[variant.antialias]
+    if antialias is None:
+        return nn.MaxPool2d(3, stride=2, padding=1)
+    down = antialias.down(width, 2, layers)
+    if not antialias.keeps_max:
+        return down
+    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), down)
+
+
+# Side and gamma of DropBlock's squares in the last stages, counted from the end (as timm).
+_DROP_BLOCKS = {2: (5, 0.25), 1: (3, 1.0)}
+
+
+def _drops(args: ModelArgs, units: tuple[int, ...]) -> Iterator[Drops]:
+    """What each unit of the network leaves out."""
+    last = max(1, sum(units) - 1)
+    stages = [len(units) - stage for stage, n in enumerate(units) for _ in range(n)]
+    for i, stage in enumerate(stages):
+        size, gamma = _DROP_BLOCKS.get(stage, (0, 1.0)) if args.drop_block_rate else (0, 1.0)
+        yield Drops(args.drop_path_rate * i / last, args.drop_block_rate, size, gamma)

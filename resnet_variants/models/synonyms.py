@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from resnet_variants.models.grids import variant_from
 from resnet_variants.models.variant import Variant
 
 
@@ -12,71 +15,172 @@ class Peer:
     """One naming rule of a library or paper."""
 
     source: str
-    preset: str
-    order: str
-    name: str  # with {depth}
+    name: str  # {} stands for the depth
     depths: tuple[int, ...]
+    axes: dict[str, Any]  # as a grid spells them
     remark: str = ""  # where it is not the very same network, how it differs
-    family: str = "imagenet"
+
+    def names(self) -> dict[Variant, str]:
+        """Every network that the rule names."""
+        return {
+            variant_from(self.axes | {"depth": depth}): self.name.format(depth)
+            for depth in self.depths
+        }
 
 
-_BASIC, _BOTTLENECK = (18, 34), (50, 101, 152)
-_ALL = _BASIC + _BOTTLENECK
+_BASIC, _DEEP = (18, 34), (50, 101, 152)
+_ALL = _BASIC + _DEEP
+_CIFAR = (20, 32, 44, 56, 110)
+
+_A, _B, _C, _D = (dict[str, Any](preset=letter) for letter in "ABCD")
+_E = _D | {"stem": "deep_wide"}
+_S = _C | {"stem": "deep_wide"}
+_T = _D | {"stem": "tiered_narrow"}
+_PRE: dict[str, Any] = {"preact": True}
+_SE, _ECA = {"attention": "se"}, {"attention": "eca"}
+_BLUR, _AVG = {"antialias": "blur"}, {"antialias": "avg"}
+_X4, _X8 = ({"cardinality": 32, "base_width": width} for width in (4, 8))
+_X64 = {"cardinality": 64, "base_width": 4}
+_WIDE = {"base_width": 128}
+_SMALL = _B | {"family": "cifar"}
+_PAD = {"shortcut": "pad"}
+_PLAIN = {"shortcut": "none"}
+_STRIDE1 = {"stem": "conv3", "stem_stride": 1}  # ImageNet nets made to take 32x32 images
+
+_T_DOC = "its documentation says 24-48-64, its code builds this 24-32-64 stem"
+_FLOOR = "its mean filter floors odd maps"
 _BIASED = "its 1x1 convolutions have biases"
 _GLUON_V2 = "it also normalises the input and has BN-ReLU in the stem"
-_OPTION_A = "the paper's shortcuts there are parameter-free (option A)"
+_GLUON_CIFAR = "it has no ReLU after the stem's norm"
+_GLUON_CIFAR_V2 = "its projections read the raw input"
+_OPTION_A = "the paper's shortcuts there are parameter-free: see shortcut pad"
+_OPTION_B = "a projection stands where the paper has option A: see shortcut pad"
 _AUTHORS_V2 = "the authors' ImageNet stem has BN-ReLU, and the first unit none"
 
+_V1, _V2 = "arXiv:1512.03385", "arXiv:1603.05027"
+_TRICKS = "arXiv:1812.01187"
+
+_TIMM = (
+    Peer("timm", "resnet{}", (26, 200, *_ALL), _B),
+    Peer("timm", "resnet{}c", _DEEP, _C),
+    Peer("timm", "resnet{}d", (26, 200, *_ALL), _D),
+    Peer("timm", "resnet{}s", _DEEP, _S),
+    Peer("timm", "resnet{}t", (10, 14, 26, 50), _T, _T_DOC),
+    Peer("timm", "resnetv2_{}", _ALL, _B | _PRE),
+    Peer("timm", "resnetv2_{}d", _ALL, _D | _PRE),
+    Peer("timm", "resnetv2_{}t", (50,), _T | _PRE),
+    Peer("timm", "resnext{}_32x4d", (50, 101), _B | _X4),
+    Peer("timm", "resnext{}d_32x4d", (50,), _D | _X4),
+    Peer("timm", "resnext{}_32x8d", (101,), _B | _X8),
+    Peer("timm", "resnext{}_32x16d", (101,), _B | {"cardinality": 32, "base_width": 16}),
+    Peer("timm", "resnext{}_32x32d", (101,), _B | {"cardinality": 32, "base_width": 32}),
+    Peer("timm", "resnext{}_64x4d", (101,), _B | _X64),
+    Peer("timm", "wide_resnet{}_2", (50, 101), _B | _WIDE),
+    Peer("timm", "seresnet{}", _ALL, _B | _SE),
+    Peer("timm", "seresnet{}d", (152, 200), _D | _SE),
+    Peer("timm", "seresnet{}t", (50,), _T | _SE, _T_DOC),
+    Peer("timm", "seresnext{}_32x4d", (50, 101), _B | _X4 | _SE),
+    Peer("timm", "seresnext{}_32x8d", (101,), _B | _X8 | _SE),
+    Peer("timm", "seresnext{}_64x4d", (101,), _B | _X64 | _SE),
+    Peer("timm", "seresnext{}d_32x4d", (26,), _D | _X4 | _SE),
+    Peer("timm", "seresnext{}d_32x8d", (101,), _D | _X8 | _SE),
+    Peer("timm", "seresnext{}t_32x4d", (26,), _T | _X4 | _SE, _T_DOC),
+    Peer("timm", "ecaresnet{}d", (50, 101, 200), _D | _ECA),
+    Peer("timm", "ecaresnet{}t", (26, 50), _T | _ECA, _T_DOC),
+    Peer("timm", "ecaresnext{}t_32x4d", (26, 50), _T | _X4 | _ECA, _T_DOC),
+    Peer("timm", "resnetblur{}", (18, 50), _B | _BLUR),
+    Peer("timm", "resnetblur{}d", (50, 101), _D | _BLUR),
+    Peer("timm", "resnetaa{}", (50,), _B | _AVG, _FLOOR),
+    Peer("timm", "resnetaa{}d", (34, 50, 101), _D | _AVG, _FLOOR),
+    Peer("timm", "seresnetaa{}d", (50,), _D | _AVG | _SE, _FLOOR),
+    Peer("timm", "seresnextaa{}d_32x8d", (101,), _D | _X8 | _AVG | _SE, _FLOOR),
+)
+
 PEERS = (
-    Peer("timm", "B", "post", "resnet{depth}", (26, *_ALL)),
-    Peer("timm", "C", "post", "resnet{depth}c", _BOTTLENECK),
-    Peer("timm", "D", "post", "resnet{depth}d", (26, 200, *_ALL)),
-    Peer("timm", "B", "preact", "resnetv2_{depth}", _ALL),
-    Peer("timm", "D", "preact", "resnetv2_{depth}d", _ALL),
-    Peer("torchvision", "B", "post", "resnet{depth}", _ALL),
-    Peer("mmpretrain", "A", "post", "ResNet(depth={depth}, style='caffe')", _BOTTLENECK),
-    Peer("mmpretrain", "B", "post", "ResNet(depth={depth})", _ALL),
-    Peer("mmpretrain", "C", "post", "ResNetV1c(depth={depth})", _ALL),
-    Peer("mmpretrain", "D", "post", "ResNetV1d(depth={depth})", _ALL),
-    Peer("GluonCV", "A", "post", "resnet{depth}_v1", _BOTTLENECK, _BIASED),
-    Peer("GluonCV", "B", "post", "resnet{depth}_v1b", _ALL),
-    Peer("GluonCV", "C", "post", "resnet{depth}_v1c", _BOTTLENECK),
-    Peer("GluonCV", "D", "post", "resnet{depth}_v1d", _BOTTLENECK),
-    Peer("GluonCV", "B", "preact", "resnet{depth}_v2", _ALL, _GLUON_V2),
-    Peer("arXiv:1512.03385", "A", "post", "ResNet-{depth}, table 1", _BOTTLENECK),
-    Peer("arXiv:1512.03385", "B", "post", "ResNet-{depth}, table 1", _BASIC, _OPTION_A),
-    Peer("arXiv:1812.01187", "B", "post", "ResNet-{depth}-B, fig. 2a", _BOTTLENECK),
-    Peer("arXiv:1812.01187", "C", "post", "ResNet-{depth}-C, fig. 2b", _BOTTLENECK),
-    Peer("arXiv:1812.01187", "D", "post", "ResNet-{depth}-D, fig. 2c", _BOTTLENECK),
-    Peer("arXiv:1603.05027", "A", "preact", "ResNet-{depth} v2", (101, 152, 200), _AUTHORS_V2),
-    Peer(
-        "arXiv:1512.03385",
-        "B",
-        "post",
-        "ResNet-{depth}, section 4.2",
-        (20, 32, 44, 56, 110),
-        _OPTION_A,
-        family="cifar",
+    *_TIMM,
+    Peer("torchvision", "resnet{}", _ALL, _B),
+    Peer("torchvision", "resnext{}_32x4d", (50,), _B | _X4),
+    Peer("torchvision", "resnext{}_32x8d", (101,), _B | _X8),
+    Peer("torchvision", "resnext{}_64x4d", (101,), _B | _X64),
+    Peer("torchvision", "wide_resnet{}_2", (50, 101), _B | _WIDE),
+    Peer("mmpretrain", "ResNet(depth={}, style='caffe')", _DEEP, _A),
+    Peer("mmpretrain", "ResNet(depth={})", _ALL, _B),
+    Peer("mmpretrain", "ResNetV1c(depth={})", _ALL, _C),
+    Peer("mmpretrain", "ResNetV1d(depth={})", _ALL, _D),
+    Peer("mmpretrain", "ResNet_CIFAR(depth={})", _ALL, _B | _STRIDE1),
+    Peer("mmpretrain", "ResNeXt(depth={}, groups=32, width_per_group=4)", _DEEP, _B | _X4),
+    Peer("mmpretrain", "ResNeXt(depth={}, groups=32, width_per_group=8)", (101,), _B | _X8),
+    Peer("GluonCV", "resnet{}_v1", _DEEP, _A, _BIASED),
+    Peer("GluonCV", "resnet{}_v1b", _ALL, _B),
+    Peer("GluonCV", "resnet{}_v1c", _DEEP, _C),
+    Peer("GluonCV", "resnet{}_v1d", _DEEP, _D),
+    Peer("GluonCV", "resnet{}_v1e", _DEEP, _E),
+    Peer("GluonCV", "resnet{}_v1s", _DEEP, _S),
+    Peer("GluonCV", "resnet{}_v2", _ALL, _B | _PRE, _GLUON_V2),
+    Peer("GluonCV", "cifar_resnet{}_v1", (20, 56, 110), _SMALL, _GLUON_CIFAR),
+    Peer("GluonCV", "cifar_resnet{}_v2", (20, 56, 110), _SMALL | _PRE, _GLUON_CIFAR_V2),
+    Peer("pycls", "RESNET DEPTH {}, STRIDE_1X1 True (its default)", _DEEP, _A),
+    Peer("pycls", "RESNET DEPTH {}, STRIDE_1X1 False", _DEEP, _B),
+    Peer("pycls", "RESNET DEPTH {}, NUM_GROUPS 32, WIDTH_PER_GROUP 4", (50, 101), _B | _X4),
+    Peer("pycls", "RESNET DEPTH {}, CIFAR", _CIFAR, _SMALL),
+    Peer("kuangliu/pytorch-cifar", "ResNet{}", _ALL, _B | _STRIDE1),
+    Peer(_V1, "ResNet-{}, table 1", _DEEP, _A),
+    Peer(_V1, "ResNet-{}, table 1", _BASIC, _B, _OPTION_A),
+    Peer(_V1, "ResNet-{}, table 2", _BASIC, _PAD),
+    Peer(_V1, "plain-{}, table 2", _BASIC, _PLAIN),
+    Peer(_V1, "ResNet-{} A, table 3", (34,), _PAD),
+    Peer(_V1, "ResNet-{} B, table 3", (34,), _B),
+    Peer(_V1, "ResNet-{} C, table 3", (34,), {"shortcut": "conv_all"}),
+    Peer(_V1, "ResNet-{}, section 4.2", (*_CIFAR, 1202), _SMALL | _PAD),
+    Peer(_V1, "ResNet-{}, section 4.2", _CIFAR, _SMALL, _OPTION_B),
+    Peer(_V1, "plain-{}, fig. 6", _CIFAR, _SMALL | _PLAIN),
+    Peer(_V2, "ResNet-{} v2, table 5", (152, 200), _A | _PRE, _AUTHORS_V2),
+    *(
+        Peer(_V2, "ResNet-{} " + letter, (110,), _SMALL | _PAD | {"order": order})
+        for letter, order in (
+            ("(a), table 2", "post"),
+            ("(b), table 2", "bn_after_add"),
+            ("(c), table 2", "relu_before_add"),
+            ("(d), table 2", "relu_preact"),
+            ("(e), table 2", "preact"),
+        )
     ),
-    Peer(
-        "pycls",
-        "B",
-        "post",
-        "RESNET depth {depth}, CIFAR",
-        (20, 32, 44, 56, 110),
-        family="cifar",
-    ),
+    Peer(_TRICKS, "ResNet-{}", (50,), _A),
+    Peer(_TRICKS, "ResNet-{}-B, fig. 2a", _DEEP, _B),
+    Peer(_TRICKS, "ResNet-{}-C, fig. 2b", _DEEP, _C),
+    Peer(_TRICKS, "ResNet-{}-D, fig. 2c", _DEEP, _D),
+    Peer("arXiv:1611.05431", "ResNeXt-{} (32x4d), table 1", (50, 101), _B | _X4),
+    Peer("arXiv:1611.05431", "ResNeXt-{} (64x4d)", (101,), _B | _X64),
+    Peer("arXiv:1605.07146", "WRN-{}-2-bottleneck, table 8", (50,), _B | _WIDE),
 )
 
 
+@functools.cache
+def _index() -> dict[Variant, list[tuple[Peer, str]]]:
+    index: dict[Variant, list[tuple[Peer, str]]] = {}
+    for peer in PEERS:
+        for variant, name in peer.names().items():
+            index.setdefault(variant, []).append((peer, name))
+    return index
+
+
 def synonyms(variant: Variant) -> list[tuple[Peer, str]]:
-    """The rules that name this network, each with the name; only the standard stem stride."""
-    own = Variant(family=variant.family, depth=variant.depth)
-    if (variant.stem_stride, variant.block) != (own.stem_stride, own.block):
-        return []
-    wanted = (variant.family, variant.preset, variant.order)
-    return [
-        (peer, peer.name.format(depth=variant.depth))
-        for peer in PEERS
-        if (peer.family, peer.preset, peer.order) == wanted and variant.depth in peer.depths
-    ]
+    """The rules that name this network, each with the name."""
+    return _index().get(variant, [])
+
+
+def nearest(variant: Variant) -> list[tuple[str, str]]:
+    """Names elsewhere of networks that differ in one axis, each with how they differ from this."""
+    own, found = asdict(variant), list[tuple[str, str]]()
+    for other, names in _index().items():
+        theirs = asdict(other)
+        axes = [axis for axis in own if own[axis] != theirs[axis]]
+        if len(axes) == 1 and axes != ["depth"]:
+            differs = f"{axes[0]} {theirs[axes[0]]} instead of {own[axes[0]]}"
+            found += [(f"{peer.source} {name}", differs) for peer, name in names if not peer.remark]
+    return found
+
+
+def timm_twins() -> dict[Variant, str]:
+    """The networks that timm has too, by its name: their weights load into ours."""
+    return {variant: name for peer in _TIMM for variant, name in peer.names().items()}

@@ -1,38 +1,47 @@
-"""A point of the design space: its fields, its name, and lists of such points."""
+"""A point of the design space: its fields, and its name."""
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
-from resnet_variants.models.axes import (
-    BLOCKS,
-    DOWNSAMPLES,
-    FAMILIES,
-    ORDERS,
-    PRESETS,
-    SHORTCUTS,
-    STEM_STRIDES,
-    STEMS,
-    STRIDES,
-    Family,
-)
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.families import FAMILIES, PRESETS, Family
+from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, plain
+from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.registry import Registry, UserError, refuse, require_types
+
+# The table of each axis whose choices are named: validation, names and flags read it.
+AXES: Mapping[str, Registry[Any]] = {
+    "family": FAMILIES,
+    "block": BLOCKS,
+    "stem": STEMS,
+    "stride": STRIDES,
+    "shortcut": SHORTCUTS,
+    "order": ORDERS,
+    "skip": SKIPS,
+    "attention": ATTENTIONS,
+    "antialias": ANTIALIASES,
+}
+WIDEST = 2**14  # channels of a 3x3 convolution beyond it are slips of the finger
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One network without its weights; valid by construction, equal exactly when the same network.
 
-    An empty string or a zero stands for the family's own choice and is replaced by it. A stride
-    placement that the block has no convolution for (``1x1`` on basic blocks) becomes the one that
-    the block has, so that ResNet-A and ResNet-B of basic blocks are equal.
+    An empty string or a zero stands for the family's own choice and is replaced by it. Other
+    spellings of one network become one: a stride placement that the block has no convolution for
+    (``1x1`` on basic blocks) the one that it has, so that ResNet-A and -B of basic blocks are
+    equal; the skip function ``conv`` the shortcut ``conv_all``, and that ``conv`` in a net whose
+    every unit changes shape; any order of a plain net ``post``, as orders differ in what surrounds
+    the addition and a plain net has none.
 
     Raises:
-        ValueError: a field has no such choice; the message names field, value and choices.
+        ValueError: a field has no such choice, or it does not go with another field; the message
+            names fields, values and choices.
     """
 
     family: str = "imagenet"
@@ -43,6 +52,11 @@ class Variant:
     stride: str = "3x3"
     shortcut: str = "conv"
     order: str = "post"
+    skip: str = "identity"
+    cardinality: int = 1  # groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv:1611.05431)
+    base_width: int = 0  # channels per group in the first stage (ResNeXt; Wide ResNet)
+    attention: str = "none"
+    antialias: str = "none"
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -59,41 +73,108 @@ class Variant:
         if self.block not in blocks:
             what = f"block for depth {self.depth} of family {self.family!r}"
             refuse(what, self.block, blocks, field="block")
-        self._set("stem", self.stem or family.stem)
         self._set("stem_stride", self.stem_stride or family.stem_stride)
-        for table, value in ((STEMS, self.stem), (SHORTCUTS, self.shortcut), (ORDERS, self.order)):
-            table[value]
         if self.stem_stride not in STEM_STRIDES:
             refuse("stem_stride", self.stem_stride, STEM_STRIDES)
-        kernels = BLOCKS[self.block].kernels
-        if STRIDES[self.stride] not in kernels:
-            self._set("stride", next(s for s, kernel in STRIDES.items() if kernel in kernels))
+        self._set("base_width", self.base_width or family.widths[0])
+        for axis, table in AXES.items():
+            self._set(axis, self._own(axis, getattr(self, axis)))
+            table[getattr(self, axis)]
+        self._check_groups(family)
+        self._check_shortcut(family)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _own(self, axis: str, choice: str) -> str:
+        """What a choice is in this family and for this block."""
+        if axis == "stem":
+            return choice or FAMILIES[self.family].stem
+        kernels = BLOCKS[self.block].kernels
+        if axis == "stride" and STRIDES[choice] not in kernels:
+            return next(other for other, kernel in STRIDES.items() if kernel in kernels)
+        return choice
+
+    def _check_groups(self, family: Family) -> None:
+        for field in ("cardinality", "base_width"):
+            value = getattr(self, field)
+            if not 1 <= value <= WIDEST:
+                raise UserError(f"{field} {value} must be from 1 to {WIDEST}", field=field)
+        if self.inner_width(family.widths[-1]) > WIDEST:
+            raise UserError(
+                f"cardinality {self.cardinality} x base_width {self.base_width} makes 3x3 "
+                f"convolutions of more than {WIDEST} channels",
+                field="base_width",
+            )
+        narrow = BLOCKS[self.block].expansion > 1
+        if not narrow and (self.cardinality, self.base_width) != (1, family.widths[0]):
+            raise UserError(
+                f"cardinality and base_width are those of a bottleneck's 3x3 convolution; depth "
+                f"{self.depth} of family {self.family!r} has {self.block} blocks",
+                field="cardinality" if self.cardinality != 1 else "base_width",
+            )
+
+    def _check_shortcut(self, family: Family) -> None:
+        if self.is_plain:
+            if self.skip != type(self).skip:
+                message = f"skip {self.skip!r} acts on a shortcut, and shortcut 'none' has none"
+                raise UserError(message, field="skip")
+            self._set("order", type(self).order)
+        if self.skip == "conv":
+            if self.shortcut not in ("conv", "conv_all", "pad"):
+                message = "skip 'conv' is the shortcut 'conv_all': it does not go with shortcut "
+                raise UserError(f"{message}{self.shortcut!r}", field="skip")
+            self._set("shortcut", "conv_all")
+            self._set("skip", type(self).skip)
+        stem = STEMS[self.stem](family.widths[0], 1)[-1].width
+        first = family.widths[0] * BLOCKS[self.block].expansion
+        if self.shortcut == "pad" and stem > first:
+            raise UserError(
+                f"shortcut 'pad' only adds channels: stem {self.stem!r} has {stem}, the first "
+                f"stage {first}",
+                field="shortcut",
+            )
+        if self.shortcut == "conv_all" and stem != first and max(self.units) == 1:
+            self._set("shortcut", "conv")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no unit has a shortcut."""
+        return SHORTCUTS[self.shortcut] is plain
 
     @property
     def units(self) -> tuple[int, ...]:
         """Residual units per stage."""
         return FAMILIES[self.family].layouts[self.depth][self.block]
 
-    @property
+    def inner_width(self, stage_width: int) -> int:
+        """Channels of the 3x3 convolutions in a stage (arXiv:1611.05431, section 3)."""
+        return stage_width * self.base_width // FAMILIES[self.family].widths[0] * self.cardinality
+
+    @cached_property
     def presets(self) -> list[str]:
         """The letters that spell this network: none, one, or A and B alike for basic blocks."""
-        return [letter for letter, axes in PRESETS.items() if replace(self, **axes) == self]
+        return [
+            letter
+            for letter, axes in PRESETS.items()
+            if all(self._own(axis, axes[axis]) == getattr(self, axis) for axis in axes)
+        ]
 
     @property
     def preset(self) -> str:
         """ResNet-A to D, or an empty string; B where A is the same network."""
         return (self.presets or [""])[-1]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The one name of this network, a legal timm name; ``parse_name`` inverts it.
 
-        ``rv_resnet<depth>[_<family>][_<block>][_s<stem stride>]_<design>[_<order>]`` where a part
-        equal to the family's own choice is left out, ``<design>`` is a preset letter or, for any
-        other cell, ``<stem>_<stride>_<shortcut>``, and the order is left out where it is ``post``.
+        ``rv_<model>[_<family>][_<block>][_s<stem stride>]_<design>[_<order>][_<skip>]
+        [_<attention>][_<antialias>]`` where a part equal to the default is left out and
+
+        - ``<model>`` is ``resnet<depth>``; ``resnext<depth>_<cardinality>x<base width>d``; or, with
+          one group k times as wide as the family's own, ``wide_resnet<depth>_<k>``;
+        - ``<design>`` is a preset letter or, for any other cell, ``<stem>_<stride>_<shortcut>``.
         """
         return self._spell(self.preset.lower())
 
@@ -104,163 +185,34 @@ class Variant:
 
     def _spell(self, letter: str) -> str:
         family: Family = FAMILIES[self.family]
-        own = Variant(family=self.family, depth=self.depth)
+        block = next(iter(family.layouts[self.depth]))
         parts = [
             "rv",
-            f"resnet{self.depth}",
+            self._model(family.widths[0]),
             family.token,
-            self.block if self.block != own.block else "",
-            f"s{self.stem_stride}" if self.stem_stride != own.stem_stride else "",
-            *([letter] if letter else map(_token, (self.stem, self.stride, self.shortcut))),
-            _token(self.order) if self.order != own.order else "",
+            self.block if self.block != block else "",
+            f"s{self.stem_stride}" if self.stem_stride != family.stem_stride else "",
+            *([letter] if letter else (token(getattr(self, axis)) for axis in DESIGN)),
+            *(
+                token(getattr(self, axis)) if getattr(self, axis) != _DEFAULTS[axis] else ""
+                for axis in SUFFIXES
+            ),
         ]
         return "_".join(part for part in parts if part)
 
+    def _model(self, own_width: int) -> str:
+        times, rest = divmod(self.base_width, own_width)
+        if self.cardinality > 1 or rest or not times:
+            return f"resnext{self.depth}_{self.cardinality}x{self.base_width}d"
+        return f"resnet{self.depth}" if times == 1 else f"wide_resnet{self.depth}_{times}"
 
-def _token(choice: str) -> str:
+
+# The axes that a preset's letter stands for in a name, and those that follow, in their order.
+DESIGN = ("stem", "stride", "shortcut")
+SUFFIXES = ("order", "skip", "attention", "antialias")
+_DEFAULTS = {field.name: field.default for field in fields(Variant)}
+
+
+def token(choice: str) -> str:
+    """A choice as names spell it: without underscores, which separate their parts."""
     return choice.replace("_", "")
-
-
-def preset(letter: str, **axes: object) -> Variant:
-    """ResNet-A, -B, -C or -D: ``preset("D", depth=50, preact=True)``.
-
-    ``axes`` are ``preact`` and the fields of ``Variant``; one that the letter sets too wins.
-
-    Raises:
-        ValueError: no such letter, axis or choice.
-    """
-    return variant_from({"preset": letter} | axes)
-
-
-# --- names ------------------------------------------------------------------------------------
-
-
-def parse_name(name: str) -> Variant:
-    """The variant called ``name`` (see ``Variant.name``).
-
-    Raises:
-        ValueError: not such a name, or another spelling of one; the message gives the right one.
-    """
-    spec, rest = _read_head(name)
-    spec |= _take(rest, "block", BLOCKS)
-    spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
-    letter = _take(rest, "preset", {key.lower(): key for key in PRESETS})
-    spec |= letter
-    if not letter:
-        for axis, table in (("stem", STEMS), ("stride", STRIDES), ("shortcut", SHORTCUTS)):
-            found = _take(rest, axis, table)
-            if not found:
-                token = (rest or [""])[0]
-                refuse(f"{axis} in name {name!r}:", token, map(_token, table), field="name")
-            spec |= found
-    spec |= _take(rest, "order", ORDERS)
-    if rest:
-        end = "_".join(rest)
-        raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
-    variant = variant_from(spec)
-    if name not in (variant.name, *variant.aliases):
-        raise UserError(f"name {name!r} is spelt {variant.name!r}", field="name")
-    return variant
-
-
-def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
-    prefix, _, tail = name.partition("_")
-    model, *rest = tail.split("_")
-    digits = model.removeprefix("resnet")
-    if prefix != "rv" or not re.fullmatch(r"resnet[0-9]{1,4}", model):
-        raise UserError(f"name {name!r} does not begin with rv_resnet<depth>", field="name")
-    spec: dict[str, object] = {"depth": int(digits)}
-    tokens = {family.token: key for key, family in FAMILIES.items() if family.token}
-    return spec | _take(rest, "family", tokens), rest
-
-
-def _take(rest: list[str], axis: str, choices: Mapping[str, object]) -> dict[str, object]:
-    """Read one token off the front of ``rest`` where it is a choice of the axis."""
-    for choice, value in choices.items():
-        if rest and rest[0] == _token(choice):
-            del rest[0]
-            # A table's key is the field's value; a mapping made for names carries it.
-            return {axis: choice if isinstance(choices, Registry) else value}
-    return {}
-
-
-# --- grids ------------------------------------------------------------------------------------
-
-# Grid keys that set several fields at once.
-BUNDLES: dict[str, Mapping[str, Mapping[str, object]]] = {
-    "preset": PRESETS,
-    "downsample": DOWNSAMPLES,
-}
-_FIELDS = [field.name for field in fields(Variant)]
-# In a grid the last key varies fastest.
-GRID_KEYS = [*_FIELDS[:3], *BUNDLES, *_FIELDS[3:], "preact"]
-
-
-def variant_from(spec: Mapping[str, object]) -> Variant:
-    """A variant from its fields, ``preset``, ``downsample`` and ``preact``.
-
-    Raises:
-        ValueError: an unknown key or choice, or ``preact`` beside ``order``.
-    """
-    axes: dict[str, object] = {}
-    for key, value in spec.items():
-        if key not in GRID_KEYS:
-            refuse("axis", key, GRID_KEYS)
-        if key in BUNDLES:
-            axes |= BUNDLES[key][str(value)]
-    axes |= {key: value for key, value in spec.items() if key in _FIELDS}
-    if "preact" in spec:
-        if "order" in spec:
-            raise UserError("give either preact or order: preact is the order 'preact'")
-        if not isinstance(spec["preact"], bool):
-            refuse("preact", spec["preact"], ["false", "true"])
-        axes["order"] = "preact" if spec["preact"] else "post"
-    return Variant(**cast("dict[str, Any]", axes))
-
-
-def expand(grid: Mapping[str, object]) -> tuple[list[Variant], list[str]]:
-    """The product of the grid's lists without duplicates, and a line on each cell merged away.
-
-    Args:
-        grid: values, or lists of values, by key: the fields of ``Variant``, ``preset`` (A to D),
-            ``downsample`` (1x1, 3x3, 3x3+avgpool) and ``preact``.
-    """
-    for key in grid:
-        if key not in GRID_KEYS:
-            refuse("axis", key, GRID_KEYS)
-    keys = [key for key in GRID_KEYS if key in grid]
-    columns = [_as_list(grid[key]) for key in keys]
-    specs = [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
-    return merge((variant_from(spec), _spelling(spec)) for spec in specs)
-
-
-def _as_list(value: object) -> list[object]:
-    return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else [value]
-
-
-def _spelling(spec: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in spec.items())
-
-
-def merge(cells: Iterable[tuple[Variant, str]]) -> tuple[list[Variant], list[str]]:
-    """Keep the first of equal variants; say of each later one what it is the same as."""
-    kept: dict[Variant, str] = {}
-    merged: list[str] = []
-    for variant, spelling in cells:
-        if variant in kept:
-            merged.append(f"{spelling} is the same network as {kept[variant]}: {variant.name}")
-        kept.setdefault(variant, spelling)
-    return list(kept), merged
-
-
-def grid(**axes: object) -> list[Variant]:
-    """All combinations of the choices, duplicates merged: ``grid(depth=[50], stem=[...])``."""
-    return expand(axes)[0]
-
-
-# The 12 combinations of `--grid`; stem "" is the family's own single convolution.
-FULL_GRID: dict[str, object] = {
-    "stem": ["", "deep"],
-    "downsample": list(DOWNSAMPLES),
-    "order": ["post", "preact"],
-}

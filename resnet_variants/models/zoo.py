@@ -1,9 +1,9 @@
 """timm's door to the variants: the only file that knows timm's registry.
 
-Importing it registers, for each family and depth, every cell of plain or deep stem x stride x
-shortcut x order under the variant's name. Any other cell (another stem stride, block or depth)
-is built by the same code through the entry point ``resnet_variant``:
-``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``.
+Importing it registers the variants of ``named_variants`` under their names, those that timm has
+too with the tags of timm's weights: ``timm.create_model("rv_resnet50_d.a1_in1k", pretrained=True)``.
+Any other cell of the design space is built by the same code through the entry point
+``resnet_variant``: ``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import timm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-
-from resnet_variants.models.axes import (
-    FAMILIES,
-    ORDERS,
-    PRESETS,
-    SHORTCUTS,
-    STEM_STRIDES,
-    STEMS,
-    STRIDES,
-    Family,
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_arch_pretrained_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
 )
+
+from resnet_variants.models.branches import ORDERS, STRIDES
+from resnet_variants.models.families import FAMILIES, PRESETS, Family
+from resnet_variants.models.grids import expand, parse_name, variant_from
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.variant import Variant, expand, parse_name, variant_from
+from resnet_variants.models.stems import STEM_STRIDES, STEMS
+from resnet_variants.models.synonyms import timm_twins
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.weights import pretrained_filter, without_pickles
 from resnet_variants.registry import UserError
 
 GENERIC = "resnet_variant"
@@ -53,15 +57,35 @@ def pretrained_cfg(variant: Variant) -> dict[str, Any]:
     }
 
 
+def weights_cfgs(variant: Variant) -> dict[str, PretrainedCfg]:
+    """Timm's published weights of this network by tag, its default first; none are pickles."""
+    if variant not in _TWINS:
+        return {}
+    own = pretrained_cfg(variant)
+    ours = {key: own[key] for key in ("architecture", "first_conv", "classifier")}
+    return {
+        cfg.tag or "": replace(without_pickles(cfg), **ours)
+        for cfg in get_arch_pretrained_cfgs(_TWINS[variant]).values()
+        if cfg.hf_hub_id
+    }
+
+
 def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
-    if kwargs.get("pretrained_cfg") is None:  # timm passes None for "not given"
-        kwargs["pretrained_cfg"] = pretrained_cfg(variant)
+    cfg = kwargs.pop("pretrained_cfg", None)  # timm passes None for "not given"
+    if cfg is None:
+        tags = weights_cfgs(variant) if pretrained else {}
+        cfg = next(iter(tags.values()), None) or pretrained_cfg(variant)
+    cfg = resolve_pretrained_cfg(
+        variant.name, cast(Any, cfg), kwargs.pop("pretrained_cfg_overlay", None)
+    )
     taps = tuple(range(1 + len(variant.units)))
     model = build_model_with_cfg(
         functools.partial(ResNet, variant),
         variant.name,
         pretrained,
+        pretrained_cfg=cast(Any, without_pickles(cfg) if pretrained else cfg),
+        pretrained_filter_fn=pretrained_filter,
         feature_cfg={"out_indices": taps},
         **kwargs,
     )
@@ -84,7 +108,8 @@ def create_model(
         family: with a letter: ``imagenet`` (default) or ``cifar``.
         depth: with a letter: layers with weights; by default the family's own.
         preact: with a letter: full pre-activation; by default post-activation.
-        pretrained: no weights are published for these names: raises ``RuntimeError``.
+        pretrained: load timm's published weights of the same network; ``RuntimeError`` where it
+            has none.
         kwargs: timm's model arguments, ``num_classes``, ``in_chans``, ``features_only`` ...
 
     Raises:
@@ -120,19 +145,31 @@ def list_aliases(pattern: str = "*") -> dict[str, str]:
 
 def named_variants() -> list[Variant]:
     """The cells that have a registered name, in the order of the tables."""
-    cells: list[Variant] = []
-    for key, family in FAMILIES.items():
-        cells += expand(
-            {
-                "family": key,
-                "depth": list(family.named_depths),
-                "stem": [family.stem, "deep"],
-                "stride": list(STRIDES),
-                "shortcut": list(SHORTCUTS),
-                "order": list(ORDERS),
-            }
-        )[0]
-    return cells
+    letters = {"preset": list(PRESETS), "preact": [False, True]}
+    grids: list[dict[str, object]] = [
+        {
+            "family": key,
+            "depth": list(family.named_depths),
+            "stem": [family.stem, "deep"],
+            "stride": list(STRIDES),
+            "shortcut": ["conv", "avgpool"],
+            "order": ["post", "preact"],
+        }
+        for key, family in FAMILIES.items()
+    ]
+    grids += [
+        letters | {"depth": 50, "cardinality": 32, "base_width": 4},
+        letters | {"depth": 101, "cardinality": 32, "base_width": 8},
+        letters | {"depth": [50, 101], "base_width": 128},
+    ]
+    # The comparisons of He's two papers, on their networks for small images.
+    small: dict[str, object] = {"family": "cifar", "depth": list(FAMILIES["cifar"].named_depths)}
+    grids += [
+        small | {"shortcut": ["pad", "conv_all", "none"]},
+        small | {"order": list(ORDERS)},
+    ]
+    cells = [variant for grid in grids for variant in expand(grid)[0]]
+    return list(dict.fromkeys([*cells, *_TWINS]))
 
 
 def architecture(variant: Variant) -> tuple[str, dict[str, str]]:
@@ -159,12 +196,20 @@ def resnet_variant(
     return build(parse_name(variant), pretrained=pretrained, **kwargs)
 
 
+_TWINS = timm_twins()
 _NAMED = {variant.name: variant for variant in named_variants()}
 _ALIASES = {alias: variant for variant in _NAMED.values() for alias in variant.aliases}
-_CFGS: dict[str, Any] = {
-    name: pretrained_cfg(variant) for name, variant in (_NAMED | _ALIASES).items()
-}
-default_cfgs = generate_default_cfgs({GENERIC: pretrained_cfg(Variant()), **_CFGS})
+
+
+def _cfgs() -> dict[str, Any]:
+    cfgs: dict[str, Any] = {GENERIC: pretrained_cfg(Variant())}
+    for name, variant in (_NAMED | _ALIASES).items():
+        cfgs |= {f"{name}.{tag}": cfg for tag, cfg in weights_cfgs(variant).items()}
+        cfgs[name] = pretrained_cfg(variant)
+    return cfgs
+
+
+default_cfgs = generate_default_cfgs(_cfgs())
 for _name, _variant in (_NAMED | _ALIASES).items():
     register_model(_entry_point(_name, _variant))
 register_model(resnet_variant)

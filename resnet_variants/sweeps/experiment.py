@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from resnet_variants.files import Json
-from resnet_variants.models.variant import Variant, expand, variant_from
+from resnet_variants.models.grids import expand, variant_from
+from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import DATASETS

@@ -1,0 +1,117 @@
+"""The branch of a residual unit: its convolutions, and where everything else sits around them.
+
+To add an activation order, write one line below ``ORDERS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from timm.layers import BlurPool2d, create_attn
+from torch import nn
+
+from resnet_variants.models.layers import Layers
+from resnet_variants.registry import Registry
+
+
+@dataclass(frozen=True)
+class Block:
+    """The convolutions of a residual unit (arXiv:1512.03385, fig. 5)."""
+
+    kernels: tuple[int, ...]
+    expansion: int  # width of the last convolution over that of the others
+
+
+BLOCKS = Registry(
+    "block",
+    basic=Block(kernels=(3, 3), expansion=1),
+    bottleneck=Block(kernels=(1, 3, 1), expansion=4),
+)
+
+# Which convolution of a downsampling unit carries stride 2, by its kernel: the first 1x1
+# (ResNet-A, arXiv:1512.03385) or the 3x3 (ResNet-B, "v1.5", arXiv:1812.01187, fig. 2a).
+STRIDES = Registry("stride", **{"1x1": 1, "3x3": 3})
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where norm and activation sit (arXiv:1603.05027, fig. 4); ``+`` is the addition."""
+
+    unit: str  # around every convolution of the branch but the last
+    last: str  # around the last convolution
+    stem: str = "norm act"  # after the last convolution of the stem
+    head: str = ""  # before global pooling
+    project: str = "norm"  # after the convolution of a projection shortcut
+
+    @property
+    def ends_with(self) -> str:
+        """The branch's last layer before the addition: ``conv``, ``norm`` or ``act``."""
+        return self.last.partition("+")[0].split()[-1]
+
+
+# (a) to (e) of fig. 4. A projection shortcut reads what the branch's first convolution reads: the
+# unit's input, or in `relu_preact` and `preact` the shared activated input (as in the authors'
+# code and timm's ResNetV2). The figure shows identity shortcuts only; a projection takes a norm
+# here wherever the branch itself ends normalised before the addition, so that the two are added
+# on one scale: not in (b), where the norm follows the addition, and not in (e).
+ORDERS = Registry(
+    "order",
+    post=Order("conv norm act", "conv norm + act"),
+    bn_after_add=Order("conv norm act", "conv + norm act", project=""),
+    relu_before_add=Order("conv norm act", "conv norm act +"),
+    relu_preact=Order("act conv norm", "act conv norm +", stem="norm", head="act"),
+    preact=Order("norm act conv", "norm act conv +", stem="", head="norm act", project=""),
+)
+
+
+# --- attention: stands before the addition ----------------------------------------------------
+
+ATTENTIONS: Registry[Callable[[int, Layers], nn.Module | None]] = Registry("attention")
+
+
+@ATTENTIONS.register("none")
+def no_attention(width: int, layers: Layers) -> None:
+    """No attention."""
+
+
+@ATTENTIONS.register("se")
+def se(width: int, layers: Layers) -> nn.Module:
+    """Squeeze and excitation, reduction 16 (arXiv:1709.01507)."""
+    return cast(nn.Module, create_attn("se", width, **layers.place))
+
+
+@ATTENTIONS.register("eca")
+def eca(width: int, layers: Layers) -> nn.Module:
+    """Efficient channel attention (arXiv:1910.03151)."""
+    return cast(nn.Module, create_attn("eca", width, **layers.place))
+
+
+# --- anti-aliasing: the strided convolution takes stride 1, and a filter downsamples ----------
+
+
+@dataclass(frozen=True)
+class AntiAlias:
+    """A filter that downsamples instead of a convolution's stride."""
+
+    text: str
+    down: Callable[[int, int, Layers], nn.Module]  # of width and stride
+    keeps_max: bool  # whether the stem keeps its max-pool, at stride 1, before the filter
+
+
+def _blur(width: int, stride: int, layers: Layers) -> nn.Module:
+    return BlurPool2d(width, stride=stride, **layers.place)
+
+
+def _mean(width: int, stride: int, layers: Layers) -> nn.Module:
+    # Ceil mode and uncounted padding: odd maps keep the size of the shortcut (timm floors).
+    return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+
+
+ANTIALIASES: Registry[AntiAlias | None] = Registry(
+    "antialias",
+    none=None,
+    blur=AntiAlias("3x3 binomial filter (arXiv:1904.11486)", _blur, keeps_max=True),
+    avg=AntiAlias("2x2 mean (timm's resnetaa)", _mean, keeps_max=False),
+)

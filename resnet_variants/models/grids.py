@@ -1,0 +1,171 @@
+"""Lists of variants: from names, presets and products of choices, duplicates merged."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, cast
+
+from resnet_variants.models.families import DOWNSAMPLES, FAMILIES, PRESETS
+from resnet_variants.models.stems import STEM_STRIDES
+from resnet_variants.models.variant import AXES, DESIGN, SUFFIXES, Variant, token
+from resnet_variants.registry import Registry, UserError, refuse
+
+# Grid keys that set several fields at once.
+BUNDLES: dict[str, Mapping[str, Mapping[str, object]]] = {
+    "preset": PRESETS,
+    "downsample": DOWNSAMPLES,
+}
+_FIELDS = [field.name for field in fields(Variant)]
+# In a grid the last key varies fastest.
+GRID_KEYS = [*_FIELDS[:3], *BUNDLES, *_FIELDS[3:], "preact"]
+
+
+def preset(letter: str, **axes: object) -> Variant:
+    """ResNet-A, -B, -C or -D: ``preset("D", depth=50, preact=True)``.
+
+    ``axes`` are ``preact`` and the fields of ``Variant``; one that the letter sets too wins.
+
+    Raises:
+        ValueError: no such letter, axis or choice.
+    """
+    return variant_from({"preset": letter} | axes)
+
+
+def variant_from(spec: Mapping[str, object]) -> Variant:
+    """A variant from its fields, ``preset``, ``downsample`` and ``preact``.
+
+    Raises:
+        ValueError: an unknown key or choice, or ``preact`` beside ``order``.
+    """
+    axes: dict[str, object] = {}
+    for key, value in spec.items():
+        if key not in GRID_KEYS:
+            refuse("axis", key, GRID_KEYS)
+        if key in BUNDLES:
+            axes |= BUNDLES[key][str(value)]
+    axes |= {key: value for key, value in spec.items() if key in _FIELDS}
+    if "preact" in spec:
+        if "order" in spec:
+            raise UserError("give either preact or order: preact is the order 'preact'")
+        if not isinstance(spec["preact"], bool):
+            refuse("preact", spec["preact"], ["false", "true"])
+        axes["order"] = "preact" if spec["preact"] else "post"
+    return Variant(**cast("dict[str, Any]", axes))
+
+
+def expand(grid: Mapping[str, object]) -> tuple[list[Variant], list[str]]:
+    """The product of the grid's lists without duplicates, and a line on each cell merged away.
+
+    Args:
+        grid: values, or lists of values, by key: the fields of ``Variant``, ``preset`` (A to D),
+            ``downsample`` (1x1, 3x3, 3x3+avgpool) and ``preact``.
+    """
+    for key in grid:
+        if key not in GRID_KEYS:
+            refuse("axis", key, GRID_KEYS)
+    keys = [key for key in GRID_KEYS if key in grid]
+    columns = [_as_list(grid[key]) for key in keys]
+    specs = [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
+    return merge((variant_from(spec), _spelling(spec)) for spec in specs)
+
+
+def _as_list(value: object) -> list[object]:
+    return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else [value]
+
+
+def _spelling(spec: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in spec.items())
+
+
+def merge(cells: Iterable[tuple[Variant, str]]) -> tuple[list[Variant], list[str]]:
+    """Keep the first of equal variants; say of each later one what it is the same as."""
+    kept: dict[Variant, str] = {}
+    merged: list[str] = []
+    for variant, spelling in cells:
+        if variant in kept:
+            merged.append(f"{spelling} is the same network as {kept[variant]}: {variant.name}")
+        kept.setdefault(variant, spelling)
+    return list(kept), merged
+
+
+def grid(**axes: object) -> list[Variant]:
+    """All combinations of the choices, duplicates merged: ``grid(depth=[50], stem=[...])``."""
+    return expand(axes)[0]
+
+
+# The 12 combinations of `--grid`; stem "" is the family's own single convolution.
+FULL_GRID: dict[str, object] = {
+    "stem": ["", "deep"],
+    "downsample": list(DOWNSAMPLES),
+    "order": ["post", "preact"],
+}
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def parse_name(name: str) -> Variant:
+    """The variant called ``name`` (see ``Variant.name``).
+
+    Raises:
+        ValueError: not such a name, or another spelling of one; the message gives the right one.
+    """
+    spec, rest = _read_head(name)
+    spec |= _take(rest, "block", AXES["block"])
+    spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
+    letter = _take(rest, "preset", {key.lower(): key for key in PRESETS})
+    spec |= letter
+    for axis in () if letter else DESIGN:
+        found = _take(rest, axis, AXES[axis])
+        if not found:
+            part = (rest or [""])[0]
+            refuse(f"{axis} in name {name!r}:", part, map(token, AXES[axis]), field="name")
+        spec |= found
+    for axis in SUFFIXES:
+        spec |= _take(rest, axis, AXES[axis])
+    if rest:
+        end = "_".join(rest)
+        raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
+    variant = variant_from(spec)
+    if name not in (variant.name, *variant.aliases):
+        raise UserError(f"name {name!r} is spelt {variant.name!r}", field="name")
+    return variant
+
+
+_MODEL = re.compile(
+    r"rv_(?:resnet(?P<depth>\d{1,4})"
+    r"|resnext(?P<next>\d{1,4})_(?P<cardinality>\d{1,5})x(?P<base_width>\d{1,5})d"
+    r"|wide_resnet(?P<wide>\d{1,4})_(?P<times>\d{1,3}))(?=_|$)",
+    re.ASCII,
+)
+
+
+def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
+    match = _MODEL.match(name)
+    if not match:
+        heads = "rv_resnet<depth>, rv_resnext<depth>_<cardinality>x<width>d or rv_wide_resnet<depth>_<k>"
+        raise UserError(f"name {name!r} does not begin with {heads}", field="name")
+    found = {key: int(value) for key, value in match.groupdict().items() if value}
+    spec: dict[str, object] = {"depth": found.pop("next", 0) or found.pop("wide", 0)}
+    spec |= found
+    rest = name[match.end() :].split("_")[1:]
+    tokens = {family.token: key for key, family in FAMILIES.items() if family.token}
+    spec |= _take(rest, "family", tokens)
+    if "times" in found:
+        own = FAMILIES[str(spec.get("family", Variant.family))].widths[0]
+        spec["base_width"] = own * found["times"]
+        del spec["times"]
+    return spec, rest
+
+
+def _take(rest: list[str], axis: str, choices: Mapping[str, object]) -> dict[str, object]:
+    """Read one token off the front of ``rest`` where it is a choice of the axis."""
+    for choice, value in choices.items():
+        if rest and rest[0] == token(choice):
+            del rest[0]
+            # A table's key is the field's value; a mapping made for names carries it.
+            return {axis: choice if isinstance(choices, Registry) else value}
+    return {}

@@ -1,0 +1,115 @@
+"""The layers that networks are made of: one place for their device, dtype, norm and activation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from timm.layers import GroupNorm, create_act_layer
+from torch import Tensor, nn
+
+from resnet_variants.registry import Registry
+
+NORMS: Registry[Callable[..., nn.Module]] = Registry("norm_layer", batch=nn.BatchNorm2d)
+
+
+@NORMS.register("group")
+def group_norm(width: int, **place: Any) -> GroupNorm:
+    """32 groups (arXiv:1803.08494), fewer where a group would have less than two channels."""
+    return GroupNorm(width, num_groups=math.gcd(32, width, width // 2), **place)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Makes the layers of one network, all of them on one device and of one dtype."""
+
+    norm_layer: str = "batch"
+    act_layer: str = "relu"  # any of timm's
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Device and dtype as torch's constructors take them."""
+        return {"device": self.device, "dtype": self.dtype}
+
+    def conv(
+        self,
+        w_in: int,
+        w_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> nn.Conv2d:
+        """(N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)); odd kernel, no bias."""
+        dilation = dilation if kernel > 1 else 1
+        return nn.Conv2d(
+            w_in,
+            w_out,
+            kernel,
+            stride=stride,
+            padding=dilation * (kernel // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def norm(self, width: int) -> nn.Module:
+        """A normalisation over ``width`` channels, eps 1e-5 (batch: momentum 0.1)."""
+        return NORMS[self.norm_layer](width, **self.place)
+
+    def act(self, *, inplace: bool) -> nn.Module:
+        """An activation; in place wherever nobody else holds its input."""
+        return cast(nn.Module, create_act_layer(self.act_layer, inplace=inplace))
+
+
+class Pad(nn.Module):
+    """Every ``stride``-th pixel, and zeros for the channels that are new: no parameters."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels, self.stride = channels, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C + channels, ceil(H/stride), ceil(W/stride))."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(x, (0, 0, 0, 0, 0, self.channels))
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x * self.factor
+
+
+class Gate(nn.Module):
+    """g(x) = sigmoid(Wx + b), W a 1x1 convolution (arXiv:1603.05027, section 3.2)."""
+
+    def __init__(self, width: int, layers: Layers) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 1, **layers.place)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width, H, W) -> the same shape, in (0, 1)."""
+        return self.conv(x).sigmoid()
+
+
+class ShortcutGate(Gate):
+    """(1 - g(x)) x (arXiv:1603.05027, section 3.3)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width, H, W) -> the same shape."""
+        return (1 - self.conv(x).sigmoid()) * x

@@ -1,0 +1,134 @@
+"""What runs beside a branch: shortcuts that change shape, and functions of the shortcut.
+
+To add one, write one function below ``SHORTCUTS`` or ``SKIPS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from timm.layers import AvgPool2dSame
+from torch import nn
+
+from resnet_variants.models.layers import Gate, Layers, Pad, Scale, ShortcutGate
+from resnet_variants.registry import Registry
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to the shape along a unit."""
+
+    w_in: int
+    w_out: int
+    stride: int
+    dilation: int = 1  # > 1 where ``output_stride`` turned strides into dilation
+    dilation_in: int = 1  # that of the unit before, kept by the first 3x3 convolution
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether the shortcut may be the identity."""
+        return self.stride == 1 and self.w_in == self.w_out
+
+
+# An entry returns the layers of a unit's shortcut: none for the identity; ``None`` stands for no
+# shortcut at all. The network adds a norm after a shortcut with parameters as the order says.
+SHORTCUTS: Registry[Callable[[Change, Layers], list[nn.Module] | None]] = Registry("shortcut")
+
+
+@SHORTCUTS.register("conv")
+def conv(change: Change, layers: Layers) -> list[nn.Module]:
+    """1x1 convolution with the unit's stride: He's option B (arXiv:1512.03385, section 3.3)."""
+    if change.keeps_shape:
+        return []
+    return [layers.conv(change.w_in, change.w_out, 1, stride=change.stride)]
+
+
+@SHORTCUTS.register("avgpool")
+def avgpool(change: Change, layers: Layers) -> list[nn.Module]:
+    """2x2 mean, then 1x1 convolution: ResNet-D (arXiv:1812.01187, fig. 2c).
+
+    Ceil mode and uncounted padding keep odd maps the size of the branch's padded 3x3/2. No pool
+    where only the width changes; a dilated stage keeps the mean, with stride 1.
+    """
+    if change.keeps_shape:
+        return []
+    pool: nn.Module = nn.Identity()
+    if change.stride > 1:
+        pool = nn.AvgPool2d(2, change.stride, ceil_mode=True, count_include_pad=False)
+    elif change.dilation > 1:
+        pool = AvgPool2dSame(2, 1, ceil_mode=True, count_include_pad=False)
+    return [pool, layers.conv(change.w_in, change.w_out, 1)]
+
+
+@SHORTCUTS.register("pad")
+def pad(change: Change, layers: Layers) -> list[nn.Module]:
+    """Subsampling and zero channels: He's option A (arXiv:1512.03385, section 3.3).
+
+    The zeros follow the channels, as in the authors' code; where a net with a wide stem gets
+    narrower, the last channels are left out.
+    """
+    if change.keeps_shape:
+        return []
+    return [Pad(change.w_out - change.w_in, change.stride)]
+
+
+@SHORTCUTS.register("conv_all")
+def conv_all(change: Change, layers: Layers) -> list[nn.Module]:
+    """1x1 convolution at every unit: He's option C (arXiv:1512.03385, section 3.3)."""
+    return [layers.conv(change.w_in, change.w_out, 1, stride=change.stride)]
+
+
+@SHORTCUTS.register("none")
+def plain(change: Change, layers: Layers) -> None:
+    """No shortcut anywhere: the plain nets of arXiv:1512.03385, fig. 3 (middle)."""
+
+
+# --- skip functions (arXiv:1603.05027, fig. 2 and table 1) ------------------------------------
+
+# An entry returns modules that a unit applies before the addition: ``skip`` to the shortcut,
+# ``scale`` to the branch, ``gate`` to the shortcut for a gate g between g * branch and
+# (1 - g) * shortcut. They act at every unit, on what the shortcut carries.
+SKIPS: Registry[Callable[[int, Layers], dict[str, nn.Module]]] = Registry("skip")
+
+
+@SKIPS.register("identity")
+def identity(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """Branch + shortcut (fig. 2a)."""
+    return {}
+
+
+@SKIPS.register("scale")
+def scale(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """Branch + 0.5 shortcut: constant scaling (fig. 2b)."""
+    return {"skip": Scale(0.5)}
+
+
+@SKIPS.register("scale_both")
+def scale_both(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """0.5 branch + 0.5 shortcut: constant scaling (fig. 2b)."""
+    return {"skip": Scale(0.5), "scale": Scale(0.5)}
+
+
+@SKIPS.register("exclusive_gate")
+def exclusive_gate(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """G branch + (1 - g) shortcut: exclusive gating (fig. 2c)."""
+    return {"gate": Gate(width, layers)}
+
+
+@SKIPS.register("shortcut_gate")
+def shortcut_gate(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """Branch + (1 - g) shortcut: shortcut-only gating (fig. 2d)."""
+    return {"skip": ShortcutGate(width, layers)}
+
+
+@SKIPS.register("conv")
+def conv_skip(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """1x1 convolution (fig. 2e): another spelling of the shortcut ``conv_all``."""
+    return {}
+
+
+@SKIPS.register("dropout")
+def dropout(width: int, layers: Layers) -> dict[str, nn.Module]:
+    """Branch + dropout of the shortcut, rate 0.5 (fig. 2f)."""
+    return {"skip": nn.Dropout(0.5)}
