@@ -146,8 +146,11 @@ _MODEL = re.compile(
 def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
     match = _MODEL.match(name)
     if not match:
-        heads = "rv_resnet<depth>, rv_resnext<depth>_<cardinality>x<width>d or rv_wide_resnet<depth>_<k>"
-        raise UserError(f"name {name!r} does not begin with {heads}", field="name")
+        raise UserError(
+            f"name {name!r} does not begin with rv_resnet<depth>, "
+            "rv_resnext<depth>_<cardinality>x<width>d or rv_wide_resnet<depth>_<k>",
+            field="name",
+        )
     found = {key: int(value) for key, value in match.groupdict().items() if value}
     spec: dict[str, object] = {"depth": found.pop("next", 0) or found.pop("wide", 0)}
     spec |= found

@@ -32,8 +32,8 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) ->
     Args:
         model: one of our networks.
         source: a state dict of the same network as torchvision, timm (``ResNet`` or ``ResNetV2``)
-            or this package build it, a ``.safetensors`` file, or a folder with ``model.safetensors``
-            such as a run's.
+            or this package build it, a ``.safetensors`` file, or a folder that holds
+            ``model.safetensors``, such as a run's.
 
     Raises:
         ValueError: names the first missing, unexpected and misshapen key; or the file is of another
@@ -118,7 +118,9 @@ def check_fit(state: Mapping[str, Tensor], model: nn.Module, *, except_for: str 
     """Refuse a state dict that is not exactly the model's.
 
     Args:
-        except_for: a regular expression of keys that whoever loads adapts by himself.
+        state: names and tensors.
+        model: where they are to go.
+        except_for: a regular expression of keys whose shapes the loader adapts.
 
     Raises:
         ValueError: names the first missing, unexpected and misshapen key.

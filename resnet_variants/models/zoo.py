@@ -1,7 +1,8 @@
 """timm's door to the variants: the only file that knows timm's registry.
 
 Importing it registers the variants of ``named_variants`` under their names, those that timm has
-too with the tags of timm's weights: ``timm.create_model("rv_resnet50_d.a1_in1k", pretrained=True)``.
+too with the tags of timm's weights: ``timm.create_model("rv_resnet50_d.a1_in1k",
+pretrained=True)``.
 Any other cell of the design space is built by the same code through the entry point
 ``resnet_variant``: ``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``.
 """
