@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from resnet_variants.models.card import model_card, save_pretrained
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.grids import grid, parse_name, preset
 from resnet_variants.models.variant import Variant
@@ -25,11 +26,13 @@ __all__ = [
     "grid",
     "list_models",
     "load_weights",
+    "model_card",
     "parse_name",
     "preset",
     "report",
     "resnetv2_state_dict",
     "run",
+    "save_pretrained",
 ]
 
 

@@ -13,7 +13,7 @@ ROOMS = ("registry", "files", "models", "training", "records", "sweeps", "analys
 VERBS = {"run", "report", "list", "describe"}
 BELOW = {
     "registry": set(),
-    "models": {"registry"},
+    "models": {"registry", "files"},
     "training": {"registry"},
     "files": {"registry"},
     "records": {"registry", "files"},

@@ -1,13 +1,17 @@
 """Parameters and MACs: published integers, an independent count, and golden tables."""
 
+import dataclasses
+
 import pytest
 import torch
+from closed_form import closed_form
 from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_variants as rv
 from resnet_variants.models.cost import layer_costs, total
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import FULL_GRID, expand, preset
+from resnet_variants.models.variant import AXES as TABLES
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 
@@ -55,6 +59,33 @@ def test_macs_are_half_of_torchs_flops(variant, side):
     cost = rv.cost(variant, img_size=side, in_chans=1)
     assert cost.flops == counter.get_total_flops()
     assert cost.params == sum(p.numel() for p in model.parameters())
+
+
+AXES = {
+    "stem_stride": [4, 1],
+    "stride": list(TABLES["stride"]),
+    "order": list(TABLES["order"]),
+    "attention": list(TABLES["attention"]),
+    "antialias": list(TABLES["antialias"]),
+}
+
+
+@pytest.mark.parametrize("shortcut", TABLES["shortcut"])
+@pytest.mark.parametrize(("family", "depth"), [("cifar", 8), ("cifar", 11), ("imagenet", 14)])
+def test_arithmetic_gives_the_same(family, depth, shortcut):
+    # Option A cannot narrow the wide stem's output to a basic block's.
+    stems = [stem for stem in TABLES["stem"] if (depth, stem, shortcut) != (8, "deep_wide", "pad")]
+    size = {"family": family, "depth": depth, "stem": stems, "shortcut": shortcut}
+    further = [{}, {"skip": "exclusive_gate"}, {"skip": "shortcut_gate"}]
+    further += [{"cardinality": 4, "base_width": 12}, {"base_width": 40}]
+    cells = expand(size | AXES)[0][::11]  # prime to the axes' lengths: every choice comes up
+    for i, cell in enumerate(cells):
+        axes = further[i % len(further)]
+        if ("skip" in axes and cell.is_plain) or ("base_width" in axes and cell.block == "basic"):
+            axes = {}
+        variant = dataclasses.replace(cell, **axes)
+        cost = total(layer_costs(variant, img_size=33, in_chans=2, num_classes=7))
+        assert (cost.params, cost.macs, cost.acts) == closed_form(variant, 33, 2, 7), variant.name
 
 
 def test_layers_add_up_and_say_their_shapes():

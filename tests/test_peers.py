@@ -1,7 +1,4 @@
-"""The peers' own networks: same keys, and the same outputs to the last bit."""
-
-import re
-from functools import partial
+"""The networks of torchvision and timm: their weights in ours compute the same to the last bit."""
 
 import pytest
 import timm
@@ -9,124 +6,157 @@ import torch
 import torchvision
 
 import resnet_variants as rv
-from resnet_variants.models.grids import preset
-from resnet_variants.models.synonyms import PEERS, synonyms
-from resnet_variants.models.variant import Variant
+from resnet_variants.models.synonyms import PEERS, timm_twins
 
-PAIRS = {
-    "torchvision resnet18": (preset("B", depth=18), torchvision.models.resnet18),
-    "torchvision resnet50": (preset("B", depth=50), torchvision.models.resnet50),
-    "timm resnet50c": (preset("C", depth=50), partial(timm.create_model, "resnet50c")),
-    "timm resnet34d": (preset("D", depth=34), partial(timm.create_model, "resnet34d")),
-    "timm resnet50d": (preset("D", depth=50), partial(timm.create_model, "resnet50d")),
+LIBRARIES = ("timm", "torchvision")
+NETWORKS = {
+    f"{peer.source} {name}": variant
+    for peer in PEERS
+    if peer.source in LIBRARIES
+    for variant, name in peer.names().items()
 }
+TWINS = {name: variant for variant, name in timm_twins().items()}
+POST = [network for network in NETWORKS if NETWORKS[network].order == "post"]
+V2 = [network for network in NETWORKS if NETWORKS[network].order == "preact"]
+GIANTS = ("resnext101_32x16d", "resnext101_32x32d")
+# timm's mean filter floors odd maps, ours does not: these two sides have even maps only.
+ODD, EVEN = (97, 224), (96, 224)
+
+
+def cases(networks):
+    """Each network at both sides; the large one of deep networks, and giants, only as slow."""
+    for network in networks:
+        small, large = EVEN if NETWORKS[network].antialias == "avg" else ODD
+        if network.endswith(GIANTS):
+            yield pytest.param(network, (small, large), marks=pytest.mark.slow)
+        elif NETWORKS[network].depth > 50:
+            yield network, (small,)
+            yield pytest.param(network, (large,), marks=pytest.mark.slow)
+        else:
+            yield network, (small, large)
+
+
+def create(network, **kwargs):
+    source, name = network.split()
+    if source == "timm":
+        return timm.create_model(name, **kwargs)
+    return torchvision.models.get_model(name, **kwargs)
 
 
 def scrambled(model):
-    """Norms as after training, so that none is close to the identity."""
+    """Norms as after training: none is close to the identity, no branch starts at zero."""
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.GroupNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+        if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("side", [224, 97])
-@pytest.mark.parametrize("pair", PAIRS)
-def test_a_peers_state_dict_gives_the_peers_outputs(pair, side, training):
-    variant, make = PAIRS[pair]
-    peer, model = scrambled(make()), rv.create_model(variant)
-    model.load_state_dict(peer.state_dict())
-    x = torch.randn(2, 3, side, side)
-    with torch.no_grad():
-        ours, theirs = (net.train(training)(x) for net in (model, peer))
-    assert torch.equal(ours, theirs)
+def assert_same_tensors(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
 
 
-def from_v2(state, model):
-    """timm's ResNetV2 state dict under our keys."""
-    deep_stem = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4, "conv3": 6}
-    rules = [
-        (r"^stages\.(\d+)\.blocks\.", lambda m: f"layer{int(m[1]) + 1}."),
-        (r"\.norm(\d)\.", lambda m: f".bn{m[1]}."),
-        (r"^head\.fc\.", lambda m: "fc."),
-        (r"^stem\.conv\.", lambda m: "conv1."),
-        (r"^stem\.(conv\d)\.", lambda m: f"conv1.{deep_stem[m[1]]}."),
-        (r"^stem\.bn(\d)\.", lambda m: f"conv1.{deep_stem['norm' + m[1]]}."),
-        (r"downsample\.conv\.", lambda m: f"downsample.{place}."),
-    ]
-    # Our projection stands second where the mean comes first.
-    place = "1" if "layer2.0.downsample.1.weight" in model.state_dict() else "0"
-    ours = {}
-    for key, value in state.items():
-        for pattern, name in rules:
-            key = re.sub(pattern, name, key)
-        ours[key] = value.flatten(1) if key == "fc.weight" else value
-    return ours
+@pytest.mark.parametrize(("network", "sides"), list(cases(POST)))
+def test_a_peers_weights_give_its_outputs_and_running_statistics(network, sides):
+    peer, model = create(network), rv.create_model(NETWORKS[network])
+    for prepare in (torch.nn.Module.eval, scrambled):
+        rv.load_weights(model, prepare(peer).state_dict())
+        with torch.no_grad():
+            x = torch.randn(1, 3, sides[0], sides[0])
+            assert torch.equal(model.eval()(x), peer.eval()(x))
+    for side in sides:
+        for training in (True, False):
+            x = torch.randn(2 if training else 1, 3, side, side)
+            with torch.no_grad():
+                ours, theirs = (net.train(training)(x) for net in (model, peer))
+            assert torch.equal(ours, theirs), (side, training)
+    assert_same_tensors(model.state_dict(), peer.state_dict())
 
 
-V2 = {
-    "resnetv2_18": ("B", 18),
-    "resnetv2_18d": ("D", 18),
-    "resnetv2_50": ("B", 50),
-    "resnetv2_50d": ("D", 50),
-}
+@pytest.mark.parametrize(("network", "sides"), list(cases(V2)))
+def test_timms_v2_weights_give_its_features_and_to_rounding_its_logits(network, sides):
+    peer, model = create(network), rv.create_model(NETWORKS[network])
+    for prepare in (torch.nn.Module.eval, scrambled):
+        rv.load_weights(model, prepare(peer).state_dict())
+        with torch.no_grad():
+            x = torch.randn(1, 3, sides[0], sides[0])
+            features = (net.eval().forward_features(x) for net in (model, peer))
+            assert torch.equal(*features)
+    for side in sides:
+        for training in (True, False):
+            x = torch.randn(2 if training else 1, 3, side, side)
+            with torch.no_grad():
+                ours, theirs = (net.train(training).forward_features(x) for net in (model, peer))
+                assert torch.equal(ours, theirs), (side, training)
+                # Their head multiplies in another order: it is a 1x1 convolution.
+                logits = peer.forward_head(theirs)
+                error = (model.forward_head(ours) - logits).abs().max()
+            assert error <= 1e-5 * logits.abs().max(), (side, training)
+    assert_same_tensors(rv.resnetv2_state_dict(model), peer.state_dict())
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("side", [224, 97])
-@pytest.mark.parametrize("name", V2)
-def test_preactivation_computes_what_timms_v2_does(name, side, training):
-    letter, depth = V2[name]
-    peer = scrambled(timm.create_model(name))
-    model = rv.create_model(letter, depth=depth, preact=True)
-    model.load_state_dict(from_v2(peer.state_dict(), model))
-    x = torch.randn(2, 3, side, side)
-    with torch.no_grad():
-        ours, theirs = (net.train(training).forward_features(x) for net in (model, peer))
-        assert torch.equal(ours, theirs)
-        # The heads multiply in another order: a linear layer here, a 1x1 convolution there.
-        logits = peer.forward_head(theirs)
-        assert (model.forward_head(ours) - logits).abs().max() <= 1e-5 * logits.abs().max()
+def test_with_group_norm_ours_is_timms_resnet50_gn():
+    peer, model = timm.create_model("resnet50_gn"), rv.create_model("B", norm_layer="group")
+    assert model.variant.name == "rv_resnet50_b"
+    rv.load_weights(model, scrambled(peer).state_dict())
+    for side in (97, 224):
+        x = torch.randn(1, 3, side, side)
+        with torch.no_grad():
+            assert torch.equal(model(x), peer(x))
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-@pytest.mark.parametrize("letter", ["B", "D"])
-def test_dilated_stages_are_timms(letter, stride):
-    name = {"B": "resnet26", "D": "resnet26d"}[letter]
-    peer = timm.create_model(name, output_stride=stride).eval()
-    model = rv.create_model(letter, depth=26, output_stride=stride).eval()
-    model.load_state_dict(peer.state_dict())
-    x = torch.randn(1, 3, 97, 97)
-    with torch.no_grad():
-        assert torch.equal(model(x), peer(x))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "resnet26", "resnet26d", "resnetblur18", "seresnext26t_32x4d"),
+        *("resnetv2_18", "resnetv2_18d", "resnetv2_50", "resnetv2_50d"),
+    ],
+)
+def test_dilated_stages_are_timms(name, stride):
+    peer = scrambled(timm.create_model(name, output_stride=stride))
+    model = rv.create_model(TWINS[name], output_stride=stride)
+    rv.load_weights(model, peer.state_dict())
+    for training in (True, False):
+        x = torch.randn(2 if training else 1, 3, 97, 97)
+        with torch.no_grad():
+            ours, theirs = (net.train(training).forward_features(x) for net in (model, peer))
+        assert torch.equal(ours, theirs)
 
 
-def _peer_params(peer, name):
-    if peer.source == "timm":
-        model = timm.create_model(name, device="meta")
-    else:
-        with torch.device("meta"):
-            model = torchvision.models.get_model(name)
-    return sum(p.numel() for p in model.parameters())
+def step(model, run, x):
+    """Two steps of SGD with momentum on what ``run`` makes of the images."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    model.train()
+    for _ in range(2):
+        optimizer.zero_grad()
+        run(x).square().mean().backward()
+        optimizer.step()
 
 
-RULES = [
-    (peer, depth)
-    for peer in PEERS
-    if peer.source in ("timm", "torchvision")
-    for depth in peer.depths
-]
+@pytest.mark.parametrize(
+    "network", ["torchvision resnet18", "timm resnet50d", "timm seresnext26d_32x4d"]
+)
+def test_training_changes_the_weights_as_it_changes_the_peers(network):
+    peer, model = scrambled(create(network)), rv.create_model(NETWORKS[network])
+    rv.load_weights(model, peer.state_dict())
+    before = model.fc.weight.clone()
+    x = torch.randn(4, 3, 97, 97)
+    for net in (model, peer):
+        step(net, net, x)
+    assert not torch.equal(model.fc.weight, before)
+    assert_same_tensors(model.state_dict(), peer.state_dict())
 
 
-@pytest.mark.parametrize(("peer", "depth"), RULES)
-def test_names_elsewhere_exist_there_with_our_parameters(peer, depth):
-    variant = preset(peer.preset, depth=depth, preact=peer.order == "preact")
-    names = [name for rule, name in synonyms(variant) if rule is peer]
-    assert len(names) == 1
-    assert _peer_params(peer, names[0]) == rv.cost(variant).params
-
-
-def test_another_stem_stride_has_no_name_elsewhere():
-    assert synonyms(Variant(depth=18, stem_stride=1)) == []
+@pytest.mark.parametrize("name", ["resnetv2_18d", "resnetv2_50"])
+def test_training_on_features_changes_the_weights_as_it_changes_timms_v2(name):
+    peer, model = scrambled(timm.create_model(name)), rv.create_model(TWINS[name])
+    rv.load_weights(model, peer.state_dict())
+    x = torch.randn(4, 3, 97, 97)
+    for net in (model, peer):
+        step(net, net.forward_features, x)
+    assert_same_tensors(rv.resnetv2_state_dict(model), peer.state_dict())

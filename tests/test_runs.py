@@ -53,8 +53,8 @@ def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
     result = do(run, tmp_path / run.id, seen.append)
     folder = tmp_path / run.id
     assert sorted(p.name for p in folder.iterdir()) == [
-        *("config.json", "epochs.jsonl", "log.txt", "model.safetensors", "result.json"),
-        "run.json",
+        *("README.md", "config.json", "epochs.jsonl", "log.txt", "model.safetensors"),
+        *("result.json", "run.json"),
     ]
     assert result["status"] == DONE
     assert json.loads((folder / "result.json").read_text()) == result

@@ -1,46 +1,156 @@
-"""Variants, their names and grids."""
+"""Variants: what can be constructed, what they are called, and which of them are one network."""
 
-import itertools
 import re
+from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import resnet_variants as rv
 from resnet_variants.models.families import FAMILIES, PRESETS
-from resnet_variants.models.grids import FULL_GRID, expand, parse_name, variant_from
+from resnet_variants.models.grids import parse_name
 from resnet_variants.models.stems import STEM_STRIDES
-from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.models.variant import AXES, WIDEST, Variant
 from resnet_variants.registry import UserError
+
+FIELDS = [field.name for field in fields(Variant)]
 
 
 @st.composite
-def variants(draw):
-    family = draw(st.sampled_from(list(FAMILIES)))
-    depth = draw(st.sampled_from(list(FAMILIES[family].layouts)))
-    return Variant(
-        family=family,
-        depth=depth,
-        block=draw(st.sampled_from(list(FAMILIES[family].layouts[depth]))),
-        stem=draw(st.sampled_from(list(STEMS))),
-        stem_stride=draw(st.sampled_from(list(STEM_STRIDES))),
-        stride=draw(st.sampled_from(list(STRIDES))),
-        shortcut=draw(st.sampled_from(list(SHORTCUTS))),
-        order=draw(st.sampled_from(list(ORDERS))),
-    )
+def spellings(draw):
+    """A choice for every field; some combinations are refused."""
+    spelling = {axis: draw(st.sampled_from(list(table))) for axis, table in AXES.items()}
+    layouts = FAMILIES[spelling["family"]].layouts
+    depth = draw(st.sampled_from(list(layouts)))
+    block = draw(st.sampled_from(list(layouts[depth])))
+    spelling |= {"depth": depth, "block": block, "cardinality": 1, "base_width": 0}
+    if block == "bottleneck":
+        spelling["cardinality"] = draw(st.sampled_from([1, 1, 2, 32, 64]))
+        spelling["base_width"] = draw(st.sampled_from([0, 1, 4, 16, 24, 64, 96, 128]))
+    return spelling | {"stem_stride": draw(st.sampled_from(list(STEM_STRIDES)))}
 
 
-@given(variants())
+def constructed(spelling):
+    try:
+        return Variant(**spelling)
+    except UserError:
+        reject()
+
+
+@st.composite
+def neighbours(draw):
+    """Two variants spelt with one difference at most; they may be one network."""
+    spelling, other = draw(spellings()), draw(spellings())
+    field = draw(st.sampled_from(FIELDS))
+    return constructed(spelling), constructed(spelling | {field: other[field]})
+
+
+@given(spellings())
+def test_the_strategy_chooses_every_field(spelling):
+    assert spelling.keys() == set(FIELDS)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@given(spellings().map(constructed))
 def test_every_name_is_legal_and_reads_back(variant):
-    assert re.fullmatch(r"rv_resnet\d+(_[a-z0-9]+)*", variant.name)
-    assert parse_name(variant.name) == variant
-    assert all(parse_name(alias) == variant for alias in variant.aliases)
+    for name in (variant.name, *variant.aliases):
+        assert re.fullmatch(r"rv_[a-z0-9_]+", name)
+        assert parse_name(name) == variant
 
 
-@given(variants(), variants())
-def test_names_are_equal_exactly_when_variants_are(a, b):
+@given(neighbours())
+def test_names_are_equal_exactly_when_variants_are(pair):
+    a, b = pair
     assert (a.name == b.name) == (a == b)
+    assert len({a, b}) == 1 + (a != b)
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        (Variant(), "rv_resnet50_b"),
+        (rv.preset("D", depth=50, preact=True), "rv_resnet50_d_preact"),
+        (rv.preset("B", family="cifar", depth=20), "rv_resnet20_cifar_b"),
+        (Variant(depth=18, stem="conv3", stem_stride=1), "rv_resnet18_s1_conv3_3x3_conv"),
+        (Variant(depth=50, stride="1x1", stem="deep"), "rv_resnet50_deep_1x1_conv"),
+        (Variant(depth=50, stem="deep_wide"), "rv_resnet50_deepwide_3x3_conv"),
+        (
+            Variant(family="cifar", depth=110, block="bottleneck"),
+            "rv_resnet110_cifar_bottleneck_b",
+        ),
+        (Variant(family="cifar", depth=164, block="basic"), "rv_resnet164_cifar_basic_b"),
+        (
+            Variant(family="cifar", depth=110, shortcut="pad", order="relu_preact"),
+            "rv_resnet110_cifar_conv3_3x3_pad_relupreact",
+        ),
+        (
+            rv.preset("D", depth=50, cardinality=32, base_width=4, preact=True),
+            "rv_resnext50_32x4d_d_preact",
+        ),
+        (rv.preset("D", depth=50, base_width=96), "rv_resnext50_1x96d_d"),
+        (Variant(depth=50, base_width=32), "rv_resnext50_1x32d_b"),
+        (Variant(depth=50, cardinality=2, base_width=64), "rv_resnext50_2x64d_b"),
+        (Variant(depth=101, base_width=128), "rv_wide_resnet101_2_b"),
+        (
+            Variant(family="cifar", depth=29, cardinality=8, base_width=64),
+            "rv_resnext29_8x64d_cifar_b",
+        ),
+        (Variant(family="cifar", depth=164, base_width=32), "rv_wide_resnet164_2_cifar_b"),
+        (Variant(depth=50, attention="se"), "rv_resnet50_b_se"),
+        (
+            rv.preset("D", depth=50, preact=True, attention="eca", antialias="blur"),
+            "rv_resnet50_d_preact_eca_blur",
+        ),
+        (
+            Variant(
+                family="cifar",
+                depth=110,
+                block="bottleneck",
+                stem_stride=2,
+                shortcut="conv_all",
+                order="bn_after_add",
+                skip="exclusive_gate",
+                attention="se",
+                antialias="avg",
+            ),
+            "rv_resnet110_cifar_bottleneck_s2_conv3_3x3_convall_bnafteradd_exclusivegate_se_avg",
+        ),
+    ],
+)
+def test_names_say_what_differs_from_the_familys_own(variant, name):
+    assert variant.name == name
+    assert parse_name(name) == variant
+
+
+def test_no_axis_is_a_dead_knob():
+    others = {
+        "family": "cifar",
+        "depth": 101,
+        "stem": "deep",
+        "stem_stride": 2,
+        "stride": "1x1",
+        "shortcut": "avgpool",
+        "order": "preact",
+        "skip": "scale",
+        "cardinality": 32,
+        "base_width": 128,
+        "attention": "se",
+        "antialias": "blur",
+    }
+    assert others.keys() == set(FIELDS) - {"block"}
+    assert all(replace(Variant(depth=50), **{axis: other}).name for axis, other in others.items())
+    names = {Variant(**{axis: other}).name for axis, other in others.items()}
+    assert len(names - {Variant().name}) == len(others)
+    basic, narrow = (Variant(family="cifar", depth=20, block=b) for b in ("", "basic"))
+    assert basic == narrow
+    blocks = {Variant(family="cifar", depth=110, block=b).name for b in ("basic", "bottleneck")}
+    assert len(blocks) == 2
+
+
+# --- presets ----------------------------------------------------------------------------------
 
 
 def test_presets_spell_the_axes_of_the_paper():
@@ -52,56 +162,35 @@ def test_presets_spell_the_axes_of_the_paper():
     )
 
 
-@pytest.mark.parametrize(
-    ("variant", "name"),
-    [
-        (rv.preset("D", depth=50, preact=True), "rv_resnet50_d_preact"),
-        (rv.preset("B", family="cifar", depth=20), "rv_resnet20_cifar_b"),
-        (Variant(depth=18, stem="conv3", stem_stride=1), "rv_resnet18_s1_conv3_3x3_conv"),
-        (Variant(depth=50, stride="1x1", stem="deep"), "rv_resnet50_deep_1x1_conv"),
-        (
-            Variant(family="cifar", depth=110, block="bottleneck"),
-            "rv_resnet110_cifar_bottleneck_b",
-        ),
-    ],
-)
-def test_names_say_what_differs_from_the_familys_own(variant, name):
-    assert variant.name == name
+def test_presets_are_cumulative():
+    changed = [
+        {key for key in PRESETS[b] if PRESETS[a][key] != PRESETS[b][key]}
+        for a, b in (("A", "B"), ("B", "C"), ("C", "D"))
+    ]
+    assert changed == [{"stride"}, {"stem"}, {"shortcut"}]
 
 
 def test_a_preset_takes_further_axes():
     assert rv.preset("D", order="preact") == rv.preset("D", preact=True)
     assert rv.preset("B", family="cifar", depth=20, stem="deep").preset == "C"
+    assert rv.preset("B", depth=50, attention="se").preset == "B"
 
 
-def test_a_and_b_of_basic_blocks_are_one_network():
-    a, b = (rv.preset(letter, depth=18) for letter in "AB")
-    assert a == b
-    assert (a.name, a.aliases, a.preset) == ("rv_resnet18_b", ["rv_resnet18_a"], "B")
-    assert rv.preset("A", depth=50) != rv.preset("B", depth=50)
+# --- refusals ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("resnet50", "name 'resnet50' does not begin with rv_resnet<depth>"),
-        ("rv_resnet50.d", "name 'rv_resnet50.d' does not begin with rv_resnet<depth>"),
-        ("rv_resnet50_D", "unknown stem in name 'rv_resnet50_D': 'D'; choices: conv7, conv3, deep"),
-        ("rv_resnet50_d_preacts", "cannot read 'preacts' at the end of name"),
-        ("rv_resnet050_d", "name 'rv_resnet050_d' is spelt 'rv_resnet50_d'"),
-        ("rv_resnet50_conv7_1x1_conv", "is spelt 'rv_resnet50_a'"),
-        ("rv_resnet50_s4_d", "is spelt 'rv_resnet50_d'"),
-        ("rv_resnet50_d_post", "is spelt 'rv_resnet50_d'"),
-        ("rv_resnet51_d", "unknown depth 51 for family 'imagenet'"),
-    ],
-)
-def test_other_spellings_are_refused_with_the_right_one(name, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        parse_name(name)
+def test_cifar_depths_default_to_the_blocks_they_were_published_with():
+    blocks = {d: next(iter(b)) for d, b in FAMILIES["cifar"].layouts.items()}
+    basic, bottleneck = (20, 32, 44, 56, 110, 1202), (29, 47, 164, 1001)
+    assert {blocks[d] for d in basic} == {"basic"}
+    assert {blocks[d] for d in bottleneck} == {"bottleneck"}
+
+
+GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution; depth "
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("spelling", "message"),
     [
         ({"family": "cifa"}, "unknown family 'cifa'; did you mean 'cifar'?"),
         (
@@ -109,64 +198,67 @@ def test_other_spellings_are_refused_with_the_right_one(name, message):
             "unknown depth 21 for family 'cifar'; choices: 6n+2 with basic blocks "
             "(20, 32, 44, 56, 110), 9n+2 with bottlenecks (29, 47, 164, 1001)",
         ),
-        ({"depth": 50, "block": "basic"}, "unknown block for depth 50 of family 'imagenet'"),
+        ({"depth": -50}, "unknown depth -50 for family 'imagenet'; choices: 10, 14, 18"),
+        ({"block": "basic"}, "unknown block for depth 50 of family 'imagenet' 'basic'"),
         ({"stem": "conv9"}, "unknown stem 'conv9'"),
         ({"stem_stride": 3}, "unknown stem_stride 3; choices: 4, 2, 1"),
         ({"stride": "5x5"}, "unknown stride '5x5'"),
         ({"shortcut": "pool"}, "unknown shortcut 'pool'; did you mean 'avgpool'?"),
         ({"order": "pre"}, "unknown order 'pre'; did you mean 'preact'?"),
-        ({"stem_stride": True}, "stem_stride True must be of type int"),
-        ({"depth": 50.0}, "depth 50.0 must be of type int"),
-        ({"depth": [50]}, "depth [50] must be of type int"),
-        ({"stem": None}, "stem None must be of type str"),
+        ({"skip": "gate"}, "unknown skip 'gate'; did you mean 'shortcut_gate'?"),
+        ({"attention": ""}, "unknown attention ''; choices: none, se, eca"),
+        ({"antialias": "blurr"}, "unknown antialias 'blurr'; did you mean 'blur'?"),
+        ({"depth": 18, "cardinality": 32}, GROUPS + "18 of family 'imagenet' has basic blocks"),
+        ({"depth": 34, "base_width": 128}, GROUPS + "34 of family 'imagenet' has basic blocks"),
+        (
+            {"cardinality": 2, "family": "cifar", "depth": 164, "block": "basic"},
+            GROUPS + "164 of family 'cifar' has basic blocks",
+        ),
+        ({"cardinality": 0}, f"cardinality 0 must be from 1 to {WIDEST}"),
+        ({"cardinality": -1}, f"cardinality -1 must be from 1 to {WIDEST}"),
+        ({"cardinality": 10**9}, f"cardinality {10**9} must be from 1 to {WIDEST}"),
+        ({"base_width": -4}, f"base_width -4 must be from 1 to {WIDEST}"),
+        ({"base_width": WIDEST + 1}, f"base_width {WIDEST + 1} must be from 1 to {WIDEST}"),
+        (
+            {"base_width": 64, "cardinality": 64},
+            "cardinality 64 x base_width 64 makes 3x3 convolutions of more than 16384 channels",
+        ),
+        (
+            {"shortcut": "none", "skip": "scale"},
+            "skip 'scale' acts on a shortcut, and shortcut 'none' has none",
+        ),
+        (
+            {"shortcut": "none", "skip": "conv"},
+            "skip 'conv' acts on a shortcut, and shortcut 'none' has none",
+        ),
+        (
+            {"shortcut": "avgpool", "skip": "conv"},
+            "skip 'conv' is the shortcut 'conv_all': it does not go with shortcut 'avgpool'",
+        ),
+        (
+            {"depth": 18, "shortcut": "pad", "stem": "deep_wide"},
+            "shortcut 'pad' only adds channels: stem 'deep_wide' has 128, the first stage 64",
+        ),
     ],
 )
-def test_what_cannot_be_built_cannot_be_constructed(fields, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Variant(**fields)
+def test_what_cannot_be_built_cannot_be_constructed(spelling, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        Variant(**spelling)
+    assert error.value.field in spelling
+    assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_full_grid_has_twelve_cells_of_bottlenecks_and_eight_of_basic_blocks():
-    cells, merged = expand(FULL_GRID | {"family": "cifar", "depth": 29})
-    assert (len(cells), merged) == (12, [])
-    letters = {v.preset for v in cells}
-    assert letters == {*PRESETS, ""}
-    cells, merged = expand(FULL_GRID | {"family": "cifar", "depth": 20})
-    assert (len(cells), len(merged)) == (8, 4)
-    assert all("is the same network as" in line for line in merged)
+@pytest.mark.parametrize("field", fields(Variant), ids=lambda field: field.name)
+@pytest.mark.parametrize("value", [True, 1.0, None, [], b"se", Variant], ids=repr)
+def test_a_field_takes_its_own_type_only(field, value):
+    kind = type(field.default).__name__
+    message = f"{field.name} {value!r} must be of type {kind}"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$") as error:
+        Variant(**{field.name: value})
+    assert error.value.field == field.name
 
 
-def test_grid_is_the_product_of_its_lists():
-    cells = rv.grid(depth=[50, 101], stem=["conv7", "deep"], order=["post", "preact"])
-    wanted = itertools.product((50, 101), ("conv7", "deep"), ("post", "preact"))
-    assert [(v.depth, v.stem, v.order) for v in cells] == list(wanted)
-
-
-@pytest.mark.parametrize(
-    ("grid", "message"),
-    [
-        ({"stems": ["deep"]}, "unknown axis 'stems'; did you mean 'stem'?"),
-        ({"preset": "E"}, "unknown variant 'E'; choices: A, B, C, D"),
-        ({"preact": True, "order": "post"}, "give either preact or order"),
-        ({"preact": "yes"}, "unknown preact 'yes'"),
-        ({"stem": [["deep"]]}, "stem ['deep'] must be of type str"),
-    ],
-)
-def test_grids_refuse_what_they_do_not_know(grid, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        expand(grid)
-
-
-def test_no_axis_is_a_dead_knob():
-    own = Variant()
-    others = {
-        "family": "cifar",
-        "depth": 101,
-        "stem": "deep",
-        "stem_stride": 2,
-        "stride": "1x1",
-        "shortcut": "avgpool",
-        "order": "preact",
-    }
-    for axis, choice in others.items():
-        assert variant_from({axis: choice}).name != own.name
+def test_what_is_just_not_too_wide_is_built():
+    assert Variant(cardinality=32, base_width=64).inner_width(512) == WIDEST
+    assert Variant(family="cifar", base_width=WIDEST // 4).inner_width(64) == WIDEST
+    assert Variant(depth=50, shortcut="pad", stem="deep_wide").stem == "deep_wide"

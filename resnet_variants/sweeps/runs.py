@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from timm.models import save_for_hf
 
 from resnet_variants.files import Json
+from resnet_variants.models.card import save_pretrained
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
@@ -63,6 +63,12 @@ class Run:
         }
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.variant.name}__{self.dataset}__{digest}__s{self.seed}"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a model card says of the training."""
+        recipe = ", ".join(f"{key} {value}" for key, value in asdict(self.recipe).items())
+        return {"Data": self.dataset, "Recipe": recipe, "Seed": self.seed, "Run": self.id}
 
     def load(self) -> Dataset:
         """The images of this run."""
@@ -156,7 +162,7 @@ def _train(
     with fabric.autocast():
         normalise = Normalise.of(data, fabric.device)
         score = evaluate(model, data.test.to(fabric.device), normalise)
-    save_model(model, run.variant, folder.path)
+    save_pretrained(model, folder.path, run.facts | {"Test accuracy": f"{score.acc:.4f}"})
     return {
         "test_acc": score.acc,
         "test_loss": score.loss,
@@ -166,15 +172,3 @@ def _train(
         "images_per_second": statistics.median(r.images_per_second for r in records),
         "peak_memory_mb": peak_mb(fabric.device) if peak_is_own else None,
     }
-
-
-def save_model(model: ResNet, variant: Variant, folder: Path) -> None:
-    """``model.safetensors`` and ``config.json``: ``timm.create_model("local-dir:FOLDER")``."""
-    # safetensors stores contiguous tensors only; training leaves channels-last ones.
-    model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    save_for_hf(
-        model,
-        str(folder),
-        model_args=architecture(variant)[1],
-        safe_serialization=True,
-    )

@@ -1,0 +1,92 @@
+"""Model cards in timm's form: what a network is, as the README of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from timm.models import save_for_hf
+from timm.models._hub import generate_readme
+
+from resnet_variants.files import write_atomically
+from resnet_variants.models.cost import layer_costs, total
+from resnet_variants.models.network import ResNet
+from resnet_variants.models.synonyms import synonyms
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import architecture
+
+PAPERS = (
+    "Deep Residual Learning for Image Recognition: https://arxiv.org/abs/1512.03385",
+    "Identity Mappings in Deep Residual Networks: https://arxiv.org/abs/1603.05027",
+    "Bag of Tricks for Image Classification: https://arxiv.org/abs/1812.01187",
+)
+
+
+def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """What ``timm.models.push_to_hf_hub(model_card=...)`` takes, made from the model.
+
+    Args:
+        model: one of our networks.
+        training: how it was trained and what came out, one line each.
+    """
+    variant, cfg = model.variant, cast("dict[str, Any]", model.pretrained_cfg)
+    channels, side, _ = cfg["input_size"]
+    cost = total(
+        layer_costs(variant, img_size=side, in_chans=channels, num_classes=model.num_classes)
+    )
+    names = [
+        f"{peer.source}: {name}{f' ({peer.remark})' if peer.remark else ''}"
+        for peer, name in synonyms(variant)
+    ]
+    details: dict[str, Any] = {
+        "Model Type": "Image classification / feature backbone",
+        "Variant": asdict(variant),
+        "Model Stats": {
+            "Image size": f"{channels} x {side} x {side}",
+            "Params": f"{cost.params:,}",
+            "MACs": f"{cost.macs:,} (convolutions and linear layers; FLOPs are twice as many)",
+            "Activations": f"{cost.acts:,}",
+        },
+        "Papers": PAPERS,
+    }
+    if names:
+        details["Names elsewhere"] = names
+    if training:
+        details["Training"] = dict(training)
+    return {
+        "tags": ["image-classification", "timm", "resnet"],
+        "license": cfg.get("license", "apache-2.0"),
+        "description": f"`{variant.name}`, a residual network of the package resnet_variants.",
+        "details": details,
+        "usage": _usage(variant),
+    }
+
+
+def save_pretrained(
+    model: ResNet, folder: Path, training: Mapping[str, object] | None = None
+) -> None:
+    """``model.safetensors``, ``config.json`` and ``README.md``, timm's layout of a Hub repository.
+
+    ``timm.create_model("local-dir:FOLDER")`` loads it, once this package is imported.
+    """
+    # safetensors stores contiguous tensors only; training leaves channels-last ones.
+    model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    arguments = architecture(model.variant)[1]
+    save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
+    readme = generate_readme(model_card(model, training), model.variant.name)
+    write_atomically(folder / "README.md", readme)
+
+
+def _usage(variant: Variant) -> str:
+    name, arguments = architecture(variant)
+    given = "".join(f", {key}={value!r}" for key, value in arguments.items())
+    return f"""```python
+import timm
+import resnet_variants  # registers the names
+
+model = timm.create_model("local-dir:FOLDER")  # this folder, with these weights
+model = timm.create_model("{name}"{given})  # the same network, untrained
+```"""

@@ -1,0 +1,87 @@
+"""Small networks: cells of the grid, samples of them, and what tells two networks apart."""
+
+import itertools
+import random
+from dataclasses import replace
+
+from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError
+
+
+def cells(axes):
+    """The product of the choices, without what cannot be built and without duplicates."""
+    rows = (dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))
+    return list(dict.fromkeys(Variant(**row) for row in rows if buildable(row)))
+
+
+def buildable(fields, **model_args):
+    try:
+        ModelArgs(**model_args).check(Variant(**fields))
+    except UserError:
+        return False
+    return True
+
+
+def pairwise(axes, allowed):
+    """Rows that hold every two choices of two axes, and the pairs that no row may hold.
+
+    Greedy: of many rows with one pair that is missing, the row with most missing pairs.
+    """
+    rng = random.Random(0)
+    missing = dict.fromkeys(
+        pair
+        for a, b in itertools.combinations(axes, 2)
+        for pair in itertools.product(((a, x) for x in axes[a]), ((b, y) for y in axes[b]))
+    )
+    rows, impossible = [], []
+    while missing:
+        wanted = next(iter(missing))
+        tries = [{a: rng.choice(axes[a]) for a in axes} | dict(wanted) for _ in range(100)]
+        tries = [row for row in tries if allowed(row)]
+        if tries:
+            best = max(tries, key=lambda row: len(_pairs(row) & missing.keys()))
+            rows.append(best)
+        else:
+            impossible.append(dict(wanted))
+        for pair in _pairs(best) if tries else [wanted]:
+            missing.pop(pair, None)
+    return rows, impossible
+
+
+def _pairs(row):
+    return set(itertools.combinations(row.items(), 2))
+
+
+def failures(check, cases):
+    """What went wrong in which case: one test speaks of hundreds."""
+    found = {}
+    for case in cases:
+        try:
+            check(case)
+        except Exception as error:
+            found[str(getattr(case, "name", case))] = f"{type(error).__name__}: {error}"[:500]
+    return found
+
+
+def forced(variant, **fields):
+    """The variant with fields that its constructor would have replaced."""
+    other = replace(variant)
+    for name, value in fields.items():
+        object.__setattr__(other, name, value)
+    return other
+
+
+def structure(model):
+    """Every module by name, with its type and settings: equal for one network only."""
+    return tuple((name, type(m).__name__, *settings(m)) for name, m in model.named_modules())
+
+
+def settings(module, *, without=()):
+    """What the constructor of a module was told."""
+    simple = (bool, int, float, str, tuple)
+    return [
+        (key, value)
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, simple) and key not in without
+    ]
