@@ -2,13 +2,19 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check golden clean
+# timm's own tests, of the installed version, from its source distribution.
+TIMM_TESTS := .venv/timm-tests
+
+.PHONY: demo test slow check golden clean
 
 demo: .venv/installed  ## one network on scikit-learn's digits: under a minute
 	$(BIN)/python -m resnet_variants.run --variant D --preact
 
-test: check  ## format, lint, types and tests: what CI runs
+test: check $(TIMM_TESTS)  ## format, lint, types and tests: what CI runs
 	$(BIN)/python -m pytest
+
+slow: $(TIMM_TESTS)  ## what takes too long for every change: about an hour
+	$(BIN)/python -m pytest -m slow
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -24,6 +30,15 @@ golden: .venv/installed  ## rewrite golden tables and the README's table; read t
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
+
+$(TIMM_TESTS): .venv/installed
+	rm -rf $@ $@.sdist
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+		--no-binary timm --dest $@.sdist "timm==$$($(BIN)/python -c \
+		'from importlib.metadata import version; print(version("timm"))')"
+	mkdir $@.sdist/unpacked
+	tar -xzf $@.sdist/timm-*.tar.gz --strip-components=1 -C $@.sdist/unpacked
+	mv $@.sdist/unpacked $@
 
 clean:
 	rm -rf .venv

@@ -4,7 +4,11 @@ import itertools
 import random
 from dataclasses import replace
 
+import timm
+import torch
+
 from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 
@@ -60,7 +64,9 @@ def failures(check, cases):
         try:
             check(case)
         except Exception as error:
-            found[str(getattr(case, "name", case))] = f"{type(error).__name__}: {error}"[:500]
+            found[str(getattr(case, "name", case))] = (
+                f"{type(error).__name__}: {error}".splitlines()[0]
+            )
     return found
 
 
@@ -85,3 +91,12 @@ def settings(module, *, without=()):
         for key, value in sorted(vars(module).items())
         if isinstance(value, simple) and key not in without
     ]
+
+
+def trains(variant):
+    """The model that a name stands for, after a backward pass that reached every parameter."""
+    assert parse_name(variant.name) == variant
+    model = timm.create_model("resnet_variant", variant=variant.name, num_classes=3)
+    model(torch.randn(2, 3, 17, 17)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    return model

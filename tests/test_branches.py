@@ -1,82 +1,205 @@
-"""The tables of the design space, and that adding an entry is all it takes."""
+"""Branches: every activation order against figure 4 written out, attention, anti-aliasing."""
+
+import itertools
 
 import pytest
 import torch
+from nets import trains
+from reference import CHANGES, SIZES, assert_exact, unit_pair
+from torch import nn
 
-from resnet_variants.models.branches import ORDERS, Order
-from resnet_variants.models.families import FAMILIES, PRESETS
-from resnet_variants.models.grids import expand, parse_name
-from resnet_variants.models.stems import STEMS, ConvSpec, deep
+from resnet_variants.models.branches import (
+    ANTIALIASES,
+    ATTENTIONS,
+    BLOCKS,
+    ORDERS,
+    STRIDES,
+    AntiAlias,
+    Order,
+)
+from resnet_variants.models.grids import expand
+from resnet_variants.models.network import ResNet
+from resnet_variants.models.shortcuts import SHORTCUTS, Change
+from resnet_variants.models.stems import STEM_STRIDES, STEMS, ConvSpec
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import build
-from resnet_variants.registry import Registry, UserError
+
+SMALL = {"family": "cifar", "depth": 8}
 
 
-def test_the_deep_stem_is_32_32_64_with_the_stride_in_the_first_conv():
-    assert deep(64, 2) == [(32, 3, 2), (32, 3, 1), (64, 3, 1)]
+def variants(block, order, **axes):
+    for choices in itertools.product(*axes.values()):
+        fields = dict(zip(axes, choices, strict=True))
+        yield Variant(family="cifar", **SIZES[block], order=order, **fields)
 
 
-def test_presets_are_cumulative():
-    presets = PRESETS
-    changed = [
-        {key for key in presets[b] if presets[a][key] != presets[b][key]}
-        for a, b in (("A", "B"), ("B", "C"), ("C", "D"))
-    ]
-    assert changed == [{"stride"}, {"stem"}, {"shortcut"}]
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_orders_are_those_of_the_figure(block, order, change):
+    for variant in variants(block, order, stride=STRIDES, shortcut=SHORTCUTS):
+        assert_exact(variant, CHANGES[change])
 
 
-def test_cifar_depths_default_to_the_blocks_they_were_published_with():
-    blocks = {d: next(iter(b)) for d, b in FAMILIES["cifar"].layouts.items()}
-    assert {d: blocks[d] for d in (20, 32, 44, 56, 110, 1202)} == dict.fromkeys(
-        (20, 32, 44, 56, 110, 1202), "basic"
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_attention_and_drop_path_stand_right_before_the_addition(block, order, change):
+    for variant in variants(block, order, attention=ATTENTIONS):
+        assert_exact(variant, CHANGES[change], drop_path=0.5)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_filter_reads_the_activated_output_of_the_strided_convolution(block, order):
+    for variant in variants(block, order, antialias=ANTIALIASES, stride=STRIDES):
+        assert_exact(variant, CHANGES["strided"])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_3x3_convolution_has_the_groups(order):
+    for cardinality, base_width in ((4, 4), (2, 16), (1, 32), (16, 1)):
+        groups = {"cardinality": [cardinality], "base_width": [base_width]}
+        for variant in variants("bottleneck", order, **groups):
+            assert_exact(variant, Change(32, 64, 2))
+            unit = ResNet(variant, device="meta").layer1[0]
+            assert unit.conv2.groups == cardinality
+            assert unit.conv2.out_channels == cardinality * base_width
+            assert (unit.conv1.groups, unit.conv3.groups) == (1, 1)
+
+
+@pytest.mark.parametrize(("order", "other"), list(itertools.permutations(ORDERS, 2)))
+def test_no_order_computes_what_another_does(order, other):
+    unit, written = unit_pair(Variant(**SMALL, order=order), CHANGES["identity"])
+    x = torch.randn(4, 16, 7, 7, dtype=torch.float64)
+    assert (unit(x) - written.forward(order, x)).abs().max() < 1e-12
+    assert (unit(x) - written.forward(other, x)).abs().max() > 1e-3
+
+
+# --- where an order shows outside the units ---------------------------------------------------
+
+OUTSIDE = {
+    "post": "conv1 bn1 act1 layer1 layer2 layer3 global_pool fc",
+    "bn_after_add": "conv1 bn1 act1 layer1 layer2 layer3 global_pool fc",
+    "relu_before_add": "conv1 bn1 act1 layer1 layer2 layer3 global_pool fc",
+    "relu_preact": "conv1 bn1 layer1 layer2 layer3 act global_pool fc",
+    "preact": "conv1 layer1 layer2 layer3 norm act global_pool fc",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_norm_and_activation_of_stem_and_head_follow_the_order(order):
+    model = ResNet(Variant(**SMALL, order=order))
+    assert [name for name, _ in model.named_children()] == OUTSIDE[order].split()
+    pooled = ResNet(Variant(**SMALL, order=order, stem_stride=4))
+    names = OUTSIDE[order].replace("layer1", "maxpool layer1").split()
+    assert [name for name, _ in pooled.named_children()] == names
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_convolution_of_the_branch_is_normalised_and_activated_once(order):
+    for depth, stem in itertools.product((8, 11, 20, 29), ("conv3", "deep")):
+        variant = Variant(family="cifar", depth=depth, order=order, stem=stem)
+        modules = [m for n, m in ResNet(variant).named_modules() if "downsample" not in n]
+        counts = [
+            sum(isinstance(m, kind) for m in modules)
+            for kind in (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
+        ]
+        assert counts == [counts[0]] * 3
+
+
+# --- anti-aliasing ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("antialias", ANTIALIASES)
+@pytest.mark.parametrize("stride", STRIDES)
+def test_only_units_that_downsample_are_filtered(antialias, stride):
+    model = ResNet(Variant(family="cifar", depth=29, antialias=antialias, stride=stride))
+    filtered = {n.rpartition(".")[0] for n, _ in model.named_modules() if n.endswith(".aa")}
+    assert filtered == (set() if antialias == "none" else {"layer2.0", "layer3.0"})
+    strides = [m.stride for n, m in model.named_modules() if ".conv" in n]
+    assert ((2, 2) in strides) == (antialias == "none")
+
+
+def test_the_stem_pools_as_the_filter_says():
+    x = torch.randn(2, 16, 9, 9)
+    pools = {
+        antialias: ResNet(Variant(**SMALL, stem_stride=4, antialias=antialias)).maxpool
+        for antialias in ANTIALIASES
+    }
+    most = nn.functional.max_pool2d(x, 3, 1, 1)
+    tent = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(16, 1, 3, 3) / 16
+    blurred = nn.functional.conv2d(
+        nn.functional.pad(most, (1, 1, 1, 1), mode="reflect"), tent, stride=2, groups=16
     )
-    assert {d: blocks[d] for d in (29, 47, 164, 1001)} == dict.fromkeys(
-        (29, 47, 164, 1001), "bottleneck"
-    )
+    assert torch.equal(pools["none"](x), most[:, :, ::2, ::2])
+    assert torch.allclose(pools["blur"](x), blurred)
+    assert torch.allclose(pools["avg"](x)[:, :, 0, 0], x[:, :, :2, :2].mean((2, 3)))
+    assert {pool(x).shape for pool in pools.values()} == {(2, 16, 5, 5)}
 
 
-def test_a_registry_refuses_a_taken_name():
-    table = Registry("stem", conv7=1)
-    with pytest.raises(ValueError, match="stem 'conv7' is registered already"):
-        table.register("conv7")(2)
+# --- stems ------------------------------------------------------------------------------------
+
+WIDTHS = {
+    "conv7": [(64, 7)],
+    "conv3": [(64, 3)],
+    "deep": [(32, 3), (32, 3), (64, 3)],
+    "deep_wide": [(64, 3), (64, 3), (128, 3)],
+    "tiered": [(24, 3), (48, 3), (64, 3)],
+    "tiered_narrow": [(24, 3), (32, 3), (64, 3)],
+}
 
 
-def test_a_registry_miss_names_kind_value_nearest_and_choices():
-    with pytest.raises(UserError) as error:
-        STEMS["deepp"]
-    assert str(error.value) == (
-        "unknown stem 'deepp'; did you mean 'deep'? choices: conv7, conv3, deep"
-    )
-    assert error.value.field == "stem"
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem_stride", STEM_STRIDES)
+def test_stems_have_the_published_widths_and_the_stride_in_the_first_convolution(stem, stem_stride):
+    model = ResNet(Variant(depth=14, stem=stem, stem_stride=stem_stride), device="meta")
+    convs = [m for m in model.conv1.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.out_channels, c.kernel_size[0]) for c in convs] == WIDTHS[stem]
+    first = 2 if stem_stride > 1 else 1
+    assert [c.stride[0] for c in convs] == [first] + [1] * (len(convs) - 1)
+    assert hasattr(model, "maxpool") == (stem_stride == 4)
 
 
-@pytest.fixture
-def patchify(monkeypatch):
-    monkeypatch.setitem(
-        STEMS, "patch", lambda width, stride: [ConvSpec(width, 2 * stride - 1, stride)]
-    )
+# --- a new entry is all it takes --------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("patchify")
-def test_a_new_stem_is_one_function():
-    (variant,), _ = expand({"family": "cifar", "depth": 8, "stem": "patch", "stem_stride": 2})
-    assert variant.name == "rv_resnet8_cifar_s2_patch_3x3_conv"
-    assert parse_name(variant.name) == variant
-    model = build(variant, num_classes=3)
-    model(torch.randn(2, 3, 16, 16)).sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
+def test_a_new_stem_is_one_function(monkeypatch):
+    def patch_wise(width, stride):
+        return [ConvSpec(width, 2 * stride - 1, stride)]
+
+    monkeypatch.setitem(STEMS, "patch_wise", patch_wise)
+    (variant,), _ = expand(SMALL | {"stem": "patch_wise", "stem_stride": 2})
+    assert variant.name == "rv_resnet8_cifar_s2_patchwise_3x3_conv"
+    assert trains(variant).conv1.kernel_size == (3, 3)
 
 
 def test_a_new_order_is_one_line(monkeypatch):
     line = Order("act conv norm", "act conv norm +", head="act")
     monkeypatch.setitem(ORDERS, "relu_first", line)
     variant = Variant(family="cifar", depth=11, order="relu_first")
-    assert parse_name(variant.name) == variant
-    model = build(variant, num_classes=3)
-    names = [name for name, _ in model.layer1[0].named_children()]
-    assert names == [
+    assert variant.name == "rv_resnet11_cifar_b_relufirst"
+    model = trains(variant)
+    assert [name for name, _ in model.layer1[0].named_children()] == [
         *("act1", "downsample", "conv1", "bn1", "act2", "conv2", "bn2", "act3", "conv3", "bn3"),
         "drop_path",
     ]
-    model(torch.randn(2, 3, 16, 16)).sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_new_attention_is_one_function(monkeypatch):
+    def channel_wise(width, layers):
+        return nn.Conv2d(width, width, 1, groups=width)
+
+    monkeypatch.setitem(ATTENTIONS, "channel_wise", channel_wise)
+    variant = Variant(**SMALL, attention="channel_wise")
+    assert variant.name == "rv_resnet8_cifar_b_channelwise"
+    assert trains(variant).layer1[0].se.groups == 16
+
+
+def test_a_new_filter_is_one_entry(monkeypatch):
+    def peak(width, stride, layers):
+        return nn.MaxPool2d(stride, ceil_mode=True)
+
+    monkeypatch.setitem(ANTIALIASES, "peak", AntiAlias("2x2 maximum", peak, keeps_max=False))
+    variant = Variant(**SMALL, antialias="peak", stem_stride=4)
+    assert variant.name == "rv_resnet8_cifar_s4_b_peak"
+    assert isinstance(trains(variant).layer2[0].aa, nn.MaxPool2d)

@@ -24,16 +24,19 @@ ODD, EVEN = (97, 224), (96, 224)
 
 
 def cases(networks):
-    """Each network at both sides; the large one of deep networks, and giants, only as slow."""
+    """Each network at both sides; of deep ones the large side, and of most the small, as slow."""
     for network in networks:
-        small, large = EVEN if NETWORKS[network].antialias == "avg" else ODD
-        if network.endswith(GIANTS):
-            yield pytest.param(network, (small, large), marks=pytest.mark.slow)
-        elif NETWORKS[network].depth > 50:
+        variant, name = NETWORKS[network], network.split()[1]
+        small, large = EVEN if variant.antialias == "avg" else ODD
+        plain = (variant.attention, variant.antialias) == ("none", "none")
+        twice = network.startswith("timm") and f"torchvision {name}" in NETWORKS
+        if variant.depth <= 50:
+            yield network, (small, large)
+        elif plain and not twice and name not in GIANTS:
             yield network, (small,)
             yield pytest.param(network, (large,), marks=pytest.mark.slow)
         else:
-            yield network, (small, large)
+            yield pytest.param(network, (small, large), marks=pytest.mark.slow)
 
 
 def create(network, **kwargs):

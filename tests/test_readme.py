@@ -8,9 +8,9 @@ import pytest
 
 from resnet_variants import cli
 from resnet_variants.analysis.tables import markdown, readable
-from resnet_variants.models import axes
-from resnet_variants.models.stems import ConvSpec
+from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records import read_experiment, read_runs
+from resnet_variants.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -93,8 +93,8 @@ def test_the_library_example_runs(tmp_path, monkeypatch):
 
 def test_the_stem_example_registers_a_stem(monkeypatch):
     code = re.search(r"```python\n(@STEMS.*?)```", TEXT, re.DOTALL)[1]
-    table = axes.Registry("stem")
+    table = Registry("stem")
     exec(compile(code, "README.md", "exec"), {"STEMS": table, "ConvSpec": ConvSpec})
     ((name, stem),) = table.items()
-    assert name not in axes.STEMS
+    assert name not in STEMS
     assert all(isinstance(spec, ConvSpec) for spec in stem(64, 2))

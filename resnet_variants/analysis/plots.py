@@ -1,7 +1,7 @@
 """Figures from tables, in one style; nothing is computed here that a table does not hold.
 
-Against cost, colour and line of the interval are the activation order, the marker's shape is the
-downsampling, its filling the stem: nothing is told by colour alone.
+Against cost, colour and line of the interval are the activation order, the marker's filling is the
+stem, its shape everything else: nothing is told by colour alone.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from resnet_variants.records import LATER_COLUMNS
+
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("s", "o", "D", "^", "v", "P", "X")
-LINES = ("-", "--", ":", "-.")
+MARKERS = ("s", "o", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 FILLS = ("none", "full", "left", "top", "right", "bottom")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -59,7 +61,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
-def _looks(values: pd.Series, looks: Sequence[str]) -> dict[Hashable, str]:
+def _looks(values: pd.Series, looks: Sequence[Any]) -> dict[Hashable, Any]:
     """One look per distinct value, in order of appearance."""
     return {value: looks[i % len(looks)] for i, value in enumerate(values.unique())}
 
@@ -69,13 +71,18 @@ class _Looks:
     """How the choices of each axis are drawn."""
 
     colour: dict[Hashable, str]  # by order
-    line: dict[Hashable, str]  # by order
-    marker: dict[Hashable, str]  # by downsampling
+    line: dict[Hashable, Any]  # by order
+    marker: dict[Hashable, str]  # by all other axes
     fill: dict[Hashable, str]  # by stem
 
 
-def _downsample(frame: pd.DataFrame) -> pd.Series:
-    return frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
+def _design(frame: pd.DataFrame) -> pd.Series:
+    """Downsampling, and whatever else the rows differ in."""
+    text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
+    for axis in LATER_COLUMNS:
+        if frame[axis].nunique() > 1:
+            text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
+    return text
 
 
 def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
@@ -84,11 +91,11 @@ def accuracy_vs_macs(summary: pd.DataFrame) -> Figure:
     Args:
         summary: rows of one data set, ``tables.SUMMARY_COLUMNS``.
     """
-    rows = summary[summary["n"] > 0].assign(downsample=_downsample, x=_dodged)
+    rows = summary[summary["n"] > 0].assign(design=_design, x=_dodged)
     looks = _Looks(
         colour=_looks(rows["order"], PALETTE),
         line=_looks(rows["order"], LINES),
-        marker=_looks(rows["downsample"], MARKERS),
+        marker=_looks(rows["design"], MARKERS),
         fill=_looks(rows["stem"], FILLS),
     )
     with mpl.rc_context(STYLE):
@@ -127,7 +134,7 @@ def _point(axes: Axes, row: dict[Hashable, Any], looks: _Looks) -> None:
         [mean],
         yerr=None if np.isnan(low) else [[mean - low], [high - mean]],
         color=colour,
-        marker=looks.marker[row["downsample"]],
+        marker=looks.marker[row["design"]],
         markersize=6,
         **_filling(looks.fill[row["stem"]], colour),
         elinewidth=1,
@@ -199,11 +206,11 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         epochs: ``records.EPOCH_COLUMNS``.
         runs: ``records.RUN_COLUMNS``, of one data set and recipe.
     """
-    runs = runs.assign(downsample=_downsample, panel=_panel)
-    keys = ["run_id", "panel", "stem", "downsample"]
+    runs = runs.assign(design=_design, panel=_panel)
+    keys = ["run_id", "panel", "stem", "design"]
     frame = epochs.merge(runs[keys], on="run_id").assign(val_err=lambda f: 1 - f["val_acc"])
     panels = [panel for panel in runs["panel"].unique() if panel in set(frame["panel"])]
-    colours, lines = _looks(frame["downsample"], PALETTE), _looks(frame["stem"], LINES)
+    colours, lines = _looks(frame["design"], PALETTE), _looks(frame["stem"], LINES)
     measures = {"train_loss": "training loss", "val_err": "validation error"}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.5 + 3.6 * len(panels), 5.6), layout="constrained")
@@ -215,7 +222,7 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             for i, measure in enumerate(measures):
                 for model, curve in own.groupby("model", sort=False):
                     look = curve.iloc[0]
-                    _curve(grid[i, j], curve, measure, colours[look["downsample"]])
+                    _curve(grid[i, j], curve, measure, colours[look["design"]])
                     grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
         _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))

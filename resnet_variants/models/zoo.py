@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -33,7 +34,7 @@ from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.synonyms import timm_twins
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import pretrained_filter, without_pickles
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, refuse
 
 GENERIC = "resnet_variant"
 
@@ -74,9 +75,12 @@ def weights_cfgs(variant: Variant) -> dict[str, PretrainedCfg]:
 def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
     cfg = kwargs.pop("pretrained_cfg", None)  # timm passes None for "not given"
-    if cfg is None:
-        tags = weights_cfgs(variant) if pretrained else {}
-        cfg = next(iter(tags.values()), None) or pretrained_cfg(variant)
+    tags = weights_cfgs(variant) if pretrained or isinstance(cfg, str) else {}
+    if isinstance(cfg, str):
+        if cfg not in tags:
+            refuse(f"weights of {variant.name}", cfg, tags or ["none"])
+        cfg = tags[cfg]
+    cfg = cfg or next(iter(tags.values()), None) or pretrained_cfg(variant)
     cfg = resolve_pretrained_cfg(
         variant.name, cast(Any, cfg), kwargs.pop("pretrained_cfg_overlay", None)
     )
@@ -105,7 +109,8 @@ def create_model(
     """A variant as a model: by preset letter, by name, or from the variant itself.
 
     Args:
-        variant: ``"A"`` to ``"D"``, a name such as ``"rv_resnet50_d_preact"``, or a ``Variant``.
+        variant: ``"A"`` to ``"D"``, a name such as ``"rv_resnet50_d_preact"`` or with the tag of
+            timm's weights ``"rv_resnet50_b.tv_in1k"``, or a ``Variant``.
         family: with a letter: ``imagenet`` (default) or ``cifar``.
         depth: with a letter: layers with weights; by default the family's own.
         preact: with a letter: full pre-activation; by default post-activation.
@@ -124,7 +129,10 @@ def create_model(
     elif given:
         raise UserError(f"family, depth and preact go with a preset letter, not with {variant!r}")
     if isinstance(variant, str):
-        variant = parse_name(variant)
+        tagged = re.fullmatch(r"(\w+)\.(\w+)", variant)
+        if tagged:
+            kwargs["pretrained_cfg"] = tagged[2]
+        variant = parse_name(tagged[1] if tagged else variant)
     if not isinstance(variant, Variant):
         raise UserError(f"{variant!r} is no variant: give a letter, a name or a Variant")
     return build(variant, pretrained=pretrained, **kwargs)
