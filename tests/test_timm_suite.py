@@ -71,6 +71,14 @@ def outcomes(names, report):
     return found, done.stdout
 
 
+def expected(test, name):
+    """timm leaves out the traced backward pass of networks beyond 100 million parameters."""
+    if test != "test_model_backward_fx":
+        return "passed"
+    params = rv.cost(rv.parse_name(name), num_classes=42).params
+    return "skipped" if params > 100e6 else "passed"
+
+
 def check(names, tmp_path):
     if not SUITE.is_dir():
         pytest.skip("timm's own tests are not there: `make test` fetches them")
@@ -79,7 +87,8 @@ def check(names, tmp_path):
     found, output = outcomes(names, tmp_path / "report.xml")
     assert {test for test, _ in found} == TESTS
     assert set(found) == {(test, name) for test in TESTS for name in names.split()}
-    assert {case: kinds for case, kinds in found.items() if {*kinds} != {"passed"}} == {}, output
+    wrong = {case: kinds for case, kinds in found.items() if {*kinds} != {expected(*case)}}
+    assert wrong == {}, output
 
 
 @pytest.mark.parametrize("names", chunks(SAMPLE, 6), ids=("imagenet", "small"))
