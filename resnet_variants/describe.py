@@ -107,10 +107,7 @@ def _first_line(function: Callable[..., object]) -> str:
 
 
 def _names(variant: Variant) -> list[str]:
-    rows = [
-        f"  {peer.source:<24}{name}{f' (differs: {peer.remark})' if peer.remark else ''}"
-        for peer, name in synonyms(variant)
-    ]
+    rows = [f"  {peer.source:<24}{name}{peer.text}" for peer, name in synonyms(variant)]
     if not rows:
         rows = [f"  {name} has {differs}" for name, differs in nearest(variant)]
         rows = ["  none known" + ("; close are" if rows else ""), *rows]

@@ -1,25 +1,73 @@
-"""timm's contract: every registered name at full size, every cell of the grid at depth 8 and 11."""
+"""timm's contract: the registered names, a spread of them at full size and all of them in shape."""
 
 import itertools
 
 import pytest
 import timm
 import torch
+from nets import failures
 
 import resnet_variants as rv
-from resnet_variants.models.branches import ORDERS, STRIDES
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, ORDERS
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import expand
-from resnet_variants.models.shortcuts import SHORTCUTS
-from resnet_variants.models.stems import STEM_STRIDES, STEMS
+from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS
+from resnet_variants.models.stems import STEMS
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
+from resnet_variants.registry import UserError
 
 # Odd on purpose: a shortcut that rounds otherwise than its branch cannot be added to it.
 SIDE = 33
+NAMES = rv.list_models()
+ALIASES = {alias: name for name in NAMES for alias in rv.parse_name(name).aliases}
+DEEPEST = [
+    *("rv_resnet200_d_preact", "rv_resnet152_d_se", "rv_resnet101_d_blur"),
+    *("rv_resnext101_32x4d_b_se", "rv_wide_resnet50_2_d"),
+    *("rv_resnet164_cifar_d", "rv_resnet164_cifar_b_bnafteradd", "rv_resnet164_cifar_a_preact"),
+]
+SPREAD = [*[name for name in NAMES if rv.parse_name(name).depth <= 56][::10], *DEEPEST]
 
 
-def check(model, features, variant):
+def last_width(variant):
+    return FAMILIES[variant.family].widths[-1] * (4 if variant.block == "bottleneck" else 1)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def test_the_registered_names_are_those_promised():
+    wide = ("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")
+    models = [f"resnet{depth}" for depth in (18, 26, 34, 50, 101, 152, 200)]
+    models += [f"resnet{depth}_cifar" for depth in (20, 29, 32, 44, 47, 56, 110, 164)]
+    for model, letter, end in itertools.product([*models, *wide], "abcd", ("", "_preact")):
+        name = f"rv_{model}_{letter}{end}"
+        assert timm.is_model(name)
+        assert (name in NAMES) != (name in ALIASES)
+    for depth, order in itertools.product((20, 110, 164), ORDERS):
+        order = "" if order == "post" else "_" + order.replace("_", "")
+        assert f"rv_resnet{depth}_cifar_b{order}" in NAMES
+    assert len(NAMES) == len(set(NAMES)) == 308
+
+
+def test_names_do_not_collide_with_timms_own():
+    own = {name for name in timm.list_models() if name.startswith(("rv_", "resnet_variant"))}
+    assert own == {*NAMES, *ALIASES, "resnet_variant"}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_builds_the_network_it_stands_for(alias):
+    model = timm.create_model(alias, device="meta")
+    assert model.variant.name == rv.parse_name(alias).name == ALIASES[alias]
+    assert alias not in NAMES
+
+
+# --- every registered name --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_spread_of_names_keeps_the_contract_at_full_size(name):
+    variant = rv.parse_name(name)
+    model = timm.create_model(name, num_classes=7).train()
     x = torch.randn(2, 3, SIDE, SIDE)
     logits = model(x)
     assert logits.shape == (2, 7)
@@ -33,161 +81,94 @@ def check(model, features, variant):
         final = model.forward_features(x)
         assert final.shape[1] == model.num_features
         assert torch.equal(model.forward_head(final), model(x))
-        pooled = model.forward_head(final, pre_logits=True)
-        assert pooled.shape == (2, model.head_hidden_size)
-        maps = features.eval()(x)
+        maps = timm.create_model(name, features_only=True).eval()(x)
+    sides = [-(-SIDE // info["reduction"]) for info in model.feature_info]
+    assert [m.shape[1:] for m in maps] == [
+        (info["num_chs"], side, side) for info, side in zip(model.feature_info, sides, strict=True)
+    ]
     assert len(maps) == 1 + len(variant.units)
-    assert [m.shape[1] for m in maps] == features.feature_info.channels()
-    for m, reduction in zip(maps, features.feature_info.reduction(), strict=True):
-        assert m.shape[2:] == (-(-SIDE // reduction),) * 2
-
     model.reset_classifier(0)
     assert (model.num_classes, model(x).shape) == (0, (2, model.num_features))
-    model.reset_classifier(0, "")
-    assert model(x).shape == final.shape
-    model.reset_classifier(5, "avg")
-    assert model(x).shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", rv.list_models())
-def test_every_registered_name_keeps_the_contract(name):
+def has_what_its_cfg_says(name):
     variant = rv.parse_name(name)
     assert variant.name == name
-    model = timm.create_model(name, num_classes=7)
-    features = timm.create_model(name, features_only=True)
-    check(model.train(), features, variant)
-    state = model.state_dict()
-    cfg = model.pretrained_cfg
+    model = timm.create_model(name, device="meta", in_chans=4)
+    cfg, state = model.pretrained_cfg, model.state_dict()
     assert cfg["architecture"] == name
-    assert f"{cfg['classifier']}.weight" in state
-    assert f"{cfg['first_conv']}.weight" in state
+    assert model.variant == variant
+    family = FAMILIES[variant.family]
+    assert cfg["num_classes"] == model.num_classes == family.num_classes
+    assert state[f"{cfg['classifier']}.weight"].shape == (model.num_classes, model.num_features)
+    assert state[f"{cfg['first_conv']}.weight"].shape[1] == 4
+    assert next(iter(state)) == f"{cfg['first_conv']}.weight"
+    assert model.num_features == model.head_hidden_size == last_width(variant)
+
+    side = cfg["input_size"][-1]
+    assert cfg["input_size"] == (3, side, side)
+    x = torch.empty(1, 4, side, side, device="meta")
+    final, maps = model.eval().forward_intermediates(x)
+    assert final.shape == (1, model.num_features, *cfg["pool_size"])
+    assert [m.shape[1:] for m in maps] == [
+        (info["num_chs"], -(-side // info["reduction"]), -(-side // info["reduction"]))
+        for info in model.feature_info
+    ]
 
 
-def small_cells(depth):
-    axes = {
-        "stem": list(STEMS),
-        "stem_stride": list(STEM_STRIDES),
-        "stride": list(STRIDES),
-        "shortcut": list(SHORTCUTS),
-        "order": list(ORDERS),
-    }
-    return expand({"family": "cifar", "depth": depth} | axes)[0]
+MODELS = sorted({name.split("_")[1] for name in NAMES if name.startswith("rv_res")} | {"wide"})
 
 
-@pytest.mark.parametrize("variant", small_cells(8) + small_cells(11), ids=lambda v: v.name)
-def test_every_cell_of_the_grid_keeps_the_contract(variant):
-    model = timm.create_model("resnet_variant", variant=variant.name, num_classes=7)
-    assert model.pretrained_cfg["input_size"] == (3, 32, 32)
-    assert (
-        timm.create_model("resnet_variant", variant=variant.name, device="meta").num_classes == 10
-    )
-    check(model.train(), build(variant, features_only=True), variant)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_name_has_what_its_cfg_says(model, monkeypatch):
+    # Slow on the meta device, which has no values to initialise.
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
+    names = [name for name in NAMES if name.split("_")[1] == model]
+    assert names
+    with torch.no_grad():
+        assert failures(has_what_its_cfg_says, names) == {}
 
 
-def test_the_registered_names_are_those_promised():
-    names = set(rv.list_models())
-    for depth, letter, end in itertools.product((26, 50, 101, 152, 200), "abcd", ("", "_preact")):
-        assert f"rv_resnet{depth}_{letter}{end}" in names
-    for depth, letter, end in itertools.product((29, 47, 164), "abcd", ("", "_preact")):
-        assert f"rv_resnet{depth}_cifar_{letter}{end}" in names
-    for depth, letter, end in itertools.product((18, 34), "abcd", ("", "_preact")):
-        assert timm.is_model(f"rv_resnet{depth}_{letter}{end}")
-    for depth, letter, end in itertools.product((20, 32, 44, 56, 110), "abcd", ("", "_preact")):
-        assert timm.is_model(f"rv_resnet{depth}_cifar_{letter}{end}")
-    assert len(names) == 16 * 8 + 8 * 7
+def cfg_fits(variant):
+    cfg = build(variant, device="meta").pretrained_cfg
+    x = torch.empty(1, *cfg["input_size"], device="meta")
+    model = timm.create_model("resnet_variant", variant=variant.name, device="meta").eval()
+    assert model.forward_features(x).shape[2:] == cfg["pool_size"]
+    assert f"{cfg['first_conv']}.weight" in model.state_dict()
 
 
-ALIASES = {alias: name for name in rv.list_models() for alias in rv.parse_name(name).aliases}
-
-
-@pytest.mark.parametrize("alias", ALIASES)
-def test_an_alias_builds_the_network_it_stands_for(alias):
-    model = timm.create_model(alias, device="meta")
-    assert model.variant.name == rv.parse_name(alias).name == ALIASES[alias]
-    assert alias not in rv.list_models()
-
-
-def test_convolutions_start_kaiming_normal_by_fan_out():
-    model = timm.create_model("rv_resnet50_d_preact")
-    for conv in (m for m in model.modules() if isinstance(m, torch.nn.Conv2d)):
-        deviation = (2 / (conv.out_channels * conv.kernel_size[0] ** 2)) ** 0.5
-        if conv.weight.numel() > 30_000:
-            assert conv.weight.std().item() == pytest.approx(deviation, rel=0.03)
-    assert all(m.eps == 1e-5 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
-
-
-def test_names_do_not_collide_with_timms_own():
-    own = {name for name in timm.list_models() if name.startswith(("rv_", "resnet_variant"))}
-    assert own == {*rv.list_models(), *ALIASES, "resnet_variant"}
-
-
-@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_intermediates_agree_with_the_features(family, order):
-    variant = Variant(family=family, order=order, depth={"imagenet": 18, "cifar": 11}[family])
+def test_cells_without_a_name_have_a_cfg_too(family):
+    depth = {"imagenet": 14, "cifar": 11}[family]
+    cells = [
+        Variant(family=family, depth=depth, stem=stem, stem_stride=stride, antialias=antialias)
+        for stem, stride, antialias in itertools.product(STEMS, (4, 2, 1), ANTIALIASES)
+    ]
+    assert failures(cfg_fits, cells) == {}
+
+
+# --- tools that read the model's code ---------------------------------------------------------
+
+BRANCHES = [
+    *(Variant(family="cifar", depth=11, stem="deep", order=order) for order in ORDERS),
+    *(Variant(family="cifar", depth=11, shortcut=shortcut) for shortcut in SHORTCUTS),
+    *(Variant(family="cifar", depth=8, skip=skip) for skip in SKIPS if skip != "conv"),
+    *(Variant(family="cifar", depth=8, attention=attention) for attention in ATTENTIONS),
+    *(Variant(family="cifar", depth=8, antialias=a, stem_stride=4) for a in ANTIALIASES),
+]
+
+
+@pytest.mark.parametrize("variant", dict.fromkeys(BRANCHES), ids=lambda variant: variant.name)
+def test_a_compiled_or_exported_model_computes_the_same(variant):
+    torch.compiler.reset()
     model = build(variant).eval()
-    x = torch.randn(2, 3, SIDE, SIDE)
-    final, maps = model.forward_intermediates(x)
-    assert torch.equal(final, model.forward_features(x))
-    assert [m.shape[1] for m in maps] == [info["num_chs"] for info in model.feature_info]
-    listed = build(variant, features_only=True).eval()
-    listed.load_state_dict(model.state_dict(), strict=False)
-    for one, other in zip(maps, listed(x), strict=True):
-        assert torch.equal(one, other)
-    (normed,) = model.forward_intermediates(x, 1, norm=True, intermediates_only=True)
-    assert torch.equal(normed, final)
-    early = model.forward_intermediates(x, [0, 1], stop_early=True, intermediates_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(early, maps, strict=False))
-    with pytest.raises(ValueError, match="unknown output_fmt 'NHWC'"):
-        model.forward_intermediates(x, output_fmt="NHWC")
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_pruning_keeps_the_maps_asked_for(order):
-    model = build(Variant(family="cifar", depth=11, order=order)).eval()
-    x = torch.randn(2, 3, SIDE, SIDE)
-    wanted = model.forward_intermediates(x, [0, 2], intermediates_only=True)
-    before = sum(p.numel() for p in model.parameters())
-    assert model.prune_intermediate_layers([0, 2]) == [0, 2]
-    assert sum(p.numel() for p in model.parameters()) < before
-    final, maps = model.forward_intermediates(x, [0, 2])
-    assert all(torch.equal(a, b) for a, b in zip(maps, wanted, strict=True))
-    assert final.shape[1] == model.num_features
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_pruned_to_the_stem_the_features_are_the_stems(family):
-    model = build(Variant(family=family, depth={"imagenet": 18, "cifar": 11}[family])).eval()
-    x = torch.randn(2, 3, SIDE, SIDE)
-    (stem,) = model.forward_intermediates(x, [0], intermediates_only=True)
-    model.prune_intermediate_layers([0], prune_norm=True)
-    model.set_grad_checkpointing()
-    assert torch.equal(model.forward_features(x), stem)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_gradient_checkpointing_changes_nothing(order):
-    model = build(Variant(family="cifar", depth=11, order=order), num_classes=3).train()
-    x = torch.randn(4, 3, 16, 16)
-    grads = []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        model.zero_grad()
-        model(x).sum().backward()
-        grads.append([p.grad.clone() for p in model.parameters()])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_compiled_exported_or_scripted_model_computes_the_same(order):
-    model = build(rv.preset("D", family="cifar", depth=11, preact=order == "preact")).eval()
     x = torch.randn(3, 3, SIDE, SIDE)
     want = model(x)
     assert torch.allclose(torch.export.export(model, (x,)).module()(x), want, atol=1e-5)
     assert torch.allclose(torch.compile(model, backend="eager", fullgraph=True)(x), want)
-    with pytest.warns(FutureWarning, match="deprecated"):
-        scripted = torch.jit.script(model)
-    assert torch.allclose(scripted(x), want, atol=1e-5)
+
+
+# --- arguments through timm -------------------------------------------------------------------
 
 
 def test_dropout_drop_path_and_pooling_arguments_reach_the_network():
@@ -208,20 +189,18 @@ def test_reset_classifier_keeps_device_and_dtype():
     assert {(p.dtype, p.device.type) for p in model.parameters()} == {(torch.float64, "meta")}
 
 
-@pytest.mark.parametrize(("stride", "side"), [(8, 12), (16, 6), (32, 3)])
-@pytest.mark.parametrize("letter", ["A", "B", "D"])
-def test_output_stride_trades_stride_for_dilation(letter, stride, side):
-    model = rv.create_model(letter, depth=26, output_stride=stride)
-    assert model.forward_features(torch.randn(1, 3, 96, 96)).shape[2:] == (side, side)
-    assert model.feature_info[-1]["reduction"] == stride
+def test_intermediates_come_in_one_format():
+    model = timm.create_model("rv_resnet20_cifar_b")
+    with pytest.raises(UserError, match="unknown output_fmt 'NHWC'"):
+        model.forward_intermediates(torch.randn(1, 3, 8, 8), output_fmt="NHWC")
 
 
 def test_what_a_model_does_not_take_is_an_error():
     with pytest.raises(TypeError, match="num_clases"):
         timm.create_model("rv_resnet18_b", num_clases=3)
-    with pytest.raises(ValueError, match="output_stride 2 is below the stem's stride 4"):
+    with pytest.raises(UserError, match="output_stride 2 is below the stem's stride 4"):
         timm.create_model("rv_resnet18_b", output_stride=2)
-    with pytest.raises(RuntimeError, match="No pretrained weights exist for rv_resnet18_b"):
-        timm.create_model("rv_resnet18_b", pretrained=True)
-    with pytest.raises(ValueError, match="family, depth and preact go with a preset letter"):
+    with pytest.raises(RuntimeError, match="No pretrained weights exist for rv_resnet26_a"):
+        timm.create_model("rv_resnet26_a", pretrained=True)
+    with pytest.raises(UserError, match="family, depth and preact go with a preset letter"):
         rv.create_model("rv_resnet18_b", depth=50)

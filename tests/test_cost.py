@@ -98,6 +98,12 @@ def test_layers_add_up_and_say_their_shapes():
     assert shapes["fc"] == (1000,)
 
 
+def test_images_too_small_for_a_network_are_refused():
+    variant = Variant(family="cifar", depth=11, stem_stride=4, antialias="blur")
+    with pytest.raises(ValueError, match=r"rv_resnet11_cifar_s4_b_blur cannot take images of 4 px"):
+        rv.cost(variant, img_size=4)
+
+
 def test_golden_cost_of_every_registered_name(golden):
     rows = []
     for name in rv.list_models():

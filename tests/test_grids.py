@@ -164,7 +164,7 @@ def test_other_spellings_are_refused_with_the_right_one(name, message):
 NO_NAMES = [
     *("", " ", "rv", "rv_", "rv_resnet", "rv_resnet_50_b", "rv__resnet50_b", "_", "a", "E"),
     *("..", "../rv_resnet50_b", "rv_resnet50_b/..", "rv_resnet50/b", "/rv_resnet50_b", "a\\b"),
-    *("rv_resnet50_b.", "rv_resnet50_b.a1_in1k", ".rv_resnet50_b", "hf-hub:rv_resnet50_b"),
+    *("rv_resnet50_b.", "resnet50.a1_in1k", ".rv_resnet50_b", "hf-hub:rv_resnet50_b"),
     *("RV_RESNET50_B", "rv_resnet50_B", "Rv_resnet50_b", "rv_resneXt50_32x4d_b", "ab"),
     *(
         "rv_resnet\u0665\u0660_b",
@@ -188,6 +188,12 @@ def test_what_is_no_name_is_one_line(read, name):
         read(name)
     assert len(str(error.value).splitlines()) == 1
     assert error.value.field == "name"
+
+
+def test_weights_that_there_are_not_are_one_line():
+    with pytest.raises(UserError, match="unknown weights of rv_resnet50_b 'a1'") as error:
+        rv.create_model("rv_resnet50_b.a1")
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("value", [None, 50, 5.0, [], b"rv_resnet50_b", Variant])

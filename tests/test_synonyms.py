@@ -62,7 +62,7 @@ def test_a_library_has_one_name_for_a_network_and_one_network_of_a_name(source):
 
 @pytest.mark.parametrize("source", PAPERS)
 def test_a_name_in_a_paper_stands_for_one_network_without_a_remark(source):
-    rows = [row for row in ROWS if row[0].source == source and not row[0].remark]
+    rows = [row for row in ROWS if row[0].source == source and not row[0].differs]
     assert repeated(name for _, name, _ in rows) == []
 
 
@@ -91,7 +91,7 @@ def test_nearest_lists_what_differs_in_one_axis_other_than_the_depth():
         wanted = Counter()
         for peer, name, other in ROWS:
             differs = difference(variant, other)
-            if len(differs) == 1 and differs[0][0] != "depth" and not peer.remark:
+            if len(differs) == 1 and differs[0][0] != "depth" and not peer.differs:
                 ((axis, own, theirs),) = differs
                 wanted[f"{peer.source} {name}", f"{axis} {theirs} instead of {own}"] += 1
         assert Counter(nearest(variant)) == wanted, variant.name

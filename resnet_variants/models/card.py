@@ -37,10 +37,7 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
     cost = total(
         layer_costs(variant, img_size=side, in_chans=channels, num_classes=model.num_classes)
     )
-    names = [
-        f"{peer.source}: {name}{f' ({peer.remark})' if peer.remark else ''}"
-        for peer, name in synonyms(variant)
-    ]
+    names = [f"{peer.source}: {name}{peer.text}" for peer, name in synonyms(variant)]
     details: dict[str, Any] = {
         "Model Type": "Image classification / feature backbone",
         "Variant": asdict(variant),

@@ -51,7 +51,7 @@ def layer_costs(
     """Every leaf module in the order in which it runs; 0 stands for the family's own size.
 
     Raises:
-        ValueError: a negative size, or no channels.
+        ValueError: a negative size, no channels, or images too small for the network.
     """
     family = FAMILIES[variant.family]
     for name, value, low in (
@@ -72,7 +72,11 @@ def layer_costs(
             module.register_forward_hook(functools.partial(_record, rows, name))
             if isinstance(module, _SHAPELESS):
                 module.forward = _unchanged  # type: ignore[method-assign]
-    model(torch.empty(1, in_chans, side, side, device="meta"))
+    try:
+        model(torch.empty(1, in_chans, side, side, device="meta"))
+    except RuntimeError as error:  # a map too small for a layer
+        message = f"{variant.name} cannot take images of {side} px: {error}"
+        raise UserError(message, field="img_size") from error
     return rows
 
 

@@ -18,7 +18,10 @@ NORMS: Registry[Callable[..., nn.Module]] = Registry("norm_layer", batch=nn.Batc
 
 @NORMS.register("group")
 def group_norm(width: int, **place: Any) -> GroupNorm:
-    """32 groups (arXiv:1803.08494), fewer where a group would have less than two channels."""
+    """32 groups (arXiv:1803.08494), fewer where a group would have less than two channels.
+
+    timm keeps 32 there too: one channel per group, in deep stems.
+    """
     return GroupNorm(width, num_groups=math.gcd(32, width, width // 2), **place)
 
 

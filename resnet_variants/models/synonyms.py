@@ -18,7 +18,14 @@ class Peer:
     name: str  # {} stands for the depth
     depths: tuple[int, ...]
     axes: dict[str, Any]  # as a grid spells them
-    remark: str = ""  # where it is not the very same network, how it differs
+    differs: str = ""  # where it is not the very same network, how it differs
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """What to say after the name."""
+        remark = f"differs: {self.differs}" if self.differs else self.note
+        return f" ({remark})" if remark else ""
 
     def names(self) -> dict[Variant, str]:
         """Every network that the rule names."""
@@ -65,7 +72,7 @@ _TIMM = (
     Peer("timm", "resnet{}c", _DEEP, _C),
     Peer("timm", "resnet{}d", (26, 200, *_ALL), _D),
     Peer("timm", "resnet{}s", _DEEP, _S),
-    Peer("timm", "resnet{}t", (10, 14, 26, 50), _T, _T_DOC),
+    Peer("timm", "resnet{}t", (10, 14, 26, 50), _T, note=_T_DOC),
     Peer("timm", "resnetv2_{}", _ALL, _B | _PRE),
     Peer("timm", "resnetv2_{}d", _ALL, _D | _PRE),
     Peer("timm", "resnetv2_{}t", (50,), _T | _PRE),
@@ -78,16 +85,16 @@ _TIMM = (
     Peer("timm", "wide_resnet{}_2", (50, 101), _B | _WIDE),
     Peer("timm", "seresnet{}", _ALL, _B | _SE),
     Peer("timm", "seresnet{}d", (152, 200), _D | _SE),
-    Peer("timm", "seresnet{}t", (50,), _T | _SE, _T_DOC),
+    Peer("timm", "seresnet{}t", (50,), _T | _SE, note=_T_DOC),
     Peer("timm", "seresnext{}_32x4d", (50, 101), _B | _X4 | _SE),
     Peer("timm", "seresnext{}_32x8d", (101,), _B | _X8 | _SE),
     Peer("timm", "seresnext{}_64x4d", (101,), _B | _X64 | _SE),
     Peer("timm", "seresnext{}d_32x4d", (26,), _D | _X4 | _SE),
     Peer("timm", "seresnext{}d_32x8d", (101,), _D | _X8 | _SE),
-    Peer("timm", "seresnext{}t_32x4d", (26,), _T | _X4 | _SE, _T_DOC),
+    Peer("timm", "seresnext{}t_32x4d", (26,), _T | _X4 | _SE, note=_T_DOC),
     Peer("timm", "ecaresnet{}d", (50, 101, 200), _D | _ECA),
-    Peer("timm", "ecaresnet{}t", (26, 50), _T | _ECA, _T_DOC),
-    Peer("timm", "ecaresnext{}t_32x4d", (26, 50), _T | _X4 | _ECA, _T_DOC),
+    Peer("timm", "ecaresnet{}t", (26, 50), _T | _ECA, note=_T_DOC),
+    Peer("timm", "ecaresnext{}t_32x4d", (26, 50), _T | _X4 | _ECA, note=_T_DOC),
     Peer("timm", "resnetblur{}", (18, 50), _B | _BLUR),
     Peer("timm", "resnetblur{}d", (50, 101), _D | _BLUR),
     Peer("timm", "resnetaa{}", (50,), _B | _AVG, _FLOOR),
@@ -177,7 +184,9 @@ def nearest(variant: Variant) -> list[tuple[str, str]]:
         axes = [axis for axis in own if own[axis] != theirs[axis]]
         if len(axes) == 1 and axes != ["depth"]:
             differs = f"{axes[0]} {theirs[axes[0]]} instead of {own[axes[0]]}"
-            found += [(f"{peer.source} {name}", differs) for peer, name in names if not peer.remark]
+            found += [
+                (f"{peer.source} {name}", differs) for peer, name in names if not peer.differs
+            ]
     return found
 
 

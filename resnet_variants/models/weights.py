@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,6 +25,22 @@ SAFETENSORS = ".safetensors"
 WEIGHTS_FILE = "model.safetensors"  # in timm's layout of a directory and of the Hub
 
 _DEEP_STEM = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
+
+
+# What timm's ResNetV2 has of each axis.
+_V2_HAS: Mapping[str, tuple[object, ...]] = {
+    "family": ("imagenet",),
+    "order": ("preact",),
+    "stem": ("conv7", "deep", "deep_wide", "tiered_narrow"),
+    "stem_stride": (4,),
+    "stride": ("3x3",),
+    "shortcut": ("conv", "avgpool"),
+    "skip": ("identity",),
+    "cardinality": (1,),
+    "base_width": (64,),
+    "attention": ("none",),
+    "antialias": ("none",),
+}
 
 
 def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> None:
@@ -41,7 +58,7 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) ->
     """
     state = read_safetensors(Path(source)) if isinstance(source, str | Path) else source
     state = converted(state, model)
-    check_fit(state, model)
+    check_fit(state, model.state_dict(), _name(model))
     model.load_state_dict(state)
 
 
@@ -51,12 +68,17 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: not such a file, or a damaged one.
     """
-    path = path / WEIGHTS_FILE if path.is_dir() else path
-    require_safetensors(path)
     try:
+        path = path / WEIGHTS_FILE if path.is_dir() else path
+        require_safetensors(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"cannot read weights from {path}: {error}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(source: object, error: Exception) -> UserError:
+    """The error to raise for weights that safetensors cannot read."""
+    return UserError(f"cannot read weights from {source}: {error}")
 
 
 def require_safetensors(path: Path) -> None:
@@ -72,15 +94,24 @@ def require_safetensors(path: Path) -> None:
 
 
 def converted(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A state dict under the model's keys; one of timm's ``ResNetV2`` is renamed."""
+    """A state dict under the model's keys; one of timm's ``ResNetV2`` is renamed.
+
+    Raises:
+        ValueError: no mapping, or one that holds some tensor under both names.
+    """
     if not isinstance(state, Mapping):
         raise UserError(f"a state dict maps names to tensors; this is a {type(state).__name__}")
     if not any(str(key).startswith("stages.") for key in state):
         return dict(state)
-    ours = {v2_key(key): key for key in model.state_dict()}
+    # A model without a classifier still tells one from an unknown key.
+    ours = {v2_key(key): key for key in (*model.state_dict(), "fc.weight", "fc.bias")}
+    twice = [key for key in state if ours.get(key, key) != key and ours[key] in state]
+    if twice:
+        raise UserError(f"these weights hold {twice[0]} and {ours[twice[0]]}, which are the same")
     renamed = {ours.get(key, key): value for key, value in state.items()}
     head = renamed.get("fc.weight")
-    if isinstance(head, Tensor) and head.ndim == 4:  # their classifier is a 1x1 convolution
+    # Their classifier is a 1x1 convolution.
+    if isinstance(head, Tensor) and head.ndim == 4 and head.shape[2:] == (1, 1):
         renamed["fc.weight"] = head.flatten(1)
     return renamed
 
@@ -91,13 +122,14 @@ def resnetv2_state_dict(model: ResNet) -> dict[str, Tensor]:
     Raises:
         ValueError: timm's class has no such network.
     """
-    if model.variant.order != "preact":
-        message = f"timm's ResNetV2 has the order 'preact', and {model.variant.name} has "
-        raise UserError(f"{message}{model.variant.order!r}", field="order")
-    for axis in ("skip", "attention", "antialias"):
-        if getattr(model.variant, axis) != getattr(type(model.variant), axis):
-            choice = getattr(model.variant, axis)
-            raise UserError(f"timm's ResNetV2 has no {axis} {choice!r}", field=axis)
+    if not isinstance(model, ResNet):
+        raise UserError(f"{_name(model)} is none of this package's networks")
+    for axis, known in _V2_HAS.items():
+        choice = getattr(model.variant, axis)
+        if choice not in known:
+            choices = ", ".join(map(str, known))
+            message = f"timm's ResNetV2 has no {axis} {choice!r}, only {choices}"
+            raise UserError(message, field=axis)
     state = {v2_key(key): value for key, value in model.state_dict().items()}
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"][:, :, None, None]
@@ -114,25 +146,24 @@ def v2_key(key: str) -> str:
     return re.sub(r"^fc\.", "head.fc.", key)
 
 
-def check_fit(state: Mapping[str, Tensor], model: nn.Module, *, except_for: str = "^$") -> None:
-    """Refuse a state dict that is not exactly the model's.
+def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> None:
+    """Refuse a state dict that is not exactly a model's.
 
     Args:
         state: names and tensors.
-        model: where they are to go.
-        except_for: a regular expression of keys whose shapes the loader adapts.
+        own: the model's.
+        name: of the model.
 
     Raises:
-        ValueError: names the first missing, unexpected and misshapen key.
+        ValueError: names the first missing, unexpected and misshapen key, or one without numbers.
     """
-    own = model.state_dict()
     for key, value in state.items():
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise UserError(f"{key!r} holds a {kind}, not a tensor: give the state dict itself")
     # Weights older than torch 0.4.1 do not count batches; torch then starts from zero.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    shared = [key for key in own if key in state and not re.search(except_for, key)]
+    shared = [key for key in own if key in state]
     kinds = {
         "missing": missing,
         "unexpected": [key for key in state if key not in own],
@@ -141,20 +172,39 @@ def check_fit(state: Mapping[str, Tensor], model: nn.Module, *, except_for: str 
             for key in shared
             if state[key].shape != own[key].shape
         ],
+        "without plain numbers": [key for key in shared if not _alike(state[key], own[key])],
     }
     faults = [f"{len(keys)} {kind} (first {keys[0]})" for kind, keys in kinds.items() if keys]
     if faults:
-        name = model.variant.name if isinstance(model, ResNet) else type(model).__name__
         raise UserError(f"these weights do not fit {name}: {', '.join(faults)}")
 
 
-def pretrained_filter(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _alike(value: Tensor, own: Tensor) -> bool:
+    """Whether copying is possible and changes no more than the precision."""
+    plain = value.layout == own.layout and not value.is_meta
+    return plain and value.is_floating_point() == own.is_floating_point()
+
+
+def _name(model: nn.Module) -> str:
+    return model.variant.name if isinstance(model, ResNet) else type(model).__name__
+
+
+def pretrained_filter(state: Mapping[str, Tensor], model: ResNet) -> dict[str, Tensor]:
     """What timm's loader passes a file's tensors through: renamed, and checked to fit.
 
-    The loader itself adapts the first convolution to the channels and drops another classifier.
+    The loader itself adapts the first convolution to other channels, and replaces the classifier
+    where the number of classes differs.
     """
     state = converted(state, model)
-    check_fit(state, model, except_for=r"^(fc\.|conv1\.(0\.)?weight$)")
+    cfg, own, given = cast("dict[str, Any]", model.pretrained_cfg), model.state_dict(), dict(state)
+    if model.num_classes != cfg["num_classes"]:
+        for key in ("fc.weight", "fc.bias"):
+            own.pop(key, None)
+            given.pop(key, None)
+    first = f"{cfg['first_conv']}.weight"
+    if model.in_chans != cfg["input_size"][0] and first in given:
+        given[first] = own[first]
+    check_fit(given, own, model.variant.name)
     return state
 
 
@@ -167,4 +217,5 @@ def without_pickles(cfg: PretrainedCfg) -> PretrainedCfg:
     if cfg.file:
         path = Path(cfg.file)
         require_safetensors(path / WEIGHTS_FILE if cfg.source == "local-dir" else path)
-    return replace(cfg, url=None, hf_hub_filename=cfg.hf_hub_id and WEIGHTS_FILE)
+    hub = {"hf_hub_filename": WEIGHTS_FILE} if cfg.hf_hub_id else {}
+    return replace(cfg, url=None, custom_load=False, **hub)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import timm
+from safetensors import SafetensorError
 from timm.models import (
     PretrainedCfg,
     build_model_with_cfg,
@@ -33,7 +34,7 @@ from resnet_variants.models.network import ResNet
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.synonyms import timm_twins
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import pretrained_filter, without_pickles
+from resnet_variants.models.weights import pretrained_filter, unreadable, without_pickles
 from resnet_variants.registry import UserError, refuse
 
 GENERIC = "resnet_variant"
@@ -81,19 +82,24 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
             refuse(f"weights of {variant.name}", cfg, tags or ["none"])
         cfg = tags[cfg]
     cfg = cfg or next(iter(tags.values()), None) or pretrained_cfg(variant)
-    cfg = resolve_pretrained_cfg(
-        variant.name, cast(Any, cfg), kwargs.pop("pretrained_cfg_overlay", None)
-    )
+    overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
+    if pretrained and overlay.get("url"):
+        message = f"weights are read from files and the Hub, not from {overlay['url']!r}"
+        raise UserError(message, field="pretrained_cfg_overlay")
+    cfg = resolve_pretrained_cfg(variant.name, cast(Any, cfg), overlay)
     taps = tuple(range(1 + len(variant.units)))
-    model = build_model_with_cfg(
-        functools.partial(ResNet, variant),
-        variant.name,
-        pretrained,
-        pretrained_cfg=cast(Any, without_pickles(cfg) if pretrained else cfg),
-        pretrained_filter_fn=pretrained_filter,
-        feature_cfg={"out_indices": taps},
-        **kwargs,
-    )
+    try:
+        model = build_model_with_cfg(
+            functools.partial(ResNet, variant),
+            variant.name,
+            pretrained,
+            pretrained_cfg=cast(Any, without_pickles(cfg) if pretrained else cfg),
+            pretrained_filter_fn=pretrained_filter,
+            feature_cfg={"out_indices": taps},
+            **kwargs,
+        )
+    except SafetensorError as error:
+        raise unreadable(cfg.file or cfg.hf_hub_id, error) from None
     return cast(ResNet, model)
 
 
@@ -213,8 +219,8 @@ _ALIASES = {alias: variant for variant in _NAMED.values() for alias in variant.a
 def _cfgs() -> dict[str, Any]:
     cfgs: dict[str, Any] = {GENERIC: pretrained_cfg(Variant())}
     for name, variant in (_NAMED | _ALIASES).items():
-        cfgs |= {f"{name}.{tag}": cfg for tag, cfg in weights_cfgs(variant).items()}
-        cfgs[name] = pretrained_cfg(variant)
+        tagged = {f"{name}.{tag}": cfg for tag, cfg in weights_cfgs(variant).items()}
+        cfgs |= tagged or {name: pretrained_cfg(variant)}
     return cfgs
 
 

@@ -87,10 +87,14 @@ def check(experiment: Experiment, options: Options) -> None:
     """Refuse what could not start.
 
     Raises:
-        ValueError: no such device, or a batch larger than the training data.
+        ValueError: no such device, a batch larger than the training data, or a network that the
+            images are too small for.
     """
     make_fabric(options.device, experiment.recipe.precision)
-    check_batch(experiment.runs[0].load(), experiment.recipe)
+    data = experiment.runs[0].load()
+    check_batch(data, experiment.recipe)
+    for run in experiment.runs[: len(experiment.variants)]:
+        run.cost(data)
 
 
 @contextlib.contextmanager
