@@ -57,7 +57,6 @@ def command(argv: Sequence[str]) -> int:
 def _heading(variant: Variant) -> list[str]:
     conv, pool = STEM_STRIDES[variant.stem_stride]
     stem = f"{variant.stem}: {_first_line(STEMS[variant.stem])}"
-    reach = f"stride {conv}, {'then max-pool' if pool else 'no pool'}"
     units = "-".join(map(str, variant.units))
     kernel, antialias = STRIDES[variant.stride], ANTIALIASES[variant.antialias]
     rows = {
@@ -65,7 +64,7 @@ def _heading(variant: Variant) -> list[str]:
         "family": f"{variant.family}, depth {variant.depth}: {units} {variant.block} units",
         "groups": _groups(variant),
         "stem": stem,
-        "reach": f"stem stride {variant.stem_stride}: {reach}",
+        "stem stride": f"{variant.stem_stride}: stride {conv}, {'then a' if pool else 'no'} pool",
         "stride": f"{variant.stride}: stride 2 in a unit's first {kernel}x{kernel} convolution",
         "shortcut": f"{variant.shortcut}: {_first_line(SHORTCUTS[variant.shortcut])}",
         "order": f"{variant.order}: {_order_text(variant)}",
@@ -74,7 +73,7 @@ def _heading(variant: Variant) -> list[str]:
         "antialias": _unless_none(variant.antialias, antialias.text if antialias else ""),
         "also": ", ".join(variant.aliases),
     }
-    return [variant.name, *(f"  {key:<11}{text}" for key, text in rows.items() if text)]
+    return [variant.name, *(f"  {key:<13}{text}" for key, text in rows.items() if text)]
 
 
 def _groups(variant: Variant) -> str:

@@ -44,8 +44,8 @@ VARIANT_COLUMNS = (
     "shortcut",
     "order",
 )
-# Axes that came later: a folder written before they did has no values for them.
-LATER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
+# The other axes. A folder may have no values for them: then they were not varied.
+FURTHER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
 COST_COLUMNS = ("params", "macs", "flops", "acts")
 RUN_COLUMNS = (
     "run_id",
@@ -66,7 +66,7 @@ RUN_COLUMNS = (
     "device",
     "precision",
     "error",
-    *LATER_COLUMNS,
+    *FURTHER_COLUMNS,
 )
 EPOCH_COLUMNS = (
     "run_id",
@@ -169,8 +169,9 @@ def read_runs(out: Path) -> pd.DataFrame:
 
 def _row(file: Path) -> Json:
     config = read_json(file)
-    require_numbers(file, config, CONFIG_NUMBERS)
-    given = {*config, *RESULT_COLUMNS, *LATER_COLUMNS}
+    further = [name for name in ("cardinality", "base_width") if name in config]
+    require_numbers(file, config, (*CONFIG_NUMBERS, *further))
+    given = {*config, *RESULT_COLUMNS, *FURTHER_COLUMNS}
     lost = [name for name in RUN_COLUMNS if name not in given]
     if lost:
         raise damaged(file, f"no {', '.join(lost)}")
@@ -215,7 +216,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, keep_default_na=False, na_values={name: "" for name in names})
     except ValueError as error:  # pandas' parser errors, and bytes that are no text
         raise UserError(f"{path} is no table: {error}") from error
-    missing = [name for name in columns if name not in frame and name not in LATER_COLUMNS]
+    missing = [name for name in columns if name not in frame and name not in FURTHER_COLUMNS]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
     return frame.reindex(columns=list(columns))

@@ -232,12 +232,17 @@ def _name(flags: Flags) -> str:
     """A folder name that says what the flags chose: ``digits_cifar29_D_preact``."""
     chosen = flags.networks
     depth = chosen.depth or (AXES["family"][chosen.family].default_depth,)
-    axes = [map(str, getattr(chosen, name)) for name in _LISTS if name != "depth"]
+    axes = {name: "-".join(map(str, getattr(chosen, name))) for name in _LISTS if name != "depth"}
     parts = [
         flags.images.data,
         chosen.family + "-".join(map(str, depth)),
         "grid" if chosen.grid else "".join(chosen.variant),
-        *("-".join(axis) for axis in axes),
+        # What no other axis is called needs no name of its axis.
+        *(
+            text if name in ("stem", "stride", "shortcut", "order") else f"{name}-{text}"
+            for name, text in axes.items()
+            if text
+        ),
         "preact" if chosen.preact else "",
     ]
     return slug("_".join(part for part in parts if part))

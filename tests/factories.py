@@ -8,7 +8,7 @@ import pandas as pd
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS
 from resnet_variants.records import (
     DONE,
-    LATER_COLUMNS,
+    FURTHER_COLUMNS,
     RUN_COLUMNS,
     RunFolder,
     to_json,
@@ -26,7 +26,7 @@ MODELS = {
 }
 # What is known of a run before it starts; the rest of a row is its result.
 _BEFORE = RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")]
-CONFIG = ("run_id", *_BEFORE, "device", "precision", *LATER_COLUMNS)
+CONFIG = ("run_id", *_BEFORE, "device", "precision", *FURTHER_COLUMNS)
 
 
 def variant_columns(model: str) -> dict[str, object]:

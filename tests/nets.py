@@ -9,6 +9,7 @@ import timm
 import torch
 
 from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.branches import ORDERS
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
@@ -106,3 +107,8 @@ def trains(variant):
     model(torch.randn(2, 3, 17, 17)).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     return model
+
+
+def orders(shortcut):
+    """The orders that go with a shortcut: a plain net has no addition to differ at."""
+    return ["post"] if shortcut == "none" else list(ORDERS)

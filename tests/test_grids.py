@@ -76,9 +76,9 @@ def test_a_grid_crosses_groups_attention_and_antialiasing():
             "rv_resnet14_b",
         ),
         (
-            {"shortcut": "none", "stem_stride": 1, "preact": [False, True]},
-            "stem_stride=1 shortcut=none preact=True is the same network as "
-            "stem_stride=1 shortcut=none preact=False: rv_resnet50_s1_conv7_3x3_none",
+            {"shortcut": "conv_all", "stem_stride": 1, "order": ["preact", "bn_after_add"]},
+            "stem_stride=1 shortcut=conv_all order=bn_after_add is the same network as "
+            "stem_stride=1 shortcut=conv_all order=preact: rv_resnet50_s1_conv7_3x3_convall_preact",
         ),
         (
             {"stem_stride": [0, 4]},
@@ -139,7 +139,7 @@ def test_grids_refuse_what_they_do_not_know(grid, message):
         ("rv_resnet50_d_post", "is spelt 'rv_resnet50_d'"),
         ("rv_resnet50_d_none_none", "is spelt 'rv_resnet50_d'"),
         ("rv_resnet50_b_conv", "is spelt 'rv_resnet50_conv7_3x3_convall'"),
-        ("rv_resnet50_conv7_3x3_none_preact", "is spelt 'rv_resnet50_conv7_3x3_none'"),
+        ("rv_resnet50_conv7_3x3_none_preact", "shortcut 'none' goes with order 'post'"),
         ("rv_resnet164_cifar_bottleneck_b", "is spelt 'rv_resnet164_cifar_b'"),
         ("rv_resnext50_1x64d_b", "is spelt 'rv_resnet50_b'"),
         ("rv_resnext50_1x128d_b", "is spelt 'rv_wide_resnet50_2_b'"),

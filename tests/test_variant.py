@@ -98,7 +98,7 @@ def test_names_are_equal_exactly_when_variants_are(pair):
             Variant(family="cifar", depth=29, cardinality=8, base_width=64),
             "rv_resnext29_8x64d_cifar_b",
         ),
-        (Variant(family="cifar", depth=164, base_width=32), "rv_wide_resnet164_2_cifar_b"),
+        (Variant(family="cifar", depth=164, base_width=32), "rv_resnext164_1x32d_cifar_b"),
         (Variant(depth=50, attention="se"), "rv_resnet50_b_se"),
         (
             rv.preset("D", depth=50, preact=True, attention="eca", antialias="blur"),
@@ -220,6 +220,10 @@ GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution
         (
             {"base_width": 64, "cardinality": 64},
             "cardinality 64 x base_width 64 makes 3x3 convolutions of more than 16384 channels",
+        ),
+        (
+            {"shortcut": "none", "order": "preact"},
+            "shortcut 'none' goes with order 'post', not 'preact'",
         ),
         (
             {"shortcut": "none", "skip": "scale"},

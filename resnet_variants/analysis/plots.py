@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from resnet_variants.records import LATER_COLUMNS
+from resnet_variants.records import FURTHER_COLUMNS
 
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -79,7 +79,7 @@ class _Looks:
 def _design(frame: pd.DataFrame) -> pd.Series:
     """Downsampling, and whatever else the rows differ in."""
     text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
-    for axis in LATER_COLUMNS:
+    for axis in ("stem_stride", *FURTHER_COLUMNS):
         if frame[axis].nunique() > 1:
             text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
     return text

@@ -21,7 +21,7 @@ from resnet_variants.records import (
     DIVERGED,
     DONE,
     FAILED,
-    LATER_COLUMNS,
+    FURTHER_COLUMNS,
     VARIANT_COLUMNS,
     recipe_digest,
 )
@@ -50,7 +50,7 @@ SUMMARY_COLUMNS = (
     "recipe",
     "precision",
     "device",
-    *LATER_COLUMNS,
+    *FURTHER_COLUMNS,
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -109,7 +109,7 @@ def _row(runs: pd.DataFrame, scores: pd.Series | None, base: pd.Series | None) -
     first = runs.iloc[0]
     row: dict[str, object] = {
         column: first[column]
-        for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP, *LATER_COLUMNS)
+        for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP, *FURTHER_COLUMNS)
     }
     row |= {"n": 0, "seeds": "", "failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
     row |= dict.fromkeys(

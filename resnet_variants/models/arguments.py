@@ -1,23 +1,34 @@
-"""What a model takes besides its variant: nothing here changes parameters or MACs."""
+"""What a model takes besides its variant: nothing here is part of a network's name."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from timm.layers import get_act_layer
+from timm.layers import create_act_layer
 
 from resnet_variants.models.branches import ORDERS
-from resnet_variants.models.layers import NORMS, Layers
+from resnet_variants.models.layers import NORMS, Gate, Layers
+from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, refuse
 
 LARGEST = 2**20  # channels and classes beyond it are slips of the finger
+_POOLS = ("avg", "max", "avgmax", "catavgmax")
+_CHOICES: Mapping[str, Iterable[object]] = {
+    "global_pool": ("", *_POOLS, "fast", *(f"fast{pool}" for pool in _POOLS)),
+    "output_stride": (1, 2, 4, 8, 16, 32),
+    "norm_layer": NORMS,
+    "zero_init_last": (False, True),
+    "init_fan": ("fan_out", "fan_in"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
-    """timm's constructor arguments that every variant takes.
+    """timm's constructor arguments that every variant takes, and two on initial weights.
 
     Raises:
         ValueError: a number out of range or an unknown choice.
@@ -32,7 +43,7 @@ class ModelArgs:
     drop_block_rate: float = 0.0  # DropBlock in the last two stages, as timm's ResNet has it
     norm_layer: str = "batch"  # or "group"
     act_layer: str = "relu"  # any of timm's
-    zero_init_last: bool = False  # every branch starts as zero
+    zero_init_last: bool = False  # every branch starts as zero (timm's ResNet: True)
     init_fan: str = "fan_out"  # or "fan_in": whose variance the initial convolutions keep
     gate_bias: float = -6.0  # initial b of the gates; -6 is the best of arXiv:1603.05027, table 1
     device: torch.device | str | None = None
@@ -45,21 +56,18 @@ class ModelArgs:
                 message = f"{name} {value!r} must be a whole number from {low} to {LARGEST}"
                 raise UserError(message, field=name)
         for name in ("drop_rate", "drop_path_rate", "drop_block_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                message = f"{name} {getattr(self, name)} must be at least 0 and below 1"
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < 1:
+                message = f"{name} {value!r} must be a number of at least 0 and below 1"
                 raise UserError(message, field=name)
-        for name, choices in (
-            ("output_stride", (1, 2, 4, 8, 16, 32)),
-            ("norm_layer", NORMS),
-            ("init_fan", ("fan_out", "fan_in")),
-        ):
-            if getattr(self, name) not in choices:
-                refuse(name, getattr(self, name), choices)
-        try:
-            get_act_layer(self.act_layer)
-        except KeyError:
-            message = f"unknown act_layer {self.act_layer!r}: timm has none of that name"
-            raise UserError(message, field="act_layer") from None
+        if type(self.gate_bias) not in (int, float) or not math.isfinite(self.gate_bias):
+            message = f"gate_bias {self.gate_bias!r} must be a finite number"
+            raise UserError(message, field="gate_bias")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if not any(type(value) is type(choice) and value == choice for choice in choices):
+                refuse(name, value, choices)
+        _check_activation(self.act_layer)
 
     @property
     def layers(self) -> Layers:
@@ -83,9 +91,29 @@ class ModelArgs:
                 if getattr(self, name):
                     message = f"{name} needs a shortcut: without one nothing would pass a unit"
                     raise UserError(message, field=name)
+        parts = SKIPS[variant.skip](1, Layers(device="meta")).values()
+        gated = any(isinstance(part, Gate) for part in parts)
+        if self.gate_bias != type(self).gate_bias and not gated:
+            message = f"gate_bias is that of gates, and skip {variant.skip!r} has none"
+            raise UserError(message, field="gate_bias")
         if self.zero_init_last and ORDERS[variant.order].ends_with == "act":
             raise UserError(
                 f"zero_init_last: in order {variant.order!r} an activation ends the branch, and "
                 "at zero it would pass no gradient",
                 field="zero_init_last",
             )
+
+
+def _check_activation(name: str) -> None:
+    """Refuse what is no activation of timm's, or would bring parameters of its own."""
+    try:
+        layer = create_act_layer(name) if isinstance(name, str) else None
+    except KeyError:
+        layer = None
+    if layer is None:
+        raise UserError(
+            f"unknown act_layer {name!r}: timm has none of that name", field="act_layer"
+        )
+    if any(True for _ in layer.parameters()):
+        message = f"act_layer {name!r} has parameters: a network's name would not tell them"
+        raise UserError(message, field="act_layer")

@@ -114,14 +114,14 @@ def _convs(change: Change, variant: Variant, layers: Layers, *, stride: int) -> 
     inner = variant.inner_width(change.w_out // block.expansion)
     widths = pairwise([change.w_in, *[inner] * (len(block.kernels) - 1), change.w_out])
     strided = block.kernels.index(STRIDES[variant.stride])
-    first_3x3 = block.kernels.index(3)
     return [
         layers.conv(
             w_in,
             w_out,
             kernel,
             stride=stride if i == strided else 1,
-            dilation=change.dilation_in if i == first_3x3 else change.dilation,
+            # Up to the convolution that lost its stride, maps are those of the stage before.
+            dilation=change.dilation_in if i <= strided else change.dilation,
             groups=variant.cardinality if kernel > 1 else 1,
         )
         for i, (kernel, (w_in, w_out)) in enumerate(zip(block.kernels, widths, strict=True))

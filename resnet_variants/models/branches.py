@@ -52,10 +52,11 @@ class Order:
 
 
 # (a) to (e) of fig. 4. A projection shortcut reads what the branch's first convolution reads: the
-# unit's input, or in `relu_preact` and `preact` the shared activated input (as in the authors'
-# code and timm's ResNetV2). The figure shows identity shortcuts only; a projection takes a norm
-# here wherever the branch itself ends normalised before the addition, so that the two are added
-# on one scale: not in (b), where the norm follows the addition, and not in (e).
+# unit's input, or in `relu_preact` and `preact` the shared activated input (as in the authors' code
+# and timm's ResNetV2). An identity shortcut always carries the unit's input; in the authors' code
+# that of the very first unit is activated too. The figure shows identity shortcuts only; a
+# projection takes a norm here wherever the branch itself ends normalised before the addition, so
+# that the two are added on one scale: not in (b), where the norm follows, and not in (e).
 ORDERS = Registry(
     "order",
     post=Order("conv norm act", "conv norm + act"),
@@ -78,7 +79,7 @@ def no_attention(width: int, layers: Layers) -> None:
 
 @ATTENTIONS.register("se")
 def se(width: int, layers: Layers) -> nn.Module:
-    """Squeeze and excitation, reduction 16 (arXiv:1709.01507)."""
+    """Squeeze and excitation, 1/16 of the channels but at least 8 (arXiv:1709.01507)."""
     return cast(nn.Module, create_attn("se", width, **layers.place))
 
 
@@ -88,7 +89,7 @@ def eca(width: int, layers: Layers) -> nn.Module:
     return cast(nn.Module, create_attn("eca", width, **layers.place))
 
 
-# --- anti-aliasing: the strided convolution takes stride 1, and a filter downsamples ----------
+# --- anti-aliasing: a branch's strided convolution takes stride 1, and a filter downsamples ---
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ def _mean(width: int, stride: int, layers: Layers) -> nn.Module:
 ANTIALIASES: Registry[AntiAlias | None] = Registry(
     "antialias",
     none=None,
-    blur=AntiAlias("3x3 binomial filter (arXiv:1904.11486)", _blur, keeps_max=True),
+    blur=AntiAlias(
+        "3x3 binomial filter (arXiv:1904.11486), in branches and stem pool as timm has it",
+        _blur,
+        keeps_max=True,
+    ),
     avg=AntiAlias("2x2 mean (timm's resnetaa)", _mean, keeps_max=False),
 )

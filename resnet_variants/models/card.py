@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
 from resnet_variants.files import write_atomically
-from resnet_variants.models.cost import layer_costs, total
+from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.synonyms import synonyms
 from resnet_variants.models.variant import Variant
@@ -33,16 +34,15 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
         training: how it was trained and what came out, one line each.
     """
     variant, cfg = model.variant, cast("dict[str, Any]", model.pretrained_cfg)
-    channels, side, _ = cfg["input_size"]
-    cost = total(
-        layer_costs(variant, img_size=side, in_chans=channels, num_classes=model.num_classes)
-    )
+    side = cfg["input_size"][1]
+    meta = copy.deepcopy(model).to("meta").eval()
+    cost = total(measure(meta, (model.in_chans, side, side)))
     names = [f"{peer.source}: {name}{peer.text}" for peer, name in synonyms(variant)]
     details: dict[str, Any] = {
         "Model Type": "Image classification / feature backbone",
         "Variant": asdict(variant),
         "Model Stats": {
-            "Image size": f"{channels} x {side} x {side}",
+            "Image size": f"{model.in_chans} x {side} x {side}",
             "Params": f"{cost.params:,}",
             "MACs": f"{cost.macs:,} (convolutions and linear layers; FLOPs are twice as many)",
             "Activations": f"{cost.acts:,}",
@@ -63,18 +63,19 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
 
 
 def save_pretrained(
-    model: ResNet, folder: Path, training: Mapping[str, object] | None = None
+    model: ResNet, folder: str | Path, training: Mapping[str, object] | None = None
 ) -> None:
     """``model.safetensors``, ``config.json`` and ``README.md``, timm's layout of a Hub repository.
 
-    ``timm.create_model("local-dir:FOLDER")`` loads it, once this package is imported.
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it, once this package is
+    imported. The model itself stays as it is.
     """
     # safetensors stores contiguous tensors only; training leaves channels-last ones.
-    model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    stored = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     arguments = architecture(model.variant)[1]
-    save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
+    save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
     readme = generate_readme(model_card(model, training), model.variant.name)
-    write_atomically(folder / "README.md", readme)
+    write_atomically(Path(folder) / "README.md", readme)
 
 
 def _usage(variant: Variant) -> str:
@@ -84,6 +85,6 @@ def _usage(variant: Variant) -> str:
 import timm
 import resnet_variants  # registers the names
 
-model = timm.create_model("local-dir:FOLDER")  # this folder, with these weights
+model = timm.create_model("local-dir:FOLDER", pretrained=True)  # this folder
 model = timm.create_model("{name}"{given})  # the same network, untrained
 ```"""

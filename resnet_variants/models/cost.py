@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from resnet_variants.models.arguments import LARGEST, ModelArgs
 from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import parse_name
+from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
@@ -46,13 +48,20 @@ class Cost:
 
 
 def layer_costs(
-    variant: Variant, *, img_size: int = 0, in_chans: int = ModelArgs.in_chans, num_classes: int = 0
+    variant: Variant | str,
+    *,
+    img_size: int = 0,
+    in_chans: int = ModelArgs.in_chans,
+    num_classes: int = 0,
 ) -> list[LayerCost]:
-    """Every leaf module in the order in which it runs; 0 stands for the family's own size.
+    """Every leaf module in the order in which it runs, at output stride 32.
+
+    ``variant`` may be a name; 0 stands for the family's own size.
 
     Raises:
         ValueError: a negative size, no channels, or images too small for the network.
     """
+    variant = parse_name(variant) if isinstance(variant, str) else variant
     family = FAMILIES[variant.family]
     for name, value, low in (
         ("img_size", img_size, 0),
@@ -65,7 +74,18 @@ def layer_costs(
     side = img_size or family.img_size
     model = build(
         variant, in_chans=in_chans, num_classes=num_classes or family.num_classes, device="meta"
-    ).eval()
+    )
+    return measure(model.eval(), (in_chans, side, side))
+
+
+def measure(model: ResNet, shape: tuple[int, int, int]) -> list[LayerCost]:
+    """Every leaf module of a network on the meta device, for one image of ``shape`` (C, H, W).
+
+    The network is used up: its layers keep what they are measured with.
+
+    Raises:
+        ValueError: images too small for the network.
+    """
     rows: list[LayerCost] = []
     for name, module in model.named_modules():
         if not any(module.children()):
@@ -73,9 +93,9 @@ def layer_costs(
             if isinstance(module, _SHAPELESS):
                 module.forward = _unchanged  # type: ignore[method-assign]
     try:
-        model(torch.empty(1, in_chans, side, side, device="meta"))
+        model(torch.empty(1, *shape, device="meta"))
     except RuntimeError as error:  # a map too small for a layer
-        message = f"{variant.name} cannot take images of {side} px: {error}"
+        message = f"{model.variant.name} cannot take images of {shape[1]} px: {error}"
         raise UserError(message, field="img_size") from error
     return rows
 
@@ -119,7 +139,11 @@ def total(layers: Iterable[LayerCost]) -> Cost:
 
 @functools.cache
 def cost(
-    variant: Variant, *, img_size: int = 0, in_chans: int = ModelArgs.in_chans, num_classes: int = 0
+    variant: Variant | str,
+    *,
+    img_size: int = 0,
+    in_chans: int = ModelArgs.in_chans,
+    num_classes: int = 0,
 ) -> Cost:
     """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
     return total(

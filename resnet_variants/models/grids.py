@@ -20,7 +20,8 @@ BUNDLES: dict[str, Mapping[str, Mapping[str, object]]] = {
 }
 _FIELDS = [field.name for field in fields(Variant)]
 # In a grid the last key varies fastest.
-GRID_KEYS = [*_FIELDS[:3], *BUNDLES, *_FIELDS[3:], "preact"]
+_SIZE = ["family", "depth", "block"]
+GRID_KEYS = [*_SIZE, *BUNDLES, *(name for name in _FIELDS if name not in _SIZE), "preact"]
 
 
 def preset(letter: str, **axes: object) -> Variant:
@@ -31,6 +32,8 @@ def preset(letter: str, **axes: object) -> Variant:
     Raises:
         ValueError: no such letter, axis or choice.
     """
+    if "preset" in axes:
+        raise UserError(f"preset {axes['preset']!r} beside {letter!r}: give one", field="preset")
     return variant_from({"preset": letter} | axes)
 
 
@@ -116,6 +119,10 @@ def parse_name(name: str) -> Variant:
     spec, rest = _read_head(name)
     spec |= _take(rest, "block", AXES["block"])
     spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
+    if rest and re.fullmatch(r"s[0-9]+", rest[0]):
+        steps = ", ".join(f"s{stride}" for stride in STEM_STRIDES)
+        message = f"unknown stem stride in name {name!r}: {rest[0]!r}; choices: {steps}"
+        raise UserError(message, field="name")
     letter = _take(rest, "preset", {key.lower(): key for key in PRESETS})
     spec |= letter
     for axis in () if letter else DESIGN:
@@ -144,7 +151,7 @@ _MODEL = re.compile(
 
 
 def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
-    match = _MODEL.match(name)
+    match = _MODEL.match(name) if isinstance(name, str) else None
     if not match:
         raise UserError(
             f"name {name!r} does not begin with rv_resnet<depth>, "

@@ -54,6 +54,8 @@ class ResNet(nn.Module):
         width = self._add_stages(cfg, width, args)
         self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
         self.num_features = width
+        # What a user adds to the model later takes no part in the forward pass.
+        self.body = list(self._modules)
         self._set_head(args.global_pool, layers.place)
         self.init_weights(args.zero_init_last, fan=args.init_fan, gate_bias=args.gate_bias)
 
@@ -113,9 +115,11 @@ class ResNet(nn.Module):
         fan: str = ModelArgs.init_fan,
         gate_bias: float = ModelArgs.gate_bias,
     ) -> None:
-        """Kaiming-normal convolutions (arXiv:1502.01852); norms start as the identity."""
+        """Kaiming-normal convolutions (arXiv:1502.01852); norms become the identity."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+                module.reset_parameters()
+            elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")  # type: ignore[arg-type]
             elif isinstance(module, Gate):
                 nn.init.constant_(cast(Tensor, module.conv.bias), gate_bias)
@@ -129,7 +133,7 @@ class ResNet(nn.Module):
         """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
         # TorchScript unrolls this loop; it knows neither `in` on tuples nor checkpointing.
         for name, layer in self.named_children():
-            if name != "global_pool" and name != "fc":
+            if name in self.body:
                 if not torch.jit.is_scripting() and self._checkpoints(name):
                     x = checkpoint_seq(layer, x)
                 else:
@@ -179,8 +183,8 @@ class ResNet(nn.Module):
         take, last = feature_take_indices(len(taps), indices)
         maps: dict[int, Tensor] = {}
         for name, layer in self.named_children():
-            if name in ("global_pool", "fc"):
-                break
+            if name not in self.body:
+                continue
             x = checkpoint_seq(layer, x) if self._checkpoints(name) else layer(x)
             if name in taps:
                 maps[taps.index(name)] = x
@@ -203,8 +207,8 @@ class ResNet(nn.Module):
         taps = [str(info["module"]) for info in self.feature_info]
         take, last = feature_take_indices(len(taps), indices)
         cut = last < len(taps) - 1
-        body = [name for name in self._modules if name not in ("global_pool", "fc")]
-        for name in body[body.index(taps[last]) + 1 :] if cut or prune_norm else ():
+        following = self.body[self.body.index(taps[last]) + 1 :]
+        for name in following if cut or prune_norm else ():
             # Empty, not the identity: gradient checkpointing iterates over a stage.
             setattr(self, name, nn.Sequential() if name.startswith("layer") else nn.Identity())
         if cut:

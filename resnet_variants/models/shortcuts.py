@@ -23,7 +23,7 @@ class Change:
     w_out: int
     stride: int
     dilation: int = 1  # > 1 where ``output_stride`` turned strides into dilation
-    dilation_in: int = 1  # that of the unit before, kept by the first 3x3 convolution
+    dilation_in: int = 1  # that of the unit before, kept up to the strided convolution
 
     @property
     def keeps_shape(self) -> bool:
@@ -65,8 +65,7 @@ def avgpool(change: Change, layers: Layers) -> list[nn.Module]:
 def pad(change: Change, layers: Layers) -> list[nn.Module]:
     """Subsampling and zero channels: He's option A (arXiv:1512.03385, section 3.3).
 
-    The zeros follow the channels, as in the authors' code; where a net with a wide stem gets
-    narrower, the last channels are left out.
+    The zeros follow the channels, as in the authors' code.
     """
     if change.keeps_shape:
         return []

@@ -59,11 +59,16 @@ _FLOOR = "its mean filter floors odd maps"
 _BIASED = "its 1x1 convolutions have biases"
 _GLUON_V2 = "it also normalises the input and has BN-ReLU in the stem"
 _GLUON_CIFAR = "it has no ReLU after the stem's norm"
-_GLUON_CIFAR_V2 = "its projections read the raw input"
+_GLUON_CIFAR_V2 = "it also normalises the input, and its projections read the raw one"
 _OPTION_A = "the paper's shortcuts there are parameter-free: see shortcut pad"
 _OPTION_B = "a projection stands where the paper has option A: see shortcut pad"
-_AUTHORS_V2 = "the authors' ImageNet stem has BN-ReLU, and the first unit none"
+_AUTHORS_V2 = (
+    "the authors' ImageNet stem has BN-ReLU, the first unit none; which convolution carries the "
+    "stride is not published"
+)
+_FIRST_UNIT = "the authors' first unit shares its activation with its shortcut"
 
+_PYCLS = "ResNet-{}, bottleneck_transform"
 _V1, _V2 = "arXiv:1512.03385", "arXiv:1603.05027"
 _TRICKS = "arXiv:1812.01187"
 
@@ -117,6 +122,7 @@ PEERS = (
     Peer("mmpretrain", "ResNet_CIFAR(depth={})", _ALL, _B | _STRIDE1),
     Peer("mmpretrain", "ResNeXt(depth={}, groups=32, width_per_group=4)", _DEEP, _B | _X4),
     Peer("mmpretrain", "ResNeXt(depth={}, groups=32, width_per_group=8)", (101,), _B | _X8),
+    Peer("GluonCV", "resnet{}_v1", _BASIC, _B),
     Peer("GluonCV", "resnet{}_v1", _DEEP, _A, _BIASED),
     Peer("GluonCV", "resnet{}_v1b", _ALL, _B),
     Peer("GluonCV", "resnet{}_v1c", _DEEP, _C),
@@ -126,10 +132,10 @@ PEERS = (
     Peer("GluonCV", "resnet{}_v2", _ALL, _B | _PRE, _GLUON_V2),
     Peer("GluonCV", "cifar_resnet{}_v1", (20, 56, 110), _SMALL, _GLUON_CIFAR),
     Peer("GluonCV", "cifar_resnet{}_v2", (20, 56, 110), _SMALL | _PRE, _GLUON_CIFAR_V2),
-    Peer("pycls", "RESNET DEPTH {}, STRIDE_1X1 True (its default)", _DEEP, _A),
-    Peer("pycls", "RESNET DEPTH {}, STRIDE_1X1 False", _DEEP, _B),
-    Peer("pycls", "RESNET DEPTH {}, NUM_GROUPS 32, WIDTH_PER_GROUP 4", (50, 101), _B | _X4),
-    Peer("pycls", "RESNET DEPTH {}, CIFAR", _CIFAR, _SMALL),
+    Peer("pycls", _PYCLS, _DEEP, _A),
+    Peer("pycls", _PYCLS + ", STRIDE_1X1 False", _DEEP, _B),
+    Peer("pycls", _PYCLS + ", STRIDE_1X1 False, 32 groups of 4", (50, 101), _B | _X4),
+    Peer("pycls", "cifar ResNet-{} (basic_transform)", _CIFAR, _SMALL),
     Peer("kuangliu/pytorch-cifar", "ResNet{}", _ALL, _B | _STRIDE1),
     Peer(_V1, "ResNet-{}, table 1", _DEEP, _A),
     Peer(_V1, "ResNet-{}, table 1", _BASIC, _B, _OPTION_A),
@@ -143,19 +149,31 @@ PEERS = (
     Peer(_V1, "plain-{}, fig. 6", _CIFAR, _SMALL | _PLAIN),
     Peer(_V2, "ResNet-{} v2, table 5", (152, 200), _A | _PRE, _AUTHORS_V2),
     *(
-        Peer(_V2, "ResNet-{} " + letter, (110,), _SMALL | _PAD | {"order": order})
-        for letter, order in (
-            ("(a), table 2", "post"),
-            ("(b), table 2", "bn_after_add"),
-            ("(c), table 2", "relu_before_add"),
-            ("(d), table 2", "relu_preact"),
-            ("(e), table 2", "preact"),
+        Peer(_V2, "ResNet-{} " + letter, (110,), _SMALL | _PAD | {"order": order}, differs)
+        for letter, order, differs in (
+            ("(a), table 2", "post", ""),
+            ("(b), table 2", "bn_after_add", ""),
+            ("(c), table 2", "relu_before_add", ""),
+            ("(d), table 2", "relu_preact", _FIRST_UNIT),
+            ("(e), table 2", "preact", _FIRST_UNIT),
         )
     ),
+    *(
+        Peer(_V2, "ResNet-{}, " + kind + ", table 1", (110,), _SMALL | _PAD | {"skip": skip})
+        for kind, skip in (
+            ("constant scaling", "scale"),
+            ("constant scaling of both", "scale_both"),
+            ("exclusive gating", "exclusive_gate"),
+            ("shortcut-only gating", "shortcut_gate"),
+            ("1x1 conv shortcut", "conv"),
+            ("dropout shortcut", "dropout"),
+        )
+    ),
+    Peer("KaimingHe/resnet-1k-layers", "resnet-pre-act, depth {}", (164, 1001), _SMALL | _A | _PRE),
     Peer(_TRICKS, "ResNet-{}", (50,), _A),
-    Peer(_TRICKS, "ResNet-{}-B, fig. 2a", _DEEP, _B),
-    Peer(_TRICKS, "ResNet-{}-C, fig. 2b", _DEEP, _C),
-    Peer(_TRICKS, "ResNet-{}-D, fig. 2c", _DEEP, _D),
+    Peer(_TRICKS, "ResNet-{}-B, fig. 2a", (50,), _B),
+    Peer(_TRICKS, "ResNet-{}-C, fig. 2b", (50,), _C),
+    Peer(_TRICKS, "ResNet-{}-D, fig. 2c", (50,), _D),
     Peer("arXiv:1611.05431", "ResNeXt-{} (32x4d), table 1", (50, 101), _B | _X4),
     Peer("arXiv:1611.05431", "ResNeXt-{} (64x4d)", (101,), _B | _X64),
     Peer("arXiv:1605.07146", "WRN-{}-2-bottleneck, table 8", (50,), _B | _WIDE),
@@ -191,5 +209,8 @@ def nearest(variant: Variant) -> list[tuple[str, str]]:
 
 
 def timm_twins() -> dict[Variant, str]:
-    """The networks that timm has too, by its name: their weights load into ours."""
+    """The networks that timm has too, by its name: their weights load into ours.
+
+    The outputs are equal too; those of the ``resnetaa`` nets only while all maps are even.
+    """
     return {variant: name for peer in _TIMM for variant, name in peer.names().items()}

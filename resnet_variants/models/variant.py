@@ -25,6 +25,9 @@ AXES: Mapping[str, Registry[Any]] = {
     "attention": ATTENTIONS,
     "antialias": ANTIALIASES,
 }
+# Where every shortcut reads what the branch reads, and no pool stands between stem and first unit,
+# these orders only cut the same sequence of layers into units elsewhere.
+_WITHOUT_IDENTITY = {"relu_preact": "post", "bn_after_add": "preact"}
 WIDEST = 2**14  # channels of a 3x3 convolution beyond it are slips of the finger
 
 
@@ -36,8 +39,8 @@ class Variant:
     spellings of one network become one: a stride placement that the block has no convolution for
     (``1x1`` on basic blocks) the one that it has, so that ResNet-A and -B of basic blocks are
     equal; the skip function ``conv`` the shortcut ``conv_all``, and that ``conv`` in a net whose
-    every unit changes shape; any order of a plain net ``post``, as orders differ in what surrounds
-    the addition and a plain net has none.
+    every unit changes shape; where no shortcut is the identity and no pool follows the stem,
+    ``relu_preact`` is ``post`` and ``bn_after_add`` is ``preact``.
 
     Raises:
         ValueError: a field has no such choice, or it does not go with another field; the message
@@ -116,10 +119,7 @@ class Variant:
 
     def _check_shortcut(self, family: Family) -> None:
         if self.is_plain:
-            if self.skip != type(self).skip:
-                message = f"skip {self.skip!r} acts on a shortcut, and shortcut 'none' has none"
-                raise UserError(message, field="skip")
-            self._set("order", type(self).order)
+            self._check_plain()
         if self.skip == "conv":
             if self.shortcut not in ("conv", "conv_all", "pad"):
                 message = "skip 'conv' is the shortcut 'conv_all': it does not go with shortcut "
@@ -134,8 +134,23 @@ class Variant:
                 f"stage {first}",
                 field="shortcut",
             )
-        if self.shortcut == "conv_all" and stem != first and max(self.units) == 1:
+        every_unit_changes_shape = stem != first and max(self.units) == 1
+        if every_unit_changes_shape and self.shortcut == "conv_all":
             self._set("shortcut", "conv")
+        has_identity = not (every_unit_changes_shape or self.shortcut == "conv_all")
+        if not (has_identity or self.is_plain or STEM_STRIDES[self.stem_stride].pool):
+            self._set("order", _WITHOUT_IDENTITY.get(self.order, self.order))
+
+    def _check_plain(self) -> None:
+        if self.order != type(self).order:
+            raise UserError(
+                f"a plain net is conv-norm-act throughout: shortcut 'none' goes with order "
+                f"{type(self).order!r}, not {self.order!r}",
+                field="order",
+            )
+        if self.skip != type(self).skip:
+            message = f"skip {self.skip!r} acts on a shortcut, and shortcut 'none' has none"
+            raise UserError(message, field="skip")
 
     @property
     def is_plain(self) -> bool:
@@ -202,7 +217,9 @@ class Variant:
 
     def _model(self, own_width: int) -> str:
         times, rest = divmod(self.base_width, own_width)
-        if self.cardinality > 1 or rest or not times:
+        # On small images "wide" means wider stages (arXiv:1605.07146), not this.
+        wide = times > 1 and not FAMILIES[self.family].token
+        if self.cardinality > 1 or rest or not (times == 1 or wide):
             return f"resnext{self.depth}_{self.cardinality}x{self.base_width}d"
         return f"resnet{self.depth}" if times == 1 else f"wide_resnet{self.depth}_{times}"
 

@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from resnet_variants.files import read_json
 from resnet_variants.models.network import ResNet
 from resnet_variants.registry import UserError
 
@@ -46,6 +48,9 @@ _V2_HAS: Mapping[str, tuple[object, ...]] = {
 def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> None:
     """Load weights that fit exactly; where anything does not fit, the model stays as it is.
 
+    A state dict does not tell stride placement, anti-aliasing or constant scaling, and of the order
+    only part: that is for the caller to know. A folder says which network it holds.
+
     Args:
         model: one of our networks.
         source: a state dict of the same network as torchvision, timm (``ResNet`` or ``ResNetV2``)
@@ -56,10 +61,39 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) ->
         ValueError: names the first missing, unexpected and misshapen key; or the file is of another
             kind, damaged, or not there.
     """
-    state = read_safetensors(Path(source)) if isinstance(source, str | Path) else source
-    state = converted(state, model)
-    check_fit(state, model.state_dict(), _name(model))
-    model.load_state_dict(state)
+    if isinstance(source, str | Path):
+        _check_architecture(Path(source), model)
+        source = read_safetensors(Path(source))
+    state = converted(source, model)
+    own = model.state_dict()
+    check_fit(state, own, _name(model))
+    model.load_state_dict(_copies(state, own, _name(model)))
+
+
+def _copies(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The values in the model's precision, so that what cannot be copied is found beforehand."""
+    try:
+        return {key: torch.empty_like(own[key]).copy_(value) for key, value in state.items()}
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"these weights cannot be copied into {name}: {reason}") from error
+
+
+def _check_architecture(folder: Path, model: nn.Module) -> None:
+    """Refuse a folder in timm's layout that says it holds another of our networks."""
+    file = folder / "config.json"
+    try:
+        told = file.is_file()
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    if not (told and isinstance(model, ResNet)):
+        return
+    config = read_json(file, remedy="give the weights file itself")
+    arguments = config.get("model_args")
+    generic = arguments.get("variant") if isinstance(arguments, dict) else None
+    name = str(generic or config.get("architecture"))
+    if name.startswith("rv_") and name not in (model.variant.name, *model.variant.aliases):
+        raise UserError(f"{str(folder)!r} holds weights of {name}, not of {model.variant.name}")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -78,7 +112,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def unreadable(source: object, error: Exception) -> UserError:
     """The error to raise for weights that safetensors cannot read."""
-    return UserError(f"cannot read weights from {source}: {error}")
+    return UserError(f"cannot read weights from {str(source)!r}: {error}")
 
 
 def require_safetensors(path: Path) -> None:
@@ -88,9 +122,9 @@ def require_safetensors(path: Path) -> None:
         ValueError: says which.
     """
     if path.suffix != SAFETENSORS:
-        raise UserError(f"{path} is no {SAFETENSORS} file, and no other kind is read")
+        raise UserError(f"{str(path)!r} is no {SAFETENSORS} file, and no other kind is read")
     if not path.is_file():
-        raise UserError(f"there is no file {path}")
+        raise UserError(f"there is no file {str(path)!r}")
 
 
 def converted(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -131,6 +165,8 @@ def resnetv2_state_dict(model: ResNet) -> dict[str, Tensor]:
             message = f"timm's ResNetV2 has no {axis} {choice!r}, only {choices}"
             raise UserError(message, field=axis)
     state = {v2_key(key): value for key, value in model.state_dict().items()}
+    if "norm.running_mean" not in state:
+        raise UserError("timm's ResNetV2 of these names has batch norm", field="norm_layer")
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"][:, :, None, None]
     return state
@@ -157,22 +193,24 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str)
     Raises:
         ValueError: names the first missing, unexpected and misshapen key, or one without numbers.
     """
+    if any(value.is_meta for value in own.values()):
+        raise UserError(f"{name} is on the meta device, which holds no weights")
     for key, value in state.items():
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise UserError(f"{key!r} holds a {kind}, not a tensor: give the state dict itself")
     # Weights older than torch 0.4.1 do not count batches; torch then starts from zero.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    missing = [repr(k) for k in own if k not in state and not k.endswith("num_batches_tracked")]
     shared = [key for key in own if key in state]
     kinds = {
         "missing": missing,
-        "unexpected": [key for key in state if key not in own],
+        "unexpected": [repr(key) for key in state if key not in own],
         "misshapen": [
-            f"{key}: {tuple(state[key].shape)}, the model has {tuple(own[key].shape)}"
+            f"{key!r}: {tuple(state[key].shape)}, the model has {tuple(own[key].shape)}"
             for key in shared
             if state[key].shape != own[key].shape
         ],
-        "without plain numbers": [key for key in shared if not _alike(state[key], own[key])],
+        "without plain numbers": [repr(key) for key in shared if not _alike(state[key], own[key])],
     }
     faults = [f"{len(keys)} {kind} (first {keys[0]})" for kind, keys in kinds.items() if keys]
     if faults:
@@ -202,8 +240,9 @@ def pretrained_filter(state: Mapping[str, Tensor], model: ResNet) -> dict[str, T
             own.pop(key, None)
             given.pop(key, None)
     first = f"{cfg['first_conv']}.weight"
-    if model.in_chans != cfg["input_size"][0] and first in given:
-        given[first] = own[first]
+    if model.in_chans != cfg["input_size"][0]:
+        w_out, _, *kernel = own[first].shape
+        own[first] = own[first].new_empty(w_out, cfg["input_size"][0], *kernel)
     check_fit(given, own, model.variant.name)
     return state
 
@@ -217,5 +256,8 @@ def without_pickles(cfg: PretrainedCfg) -> PretrainedCfg:
     if cfg.file:
         path = Path(cfg.file)
         require_safetensors(path / WEIGHTS_FILE if cfg.source == "local-dir" else path)
-    hub = {"hf_hub_filename": WEIGHTS_FILE} if cfg.hf_hub_id else {}
+    name = cfg.hf_hub_filename or WEIGHTS_FILE
+    if not name.endswith(SAFETENSORS):
+        raise UserError(f"{name} is no {SAFETENSORS} file, and no other kind is read")
+    hub = {"hf_hub_filename": name} if cfg.hf_hub_id else {}
     return replace(cfg, url=None, custom_load=False, **hub)

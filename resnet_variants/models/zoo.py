@@ -13,7 +13,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import timm
@@ -46,7 +46,7 @@ def pretrained_cfg(variant: Variant) -> dict[str, Any]:
     side = -(-family.img_size // (variant.stem_stride * 2 ** (len(family.widths) - 1)))
     stem = STEMS[variant.stem](family.widths[0], STEM_STRIDES[variant.stem_stride].conv)
     return {
-        "architecture": variant.name,
+        "architecture": architecture(variant)[0],
         "num_classes": family.num_classes,
         "input_size": (3, family.img_size, family.img_size),
         "pool_size": (side, side),
@@ -60,6 +60,7 @@ def pretrained_cfg(variant: Variant) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def weights_cfgs(variant: Variant) -> dict[str, PretrainedCfg]:
     """Timm's published weights of this network by tag, its default first; none are pickles."""
     if variant not in _TWINS:
@@ -76,7 +77,7 @@ def weights_cfgs(variant: Variant) -> dict[str, PretrainedCfg]:
 def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
     cfg = kwargs.pop("pretrained_cfg", None)  # timm passes None for "not given"
-    tags = weights_cfgs(variant) if pretrained or isinstance(cfg, str) else {}
+    tags = weights_cfgs(variant)
     if isinstance(cfg, str):
         if cfg not in tags:
             refuse(f"weights of {variant.name}", cfg, tags or ["none"])
@@ -106,42 +107,50 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
 def create_model(
     variant: str | Variant,
     *,
-    family: str | None = None,
-    depth: int | None = None,
     preact: bool | None = None,
     pretrained: bool = False,
     **kwargs: Any,
 ) -> ResNet:
-    """A variant as a model: by preset letter, by name, or from the variant itself.
+    """A variant as a model, through ``timm.create_model``: by letter, by name, or from itself.
 
     Args:
         variant: ``"A"`` to ``"D"``, a name such as ``"rv_resnet50_d_preact"`` or with the tag of
             timm's weights ``"rv_resnet50_b.tv_in1k"``, or a ``Variant``.
-        family: with a letter: ``imagenet`` (default) or ``cifar``.
-        depth: with a letter: layers with weights; by default the family's own.
         preact: with a letter: full pre-activation; by default post-activation.
         pretrained: load timm's published weights of the same network; ``RuntimeError`` where it
             has none.
-        kwargs: timm's model arguments, ``num_classes``, ``in_chans``, ``features_only`` ...
+        kwargs: with a letter, fields of ``Variant`` such as ``depth`` and ``family``; timm's model
+            arguments, ``num_classes``, ``in_chans``, ``features_only`` ...
 
     Raises:
         ValueError: an unknown name or choice, or a letter's argument beside a name.
         TypeError: an argument that the model does not take.
     """
-    size = {"family": family, "depth": depth, "preact": preact}
-    given = {key: value for key, value in size.items() if value is not None}
+    axes = {key: kwargs.pop(key) for key in _AXES if kwargs.get(key) is not None}
+    axes |= {} if preact is None else {"preact": preact}
     if isinstance(variant, str) and variant in PRESETS:
-        variant = variant_from({"preset": variant} | given)
-    elif given:
-        raise UserError(f"family, depth and preact go with a preset letter, not with {variant!r}")
+        variant = variant_from({"preset": variant} | axes)
+    elif axes:
+        raise UserError(f"{', '.join(axes)} go with a preset letter, not with {variant!r}")
     if isinstance(variant, str):
-        tagged = re.fullmatch(r"(\w+)\.(\w+)", variant)
+        tagged = re.fullmatch(r"(rv_\w+)\.(\w+)", variant)
         if tagged:
             kwargs["pretrained_cfg"] = tagged[2]
-        variant = parse_name(tagged[1] if tagged else variant)
+        variant = _read(tagged[1] if tagged else variant)
     if not isinstance(variant, Variant):
         raise UserError(f"{variant!r} is no variant: give a letter, a name or a Variant")
-    return build(variant, pretrained=pretrained, **kwargs)
+    name, arguments = architecture(variant)
+    # timm's door, so that timm knows the arguments when the model is saved.
+    return cast(ResNet, timm.create_model(name, pretrained, **arguments, **kwargs))
+
+
+def _read(name: str) -> Variant:
+    """``parse_name``, with a hint for names of timm and letters in lower case."""
+    ours = {theirs: variant.name for variant, theirs in _TWINS.items()}
+    ours |= {letter.lower(): letter for letter in PRESETS}
+    if name in ours:
+        raise UserError(f"unknown name {name!r}; did you mean {ours[name]!r}?", field="name")
+    return parse_name(name)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -212,6 +221,7 @@ def resnet_variant(
 
 
 _TWINS = timm_twins()
+_AXES = [field.name for field in fields(Variant)]
 _NAMED = {variant.name: variant for variant in named_variants()}
 _ALIASES = {alias: variant for variant in _NAMED.values() for alias in variant.aliases}
 

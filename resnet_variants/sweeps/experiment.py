@@ -112,7 +112,7 @@ def read_toml(path: Path) -> Experiment:
     except OSError as error:
         message = f"cannot read {str(path)!r}: {error.strerror}"
         raise UserError(message, field="experiment") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"{str(path)!r} is not valid TOML: {error}"
         raise UserError(message, field="experiment") from error
     try:

@@ -19,7 +19,7 @@ from resnet_variants.models.card import save_pretrained
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import architecture, build
+from resnet_variants.models.zoo import build, pretrained_cfg
 from resnet_variants.records import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps.provenance import provenance
 from resnet_variants.training.data import Dataset, Normalise, load_dataset
@@ -79,7 +79,6 @@ class Run:
         torch.manual_seed(self.seed)
         side = data.img_size
         overlay = {
-            "architecture": architecture(self.variant)[0],
             "num_classes": len(data.classes),
             "input_size": (data.in_chans, side, side),
             "pool_size": None,
@@ -88,7 +87,8 @@ class Run:
             "std": data.std,
             "label_names": data.classes,
         }
-        return build(self.variant, pretrained_cfg_overlay=overlay)
+        cfg = pretrained_cfg(self.variant)  # not that of some published weights
+        return build(self.variant, pretrained_cfg=cfg, pretrained_cfg_overlay=overlay)
 
     def cost(self, data: Dataset) -> Cost:
         """What the network costs on one of these images."""
