@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -98,6 +99,24 @@ def settings(module, *, without=()):
         for key, value in sorted(vars(module).items())
         if isinstance(value, simple) and key not in without
     ]
+
+
+def function(model, x):
+    """Some outputs that tell what a float64 model computes, whatever its layers are called.
+
+    The n-th layer of a kind, in the order in which layers run, gets the n-th weights of that kind.
+    """
+    seen = Counter()
+    for module in model.train().modules():
+        for tensor in module.parameters(recurse=False):
+            torch.manual_seed(seen[type(module)])
+            if tensor.ndim > 1:
+                torch.nn.init.normal_(tensor, std=tensor[0].numel() ** -0.5)
+            else:
+                torch.nn.init.uniform_(tensor, 0.5, 1.5)
+        seen[type(module)] += 1
+    torch.manual_seed(0)
+    return tuple(round(y, 6) for y in model(x).flatten().tolist())
 
 
 def trains(variant):

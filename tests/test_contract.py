@@ -195,6 +195,15 @@ def test_intermediates_come_in_one_format():
         model.forward_intermediates(torch.randn(1, 3, 8, 8), output_fmt="NHWC")
 
 
+def test_scripted_units_of_one_set_of_layers_keep_their_own_order():
+    x = torch.randn(2, 3, 9, 9)
+    for order in ("post", "relu_preact", "preact", "bn_after_add", "relu_before_add"):
+        model = build(Variant(family="cifar", depth=20, order=order)).eval()
+        with pytest.warns(FutureWarning, match="deprecated"):
+            scripted = torch.jit.script(model)
+        assert torch.allclose(scripted(x), model(x), atol=1e-5)
+
+
 def test_what_a_model_does_not_take_is_an_error():
     with pytest.raises(TypeError, match="num_clases"):
         timm.create_model("rv_resnet18_b", num_clases=3)
@@ -202,5 +211,5 @@ def test_what_a_model_does_not_take_is_an_error():
         timm.create_model("rv_resnet18_b", output_stride=2)
     with pytest.raises(RuntimeError, match="No pretrained weights exist for rv_resnet26_a"):
         timm.create_model("rv_resnet26_a", pretrained=True)
-    with pytest.raises(UserError, match="family, depth and preact go with a preset letter"):
+    with pytest.raises(UserError, match="depth go with a preset letter, not with 'rv_resnet18_b'"):
         rv.create_model("rv_resnet18_b", depth=50)

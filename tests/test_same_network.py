@@ -1,10 +1,11 @@
 """Two spellings are one variant exactly when they build one network."""
 
+import itertools
 import random
 
 import pytest
 import torch
-from nets import buildable, cells, forced, structure
+from nets import buildable, forced, function, structure
 
 from resnet_variants.models.branches import ORDERS
 from resnet_variants.models.network import ResNet
@@ -66,43 +67,43 @@ def test_where_every_unit_changes_shape_conv_all_is_conv(stem, order):
         assert same == ("bottleneck" in conv.block or stem == "deep_wide")
 
 
-def copy_in_order(source, target):
-    """The n-th layer of each kind to the n-th of that kind: names differ between orders."""
-    for kind in (torch.nn.Conv2d, torch.nn.Conv1d, torch.nn.BatchNorm2d, torch.nn.Linear):
-        pairs = [[m for m in net.modules() if isinstance(m, kind)] for net in (source, target)]
-        for one, other in zip(*pairs, strict=True):
-            other.load_state_dict(one.state_dict())
+# --- one name, one function; one function, one name -------------------------------------------
+
+X = torch.randn(4, 3, 17, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def outputs(model, x):
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
-    return model.train()(x)
+def computes(variant):
+    """What a net computes; its activation is none that a max-pool could stand on either side of."""
+    return function(ResNet(variant, num_classes=2, act_layer="silu", dtype=torch.float64), X)
 
 
-# --- two variants, two networks ---------------------------------------------------------------
-
-
-def shared(variants):
-    """Names of different variants that build the same modules."""
+def repeated(pairs):
+    """Keys that come with more than one value, and their values."""
     found = {}
-    for variant in variants:
-        found.setdefault(structure(net(variant)), []).append(variant.name)
-    return [names for names in found.values() if len(names) > 1]
+    for key, value in pairs:
+        found.setdefault(key, {})[value] = None
+    return [[key, *values] for key, values in found.items() if len(values) > 1]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("depth", [8, 11])
+def test_spellings_share_a_name_exactly_when_they_share_a_function(depth, stem):
+    axes = {axis: list(AXES[axis]) for axis in ("stride", "shortcut", "order", "antialias")}
+    axes |= {"stem_stride": list(STEM_STRIDES), "attention": ["none", "se"]}
+    named = []
+    for row in itertools.product(*axes.values()):
+        spelling = dict(zip(axes, row, strict=True))
+        named_once = spelling["attention"] == "none" or spelling["antialias"] == "none"
+        spelling |= {"family": "cifar", "depth": depth, "stem": stem}
+        if named_once and buildable(spelling) and (depth, spelling["stride"]) != (8, "1x1"):
+            variant = Variant(**spelling)
+            raw = forced(variant, shortcut=spelling["shortcut"], order=spelling["order"])
+            named.append((variant.name, computes(raw)))
+    assert repeated(named) == []
+    assert repeated((outputs, name) for name, outputs in named) == []
 
 
 GROUPS = [(1, 16), (1, 32), (1, 24), (4, 4), (2, 8), (2, 16), (16, 1)]
-
-
-@pytest.mark.parametrize("depth", [8, 11])
-def test_no_two_names_of_the_main_axes_stand_for_one_network(depth):
-    axes = {axis: list(AXES[axis]) for axis in ("stem", "stride", "shortcut", "order")}
-    axes |= {"family": ["cifar"], "depth": [depth], "stem_stride": list(STEM_STRIDES)}
-    variants = cells(axes)
-    assert len(variants) == {8: 348, 11: 576}[depth]
-    assert shared(variants) == []
 
 
 def test_no_two_names_that_differ_in_one_axis_stand_for_one_network():
@@ -118,15 +119,17 @@ def test_no_two_names_that_differ_in_one_axis_stand_for_one_network():
                 row["cardinality"], row["base_width"] = row.pop("groups")
                 if buildable(row):
                     variants[Variant(**row)] = None
-    assert shared(variants) == []
+    assert len({variant.name for variant in variants}) == len(variants)
+    assert repeated((computes(variant), variant.name) for variant in variants) == []
 
 
-def test_the_comparison_sees_a_constant_and_a_flag():
+def test_the_comparisons_see_a_constant_and_a_flag():
     variant = Variant(**NARROW, skip="scale")
     one, other = net(variant), net(variant)
     assert structure(one) == structure(other)
     other.layer1[0].skip.factor = 0.25
     assert structure(one) != structure(other)
+    assert function(one.double(), X) != function(other.double(), X)
     other = net(variant)
     other.layer1[0].adds_in_place = False
     assert structure(one) != structure(other)

@@ -116,7 +116,7 @@ def test_names_are_equal_exactly_when_variants_are(pair):
                 attention="se",
                 antialias="avg",
             ),
-            "rv_resnet110_cifar_bottleneck_s2_conv3_3x3_convall_bnafteradd_exclusivegate_se_avg",
+            "rv_resnet110_cifar_bottleneck_s2_conv3_3x3_convall_preact_exclusivegate_se_avg",
         ),
     ],
 )

@@ -33,10 +33,15 @@ class ResidualBlock(nn.Module):
     the shortcut is added to what it returns: a plain net has none.
     """
 
+    # TorchScript shares the code of units whose children are the same in any order, unless a
+    # constant tells them apart.
+    __constants__ = ("layout",)
+
     def __init__(self, change: Change, variant: Variant, *, drops: Drops, layers: Layers) -> None:
         super().__init__()
         for name, module in _children(change, variant, drops, layers):
             self.add_module(name, module)
+        self.layout = " ".join(self._modules)
         # An activation keeps its output for the backward pass: nothing may be added to it there.
         self.adds_in_place = ORDERS[variant.order].ends_with != "act"
 

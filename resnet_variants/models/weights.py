@@ -200,21 +200,27 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str)
             kind = type(value).__name__
             raise UserError(f"{key!r} holds a {kind}, not a tensor: give the state dict itself")
     # Weights older than torch 0.4.1 do not count batches; torch then starts from zero.
-    missing = [repr(k) for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     shared = [key for key in own if key in state]
     kinds = {
         "missing": missing,
-        "unexpected": [repr(key) for key in state if key not in own],
+        "unexpected": [key for key in state if key not in own],
         "misshapen": [
-            f"{key!r}: {tuple(state[key].shape)}, the model has {tuple(own[key].shape)}"
+            f"{key}: {tuple(state[key].shape)}, the model has {tuple(own[key].shape)}"
             for key in shared
             if state[key].shape != own[key].shape
         ],
-        "without plain numbers": [repr(key) for key in shared if not _alike(state[key], own[key])],
+        "without plain numbers": [key for key in shared if not _alike(state[key], own[key])],
     }
-    faults = [f"{len(keys)} {kind} (first {keys[0]})" for kind, keys in kinds.items() if keys]
+    faults = [
+        f"{len(keys)} {kind} (first {_printable(keys[0])})" for kind, keys in kinds.items() if keys
+    ]
     if faults:
         raise UserError(f"these weights do not fit {name}: {', '.join(faults)}")
+
+
+def _printable(text: object) -> str:
+    return str(text) if str(text).isprintable() else repr(text)
 
 
 def _alike(value: Tensor, own: Tensor) -> bool:

@@ -203,6 +203,10 @@ def architecture(variant: Variant) -> tuple[str, dict[str, str]]:
 
 def _entry_point(name: str, variant: Variant) -> Callable[..., ResNet]:
     def create(pretrained: bool = False, **kwargs: Any) -> ResNet:  # noqa: FBT001, FBT002
+        # What the generic entry point built and timm saved comes back with its argument.
+        given = kwargs.pop("variant", name)
+        if given not in (variant.name, *variant.aliases):
+            raise UserError(f"{name} is not {given!r}", field="variant")
         return build(variant, pretrained=pretrained, **kwargs)
 
     create.__name__ = create.__qualname__ = name

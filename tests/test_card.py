@@ -1,0 +1,92 @@
+"""Saved models: they load as they were, and their cards say what they are."""
+
+import pytest
+import timm
+import torch
+
+import resnet_variants as rv
+from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError
+
+NAMED = rv.parse_name("rv_resnet20_cifar_b")
+UNNAMED = Variant(family="cifar", depth=8, stem_stride=2, skip="shortcut_gate")
+ARGUMENTS = [
+    {},
+    {"num_classes": 7, "in_chans": 1},
+    {"num_classes": 0},
+    {"norm_layer": "group"},
+    {"act_layer": "silu"},
+    {"global_pool": "catavgmax"},
+    {"output_stride": 2},
+]
+
+
+def by_us(variant, **arguments):
+    return rv.create_model(variant, **arguments)
+
+
+def by_timm(variant, **arguments):
+    return timm.create_model("resnet_variant", variant=variant.name, **arguments)
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize("make", [by_us, by_timm])
+@pytest.mark.parametrize("variant", [NAMED, UNNAMED], ids=lambda v: v.name)
+def test_a_saved_model_loads_as_it_was(variant, make, arguments, tmp_path):
+    model = make(variant, **arguments).eval()
+    rv.save_pretrained(model, str(tmp_path))
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    x = torch.randn(2, arguments.get("in_chans", 3), 33, 33)
+    assert torch.equal(loaded(x), model(x))
+    assert loaded.variant == variant
+
+
+def test_saving_leaves_the_model_as_it_is(tmp_path):
+    model = rv.create_model(NAMED).to(memory_format=torch.channels_last)
+    rv.save_pretrained(model, tmp_path)
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("README.md", "config.json", "model.safetensors"),
+    ]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS[:-1], ids=str)
+def test_the_card_counts_the_model_itself(arguments):
+    model = rv.create_model(NAMED, **arguments)
+    card = rv.model_card(model, {"Data": "digits"})
+    params = sum(p.numel() for p in model.parameters())
+    assert card["details"]["Model Stats"]["Params"] == f"{params:,}"
+    assert f"{model.in_chans} x 32 x 32" in card["details"]["Model Stats"]["Image size"]
+    assert card["details"]["Training"] == {"Data": "digits"}
+    assert card["details"]["Variant"]["order"] == "post"
+
+
+def test_the_cards_code_runs(tmp_path):
+    rv.save_pretrained(rv.create_model(UNNAMED), tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path))
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["model"].variant == UNNAMED
+
+
+def test_a_folder_of_another_network_with_the_same_keys_is_refused(tmp_path):
+    a, b = (rv.create_model(letter, depth=14) for letter in "AB")
+    rv.save_pretrained(b, tmp_path)
+    with pytest.raises(UserError, match="holds weights of rv_resnet14_b, not of rv_resnet14_a"):
+        rv.load_weights(a, tmp_path)
+    rv.load_weights(b, tmp_path)
+
+
+def test_a_model_without_storage_takes_no_weights():
+    model = rv.create_model(NAMED, device="meta")
+    with pytest.raises(UserError, match="on the meta device"):
+        rv.load_weights(model, rv.create_model(NAMED).state_dict())
+
+
+def test_letters_take_axes_and_other_names_a_hint():
+    model = rv.create_model("D", family="cifar", depth=29, attention="se")
+    assert model.variant.name == "rv_resnet29_cifar_d_se"
+    for name, hint in (("resnet50d", "rv_resnet50_d"), ("d", "D")):
+        with pytest.raises(UserError, match=f"did you mean '{hint}'"):
+            rv.create_model(name)
