@@ -108,12 +108,13 @@ def function(model, x):
     """
     seen = Counter()
     for module in model.train().modules():
-        for tensor in module.parameters(recurse=False):
-            torch.manual_seed(seen[type(module)])
-            if tensor.ndim > 1:
-                torch.nn.init.normal_(tensor, std=tensor[0].numel() ** -0.5)
-            else:
-                torch.nn.init.uniform_(tensor, 0.5, 1.5)
+        for name, tensor in module.named_parameters(recurse=False):
+            numbers = torch.arange(tensor.numel(), dtype=torch.float64)
+            waves = (1.7 * numbers + 2.9 * seen[type(module)]).sin().reshape(tensor.shape)
+            # Below zero an activation like silu falls: no max-pool may stand on its other side.
+            shift = {"bias": -1.0, "weight": 1.0}[name] if tensor.ndim == 1 else 0.0
+            scale = tensor[0].numel() ** -0.5
+            tensor.data.copy_(waves * scale + shift)
         seen[type(module)] += 1
     torch.manual_seed(0)
     return tuple(round(y, 6) for y in model(x).flatten().tolist())
