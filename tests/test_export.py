@@ -1,5 +1,7 @@
 """Eager, compiled, exported and ONNX networks compute the same."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -10,6 +12,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 SIDES = (224, 225, 97)
 LETTERS = pytest.mark.parametrize("letter", "ABCD")
 ORDERS = pytest.mark.parametrize("preact", [False, True], ids=["post", "preact"])
+# D's ceil-mode mean is where exporters fail: A to C take one odd size by default.
+CELLS = [
+    pytest.param(letter, side, marks=() if letter == "D" or side == 225 else pytest.mark.slow)
+    for letter, side in itertools.product("ABCD", SIDES)
+]
 BATCH = ({0: torch.export.Dim("batch", min=1, max=64)},)
 
 
@@ -39,9 +46,8 @@ def export(model, side):
 
 # The exporters' own affairs.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("letter", "side"), CELLS)
 @ORDERS
-@LETTERS
 def test_exported_networks_compute_the_same(letter, preact, side, tmp_path):
     model = network(letter, preact)
     exported = export(model, side)
