@@ -22,7 +22,8 @@ def group_norm(width: int, **place: Any) -> GroupNorm:
 
     timm keeps 32 there too: one channel per group, in deep stems.
     """
-    return GroupNorm(width, num_groups=math.gcd(32, width, width // 2), **place)
+    groups = math.gcd(32, width)
+    return GroupNorm(width, num_groups=groups if groups < width else max(1, groups // 2), **place)
 
 
 @dataclass(frozen=True)

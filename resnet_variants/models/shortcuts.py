@@ -49,7 +49,8 @@ def avgpool(change: Change, layers: Layers) -> list[nn.Module]:
     """2x2 mean, then 1x1 convolution: ResNet-D (arXiv:1812.01187, fig. 2c).
 
     Ceil mode and uncounted padding keep odd maps the size of the branch's padded 3x3/2. No pool
-    where only the width changes; a dilated stage keeps the mean, with stride 1.
+    where only the width changes; a dilated stage keeps the mean, with stride 1 and a zero border,
+    as timm has it.
     """
     if change.keeps_shape:
         return []

@@ -40,7 +40,8 @@ class Variant:
     (``1x1`` on basic blocks) the one that it has, so that ResNet-A and -B of basic blocks are
     equal; the skip function ``conv`` the shortcut ``conv_all``, and that ``conv`` in a net whose
     every unit changes shape; where no shortcut is the identity and no pool follows the stem,
-    ``relu_preact`` is ``post`` and ``bn_after_add`` is ``preact``.
+    ``relu_preact`` is ``post`` and ``bn_after_add`` is ``preact``. Equal means for any activation:
+    with a pool the first two coincide for ReLU alone, and are two.
 
     Raises:
         ValueError: a field has no such choice, or it does not go with another field; the message

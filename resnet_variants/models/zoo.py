@@ -80,7 +80,8 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
     tags = weights_cfgs(variant)
     if isinstance(cfg, str):
         if cfg not in tags:
-            refuse(f"weights of {variant.name}", cfg, tags or ["none"])
+            what = f"weights of {variant.name}"
+            refuse(what, cfg, tags or ["none"], field="pretrained_cfg")
         cfg = tags[cfg]
     cfg = cfg or next(iter(tags.values()), None) or pretrained_cfg(variant)
     overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
