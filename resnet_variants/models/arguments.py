@@ -15,7 +15,7 @@ from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, refuse
 
-LARGEST = 2**20  # channels and classes beyond it are slips of the finger
+LARGEST = 2**20  # pixels, channels and classes beyond it are slips of the finger
 _POOLS = ("avg", "max", "avgmax", "catavgmax")
 _CHOICES: Mapping[str, Iterable[object]] = {
     "global_pool": ("", *_POOLS, "fast", *(f"fast{pool}" for pool in _POOLS)),
@@ -51,10 +51,7 @@ class ModelArgs:
 
     def __post_init__(self) -> None:
         for name, low in (("num_classes", 0), ("in_chans", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= LARGEST:
-                message = f"{name} {value!r} must be a whole number from {low} to {LARGEST}"
-                raise UserError(message, field=name)
+            require_count(name, getattr(self, name), low)
         for name in ("drop_rate", "drop_path_rate", "drop_block_rate"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < 1:
@@ -102,6 +99,13 @@ class ModelArgs:
                 "at zero it would pass no gradient",
                 field="zero_init_last",
             )
+
+
+def require_count(name: str, value: object, low: int) -> None:
+    """Refuse what is no whole number from ``low`` to ``LARGEST``."""
+    if type(value) is not int or not low <= value <= LARGEST:
+        message = f"{name} {value!r} must be a whole number from {low} to {LARGEST}"
+        raise UserError(message, field=name)
 
 
 def _check_activation(name: str) -> None:

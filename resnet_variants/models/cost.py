@@ -16,7 +16,7 @@ import torch
 from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
-from resnet_variants.models.arguments import LARGEST, ModelArgs
+from resnet_variants.models.arguments import ModelArgs, require_count
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
@@ -68,9 +68,7 @@ def layer_costs(
         ("in_chans", in_chans, 1),
         ("num_classes", num_classes, 0),
     ):
-        if type(value) is not int or not low <= value <= LARGEST:
-            message = f"{name} {value!r} must be a whole number from {low} to {LARGEST}"
-            raise UserError(message, field=name)
+        require_count(name, value, low)
     side = img_size or family.img_size
     model = build(
         variant, in_chans=in_chans, num_classes=num_classes or family.num_classes, device="meta"
