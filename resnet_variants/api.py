@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 
@@ -12,6 +14,8 @@ from resnet_variants.models.grids import merge, parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
 from resnet_variants.sweeps.local import Options, conduct, silent
+from resnet_variants.training.data import Loading
+from resnet_variants.training.device import Machine
 
 
 def run(
@@ -21,19 +25,21 @@ def run(
     seeds: int = Experiment.seeds,
     out: str | Path,
     img_size: int = Experiment.img_size,
-    device: str = Options.device,
-    **recipe: object,
+    **settings: object,
 ) -> pd.DataFrame:
     """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.
 
     Args:
         variants: ``Variant``s or their names, or one; the first is the baseline.
-        data: a name in ``training.data.DATASETS``.
+        data: a SPEC, such as ``cifar10`` or ``folder:PATH``.
         seeds: how many: 0 to seeds - 1.
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        recipe: what differs from the defaults of ``Recipe``; returned is ``runs.csv``.
+        settings: fields of ``Recipe`` (with ``preset``, those of a paper), of ``Machine``, such as
+            ``device``, and of ``Loading``, such as ``data_dir``.
+
+    Returns:
+        ``runs.csv``.
 
     Raises:
         ValueError: an unknown choice or a number out of range.
@@ -41,16 +47,22 @@ def run(
     listed = [variants] if isinstance(variants, str | Variant) else variants
     cells = [parse_name(v) if isinstance(v, str) else v for v in listed]
     kept, merged = merge((variant, variant.name) for variant in cells)
+    machine, loading = (
+        {field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings}
+        for kind in (Machine, Loading)
+    )
     experiment = Experiment(
         name=slug(Path(out).resolve().name),
         variants=tuple(kept),
         merged=tuple(merged),
         data=data,
         img_size=img_size,
+        loading=Loading(**cast("dict[str, Any]", loading)),
         seeds=seeds,
-        recipe=recipe_from(recipe),
+        recipe=recipe_from(settings),
     )
-    conduct(experiment, Path(out), Options(device=device), silent)
+    options = Options(machine=Machine(**cast("dict[str, Any]", machine)))
+    conduct(experiment, Path(out), options, silent)
     return build(Path(out)).runs
 
 

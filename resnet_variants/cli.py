@@ -24,8 +24,10 @@ VERBS = {
     "report": "rebuild tables and plots from what is on disk",
     "list": "registered model names with params and MACs",
     "describe": "one variant: axes, names elsewhere, layers, cost",
+    "check-data": "decode every image; say what is wrong, by path",
+    "bench": "training and inference speed beside a plain loop and timm's",
 }
-WRONG_USAGE, INTERRUPTED, READER_GONE = 2, 130, 141
+WRONG_USAGE, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143
 
 Flags = TypeVar("Flags")
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         say("usage: resnet-variants VERB [--help] ...\n")
         for verb, text in VERBS.items():
-            say(f"  {verb:<10}{text}")
+            say(f"  {verb:<12}{text}")
         return 0 if words else WRONG_USAGE
     verb, *rest = words
     return guard(lambda: importlib.import_module(_module(verb)).command(rest), verb)
@@ -62,6 +64,11 @@ def guard(command: Callable[[], int], verb: str) -> int:
     except KeyboardInterrupt:
         _write(sys.stderr, f"resnet-variants {verb}: interrupted; the same command continues")
         return INTERRUPTED
+    except SystemExit as error:
+        if error.code == TERMINATED:
+            message = "terminated; what was done is saved, the same command continues"
+            _write(sys.stderr, f"resnet-variants {verb}: {message}")
+        raise
     except BrokenPipeError:
         # Nobody reads on. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,6 +128,11 @@ def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
             reason = event.reason.replace("_", " ")
             raise UserError(f"{reason}; see --help", field=_field(event.argument))
         case tyro_errors.InstantiationFailure():
+            cause = sys.exc_info()[1]  # a settings class refused: it knows the flag
+            while cause is not None:
+                if isinstance(cause, UserError):
+                    raise cause from None
+                cause = cause.__cause__ or cause.__context__
             field = _field(event.argument) if event.argument else ""
             raise UserError(" ".join(event.message.split()), field=field)
         case tyro_errors.UnrecognizedArgs():

@@ -31,7 +31,9 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.local import Watcher
 from resnet_variants.sweeps.provenance import device_name
 from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.loop import EpochRecord, make_fabric, resolve
+from resnet_variants.training.device import Machine, make_fabric, resolve
+from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.recipe import Recipe
 
 QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this often
 
@@ -39,9 +41,10 @@ QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this of
 # --- before -----------------------------------------------------------------------------------
 
 
-def show_settings(experiment: Experiment, out: Path, device: str) -> None:
+def show_settings(experiment: Experiment, out: Path, machine: Machine) -> None:
     """Everything that decides the outcome, and where it goes."""
-    recipe, fabric = experiment.recipe, make_fabric(device, experiment.recipe.precision)
+    recipe = experiment.recipe
+    fabric = make_fabric(machine, recipe.precision)
     data = experiment.runs[0].load()
     splits = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test"
     where = f"{fabric.device.type} ({device_name(fabric.device)})"
@@ -50,7 +53,7 @@ def show_settings(experiment: Experiment, out: Path, device: str) -> None:
         "question": experiment.question,
         "networks": ", ".join(variant.name for variant in experiment.variants),
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
-        "recipe": ", ".join(f"{key} {value}" for key, value in vars(recipe).items()),
+        "recipe": ", ".join(_settings(recipe)),
         "seeds": f"{experiment.seeds}, so {len(experiment.runs)} runs",
         "device": f"{where}, {resolve(recipe.precision, fabric.device.type)}, "
         f"{torch.get_num_threads()} threads",
@@ -63,13 +66,24 @@ def show_settings(experiment: Experiment, out: Path, device: str) -> None:
         say(f"{'merged':<11}{line}")
 
 
-def show_plan(experiment: Experiment, device: str) -> None:
+def _settings(recipe: Recipe) -> list[str]:
+    """The settings of every recipe, and those of this one that are not the usual."""
+    usual = vars(Recipe())
+    always = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay")
+    return [
+        f"{key} {value}"
+        for key, value in vars(recipe).items()
+        if key in always or value != usual[key]
+    ]
+
+
+def show_plan(experiment: Experiment, machine: Machine) -> None:
     """The runs, their cost, and an estimate of the time from measured steps."""
     total = 0.0
     say("\nmodel, params, MACs, estimated seconds per run:")
     for run in experiment.runs[: len(experiment.variants)]:
         spent = run.cost(run.load())
-        seconds = seconds_per_run(run, device)
+        seconds = seconds_per_run(run, machine)
         total += seconds * experiment.seeds
         say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
     say("\nruns:")

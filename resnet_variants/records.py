@@ -79,7 +79,10 @@ EPOCH_COLUMNS = (
     "val_acc",
     "seconds",
     "images_per_second",
+    "train_acc",
+    "grad_norm",
 )
+FURTHER_EPOCH_COLUMNS = ("train_acc", "grad_norm")  # a folder may lack them
 
 # What `run.json` and `result.json` must hold as numbers.
 CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
@@ -104,10 +107,45 @@ class RunFolder:
     path: Path
 
     def start(self, config: Mapping[str, object]) -> None:
-        """Begin afresh: whatever an earlier attempt left is removed."""
+        """Begin, or go on where an attempt with the same configuration has saved its state.
+
+        Raises:
+            ValueError: what is there was started with another configuration.
+        """
+        file = self.path / "run.json"
+        if file.is_file() and self.checkpoint.is_file():
+            self._refuse_other(read_json(file), cast(Json, json.loads(to_json(config))))
+            self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
+            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
+            return
         self.remove()
         self.path.mkdir(parents=True)
-        write_atomically(self.path / "run.json", to_json(config))
+        write_atomically(file, to_json(config))
+
+    def refuse_other_images(self, facts: Mapping[str, object]) -> None:
+        """Refuse to count a finished run that saw other images under the same name.
+
+        Raises:
+            ValueError: its record and ``facts`` differ in splits or content.
+        """
+        before = read_json(self.path / "run.json")
+        for key in ("split_hash", "data_hash"):
+            if key in before and before[key] != facts[key]:
+                message = f"{self.path} was trained on other images ({key} {before[key]}, now"
+                raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
+
+    def _refuse_other(self, before: Json, now: Json) -> None:
+        for key in {**before, **now}:
+            # A moved folder, a newer library: no other run.
+            if key != "provenance" and before.get(key) != now.get(key):
+                change = f"{key} was {_short(before.get(key))}, is now {_short(now.get(key))}"
+                message = f"{self.path} was started with other settings ({change})"
+                raise UserError(f"{message}: give --fresh or another --out")
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of an unfinished training."""
+        return self.path / "checkpoint.safetensors"
 
     def remove(self) -> None:
         """Delete the run, whatever stands in its place."""
@@ -129,6 +167,7 @@ class RunFolder:
     def finish(self, result: Mapping[str, object]) -> None:
         """Write the result: from now on the run counts as done, failed or diverged."""
         write_atomically(self.path / "result.json", to_json(result))
+        self.checkpoint.unlink(missing_ok=True)
 
     def result(self) -> Json | None:
         """The result, or ``None`` where the run is not finished.
@@ -145,6 +184,11 @@ class RunFolder:
         require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
         require_numbers(file, result, ("images_per_second", "peak_memory_mb"), null=True)
         return result
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -216,7 +260,8 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, keep_default_na=False, na_values={name: "" for name in names})
     except ValueError as error:  # pandas' parser errors, and bytes that are no text
         raise UserError(f"{path} is no table: {error}") from error
-    missing = [name for name in columns if name not in frame and name not in FURTHER_COLUMNS]
+    further = (*FURTHER_COLUMNS, *FURTHER_EPOCH_COLUMNS)
+    missing = [name for name in columns if name not in frame and name not in further]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
     return frame.reindex(columns=list(columns))

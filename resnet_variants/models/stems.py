@@ -75,3 +75,12 @@ STEM_STRIDES = {
     2: StemStride(conv=2, pool=False),
     1: StemStride(conv=1, pool=False),
 }
+
+
+def stem_stride_for(side: int) -> int:
+    """The stem stride that leaves a last map of about 4 to 8 pixels in four stages.
+
+    1 up to 48 pixels on a side, 2 up to 112 (Tiny ImageNet's 64, ImageNet32's larger relatives),
+    then ImageNet's 4.
+    """
+    return next((stride for stride, most in ((1, 48), (2, 112)) if side <= most), 4)

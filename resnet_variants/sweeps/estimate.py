@@ -6,16 +6,17 @@ import statistics
 from dataclasses import replace
 
 from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.loop import determinism, fit, make_fabric
+from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.loop import fit
 
 WARM, MEASURED = 1, 2  # epochs
 STEPS = 3  # in each of them
 
 
-def seconds_per_run(run: Run, device: str) -> float:
+def seconds_per_run(run: Run, machine: Machine) -> float:
     """Measured training steps, times the run's; start-up, validation and test come on top."""
     data, recipe = run.load(), run.recipe
-    fabric = make_fabric(device, recipe.precision)
+    fabric = make_fabric(replace(machine, devices=1), recipe.precision)
     total = len(data.train) // recipe.batch_size
     steps = min(total, STEPS)
     few = replace(
@@ -26,4 +27,4 @@ def seconds_per_run(run: Run, device: str) -> float:
     with determinism(recipe.deterministic):
         records = list(fit(run.build(data), few, short, seed=run.seed, fabric=fabric))
     rate = statistics.median(record.images_per_second for record in records[WARM:])
-    return total * recipe.batch_size * recipe.epochs / rate
+    return total * recipe.batch_size * recipe.epochs / (rate * machine.devices)

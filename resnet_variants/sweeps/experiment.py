@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from resnet_variants.files import Json
-from resnet_variants.models.grids import expand, variant_from
+from resnet_variants.models.grids import expand, merge, variant_from
+from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import DATASETS
+from resnet_variants.training.data import Loading
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.recipes import RECIPES
+from resnet_variants.training.sources import check_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +35,16 @@ class Experiment:
     data: str = "digits"
     img_size: int = Run.img_size
     recipe: Recipe = field(default_factory=Recipe)
+    loading: Loading = field(default_factory=Loading)
     seeds: int = 3
     question: str = ""
     expect: str = ""
     baseline: Mapping[str, object] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    free_stem: bool = False  # whether the stem stride follows the images' size
 
     def __post_init__(self) -> None:
-        if self.data not in DATASETS:
-            refuse("data", self.data, DATASETS)
+        check_spec(self.data)
         for name, value in (("seeds", self.seeds), ("img_size", self.img_size)):
             if type(value) is not int:
                 raise UserError(f"{name} {value!r} must be of type int", field=name)
@@ -62,16 +66,29 @@ class Experiment:
     def runs(self) -> list[Run]:
         """Seed by seed, so that every variant has a number early."""
         return [
-            Run(variant, self.data, self.recipe, seed, self.img_size)
+            Run(variant, self.data, self.recipe, seed, self.img_size, self.loading)
             for seed in range(self.seeds)
             for variant in self.variants
         ]
+
+    def fitted(self) -> Experiment:
+        """The same with stem strides for the size of its images, where they are free.
+
+        Raises:
+            ValueError: the images cannot be loaded.
+        """
+        if not self.free_stem:
+            return self
+        stride = stem_stride_for(self.runs[0].load().img_size)
+        variants, _ = merge((replace(v, stem_stride=stride), v.name) for v in self.variants)
+        return replace(self, variants=tuple(variants), free_stem=False)
 
     def baselines(self) -> dict[str, str]:
         """Model name -> name of the model it is compared with: same family, depth and block."""
         chosen: dict[tuple[str, int, str], Variant] = {}
         for variant in self.variants:
             size = {"family": variant.family, "depth": variant.depth, "block": variant.block}
+            size |= {"stem_stride": variant.stem_stride}
             base = variant_from(size | dict(self.baseline)) if self.baseline else variant
             chosen.setdefault((variant.family, variant.depth, variant.block), base)
         absent = [base.name for base in chosen.values() if base not in self.variants]
@@ -91,7 +108,7 @@ class Experiment:
         }
 
 
-SIDES = (4, 1024)  # pixels; the images are held in memory
+SIDES = (4, 1024)  # pixels
 MAX_SEEDS = 10_000
 _KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
 
@@ -132,24 +149,27 @@ def _from_content(name: str, content: Mapping[str, object]) -> Experiment:
             raise UserError(f"{table} must be a table")
     if not content.get("grid"):
         raise UserError("no [grid]: name the networks, for example depth and preset")
-    variants, merged = expand(cast(Mapping[str, object], content.get("grid", {})))
+    grid = cast(Mapping[str, object], content["grid"])
+    variants, merged = expand(grid)
     return Experiment(
         name=name,
         variants=tuple(variants),
         merged=tuple(merged),
+        free_stem="stem_stride" not in grid,
         recipe=recipe_from(cast(Mapping[str, object], content.get("recipe", {}))),
         **settings,  # type: ignore[arg-type]
     )
 
 
 def recipe_from(settings: Mapping[str, object]) -> Recipe:
-    """The default recipe with some fields changed.
+    """A recipe with some fields changed: the ``preset``, such as he2016, or the default one.
 
     Raises:
-        ValueError: an unknown field or a value out of range.
+        ValueError: an unknown preset or field, or a value out of range.
     """
-    _check_keys(settings, [f.name for f in fields(Recipe)], "recipe setting")
-    return Recipe(**cast("dict[str, Any]", dict(settings)))
+    _check_keys(settings, ["preset", *(f.name for f in fields(Recipe))], "recipe setting")
+    changed = cast("dict[str, Any]", dict(settings))
+    return replace(RECIPES[str(changed.pop("preset", "default"))], **changed)
 
 
 def _check_keys(content: Mapping[str, object], known: Sequence[str], kind: str) -> None:

@@ -1,144 +1,215 @@
-"""Data sets as uint8 tensors on the training device, and batches as a function of the seed.
-
-Order and augmentation of an epoch depend on (seed, epoch, position) alone, never on the global
-random state that initialisation consumes: with one seed, two variants see the same images.
-"""
+"""A data set: three splits of square uint8 images, and what a network must know of them."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_variants.registry import Registry
-from resnet_variants.training.recipe import Recipe
+from resnet_variants.registry import UserError, refuse
+from resnet_variants.training.images import BadImageError, centre, resized
+from resnet_variants.training.sources import Pixels, Source, open_source
+from resnet_variants.training.splits import Batch, Resident, Split, Streamed
+
+ON_BAD_IMAGE = ("error", "skip")
+RESIDENT_BYTES = 2**30  # of decoded images: a larger data set is streamed
+TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
+SPLIT_SEED = 0  # one split for all runs: seeds vary training, not the test set
+_SMALL = 64  # pixels on a side
+_SAMPLE = 1024  # streamed images that mean and deviation are taken from
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images (N, C, H, W) as uint8, labels (N,) as int64."""
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How images are got at; no part of a run's id.
 
-    images: Tensor
-    labels: Tensor
+    Raises:
+        ValueError: an unknown choice or a number out of range.
+    """
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    data_dir: Path = Path("data")  # of downloads
+    on_bad_image: str = "error"  # or "skip": leave a broken training image out
+    workers: int = 0  # processes that decode what does not fit into memory; 0: one per core
 
-    def head(self, n: int) -> Split:
-        """Its first ``n`` images."""
-        return Split(self.images[:n], self.labels[:n])
-
-    def to(self, device: torch.device) -> Split:
-        """The same split on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_dir", Path(self.data_dir))
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            refuse("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
+        if type(self.workers) is not int or not 0 <= self.workers <= 1024:
+            raise UserError(f"workers {self.workers!r} must be from 0 to 1024", field="workers")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three disjoint splits of square images, and what a network must know of them."""
+    """Three disjoint splits of square images."""
 
     name: str
     train: Split
     val: Split
     test: Split
     classes: tuple[str, ...]
+    in_chans: int
+    img_size: int  # side in pixels
     mirror: bool  # whether a mirrored image keeps its label
     mean: tuple[float, ...]  # of the training images, per channel in [0, 1]
     std: tuple[float, ...]
     split_hash: str  # of the indices in each split
-
-    @property
-    def img_size(self) -> int:
-        """Side in pixels."""
-        return self.train.images.shape[-1]
-
-    @property
-    def in_chans(self) -> int:
-        """Channels."""
-        return self.train.images.shape[1]
+    data_hash: str  # of the images: their pixels, or paths and sizes of streamed files
+    skipped: tuple[str, ...] = ()  # broken training images that were left out, and why
 
     def to(self, device: torch.device) -> Dataset:
         """The same data on a device."""
         splits = {name: getattr(self, name).to(device) for name in ("train", "val", "test")}
         return replace(self, **splits)
 
-
-@dataclass(frozen=True)
-class Images:
-    """A data set before it is split."""
-
-    images: Tensor  # (N, C, H, W) uint8
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    mirror: bool
-
-
-DATASETS: Registry[Callable[[], Images]] = Registry("data")
-
-
-@DATASETS.register("digits")
-def digits() -> Images:
-    """1,797 handwritten digits of 8x8 grey pixels, embedded in scikit-learn (UCI, from NIST)."""
-    from sklearn.datasets import load_digits
-
-    source: Any = load_digits()
-    # 17 grey levels, 0 to 16, spread over a byte.
-    images = torch.from_numpy(np.rint(source.images * (255 / 16)).astype(np.uint8))
-    classes = tuple(str(name) for name in source.target_names)
-    return Images(images[:, None], source.target, classes, mirror=False)
-
-
-TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
-SPLIT_SEED = 0  # one split for all runs: seeds vary training, not the test set
+    @property
+    def facts(self) -> dict[str, object]:
+        """What ``run.json`` records of it."""
+        return {
+            "split_hash": self.split_hash,
+            "data_hash": self.data_hash,
+            "split_sizes": [len(self.train), len(self.val), len(self.test)],
+            "classes": list(self.classes),
+            "resident": isinstance(self.train, Resident),
+            "skipped_images": list(self.skipped),
+        }
 
 
 @functools.lru_cache(maxsize=4)
-def load_dataset(name: str, *, img_size: int = 0) -> Dataset:
-    """A named data set, split at random by class; ``img_size`` resizes, 0 keeps the native size.
+def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None) -> Dataset:
+    """The data set that a SPEC names; ``img_size`` resizes, 0 keeps the native size.
+
+    A split that the publisher made is kept; the others are drawn by class, with one fixed seed.
 
     Raises:
-        ValueError: no data set of that name.
+        ValueError: no such data, images of several sizes without ``img_size``, broken images.
     """
-    from sklearn.model_selection import train_test_split
-
-    source = DATASETS[name]()
-    split = functools.partial(train_test_split, random_state=SPLIT_SEED)
-    everything = np.arange(len(source.labels))
-    rest, test = split(everything, test_size=TEST_SHARE, stratify=source.labels)
-    train, val = split(rest, test_size=VAL_SHARE, stratify=source.labels[rest])
-    indices = {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
-    images = _resized(source.images, img_size)
-    pixels = images[indices["train"]].double() / 255
-    std, mean = torch.std_mean(pixels, dim=(0, 2, 3))
+    loading = loading or Loading()
+    source = open_source(spec, loading.data_dir)
+    side = img_size or source.side
+    if not side:
+        message = f"the images of {spec!r} have not one square size: give the side in pixels"
+        raise UserError(f"{message}, such as --img-size 224", field="img_size")
+    indices = split_indices(source)
+    resident = len(source.labels) * source.in_chans * side**2 <= RESIDENT_BYTES
+    skipped: list[str] = []
+    splits: dict[str, Split] = {}
+    for name, index in indices.items():
+        skip = name == "train" and loading.on_bad_image == "skip"
+        if resident:
+            splits[name] = _resident(source, index, side, skipped if skip else None)
+        else:
+            splits[name] = _streamed(source, index, side, loading, skipped if skip else None)
+    mean, std = _moments(splits["train"])
     return Dataset(
-        name=name,
+        name=spec,
         classes=source.classes,
+        in_chans=source.in_chans,
+        img_size=side,
         mirror=source.mirror,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        split_hash=_hash(indices),
-        **{
-            key: Split(images[index], torch.from_numpy(source.labels[index]).long())
-            for key, index in indices.items()
-        },
+        mean=mean,
+        std=std,
+        split_hash=_hash(
+            n.encode() + index.astype("<i8").tobytes() for n, index in indices.items()
+        ),
+        data_hash=_hash(piece for split in splits.values() for piece in _contents(split)),
+        skipped=tuple(skipped),
+        **splits,
     )
 
 
-def _hash(indices: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name, index in indices.items():
-        digest.update(name.encode() + index.astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
+# --- splitting --------------------------------------------------------------------------------
+
+
+def split_indices(source: Source) -> dict[str, np.ndarray]:
+    """Positions of train, val and test: as published, the rest at random by class.
+
+    Raises:
+        ValueError: a class with too few images to appear in every split.
+    """
+    parts = {name: np.asarray(index) for name, index in source.parts.items()}
+    parts.setdefault("train", np.arange(len(source.labels)))
+    for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+        if name not in parts:
+            parts["train"], parts[name] = _drawn(source, parts["train"], share)
+    return {name: parts[name] for name in ("train", "val", "test")}
+
+
+def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    labels = source.labels[index]
+    try:
+        rest, drawn = train_test_split(
+            index, test_size=share, stratify=labels, random_state=SPLIT_SEED
+        )
+    except ValueError as error:
+        counts = np.bincount(labels, minlength=len(source.classes))
+        least = int(counts.argmin())
+        message = f"class {source.classes[least]!r} has {counts[least]} images, too few to draw"
+        raise UserError(f"{message} a share of {share:.2g} by class", field="data") from error
+    return np.sort(rest), np.sort(drawn)
+
+
+# --- decoding ---------------------------------------------------------------------------------
+
+
+def decode(
+    source: Source, index: np.ndarray, out: Tensor | None, skipped: list[str] | None
+) -> np.ndarray:
+    """Decode images, into ``out`` (n, C, side, side) if given; return which ones could be.
+
+    Broken ones are named in ``skipped``.
+
+    Raises:
+        BadImageError: there are some, and ``skipped`` is ``None``.
+    """
+
+    def one(at: int) -> BadImageError | None:
+        try:
+            picture = source.picture(int(index[at]))
+        except BadImageError as error:
+            return error
+        if out is not None:
+            pixels = resized(picture, out.shape[-1], centre(picture.size))
+            out[at] = torch.from_numpy(np.ascontiguousarray(pixels))
+        return None
+
+    # Decoding a small picture holds Python's lock most of the time: threads took four times longer.
+    if source.side and source.side <= _SMALL:
+        errors = list(map(one, range(len(index))))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            errors = list(pool.map(one, range(len(index))))
+    broken = [error for error in errors if error is not None]
+    if broken and skipped is None:
+        more = f" ({len(broken) - 1} more like it: check-data lists them)" if broken[1:] else ""
+        raise BadImageError(f"{broken[0]}{more}", field="data")
+    (skipped if skipped is not None else []).extend(map(str, broken))
+    return np.array([error is None for error in errors])
+
+
+def _resident(source: Source, index: np.ndarray, side: int, skipped: list[str] | None) -> Resident:
+    if isinstance(source, Pixels):
+        images = _resized(source.images[torch.from_numpy(index)], side)
+    else:
+        images = torch.empty(len(index), source.in_chans, side, side, dtype=torch.uint8)
+        good = decode(source, index, images, skipped)
+        if not good.all():
+            index, images = index[good], images[torch.from_numpy(good)]
+    return Resident(images, torch.from_numpy(source.labels[index]))
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
-    if side in (0, images.shape[-1]):
+    if side == images.shape[-1]:
         return images
     out = torch.nn.functional.interpolate(
         images.float(), size=(side, side), mode="bilinear", antialias=True
@@ -146,64 +217,45 @@ def _resized(images: Tensor, side: int) -> Tensor:
     return out.round().clamp(0, 255).to(torch.uint8)
 
 
-# --- batches ----------------------------------------------------------------------------------
+def _streamed(
+    source: Source, index: np.ndarray, side: int, loading: Loading, skipped: list[str] | None
+) -> Streamed:
+    # What is left out must be known before the first epoch: its order depends on the number.
+    if skipped is not None:
+        index = index[decode(source, index, None, skipped)]
+    labels = torch.from_numpy(source.labels[index])
+    return Streamed(source, index, labels, side, loading.workers)
 
 
-@dataclass(frozen=True)
-class Normalise:
-    """uint8 (N, C, H, W) -> float with the training images' mean 0 and deviation 1."""
-
-    scale: Tensor
-    shift: Tensor
-
-    @classmethod
-    def of(cls, data: Dataset, device: torch.device) -> Normalise:
-        """From a data set's mean and std."""
-        mean, std = (torch.tensor(x, device=device).view(-1, 1, 1) for x in (data.mean, data.std))
-        return cls(scale=1 / (255 * std), shift=-mean / std)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """The images as a channels-last float tensor."""
-        return torch.addcmul(self.shift, images, self.scale).contiguous(
-            memory_format=torch.channels_last
-        )
+# --- measuring --------------------------------------------------------------------------------
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """The random stream of one epoch's order and augmentation."""
-    digest = hashlib.sha256(f"data {seed} {epoch}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+def _moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel in [0, 1]; of streamed images, a sample's."""
+    if isinstance(split, Resident):
+        images = split.images
+    else:
+        sample = torch.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).long()
+        images = next(split.batches([Batch(sample)]))
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.unbind(1):  # counted, so that no float copy of all images is made
+        count = torch.bincount(channel.flatten(), minlength=256).double()
+        average = (count @ values / count.sum()).item()
+        mean.append(average)
+        std.append(((count @ (values - average) ** 2) / (count.sum() - 1)).sqrt().item())
+    return tuple(mean), tuple(std)
 
 
-def train_batches(
-    data: Dataset, recipe: Recipe, *, seed: int, epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order: uint8 images, shifted and maybe mirrored, and their labels.
-
-    The images left over by the last full batch sit out; another order leaves others.
-    """
-    split, padding = data.train, round(recipe.crop_padding * data.img_size)
-    n, device, batch_size = len(split), split.labels.device, recipe.batch_size
-    generator = epoch_generator(seed, epoch)
-    order = torch.randperm(n, generator=generator)
-    shifts = torch.randint(0, 2 * padding + 1, (2, n), generator=generator)
-    flips = torch.randint(0, 2, (n,), generator=generator).bool() & data.mirror
-    order, shifts, flips = order.to(device), shifts.to(device), flips.to(device)
-    padded = torch.nn.functional.pad(split.images, [padding] * 4)
-    for i in range(0, n - batch_size + 1, batch_size):
-        at = slice(i, i + batch_size)
-        images = cropped(padded[order[at]], shifts[:, at], data.img_size)
-        if data.mirror:
-            images = torch.where(flips[at].view(-1, 1, 1, 1), images.flip(-1), images)
-        yield images, split.labels[order[at]]
+def _contents(split: Split) -> Iterable[bytes | memoryview]:
+    if isinstance(split, Streamed):
+        return (split.source.identity(int(i)) for i in split.index)
+    assert isinstance(split, Resident)
+    return (memoryview(split.images.numpy()), memoryview(split.labels.numpy()))
 
 
-def cropped(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, side, side), image i from row ``corners[0, i]``, column [1, i]."""
-    steps = torch.arange(side, device=images.device)
-    rows = (corners[0, :, None] + steps)[:, None, :, None]
-    columns = (corners[1, :, None] + steps)[:, None, None, :]
-    n, chans = images.shape[:2]
-    index = torch.arange(n, device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(chans, device=images.device).view(1, -1, 1, 1)
-    return images[index, channel, rows, columns]
+def _hash(pieces: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()[:16]

@@ -3,50 +3,139 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import cast
 
 from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.training.policy import policy
 
 PRECISIONS = ("auto", "fp32", "bf16")
+CHOICES: Mapping[str, Iterable[str]] = {
+    "optimizer": ("nesterov", "sgd", "adamw", "lamb"),
+    "schedule": ("cosine", "step", "onecycle", "constant"),
+    "decay": ("weights", "all"),
+    "flip": ("random", "alternating", "none"),
+    "loss": ("cross_entropy", "binary"),
+    "init_fan": ("fan_out", "fan_in"),
+    "select": ("last", "best"),
+    "precision": PRECISIONS,
+}
 _LARGEST = 1_000_000
-_BELOW = {"momentum": 1, "weight_decay": math.inf, "warmup": 1, "crop_padding": 1}
+_COUNTS = {"epochs": 1, "batch_size": 2, "accumulate": 1}
+# Half-open ranges [low, high).
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "momentum": (0, 1),
+    "weight_decay": (0, math.inf),
+    "warmup": (0, 1),
+    "crop_padding": (0, 1),
+    "crop_area": (0, 1),
+    "color_jitter": (0, 1),
+    "cutout": (0, 1),
+    "label_smoothing": (0, 1),
+    "mixup": (0, math.inf),
+    "cutmix": (0, math.inf),
+    "drop_path": (0, 1),
+    "clip_grad": (0, math.inf),
+    "ema": (0, 1),
+}
+_SHARES = ("size_start", "size_end")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD with Nesterov momentum, linear warm-up, then a cosine down to zero.
+    """A way to train; see ``recipes`` for those of papers.
 
     The defaults are also the reference of run ids: a run's id names what differs from them.
 
     Raises:
-        ValueError: a number out of range; the message names field, value and range.
+        ValueError: a number out of range or an unknown choice; the message names the field.
     """
 
     epochs: int = 20
-    batch_size: int = 32
-    lr: float = 0.1  # at the end of the warm-up
-    momentum: float = 0.9
-    weight_decay: float = 5e-4  # on tensors with more than one dimension
-    warmup: float = 0.1  # share of all steps
+    batch_size: int = 32  # images per step of the optimizer, on all devices together
+    optimizer: str = "nesterov"  # SGD with Nesterov momentum, plain sgd, adamw or lamb
+    lr: float = 0.1  # the largest: at the end of the warm-up
+    momentum: float = 0.9  # of adamw and lamb: beta 1
+    weight_decay: float = 5e-4
+    decay: str = "weights"  # what weight decay acts on: tensors with ndim > 1, or all
+    schedule: str = "cosine"  # to zero; step; onecycle (arXiv:1708.07120); constant
+    milestones: tuple[float, ...] = (0.5, 0.75)  # step: shares of training at which lr falls
+    warmup: float = 0.1  # share of all steps, linear; onecycle: its rise
+    label_smoothing: float = 0.0  # arXiv:1512.00567, section 7
+    loss: str = (
+        "cross_entropy"  # or binary: each class by itself; a label mixed in by over 0.2 counts
+    )
+    mixup: float = 0.0  # alpha of arXiv:1710.09412; 0: none
+    cutmix: float = 0.0  # alpha of arXiv:1905.04899; 0: none; beside mixup, every second batch
     crop_padding: float = 0.125  # of the side: 4 px at 32 px (arXiv:1512.03385, section 4.2)
+    crop_area: float = 0.0  # above 0: random resized crops of at least this area, not padded ones
+    flip: str = "random"  # where a mirror image keeps its label; alternating: arXiv:2404.00498
+    color_jitter: float = 0.0  # brightness, contrast, saturation within 1 ± this
+    cutout: float = 0.0  # side of the square as a share of the image's (arXiv:1708.04552)
+    auto_augment: str = ""  # timm's name of a policy, such as rand-m6-mstd0.5-inc1; slow
+    size_start: float = 1.0  # side of training images in the first epoch, as a share of img_size
+    size_end: float = 1.0  # and in the last; linear in between
+    drop_path: float = 0.0  # stochastic depth (arXiv:1603.09382), rising to this at the last unit
+    zero_init: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
+    init_fan: str = "fan_out"  # whose variance the initial convolutions keep, or fan_in
+    clip_grad: float = 0.0  # largest norm of the whole gradient; 0: none
+    accumulate: int = 1  # parts that a batch is computed in; batch norm sees a part
+    ema: float = 0.0  # decay of a moving average of the weights, which is then tested; 0: none
+    sync_bn: bool = True  # batch statistics over all devices; else each device's own
+    select: str = "last"  # the weights that are tested and kept, or the best on validation
     precision: str = "auto"  # bf16 autocast where the device has bf16 instructions, else fp32
-    deterministic: bool = False
+    deterministic: bool = False  # same seed, same machine: same weights, bit for bit
 
     def __post_init__(self) -> None:
+        given: object = self.milestones
+        if isinstance(given, list):  # as TOML and JSON have it
+            object.__setattr__(self, "milestones", tuple(cast("list[float]", given)))
         require_types(self)
-        for name, low in (("epochs", 1), ("batch_size", 2)):
+        for name, low in _COUNTS.items():
             value = getattr(self, name)
             if not low <= value <= _LARGEST:
                 message = f"{name} {value!r} must be from {low} to {_LARGEST}"
                 raise UserError(message, field=name)
+        self._check_ranges()
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                refuse(name, getattr(self, name), choices)
+        for field in fields(self):  # 1 and 1.0 are one recipe
+            if type(field.default) is float:
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        self._check_together()
+
+    def _check_ranges(self) -> None:
         if not 0 < self.lr < math.inf:
             raise UserError(f"lr {self.lr!r} must be a positive number", field="lr")
-        for name, high in _BELOW.items():
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not 0 <= value < high:
-                message = f"{name} {value!r} must be at least 0 and below {high}"
+            if not low <= value < high:
+                message = f"{name} {value!r} must be at least {low} and below {high}"
                 raise UserError(message, field=name)
-        for name in ("lr", *_BELOW):
-            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one recipe
-        if self.precision not in PRECISIONS:
-            refuse("precision", self.precision, PRECISIONS)
+        for name in _SHARES:
+            value = getattr(self, name)
+            if not 0.1 <= value <= 1:
+                message = f"{name} {value!r} must be from 0.1 to 1: a share of the image's side"
+                raise UserError(message, field=name)
+        shares = self.milestones
+        if not all(type(x) in (int, float) and 0 < x < 1 for x in shares):
+            message = f"milestones {shares!r} must be shares of training, between 0 and 1"
+            raise UserError(message, field="milestones")
+        object.__setattr__(self, "milestones", tuple(sorted(map(float, shares))))
+
+    def _check_together(self) -> None:
+        if self.batch_size % self.accumulate:
+            message = f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}"
+            raise UserError(message, field="accumulate")
+        if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
+            message = "mixup and cutmix pair images: they take an even number of them at a time"
+            raise UserError(message, field="batch_size")
+        if self.label_smoothing and self.loss == "binary" and (self.mixup or self.cutmix):
+            message = (
+                "label_smoothing is nothing to mixed labels under the binary loss: set it to 0"
+            )
+            raise UserError(message, field="label_smoothing")
+        if self.auto_augment:
+            policy(self.auto_augment)

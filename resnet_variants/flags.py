@@ -1,0 +1,135 @@
+"""Flags that several verbs share, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import tyro
+
+from resnet_variants.models.families import PRESETS
+from resnet_variants.models.grids import FULL_GRID
+from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.training.data import ON_BAD_IMAGE, Loading
+from resnet_variants.training.device import COMPILE, DEVICES, Machine
+from resnet_variants.training.sources import SPECS
+
+Words: TypeAlias = tuple[str, ...]
+Numbers: TypeAlias = tuple[int, ...]
+Switch: TypeAlias = tyro.conf.FlagCreatePairsOff[bool]
+
+
+def _choice(text: str, choices: Iterable[object]) -> Any:
+    return tyro.conf.arg(help=f"{text}: {', '.join(map(str, choices))}")
+
+
+def _axis(axis: str, text: str) -> Any:
+    choices = ", ".join(AXES[axis])
+    return tyro.conf.arg(help=f"{text}: {choices}", metavar="NAME ...")
+
+
+# The axes that take a list on the command line.
+LISTS = [field.name for field in fields(Variant) if field.name != "family"]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Lists are crossed with one another; an axis overrides the preset's choice."""
+
+    variant: Annotated[
+        Words, tyro.conf.arg(help="presets, A to D if nothing is given", metavar="LETTER ...")
+    ] = ()
+    preact: Annotated[bool, tyro.conf.arg(help="the order preact instead of post")] = False
+    family: Annotated[str, _choice("widths and depths", AXES["family"])] = "cifar"
+    depth: Annotated[Numbers, tyro.conf.arg(help="the family's own if empty: 50, cifar 29")] = ()
+    block: Annotated[Words, _axis("block", "the depth's own if empty")] = ()
+    stem: Annotated[Words, _axis("stem", "before the first stage")] = ()
+    stem_stride: Annotated[
+        Numbers, tyro.conf.arg(help="the family's own if empty: 4, cifar 1")
+    ] = ()
+    stride: Annotated[Words, _axis("stride", "which conv carries stride 2")] = ()
+    shortcut: Annotated[Words, _axis("shortcut", "where the shape changes")] = ()
+    order: Annotated[Words, _axis("order", "of norm, activation and conv")] = ()
+    skip: Annotated[Words, _axis("skip", "function of the shortcut")] = ()
+    cardinality: Annotated[Numbers, tyro.conf.arg(help="groups of the bottlenecks' 3x3")] = ()
+    base_width: Annotated[Numbers, tyro.conf.arg(help="channels per group in the first stage")] = ()
+    attention: Annotated[Words, _axis("attention", "before the addition")] = ()
+    antialias: Annotated[Words, _axis("antialias", "filter instead of a conv's stride")] = ()
+    grid: Annotated[
+        Switch, tyro.conf.arg(help="plain and deep stem x 1x1, 3x3, 3x3+avgpool x post, preact")
+    ] = False
+    experiment: Annotated[
+        Path | None, tyro.conf.arg(help="a TOML file instead of the flags above", metavar="FILE")
+    ] = None
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """The grid that the flags ask for, without the file.
+
+        Raises:
+            ValueError: flags that contradict one another.
+        """
+        spec: dict[str, object] = {"family": self.family}
+        spec |= {name: list(getattr(self, name)) for name in LISTS if getattr(self, name)}
+        if self.preact and self.order:
+            raise UserError("give either --preact or --order", field="preact")
+        if self.preact:
+            spec["order"] = ["preact"]
+        if self.grid:
+            for name in ("variant", "stem", "stride", "shortcut"):
+                if getattr(self, name):
+                    raise UserError(f"--grid sets it already: drop --{name}", field=name)
+            return FULL_GRID | spec
+        axes = self.stem or self.stride or self.shortcut
+        if self.variant or not axes:
+            spec["preset"] = list(self.variant or PRESETS)
+        return spec
+
+
+@dataclass(frozen=True)
+class Images:
+    """The test split is read once, at the end of a run."""
+
+    data: Annotated[str, _choice("data set", SPECS)] = Experiment.data
+    data_dir: Annotated[Path, tyro.conf.arg(help="where downloads are and go", metavar="DIR")] = (
+        Loading.data_dir
+    )
+    img_size: Annotated[int, tyro.conf.arg(help="resize to this side in pixels, 0: do not")] = (
+        Experiment.img_size
+    )
+    on_bad_image: Annotated[str, _choice("a broken training image", ON_BAD_IMAGE)] = (
+        Loading.on_bad_image
+    )
+    workers: Annotated[
+        int, tyro.conf.arg(help="processes that decode what memory cannot hold, 0: one per core")
+    ] = Loading.workers
+
+    @property
+    def loading(self) -> Loading:
+        """How the images are got at."""
+        return Loading(data_dir=self.data_dir, on_bad_image=self.on_bad_image, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how: recorded with a run, no part of its id."""
+
+    device: Annotated[str, _choice("where", DEVICES)] = Machine.device
+    devices: Annotated[
+        int, tyro.conf.arg(help="processes that share each batch, a GPU or cores each")
+    ] = Machine.devices
+    compile: Annotated[
+        str, _choice("torch.compile; auto: where it was measured to pay", COMPILE)
+    ] = Machine.compile
+    checkpoint_seconds: Annotated[float, tyro.conf.arg(help="between two checkpoints of a run")] = (
+        Machine.checkpoint_seconds
+    )
+
+    @property
+    def machine(self) -> Machine:
+        """As the training takes it."""
+        return Machine(**vars(self))

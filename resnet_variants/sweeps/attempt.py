@@ -1,0 +1,187 @@
+"""A run carried out in its own directory, on one device or several."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import statistics
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+
+from resnet_variants.files import Json
+from resnet_variants.models.card import save_pretrained
+from resnet_variants.records import DIVERGED, DONE, FAILED, RunFolder
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.capacity import largest_batch, out_of_memory
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.augment import Normalise
+from resnet_variants.training.checkpoint import Keeper
+from resnet_variants.training.data import Dataset
+from resnet_variants.training.device import Machine, cores, determinism, make_fabric
+from resnet_variants.training.interrupt import Stop, listening
+from resnet_variants.training.loop import EpochRecord, StoppedError, evaluate, fit
+from resnet_variants.training.memory import peak_mb, reset_peak
+from resnet_variants.training.progress import DivergedError
+
+Tell = Callable[[EpochRecord], None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A run, where it is kept and what computes it."""
+
+    run: Run
+    path: Path
+    machine: Machine
+
+    def execute(self, tell: Tell, stop: Stop) -> Json | None:
+        """Train, evaluate and record; the result, or ``None`` where it was asked to stop.
+
+        An error inside the run becomes its result, ``failed`` with the traceback in ``log.txt``;
+        a loss that is not finite becomes ``diverged``. A stopped run is kept as it is.
+
+        Raises:
+            ValueError: the directory holds a run with other settings.
+        """
+        folder, start = RunFolder(self.path), time.perf_counter()
+        data, fabric = self.run.load(), make_fabric(self.machine, self.run.recipe.precision)
+        folder.start(self.run.config(data, fabric))
+        try:
+            result = self._train(data, fabric, tell, stop)
+        except StoppedError:
+            return None
+        except DivergedError as error:
+            folder.log(str(error))
+            result = {"status": DIVERGED, "error": str(error)}
+        except Exception as error:  # whatever the run died of is its result; the others go on
+            folder.log(traceback.format_exc())
+            result = {"status": FAILED, "error": self._reason(error, data)}
+        result.setdefault("seconds", time.perf_counter() - start)
+        folder.finish(result)
+        return result
+
+    def _train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
+        if self.machine.devices == 1:
+            return self.train(data, fabric, tell, stop)
+        with _relayed(tell) as queue:
+            stop.forward = _to_children
+            result = fabric.launch(cast(Any, _on_device), self, queue)
+            stop.forward = lambda _: None
+        if result is None:
+            raise StoppedError
+        return result
+
+    def train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
+        """This process's part; with several devices, the first writes the files.
+
+        Raises:
+            StoppedError: asked to; the state is saved.
+            DivergedError: the loss is no finite number.
+        """
+        run, folder, writes = self.run, RunFolder(self.path), fabric.is_global_zero
+        peak_is_own = reset_peak(fabric.device)
+        keeper = Keeper(folder.checkpoint, self.machine.checkpoint_seconds, stop)
+        records: list[EpochRecord] = []
+        with determinism(run.recipe.deterministic):
+            model = run.build(data)
+            for record in fit(model, data, run.recipe, seed=run.seed, fabric=fabric, keeper=keeper):
+                records.append(record)
+                if writes:
+                    folder.append_epoch(asdict(record))
+                    if len(records) > keeper.replayed:
+                        folder.log(_line(record))
+                    tell(record)
+            start = time.perf_counter()
+            with fabric.autocast():
+                normalise = Normalise.of(data, fabric.device)
+                test = data.test.to(fabric.device)
+                score = evaluate(model, test, normalise, fabric=fabric)
+        if writes:
+            save_pretrained(model, folder.path, run.facts | {"Test accuracy": f"{score.acc:.4f}"})
+        best = max(records, key=lambda record: record.val_acc)
+        tested = best if run.recipe.select == "best" else records[-1]
+        return {
+            "status": DONE,
+            "test_acc": score.acc,
+            "test_loss": score.loss,
+            "n_test": score.n,
+            "val_acc": tested.val_acc,
+            "train_loss": tested.train_loss,
+            "best_epoch": best.epoch,
+            "best_val_acc": best.val_acc,
+            "seconds": sum(r.seconds for r in records) + time.perf_counter() - start,
+            "images_per_second": statistics.median(r.images_per_second for r in records),
+            "peak_memory_mb": peak_mb(fabric.device) if peak_is_own else None,
+        }
+
+    def _reason(self, error: Exception, data: Dataset) -> str:
+        """One line on what a run died of; after running out of memory, with what would fit."""
+        if isinstance(error, UserError):
+            return str(error)
+        if not out_of_memory(error):
+            last = str(error).strip().splitlines() or [""]
+            return f"{type(error).__name__}: {last[-1]}"
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
+        batch = self.run.recipe.batch_size
+        fits = largest_batch(self.run, data, self.machine)
+        if not fits:
+            return f"out of memory with batch_size {batch}; not even 2 images fit"
+        parts = -(-batch // fits)
+        return f"out of memory with batch_size {batch}; {fits} fits: --batch-size {fits}, or " + (
+            f"--accumulate {parts}, where batch norm sees {fits} images at a time"
+        )
+
+
+def _line(record: EpochRecord) -> str:
+    return " ".join(f"{key}={value:.5g}" for key, value in asdict(record).items())
+
+
+# --- several devices --------------------------------------------------------------------------
+
+
+def _on_device(fabric: Fabric, attempt: Attempt, queue: Any) -> Json | None:
+    """What each process runs; the first one's result is returned to whom launched them."""
+    if fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, cores() // fabric.world_size))
+    data = attempt.run.load()
+    with listening(insist=False) as stop:
+        try:
+            return attempt.train(data, fabric, queue.put, stop)
+        except StoppedError:
+            return None
+        except DivergedError as error:  # all processes come to it at the same step
+            diverged: Json = {"status": DIVERGED, "error": str(error)}
+            return diverged
+
+
+@contextlib.contextmanager
+def _relayed(tell: Tell) -> Iterator[Any]:
+    """A queue whose records are told here while this process waits for the others."""
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+
+    def pass_on() -> None:
+        while (record := queue.get()) is not None:
+            tell(record)
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join()
+
+
+def _to_children(number: int) -> None:
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, number)

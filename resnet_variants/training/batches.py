@@ -1,0 +1,122 @@
+"""Batches as a function of the seed: order, crops, flips and the rest of an epoch's augmentation.
+
+What an epoch shows depends on (seed, epoch, position) alone, never on the global random state that
+initialisation consumes: with one seed, two variants see the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from resnet_variants.training.augment import cropped, cut_out, jittered
+from resnet_variants.training.data import Dataset
+from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.splits import Batch
+
+
+def generator(*key: object) -> torch.Generator:
+    """The random stream that belongs to a key, such as seed and epoch."""
+    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One epoch's random numbers: of image i in the epoch's order, entry i."""
+
+    order: Tensor  # (n,)
+    shifts: Tensor  # (2, n) pixels
+    mirrored: Tensor  # (n,) bool
+    crops: Tensor  # (n, 4) uniform
+    jitter: Tensor  # (n, 3) uniform: brightness, contrast, saturation
+    cutouts: Tensor  # (2, n) uniform: rows and columns of the centres
+    seeds: Tensor  # (n,)
+
+    @classmethod
+    def of(cls, n: int, recipe: Recipe, padding: int, seed: int, epoch: int) -> Draws:
+        """Those of an epoch; a new kind is drawn last, so that the others stay what they were."""
+        stream = generator("data", seed, epoch)
+        order = torch.randperm(n, generator=stream)
+        shifts = torch.randint(0, 2 * padding + 1, (2, n), generator=stream)
+        mirrored = torch.randint(0, 2, (n,), generator=stream).bool()
+        if recipe.flip == "alternating":
+            # Each image by a coin in the first epoch, then the other way in every other one.
+            coins = torch.randint(0, 2, (n,), generator=generator("flip", seed))
+            mirrored = (coins[order] + epoch) % 2 == 1
+        return cls(
+            order=order,
+            shifts=shifts,
+            mirrored=mirrored,
+            crops=torch.rand(n, 4, generator=stream),
+            jitter=torch.rand(n, 3, generator=stream),
+            cutouts=torch.rand(2, n, generator=stream),
+            seeds=torch.randint(0, 2**31, (n,), generator=stream),
+        )
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one process takes at a time: chunk ``i`` of ``count``."""
+
+    rank: int = 0
+    world: int = 1
+
+    def chunks(self, recipe: Recipe) -> list[slice]:
+        """Where this process's micro-batches lie in a batch, in the order of their steps."""
+        size = recipe.batch_size // (self.world * recipe.accumulate)
+        firsts = [(k * self.world + self.rank) * size for k in range(recipe.accumulate)]
+        return [slice(first, first + size) for first in firsts]
+
+
+WHOLE = Share()
+
+
+def train_batches(
+    data: Dataset, recipe: Recipe, *, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order from step ``start``: uint8 images and their labels.
+
+    The images left over by the last full batch sit out; another order leaves others.
+    """
+    n, side = len(data.train), data.img_size
+    padding = 0 if recipe.crop_area else round(recipe.crop_padding * side)
+    draws = Draws.of(n, recipe, padding, seed, epoch)
+    firsts = range(start * recipe.batch_size, n - recipe.batch_size + 1, recipe.batch_size)
+    places = [
+        slice(first + chunk.start, first + chunk.stop)
+        for first in firsts
+        for chunk in share.chunks(recipe)
+    ]
+    plan = [_batch(draws, recipe, at) for at in places]
+    device = data.train.labels.device
+    flips = draws.mirrored.to(device) if data.mirror and recipe.flip != "none" else None
+    order, shifts, jitter, cutouts = (
+        x.to(device) for x in (draws.order, draws.shifts, draws.jitter, draws.cutouts)
+    )
+    grey = (255 * torch.tensor(data.mean, device=device)).round().to(torch.uint8)
+    for at, images in zip(places, data.train.batches(plan), strict=True):
+        if padding:
+            images = cropped(pad(images, [padding] * 4), shifts[:, at], side)
+        if flips is not None:
+            images = torch.where(flips[at].view(-1, 1, 1, 1), images.flip(-1), images)
+        if recipe.color_jitter:
+            images = jittered(images, jitter[at], recipe.color_jitter)
+        if recipe.cutout:
+            images = cut_out(images, cutouts[:, at], round(recipe.cutout * side), grey)
+        yield images, data.train.labels[order[at]]
+
+
+def _batch(draws: Draws, recipe: Recipe, at: slice) -> Batch:
+    return Batch(
+        draws.order[at],
+        crops=draws.crops[at] if recipe.crop_area else None,
+        least_area=recipe.crop_area,
+        policy=recipe.auto_augment,
+        seeds=draws.seeds[at],
+    )

@@ -1,0 +1,121 @@
+"""Where training runs: device, precision, threads, deterministic kernels, the compiler."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from resnet_variants.registry import UserError, refuse
+
+DEVICES = ("auto", "cpu", "cuda")
+COMPILE = ("auto", "on", "off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How a run is computed: recorded with it, no part of its id.
+
+    Raises:
+        ValueError: an unknown choice or a number out of range.
+    """
+
+    device: str = "auto"
+    devices: int = 1  # processes, each with a GPU or its share of the cores
+    compile: str = "auto"  # torch.compile: where it was measured to pay; on; off
+    checkpoint_seconds: float = 60.0  # between two checkpoints of a run
+
+    def __post_init__(self) -> None:
+        for name, choices in (("device", DEVICES), ("compile", COMPILE)):
+            if getattr(self, name) not in choices:
+                refuse(name, getattr(self, name), choices)
+        if type(self.devices) is not int or not 1 <= self.devices <= 1024:
+            raise UserError(f"devices {self.devices!r} must be from 1 to 1024", field="devices")
+        if type(self.checkpoint_seconds) not in (int, float) or not self.checkpoint_seconds >= 0:
+            message = f"checkpoint_seconds {self.checkpoint_seconds!r} must be a number from 0"
+            raise UserError(message, field="checkpoint_seconds")
+
+
+def make_fabric(machine: Machine, precision: str) -> Fabric:
+    """Fabric for the device; ``auto`` takes the GPU if any, bf16 if it is native there.
+
+    Raises:
+        ValueError: a device that this machine lacks, or more of them than it has.
+    """
+    cuda = torch.cuda.is_available()
+    if machine.device == "cuda" and not cuda:
+        message = "unknown device 'cuda': torch sees no CUDA GPU here; choices: auto, cpu"
+        raise UserError(message, field="device")
+    kind = "cuda" if cuda and machine.device != "cpu" else "cpu"
+    there = torch.cuda.device_count() if kind == "cuda" else cores()
+    if machine.devices > there:
+        message = f"devices {machine.devices} exceeds the {there} of this machine ({kind})"
+        raise UserError(message, field="devices")
+    # Fabric announces its precision each time; run.json and the settings say it once.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return Fabric(
+        accelerator=kind,
+        devices=machine.devices,
+        strategy="auto" if machine.devices == 1 else "ddp_spawn",
+        precision=_PRECISION[resolve(precision, kind)],
+    )
+
+
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve(precision: str, device: str) -> str:
+    """``auto`` as ``bf16`` or ``fp32``: emulated bf16 is slower than fp32."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = torch.cpu.get_capabilities()
+    return "bf16" if native.get("avx512_bf16") or native.get("amx_bf16") else "fp32"
+
+
+@contextlib.contextmanager
+def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
+    """Deterministic kernels inside the block, where they were asked for."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if enabled:
+        # cuBLAS reads it when CUDA starts; without it torch refuses matrix products on the GPU.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(enabled or before[0])
+    # One size of batch all along: the search for the fastest kernel pays, but is not repeatable.
+    torch.backends.cudnn.benchmark = not enabled
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def synced(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with batch norms whose statistics cover all devices."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    from resnet_variants.training.syncbn import convert
+
+    return convert(model)

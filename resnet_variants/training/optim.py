@@ -1,0 +1,116 @@
+"""Optimizer, schedule and loss of a recipe: timm's, and torch's one-cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from timm.loss import BinaryCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import OneCycleLR
+
+from resnet_variants.training.recipe import Recipe
+
+_MIXED_IN = 0.2  # arXiv:2110.00476, section 3.1: smaller parts of a mixed label count as absent
+_SECOND_BETA = 0.999
+_SWING = 0.1  # of the momentum against the rate: 0.95 to 0.85 in arXiv:1708.07120
+
+# Our name -> timm's, and what momentum is called there.
+_OPTIMIZERS: Mapping[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
+    "nesterov": ("sgd", lambda momentum: {"momentum": momentum}),
+    "sgd": ("momentum", lambda momentum: {"momentum": momentum}),
+    "adamw": ("adamw", lambda beta: {"betas": (beta, _SECOND_BETA)}),
+    "lamb": ("lamb", lambda beta: {"betas": (beta, _SECOND_BETA)}),
+}
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters, those without weight decay in their own group."""
+    name, extra = _OPTIMIZERS[recipe.optimizer]
+    if name == "sgd" and not recipe.momentum:
+        name = "momentum"  # Nesterov's form of no momentum is no momentum
+    return create_optimizer_v2(
+        model,
+        name,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        filter_bias_and_bn=recipe.decay == "weights",
+        **extra(recipe.momentum),
+    )
+
+
+Schedule = Callable[[int], None]  # sets the rate for a step, counted from 1
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
+    """The learning rate as a function of the step, of ``steps`` in all."""
+    if recipe.schedule == "onecycle":
+        return _one_cycle(optimizer, recipe, steps)
+    warmup = min(round(recipe.warmup * steps), steps - 1)
+    schedule: CosineLRScheduler | MultiStepLRScheduler
+    if recipe.schedule == "cosine":
+        schedule = CosineLRScheduler(
+            optimizer,
+            t_initial=steps - warmup,
+            warmup_t=warmup,
+            warmup_prefix=True,  # the cosine starts where the warm-up ends
+            t_in_epochs=False,
+        )
+    else:
+        shares = recipe.milestones if recipe.schedule == "step" else ()
+        schedule = MultiStepLRScheduler(
+            optimizer,
+            decay_t=[round(share * steps) + 1 for share in shares],  # timm's falls a step early
+            decay_rate=0.1,
+            warmup_t=warmup,
+            warmup_prefix=False,
+            t_in_epochs=False,
+        )
+    # The rate at the middle of the step: neither the first nor the last step is idle.
+    return lambda step: schedule.step_update(step - 0.5)  # type: ignore[arg-type]
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
+    # Torch's schedule moves along with an optimizer that trains nothing, so that any step can be
+    # reached in a resumed run; rate and momentum are carried over from there.
+    dummy = torch.optim.SGD([torch.zeros(1)], lr=recipe.lr, momentum=recipe.momentum)
+    cycle = OneCycleLR(
+        dummy,
+        max_lr=recipe.lr,
+        total_steps=steps + 1,  # the last one, at zero, is not taken
+        pct_start=min(max(recipe.warmup, 1 / (steps + 1)), 1 - 1 / (steps + 1)),
+        base_momentum=max(0.0, recipe.momentum - _SWING),
+        max_momentum=recipe.momentum,
+    )
+
+    def move_to(step: int) -> None:
+        while cycle.last_epoch < step:
+            dummy.step()
+            cycle.step()
+        rate, momentum = (dummy.param_groups[0][name] for name in ("lr", "momentum"))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
+    return move_to
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def make_loss(recipe: Recipe) -> Loss:
+    """Logits (N, K) and labels (N,), or soft labels (N, K) of mixed images -> mean loss."""
+    mixed = bool(recipe.mixup or recipe.cutmix)
+    if recipe.loss == "binary":
+        return BinaryCrossEntropy(
+            smoothing=recipe.label_smoothing, target_threshold=_MIXED_IN if mixed else None
+        )
+    smoothing = 0.0 if mixed else recipe.label_smoothing  # timm's Mixup has smoothed them
+    return lambda logits, target: cross_entropy(logits, target, label_smoothing=smoothing)

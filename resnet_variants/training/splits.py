@@ -1,0 +1,219 @@
+"""A split's images by position: in memory, or decoded by workers while training goes on."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from resnet_variants.training.device import cores
+from resnet_variants.training.images import centre, resized, resized_crop
+from resnet_variants.training.policy import policy
+from resnet_variants.training.sources import Source, as_picture
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which images to get, and how each of them is to be cut."""
+
+    order: Tensor  # (n,) positions in the split
+    crops: Tensor | None = None  # (n, 4) uniform draws for `resized_crop`; none: centred squares
+    least_area: float = 1.0
+    policy: str = ""  # timm's name of an automatic augmentation of each image by itself
+    seeds: Tensor | None = None  # (n,) for the policy
+
+
+class Split(Protocol):
+    """Images and their labels, by position."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, plan: Sequence[Batch]) -> Iterator[Tensor]:
+        """Images (n, C, side, side) uint8 on the labels' device, batch by batch."""
+        ...
+
+    def head(self, n: int) -> Split:
+        """Its first ``n`` images."""
+        ...
+
+    def to(self, device: torch.device) -> Split:
+        """The same split on a device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A split in the memory of the training device: a batch is one indexing."""
+
+    images: Tensor  # (N, C, side, side) uint8
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, plan: Sequence[Batch]) -> Iterator[Tensor]:
+        """See ``Split``."""
+        if any(batch.policy for batch in plan):  # a picture at a time; there is no batched form
+            for images in _loaded(self.picture, self.images.shape[-1], plan, workers=0):
+                yield images.to(self.labels.device)
+            return
+        for batch in plan:
+            images = self.images[batch.order.to(self.images.device)]
+            yield images if batch.crops is None else _recut(images, batch)
+
+    def picture(self, i: int) -> Image.Image:
+        """One of the images."""
+        return as_picture(self.images[i].cpu())
+
+    def head(self, n: int) -> Resident:
+        """See ``Split``."""
+        return Resident(self.images[:n], self.labels[:n])
+
+    def to(self, device: torch.device) -> Resident:
+        """See ``Split``."""
+        return Resident(self.images.to(device), self.labels.to(device))
+
+
+def _recut(images: Tensor, batch: Batch) -> Tensor:
+    """Random resized crops of a batch in memory; enlarging only, so nothing needs averaging."""
+    side, crops = images.shape[-1], batch.crops
+    assert crops is not None
+    boxes = [
+        resized_crop((side, side), (a, b, c, d), batch.least_area) for a, b, c, d in crops.tolist()
+    ]
+    left, upper, right, lower = (torch.tensor(boxes, device=images.device) / side * 2 - 1).T
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 0, 2] = (right - left) / 2, (right + left) / 2
+    theta[:, 1, 1], theta[:, 1, 2] = (lower - upper) / 2, (lower + upper) / 2
+    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    cut = torch.nn.functional.grid_sample(
+        images.float(), grid, padding_mode="border", align_corners=False
+    )
+    return cut.round().to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A split that is decoded anew in every epoch."""
+
+    source: Source
+    index: np.ndarray  # positions in the source
+    labels: Tensor
+    side: int
+    workers: int  # 0: one per core
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, plan: Sequence[Batch]) -> Iterator[Tensor]:
+        """See ``Split``."""
+        workers = self.workers or cores()
+        for images in _loaded(self.picture, self.side, plan, workers=workers):
+            yield images.to(self.labels.device, non_blocking=True)
+
+    def picture(self, i: int) -> Image.Image:
+        """One of the images, decoded.
+
+        Raises:
+            BadImageError: it cannot be.
+        """
+        return self.source.picture(int(self.index[i]))
+
+    def head(self, n: int) -> Streamed:
+        """See ``Split``."""
+        return replace(self, index=self.index[:n], labels=self.labels[:n])
+
+    def to(self, device: torch.device) -> Streamed:
+        """See ``Split``."""
+        return replace(self, labels=self.labels.to(device))
+
+
+# --- picture by picture -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Item:
+    at: int
+    crop: tuple[float, ...] | None
+    seed: int
+    least_area: float
+    policy: str
+
+
+class _Pictures(Dataset[np.ndarray]):
+    """What a worker does with an item: it draws nothing, so what it makes depends on that alone."""
+
+    def __init__(self, picture: Callable[[int], Image.Image], side: int) -> None:
+        self.picture, self.side = picture, side
+
+    def __getitem__(self, item: _Item) -> np.ndarray:
+        image = self.picture(item.at)
+        box = (
+            centre(image.size)
+            if item.crop is None
+            else resized_crop(image.size, item.crop, item.least_area)  # type: ignore[arg-type]
+        )
+        pixels = resized(image, self.side, box)
+        return _altered(pixels, item) if item.policy else pixels
+
+
+def _altered(pixels: np.ndarray, item: _Item) -> np.ndarray:
+    """The image after timm's policy, which draws from Python's and NumPy's global streams."""
+    before = random.getstate(), np.random.get_state()
+    random.seed(item.seed)
+    np.random.seed(item.seed % 2**32)
+    try:
+        image = as_picture(torch.from_numpy(np.ascontiguousarray(pixels)))
+        altered = np.asarray(policy(item.policy)(image.convert("RGB")).convert(image.mode))
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+    return altered[None] if altered.ndim == 2 else altered.transpose(2, 0, 1)
+
+
+def _collate(images: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(images))
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the trainer still wants its step's images.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _loaded(
+    picture: Callable[[int], Image.Image], side: int, plan: Sequence[Batch], *, workers: int
+) -> Iterator[Tensor]:
+    """The batches of a plan by torch's loader, which forwards a worker's exception."""
+    loader = DataLoader(
+        _Pictures(picture, side),
+        batch_sampler=[_items(batch) for batch in plan],
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_trainer,
+    )
+    yield from loader
+
+
+def _items(batch: Batch) -> list[_Item]:
+    n = len(batch.order)
+    crops = [None] * n if batch.crops is None else [tuple(c) for c in batch.crops.tolist()]
+    seeds = [0] * n if batch.seeds is None else batch.seeds.tolist()
+    return [
+        _Item(at, crop, seed, batch.least_area, batch.policy)
+        for at, crop, seed in zip(batch.order.tolist(), crops, seeds, strict=True)
+    ]
