@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -17,6 +17,8 @@ from resnet_variants.sweeps.local import Options, conduct, silent
 from resnet_variants.training.data import Loading
 from resnet_variants.training.device import Machine
 
+Kind = TypeVar("Kind")
+
 
 def run(
     variants: Iterable[Variant | str] | Variant | str,
@@ -25,7 +27,7 @@ def run(
     seeds: int = Experiment.seeds,
     out: str | Path,
     img_size: int = Experiment.img_size,
-    **settings: object,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.
 
@@ -44,26 +46,31 @@ def run(
     Raises:
         ValueError: an unknown choice or a number out of range.
     """
-    listed = [variants] if isinstance(variants, str | Variant) else variants
-    cells = [parse_name(v) if isinstance(v, str) else v for v in listed]
-    kept, merged = merge((variant, variant.name) for variant in cells)
-    machine, loading = (
-        {field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings}
-        for kind in (Machine, Loading)
-    )
+    kept, merged = merge((variant, variant.name) for variant in _listed(variants))
+    machine, loading = _taken(settings, Machine), _taken(settings, Loading)
     experiment = Experiment(
         name=slug(Path(out).resolve().name),
         variants=tuple(kept),
         merged=tuple(merged),
         data=data,
         img_size=img_size,
-        loading=Loading(**cast("dict[str, Any]", loading)),
+        loading=loading,
         seeds=seeds,
         recipe=recipe_from(settings),
     )
-    options = Options(machine=Machine(**cast("dict[str, Any]", machine)))
-    conduct(experiment, Path(out), options, silent)
+    conduct(experiment, Path(out), Options(machine=machine), silent)
     return build(Path(out)).runs
+
+
+def _listed(variants: Iterable[Variant | str] | Variant | str) -> list[Variant]:
+    listed = [variants] if isinstance(variants, str | Variant) else variants
+    return [parse_name(v) if isinstance(v, str) else v for v in listed]
+
+
+def _taken(settings: dict[str, Any], kind: type[Kind]) -> Kind:
+    """The settings of a kind, which are removed from the others."""
+    own = [field.name for field in fields(cast(Any, kind)) if field.name in settings]
+    return kind(**{name: settings.pop(name) for name in own})
 
 
 def report(out: str | Path) -> Report:

@@ -25,7 +25,8 @@ from rich.table import Table
 from resnet_variants.analysis.report import Report
 from resnet_variants.analysis.tables import summary_markdown
 from resnet_variants.cli import say
-from resnet_variants.records import DONE, Json
+from resnet_variants.files import Json
+from resnet_variants.run_folder import DONE
 from resnet_variants.sweeps.estimate import seconds_per_run
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.local import Watcher

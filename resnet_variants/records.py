@@ -11,9 +11,7 @@ runs.csv, epochs.csv       the same as tables
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -22,15 +20,12 @@ import pandas as pd
 from resnet_variants.files import (
     Json,
     damaged,
-    finite,
     read_json,
     require_numbers,
-    to_json,
-    write_atomically,
 )
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RESULT_NUMBERS, RunFolder
 
-DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 UNFINISHED = "unfinished"  # started and without a result: running, or cut off
 
 VARIANT_COLUMNS = (
@@ -86,7 +81,6 @@ FURTHER_EPOCH_COLUMNS = ("train_acc", "grad_norm")  # a folder may lack them
 
 # What `run.json` and `result.json` must hold as numbers.
 CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
-RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
 RESULT_COLUMNS = (
     "status",
     *RESULT_NUMBERS,
@@ -96,100 +90,6 @@ RESULT_COLUMNS = (
     "peak_memory_mb",
     "error",
 )
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """The directory of one run."""
-
-    path: Path
-
-    def start(self, config: Mapping[str, object]) -> None:
-        """Begin, or go on where an attempt with the same configuration has saved its state.
-
-        Raises:
-            ValueError: what is there was started with another configuration.
-        """
-        file = self.path / "run.json"
-        if file.is_file() and self.checkpoint.is_file():
-            self._refuse_other(read_json(file), cast(Json, json.loads(to_json(config))))
-            self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
-            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
-            return
-        self.remove()
-        self.path.mkdir(parents=True)
-        write_atomically(file, to_json(config))
-
-    def refuse_other_images(self, facts: Mapping[str, object]) -> None:
-        """Refuse to count a finished run that saw other images under the same name.
-
-        Raises:
-            ValueError: its record and ``facts`` differ in splits or content.
-        """
-        before = read_json(self.path / "run.json")
-        for key in ("split_hash", "data_hash"):
-            if key in before and before[key] != facts[key]:
-                message = f"{self.path} was trained on other images ({key} {before[key]}, now"
-                raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
-
-    def _refuse_other(self, before: Json, now: Json) -> None:
-        for key in {**before, **now}:
-            # A moved folder, a newer library: no other run.
-            if key != "provenance" and before.get(key) != now.get(key):
-                change = f"{key} was {_short(before.get(key))}, is now {_short(now.get(key))}"
-                message = f"{self.path} was started with other settings ({change})"
-                raise UserError(f"{message}: give --fresh or another --out")
-
-    @property
-    def checkpoint(self) -> Path:
-        """The state of an unfinished training."""
-        return self.path / "checkpoint.safetensors"
-
-    def remove(self) -> None:
-        """Delete the run, whatever stands in its place."""
-        if self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def append_epoch(self, record: Mapping[str, object]) -> None:
-        """Add one line to ``epochs.jsonl``."""
-        with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
-
-    def log(self, text: str) -> None:
-        """Add a line to ``log.txt``."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
-
-    def finish(self, result: Mapping[str, object]) -> None:
-        """Write the result: from now on the run counts as done, failed or diverged."""
-        write_atomically(self.path / "result.json", to_json(result))
-        self.checkpoint.unlink(missing_ok=True)
-
-    def result(self) -> Json | None:
-        """The result, or ``None`` where the run is not finished.
-
-        Raises:
-            ValueError: the file is damaged.
-        """
-        file = self.path / "result.json"
-        if not (file.is_file() and (self.path / "run.json").is_file()):
-            return None
-        result = read_json(file)
-        if result.get("status") not in (DONE, FAILED, DIVERGED):
-            raise damaged(file, "no status")
-        require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
-        require_numbers(file, result, ("images_per_second", "peak_memory_mb"), null=True)
-        return result
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
 
 # --- reading ----------------------------------------------------------------------------------
 

@@ -6,14 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS
-from resnet_variants.records import (
-    DONE,
-    FURTHER_COLUMNS,
-    RUN_COLUMNS,
-    RunFolder,
-    to_json,
-    write_atomically,
-)
+from resnet_variants.files import to_json, write_atomically
+from resnet_variants.records import FURTHER_COLUMNS, RUN_COLUMNS
+from resnet_variants.run_folder import DONE, RunFolder
 
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
 A, B, D, D_PRE = "net_a", "net_b", "net_d", "net_d_preact"
@@ -102,6 +97,8 @@ def epoch_records(row: Mapping[str, object], n: int = 2) -> list[dict[str, objec
             "val_acc": 1 - 0.3 / (epoch + seed / 3),
             "seconds": 1.7,
             "images_per_second": 1000 / 3,
+            "train_acc": 1 - 0.4 / (epoch + seed / 3),
+            "grad_norm": 2.5 / epoch,
         }
         for epoch in range(1, n + 1)
     ]

@@ -9,21 +9,27 @@ PACKAGE = Path(__file__).parents[1] / "resnet_variants"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module imports its own room and those below it.
-ROOMS = ("registry", "files", "models", "training", "records", "sweeps", "analysis")
-VERBS = {"run", "report", "list", "describe"}
+ROOMS = (
+    *("registry", "files", "models", "training", "run_folder", "records"),
+    *("sweeps", "analysis", "speed"),
+)
+VERBS = {"run", "report", "list", "describe", "check-data", "bench"}
 BELOW = {
     "registry": set(),
     "models": {"registry", "files"},
-    "training": {"registry"},
+    "training": {"registry", "files"},
     "files": {"registry"},
-    "records": {"registry", "files"},
-    "sweeps": {"registry", "files", "models", "training", "records"},
-    "analysis": {"registry", "files", "records"},
+    "run_folder": {"registry", "files"},
+    "records": {"registry", "files", "run_folder"},
+    "sweeps": {"registry", "files", "models", "training", "run_folder", "records"},
+    "analysis": {"registry", "files", "run_folder", "records"},
+    "speed": {"registry", "files", "models", "training"},
+    "flags": {"registry", "models", "training", "sweeps"},
     "api": set(ROOMS),
     "cli": {"registry"},
     "console": {*ROOMS, "cli"},
     "__init__": {*ROOMS, "api"},
-    **{verb: {*ROOMS, "api", "cli", "console"} for verb in VERBS},
+    **{verb: {*ROOMS, "api", "cli", "console", "flags"} for verb in VERBS},
 }
 
 

@@ -5,17 +5,12 @@ import pytest
 import torch
 
 from resnet_variants.registry import UserError
-from resnet_variants.training.data import (
-    DATASETS,
-    Dataset,
-    Images,
-    Normalise,
-    Split,
-    cropped,
-    load_dataset,
-    train_batches,
-)
+from resnet_variants.training.augment import Normalise, cropped
+from resnet_variants.training.batches import Share, train_batches
+from resnet_variants.training.data import Dataset, load_dataset
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.sources import DATASETS, Pixels
+from resnet_variants.training.splits import Resident
 
 
 def epoch(data, *, seed=0, number=1, batch_size=32, crop_padding=0.125):
@@ -29,8 +24,21 @@ def numbered(n=10, side=6, *, mirror=False):
     """Images whose pixels tell index, row and column."""
     index = torch.arange(n).view(-1, 1, 1, 1) * side * side
     images = (index + torch.arange(side * side).view(1, 1, side, side)) % 251 + 1
-    split = Split(images.to(torch.uint8), torch.arange(n))
-    return Dataset("numbered", split, split, split, ("x",), mirror, (0.5,), (0.5,), "")
+    split = Resident(images.to(torch.uint8), torch.arange(n))
+    return Dataset(
+        name="numbered",
+        train=split,
+        val=split,
+        test=split,
+        classes=("x",),
+        in_chans=1,
+        img_size=side,
+        mirror=mirror,
+        mean=(0.5,),
+        std=(0.5,),
+        split_hash="",
+        data_hash="",
+    )
 
 
 def test_digits_are_split_by_class_without_overlap():
@@ -44,13 +52,13 @@ def test_digits_are_split_by_class_without_overlap():
     pixels = torch.cat([part.images for part in parts])
     assert pixels.dtype == torch.uint8
     assert (pixels.min(), pixels.max()) == (0, 255)
-    assert data.split_hash == load_dataset.__wrapped__("digits").split_hash
+    assert data.split_hash == "73f51f35a6ba781a"  # the numbers in results/ are of these splits
 
 
 def test_every_image_of_the_source_is_in_exactly_one_split(monkeypatch):
     images = torch.arange(200).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    source = Images(images, np.arange(200) % 2, ("even", "odd"), mirror=True)
-    monkeypatch.setitem(DATASETS, "count", lambda: source)
+    source = Pixels(images, np.arange(200) % 2, ("even", "odd"), mirror=True)
+    monkeypatch.setitem(DATASETS, "count", lambda _: source)
     data = load_dataset.__wrapped__("count")
     seen = torch.cat([part.images[:, 0, 0, 0] for part in (data.train, data.val, data.test)])
     assert seen.sort().values.tolist() == list(range(200))
@@ -92,6 +100,29 @@ def test_an_epoch_leaves_the_global_random_state_alone():
 def test_an_epoch_shows_each_image_once_and_drops_the_incomplete_batch():
     _, labels = epoch(numbered(10), batch_size=4)
     assert len(labels) == len(set(labels.tolist())) == 8
+
+
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_an_epoch_goes_on_at_any_step(start):
+    data, recipe = load_dataset("digits"), Recipe(batch_size=256, color_jitter=0.4, cutout=0.3)
+    whole = list(train_batches(data, recipe, seed=0, epoch=2))[start:]
+    rest = list(train_batches(data, recipe, seed=0, epoch=2, start=start))
+    assert len(rest) == len(whole) == 4 - start
+    for pair in zip(rest, whole, strict=True):
+        assert all(map(torch.equal, *pair))
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 4), (4, 1), (2, 2)])
+def test_the_parts_of_a_batch_make_up_the_batch(world, accumulate):
+    data = load_dataset("digits")
+    (whole, _), *_ = train_batches(data, Recipe(), seed=0, epoch=1)
+    recipe = Recipe(accumulate=accumulate)
+    shares = [
+        train_batches(data, recipe, seed=0, epoch=1, share=Share(rank, world))
+        for rank in range(world)
+    ]
+    parts = [next(share)[0] for share in shares * accumulate]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 def test_without_padding_or_mirroring_images_are_themselves():

@@ -88,6 +88,11 @@ def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
         (GOOD[GOOD.index("[grid]") : GOOD.index("[recipe]")], "", "no [grid]: name the networks"),
         ("lr     = 1", "lr = true", "lr True must be of type float"),
         ("data     =", "img_size = 2\ndata =", "img_size 2 must be from 4 to 1024"),
+        ("epochs = 3", 'preset = "he2017"', "unknown recipe 'he2017'; did you mean 'he2015'?"),
+        ("epochs = 3", "preset = 3", "unknown recipe '3'"),
+        ("epochs = 3", 'milestones = ["x"]', "milestones ('x',) must be shares of training"),
+        ('"digits"', '"folder:"', "unknown data 'folder:'; did you mean 'folder:PATH'?"),
+        ('"digits"', '"cifar10:x"', "unknown data 'cifar10:x'; did you mean 'cifar10'?"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line_that_names_file_and_key(tmp_path, old, new, message):
@@ -110,6 +115,16 @@ def test_a_name_stays_inside_its_folder(name):
         Experiment(name=name, variants=(preset("A"),))
 
 
+def test_a_recipe_may_start_from_one_of_a_paper():
+    assert recipe_from({"preset": "he2015"}) == RECIPES["he2015"]
+    changed = recipe_from({"preset": "he2015", "epochs": 3, "milestones": [0.8]})
+    assert changed == dataclasses.replace(RECIPES["he2015"], epochs=3, milestones=(0.8,))
+
+
+STEMS = {"free": (GOOD, {8: 1, 64: 2, 224: 4}), "given": ("stem_stride = [1]", {8: 1, 224: 1})}
+
+
+@pytest.mark.parametrize("text", ["", "stem_stride = [1]"])
 def test_recipe_settings_are_checked_by_type():
     assert recipe_from({"lr": 1}) == Recipe(lr=1.0)
     with pytest.raises(UserError, match="lr '1' must be of type float"):

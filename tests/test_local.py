@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
 from resnet_variants.models.variant import Variant
-from resnet_variants.records import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps import local
+from resnet_variants.run_folder import DONE, FAILED, RunFolder
+from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.local import Options, claimed, conduct, prepare, silent
+from resnet_variants.training.device import Machine
 from resnet_variants.training.recipe import Recipe
+
+CPU = Machine(device="cpu")
 
 
 def experiment(seeds=2, **recipe):
@@ -28,20 +33,20 @@ def executed(monkeypatch):
     """Runs that take no time: those of seed 1 fail the first time."""
     calls = []
 
-    def execute(run, path, *, device, on_epoch):
+    def execute(attempt, tell, stop):
+        run, folder = attempt.run, RunFolder(attempt.path)
         calls.append(run.id)
-        folder = RunFolder(path)
-        folder.start({"run_id": run.id})
+        folder.start({"run_id": run.id} | run.load().facts)
         failed = run.seed == 1 and calls.count(run.id) == 1
         folder.finish({"status": FAILED, "error": "x", "seconds": 1.0} if failed else DONE_RESULT)
         return folder.result()
 
-    monkeypatch.setattr(local, "execute", execute)
+    monkeypatch.setattr(Attempt, "execute", execute)
     return calls
 
 
 def go(out, **options):
-    return conduct(experiment(), out, Options(device="cpu", **options), silent)
+    return conduct(experiment(), out, Options(machine=CPU, **options), silent)
 
 
 def test_the_same_command_does_only_what_is_missing(tmp_path, executed):
@@ -68,7 +73,7 @@ def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):
 def test_the_experiment_is_recorded_before_the_first_run(tmp_path):
     one = experiment()
     with claimed(tmp_path):
-        todo = prepare(one, tmp_path, Options(device="cpu"))
+        todo = prepare(one, tmp_path, Options(machine=CPU))
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert record["runs"] == [run.id for run in todo]
     assert set(record["baselines"].values()) == {"rv_resnet8_cifar_b"}
@@ -78,7 +83,7 @@ def test_the_experiment_is_recorded_before_the_first_run(tmp_path):
 def test_a_second_experiment_keeps_the_comparisons_of_the_first(tmp_path, executed):
     go(tmp_path)
     alone = dataclasses.replace(experiment(), variants=experiment().variants[1:], seeds=3)
-    conduct(alone, tmp_path, Options(device="cpu"), silent)
+    conduct(alone, tmp_path, Options(machine=CPU), silent)
     record = json.loads((tmp_path / "experiment.json").read_text())
     models = ("rv_resnet8_cifar_b", "rv_resnet8_cifar_b_preact")
     assert record["baselines"] == dict.fromkeys(models, "rv_resnet8_cifar_b")
@@ -110,7 +115,7 @@ def test_an_error_of_the_work_is_not_blamed_on_the_folder(tmp_path):
 
 def test_nothing_is_written_for_a_batch_beyond_the_data(tmp_path):
     with pytest.raises(UserError, match="batch_size 5000 exceeds the 1078 training images"):
-        conduct(experiment(batch_size=5000), tmp_path / "out", Options(device="cpu"), silent)
+        conduct(experiment(batch_size=5000), tmp_path / "out", Options(machine=CPU), silent)
     assert not (tmp_path / "out").exists()
 
 
@@ -140,3 +145,35 @@ def test_a_file_in_the_place_of_a_run_makes_room(tmp_path, executed):
     folder.write_text("")
     go(tmp_path)
     assert (folder / "result.json").is_file()
+
+
+def test_runs_on_other_images_are_not_counted(tmp_path, executed):
+    go(tmp_path)
+    path = tmp_path / "runs" / executed[0] / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_hash": "another"}))
+    before = (tmp_path / "experiment.json").read_bytes()
+    with pytest.raises(UserError, match=r"was trained on other images \(data_hash another, now"):
+        go(tmp_path)
+    assert (tmp_path / "experiment.json").read_bytes() == before
+    go(tmp_path, fresh=True)
+    assert len(executed) == 8
+
+
+@pytest.mark.parametrize(
+    ("number", "leaves"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_after_a_signal_no_further_run_begins(tmp_path, monkeypatch, number, leaves):
+    begun = []
+
+    def execute(attempt, tell, stop):
+        begun.append(attempt.run.id)
+        if len(begun) == 2:
+            os.kill(os.getpid(), number)
+            assert stop()
+
+    monkeypatch.setattr(Attempt, "execute", execute)
+    before = signal.getsignal(number)
+    with pytest.raises(leaves):
+        go(tmp_path)
+    assert len(begun) == 2
+    assert signal.getsignal(number) is before

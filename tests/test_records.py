@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from factories import A, B, epoch_records, paired_rows, results_folder, run_row
 
+from resnet_variants.files import to_json, write_atomically
 from resnet_variants.records import (
     EPOCH_COLUMNS,
+    FURTHER_EPOCH_COLUMNS,
     RUN_COLUMNS,
-    RunFolder,
     planned_runs,
     read_epochs,
     read_runs,
-    to_json,
-    write_atomically,
 )
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
 
 
 def as_tables(out, target):
@@ -100,6 +100,55 @@ def test_a_new_start_clears_what_an_earlier_attempt_left(tmp_path):
     folder.start({"seed": 2})
     assert folder.result() is None
     assert [file.name for file in folder.path.iterdir()] == ["run.json"]
+
+
+def saved(path, config):
+    """A run that was cut off after its state had been saved."""
+    folder = RunFolder(path)
+    folder.start(config)
+    folder.append_epoch({"epoch": 1})
+    folder.checkpoint.write_bytes(b"state")
+    return folder
+
+
+def test_a_start_with_a_saved_state_goes_on_and_leaves_it(tmp_path):
+    folder = saved(tmp_path / "run", {"seed": 1, "sides": (8, 16), "provenance": "old"})
+    folder.start({"seed": 1, "sides": (8, 16), "provenance": "new"})
+    assert folder.checkpoint.read_bytes() == b"state"
+    assert folder.unfinished()["provenance"] == "old"
+    assert (folder.path / "log.txt").read_text() == 'continued: "new"\n'
+    assert not (folder.path / "epochs.jsonl").exists()  # the state holds them
+    folder.finish({"status": "diverged"})
+    assert not folder.checkpoint.exists()
+    assert folder.unfinished() == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "change"),
+    [
+        ({"seed": 2}, "seed was 1, is now 2"),
+        ({"seed": 1, "epochs": 3}, "epochs was None, is now 3"),
+        ({}, "seed was 1, is now None"),
+        ({"seed": [0] * 99}, r"seed was 1, is now \[0(, 0)+, ?\.\.\."),
+    ],
+)
+def test_a_saved_state_is_not_taken_up_by_another_configuration(tmp_path, config, change):
+    folder = saved(tmp_path / "run", {"seed": 1})
+    with pytest.raises(UserError, match=rf"\({change}\): give --fresh or another --out$") as raised:
+        folder.start(config)
+    assert str(folder.path) in str(raised.value)
+    assert folder.checkpoint.read_bytes() == b"state"
+    assert folder.unfinished() == {"seed": 1}
+
+
+@pytest.mark.parametrize("key", ["split_hash", "data_hash"])
+def test_a_run_on_other_images_under_the_same_name_is_refused(tmp_path, key):
+    folder, facts = RunFolder(tmp_path / "run"), {"split_hash": "a", "data_hash": "b"}
+    folder.start(facts)
+    folder.refuse_other_images(facts)
+    message = rf"other images \({key} {facts[key]}, now c\): take another --out, or give --fresh"
+    with pytest.raises(UserError, match=message):
+        folder.refuse_other_images(facts | {key: "c"})
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -240,6 +289,17 @@ def test_a_missing_number_of_an_epoch_stays_missing(tmp_path, column):
     again = read_epochs(clone, read_runs(clone))[column]
     assert pd.api.types.is_float_dtype(again)
     assert again.isna().tolist() == [True, False]
+
+
+def test_a_table_from_before_there_were_further_columns_has_no_numbers_there(tmp_path):
+    out = results_folder(tmp_path / "out", [run_row(A)])
+    clone = as_tables(out, tmp_path / "clone")
+    older = pd.read_csv(clone / "epochs.csv").drop(columns=list(FURTHER_EPOCH_COLUMNS))
+    older.to_csv(clone / "epochs.csv", index=False)
+    epochs = read_epochs(clone, read_runs(clone))
+    assert tuple(epochs.columns) == EPOCH_COLUMNS
+    assert epochs[list(FURTHER_EPOCH_COLUMNS)].isna().all(axis=None)
+    assert epochs["images_per_second"].notna().all()
 
 
 @pytest.mark.parametrize(("name", "read"), [("runs.csv", read_runs), ("epochs.csv", None)])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,16 @@ from recipes import OTHERS
 import resnet_variants as rv
 from resnet_variants.models.grids import preset
 from resnet_variants.models.variant import Variant
-from resnet_variants.records import DIVERGED, DONE, FAILED, RUN_COLUMNS
-from resnet_variants.sweeps import runs as module
-from resnet_variants.sweeps.runs import Run, execute
+from resnet_variants.records import RUN_COLUMNS
+from resnet_variants.run_folder import DIVERGED, DONE, FAILED
+from resnet_variants.sweeps import attempt
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training import loop
+from resnet_variants.training.data import Loading
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.loop import evaluate
 from resnet_variants.training.recipe import Recipe
 
 TINY = Variant(family="cifar", depth=11, stem="deep", stride="1x1")
@@ -25,8 +33,8 @@ def tiny(**recipe):
     return Run(TINY, "digits", Recipe(**{"epochs": 1, "deterministic": True} | recipe), 0)
 
 
-def do(run, path, on_epoch=lambda record: None):
-    return execute(run, path, device="cpu", on_epoch=on_epoch)
+def do(run, path, tell=lambda record: None):
+    return Attempt(run, path, Machine(device="cpu")).execute(tell, Stop())
 
 
 def test_run_ids_are_frozen(golden):
@@ -48,6 +56,28 @@ def test_every_recipe_field_is_in_the_id():
     assert len(ids | {Run(TINY, "digits", Recipe(), 0).id}) == len(OTHERS) + 1
 
 
+def test_how_images_are_got_at_is_not_in_the_id():
+    loading = Loading(data_dir="elsewhere", on_bad_image="skip", workers=3)
+    assert dataclasses.replace(tiny(), loading=loading).id == tiny().id
+
+
+@pytest.mark.parametrize(
+    ("spec", "img_size", "name"),
+    [
+        ("digits", 0, "digits"),
+        ("digits", 16, "digits-16px"),
+        ("folder:/some/pets", 224, "folder-pets-224px"),
+        ("folder:/some/my  pets__2/", 0, "folder-my-pets-2"),
+        ("timm:hfds/a/b", 0, "timm-hfds-a-b"),
+        ("fashion-mnist", 0, "fashion-mnist"),
+    ],
+)
+def test_data_have_a_name_that_fits_into_a_file_name(spec, img_size, name):
+    run = Run(TINY, spec, Recipe(), 0, img_size)
+    assert run.dataset == name
+    assert run.id.split("__")[1] == name
+
+
 def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
     run, seen = tiny(), []
     result = do(run, tmp_path / run.id, seen.append)
@@ -60,7 +90,7 @@ def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
     assert json.loads((folder / "result.json").read_text()) == result
     config = json.loads((folder / "run.json").read_text())
     assert set(RUN_COLUMNS) - {"error"} <= {*config, *result}
-    assert config["recipe"] == dataclasses.asdict(run.recipe)
+    assert Recipe(**config["recipe"]) == run.recipe
     assert config["split_sizes"] == [1078, 120, 599]
     assert {"git_commit", "versions", "device_name", "threads", "command"} <= set(
         config["provenance"]
@@ -101,19 +131,24 @@ def test_the_same_run_twice_gives_the_same_weights(tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_the_test_split_is_read_once(tmp_path, monkeypatch):
+def test_the_test_split_is_read_once_at_the_end(tmp_path, monkeypatch):
     seen = []
-    evaluate = module.evaluate
-    monkeypatch.setattr(module, "evaluate", lambda *a: seen.append(len(a[1])) or evaluate(*a))
+
+    def counted(model, split, *args, **kwargs):
+        seen.append(len(split))
+        return evaluate(model, split, *args, **kwargs)
+
+    for module in (attempt, loop):
+        monkeypatch.setattr(module, "evaluate", counted)
     do(tiny(epochs=2), tmp_path)
-    assert seen == [599]
+    assert seen == [120, 120, 599]
 
 
 def test_an_error_becomes_a_failed_run_with_its_traceback(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(module, "fit", broken)
+    monkeypatch.setattr(attempt, "fit", broken)
     result = do(tiny(), tmp_path)
     assert (result["status"], result["error"]) == (FAILED, "RuntimeError: out of luck")
     log = (tmp_path / "log.txt").read_text()
@@ -125,7 +160,8 @@ def test_an_error_becomes_a_failed_run_with_its_traceback(tmp_path, monkeypatch)
 def test_a_diverged_run_says_when(tmp_path):
     result = do(tiny(lr=1e30, precision="fp32"), tmp_path)
     assert result["status"] == DIVERGED
-    assert "in epoch 1" in result["error"]
+    assert re.match(r"the (loss|gradient) is not finite at step \d+ \(epoch 1\)", result["error"])
+    assert result["error"] in (tmp_path / "log.txt").read_text()
 
 
 def test_an_interrupted_run_has_no_result_and_starts_afresh(tmp_path):

@@ -13,14 +13,9 @@ import pandas as pd
 from resnet_variants.analysis import plots
 from resnet_variants.analysis.tables import GROUP, by_group, summarise, summary_markdown
 from resnet_variants.files import write_atomically
-from resnet_variants.records import (
-    DONE,
-    planned_runs,
-    read_epochs,
-    read_experiment,
-    read_runs,
-)
+from resnet_variants.records import planned_runs, read_epochs, read_experiment, read_runs
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import DONE
 
 
 @dataclass(frozen=True)

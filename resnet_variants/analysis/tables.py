@@ -16,15 +16,8 @@ from resnet_variants.analysis.statistics import (
     sign_flip_p,
     verdict,
 )
-from resnet_variants.records import (
-    COST_COLUMNS,
-    DIVERGED,
-    DONE,
-    FAILED,
-    FURTHER_COLUMNS,
-    VARIANT_COLUMNS,
-    recipe_digest,
-)
+from resnet_variants.records import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS, recipe_digest
+from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 
 SUMMARY_COLUMNS = (
     *VARIANT_COLUMNS,

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
+import functools
 import statistics
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
+from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from resnet_variants.files import Json
 from resnet_variants.models.card import save_pretrained
-from resnet_variants.records import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.capacity import largest_batch, out_of_memory
+from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
+from resnet_variants.sweeps.capacity import advice, out_of_memory
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
+from resnet_variants.training.compiler import choose
 from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import Machine, cores, determinism, make_fabric
 from resnet_variants.training.interrupt import Stop, listening
@@ -54,7 +56,11 @@ class Attempt:
         """
         folder, start = RunFolder(self.path), time.perf_counter()
         data, fabric = self.run.load(), make_fabric(self.machine, self.run.recipe.precision)
-        folder.start(self.run.config(data, fabric))
+        compiled = folder.unfinished().get("compile") or self._compiled(data)
+        folder.start(self.run.config(data, fabric) | {"compile": compiled})
+        for part in self.path.glob(".*"):  # of files that a killed process was writing
+            part.unlink()
+        result: Json
         try:
             result = self._train(data, fabric, tell, stop)
         except StoppedError:
@@ -69,18 +75,39 @@ class Attempt:
         folder.finish(result)
         return result
 
+    def _compiled(self, data: Dataset) -> Json:
+        one = make_fabric(replace(self.machine, devices=1), self.run.recipe.precision)
+        return choose(
+            lambda: self.run.build(data),
+            self.run.variant.name,
+            data,
+            self.run.recipe,
+            asked=self.machine.compile,
+            fabric=one,
+        )
+
     def _train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
         if self.machine.devices == 1:
             return self.train(data, fabric, tell, stop)
+        asked = torch.multiprocessing.get_context("spawn").RawValue("b", stop())
+        stop.forward = lambda _: setattr(asked, "value", 1)
         with _relayed(tell) as queue:
-            stop.forward = _to_children
-            result = fabric.launch(cast(Any, _on_device), self, queue)
-            stop.forward = lambda _: None
+            # Fabric looks for modules in arguments, and refuses frozen dataclasses on its way.
+            work = functools.partial(_on_device, attempt=self, queue=queue, asked=asked)
+            try:
+                result = fabric.launch(cast(Any, work))
+            except ProcessException as error:
+                if not stop():
+                    raise
+                # A signal to all of them can reach one before it listens.
+                raise StoppedError from error
+            finally:
+                stop.forward = lambda _: None
         if result is None:
             raise StoppedError
         return result
 
-    def train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
+    def train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Callable[[], bool]) -> Json:
         """This process's part; with several devices, the first writes the files.
 
         Raises:
@@ -93,34 +120,40 @@ class Attempt:
         records: list[EpochRecord] = []
         with determinism(run.recipe.deterministic):
             model = run.build(data)
-            for record in fit(model, data, run.recipe, seed=run.seed, fabric=fabric, keeper=keeper):
+            for record in fit(
+                model,
+                data,
+                run.recipe,
+                seed=run.seed,
+                fabric=fabric,
+                keeper=keeper,
+                compiled=folder.compiled,
+            ):
                 records.append(record)
                 if writes:
                     folder.append_epoch(asdict(record))
                     if len(records) > keeper.replayed:
                         folder.log(_line(record))
                     tell(record)
-            start = time.perf_counter()
-            with fabric.autocast():
-                normalise = Normalise.of(data, fabric.device)
-                test = data.test.to(fabric.device)
-                score = evaluate(model, test, normalise, fabric=fabric)
+            tested = _tested(model, data, fabric)
         if writes:
-            save_pretrained(model, folder.path, run.facts | {"Test accuracy": f"{score.acc:.4f}"})
+            facts = run.facts | {"Test accuracy": f"{tested['test_acc']:.4f}"}
+            save_pretrained(model, folder.path, facts)
+        peak = peak_mb(fabric.device) if peak_is_own else None
+        return {"status": DONE, **tested, **self._summary(records), "peak_memory_mb": peak}
+
+    def _summary(self, records: list[EpochRecord]) -> Json:
+        """What the epochs come to; of the validation, the epoch whose weights were tested."""
         best = max(records, key=lambda record: record.val_acc)
-        tested = best if run.recipe.select == "best" else records[-1]
+        tested = best if self.run.recipe.select == "best" else records[-1]
         return {
-            "status": DONE,
-            "test_acc": score.acc,
-            "test_loss": score.loss,
-            "n_test": score.n,
             "val_acc": tested.val_acc,
             "train_loss": tested.train_loss,
+            "train_acc": tested.train_acc,
             "best_epoch": best.epoch,
             "best_val_acc": best.val_acc,
-            "seconds": sum(r.seconds for r in records) + time.perf_counter() - start,
+            "seconds": sum(record.seconds for record in records),
             "images_per_second": statistics.median(r.images_per_second for r in records),
-            "peak_memory_mb": peak_mb(fabric.device) if peak_is_own else None,
         }
 
     def _reason(self, error: Exception, data: Dataset) -> str:
@@ -128,17 +161,17 @@ class Attempt:
         if isinstance(error, UserError):
             return str(error)
         if not out_of_memory(error):
-            last = str(error).strip().splitlines() or [""]
-            return f"{type(error).__name__}: {last[-1]}"
+            return _in_words(error)
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
-        batch = self.run.recipe.batch_size
-        fits = largest_batch(self.run, data, self.machine)
-        if not fits:
-            return f"out of memory with batch_size {batch}; not even 2 images fit"
-        parts = -(-batch // fits)
-        return f"out of memory with batch_size {batch}; {fits} fits: --batch-size {fits}, or " + (
-            f"--accumulate {parts}, where batch norm sees {fits} images at a time"
-        )
+        return advice(self.run, data, self.machine)
+
+
+def _tested(model: nn.Module, data: Dataset, fabric: Fabric) -> Json:
+    """The one look at the test split."""
+    with fabric.autocast():
+        normalise, test = Normalise.of(data, fabric.device), data.test.to(fabric.device)
+        score = evaluate(model, test, normalise, fabric=fabric)
+    return {"test_acc": score.acc, "test_loss": score.loss, "n_test": score.n}
 
 
 def _line(record: EpochRecord) -> str:
@@ -148,14 +181,22 @@ def _line(record: EpochRecord) -> str:
 # --- several devices --------------------------------------------------------------------------
 
 
-def _on_device(fabric: Fabric, attempt: Attempt, queue: Any) -> Json | None:
+def _in_words(error: Exception) -> str:
+    kind, what = type(error).__name__, (str(error).strip().splitlines() or [""])[-1]
+    if isinstance(error, ProcessRaisedException):  # its text is the other process's traceback
+        name, _, what = what.partition(": ")
+        kind = name.rpartition(".")[2]
+    return what if kind == UserError.__name__ else f"{kind}: {what}"
+
+
+def _on_device(fabric: Fabric, *, attempt: Attempt, queue: Any, asked: Any) -> Json | None:
     """What each process runs; the first one's result is returned to whom launched them."""
     if fabric.device.type == "cpu":
         torch.set_num_threads(max(1, cores() // fabric.world_size))
     data = attempt.run.load()
     with listening(insist=False) as stop:
         try:
-            return attempt.train(data, fabric, queue.put, stop)
+            return attempt.train(data, fabric, queue.put, lambda: stop() or bool(asked.value))
         except StoppedError:
             return None
         except DivergedError as error:  # all processes come to it at the same step
@@ -179,9 +220,3 @@ def _relayed(tell: Tell) -> Iterator[Any]:
     finally:
         queue.put(None)
         thread.join()
-
-
-def _to_children(number: int) -> None:
-    for child in multiprocessing.active_children():
-        if child.pid is not None:
-            os.kill(child.pid, number)

@@ -7,6 +7,7 @@ import traceback
 from dataclasses import replace
 
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Dataset
@@ -16,19 +17,39 @@ from resnet_variants.training.loop import fit
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says so: torch has a type of its own for GPUs only."""
-    words = ("DefaultCPUAllocator", "out of memory")
+    words = ("DefaultCPUAllocator", "out of memory", "MemoryError")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        isinstance(error, RuntimeError | ProcessRaisedException)
+        and any(word in str(error) for word in words)
     )
 
 
-def largest_batch(run: Run, data: Dataset, machine: Machine) -> int:
-    """Of the batch's half, quarter and so on, the first whose step fits; 0 where none does."""
-    batch = run.recipe.batch_size // 2
-    while batch >= 2:
-        if _fits(run, data, replace(machine, devices=1), batch):
-            return batch
-        batch //= 2
+def advice(run: Run, data: Dataset, machine: Machine) -> str:
+    """One line on a run that has run out of memory: with which settings it would not."""
+    recipe, devices = run.recipe, machine.devices
+    batch, parts = recipe.batch_size, devices * recipe.accumulate
+    multiple = 2 if recipe.mixup or recipe.cutmix else 1  # mixup takes pairs
+    fits = largest_part(run, data, machine) // multiple * multiple
+    line = f"out of memory with batch_size {batch}; "
+    if not fits:
+        return f"{line}not even 2 images fit"
+    line += f"{fits * parts} fits: --batch-size {fits * parts}"
+    sizes = range(fits, 1, -multiple)
+    size = next((size for size in sizes if not batch % (devices * size)), 0)
+    if not size:
+        return line
+    return f"{line}, or --accumulate {batch // (devices * size)}, where batch norm sees " + (
+        f"{size * (devices if recipe.sync_bn else 1)} images at a time"
+    )
+
+
+def largest_part(run: Run, data: Dataset, machine: Machine) -> int:
+    """Of what a device had at a time, the half, quarter and so on, the first whose step fits."""
+    size = run.recipe.batch_size // (machine.devices * run.recipe.accumulate) // 2
+    while size >= 2:
+        if _fits(run, data, replace(machine, devices=1), size):
+            return size
+        size //= 2
     return 0
 
 

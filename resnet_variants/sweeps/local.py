@@ -12,8 +12,9 @@ from typing import Protocol, cast
 from filelock import FileLock, Timeout
 
 from resnet_variants.files import Json, to_json, write_atomically
-from resnet_variants.records import DONE, FAILED, RunFolder, read_experiment
+from resnet_variants.records import read_experiment
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import provenance

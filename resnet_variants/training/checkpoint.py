@@ -65,9 +65,10 @@ class Keeper:
         """Whether it is time to save."""
         return time.monotonic() - self.last >= self.seconds
 
-    def save(self, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-        """Save, and start counting anew."""
-        save(self.path, tensors, facts)
+    def save(self, tensors: Mapping[str, Tensor], facts: Facts, *, writes: bool = True) -> None:
+        """Save, unless another process ``writes``, and start counting anew."""
+        if writes:
+            save(self.path, tensors, facts)
         self.last = time.monotonic()
 
     def load(self) -> tuple[Tensors, Facts] | None:
@@ -90,44 +91,50 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, Facts]:
-    """An optimizer's state dict in two: tensors by ``<parameter>.<name>``, and primitives."""
+    """An optimizer's state dict in two: tensors by ``<part>.<number>.<name>``, and primitives."""
     content = optimizer.state_dict()
     tensors: Tensors = {}
     numbers: dict[str, Any] = {}
-    for parameter, entry in content["state"].items():
-        for name, value in entry.items():
-            place = tensors if isinstance(value, Tensor) else numbers
-            place[f"{parameter}.{name}"] = value
-    return tensors, {"numbers": numbers, "groups": content["param_groups"]}
+    parts = {"state": content["state"], "groups": dict(enumerate(content["param_groups"]))}
+    for part, entries in parts.items():
+        for number, entry in entries.items():
+            for name, value in entry.items():
+                place = tensors if isinstance(value, Tensor) else numbers
+                place[f"{part}.{number}.{name}"] = value
+    return tensors, numbers
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, facts: Facts) -> None:
     """The way back."""
-    state: dict[int, dict[str, Any]] = {}
-    for place in (tensors, facts["numbers"]):
-        for key, value in place.items():
-            parameter, _, name = key.partition(".")
-            state.setdefault(int(parameter), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": facts["groups"]})
+    parts: dict[str, dict[int, dict[str, Any]]] = {"state": {}, "groups": {}}
+    for key, value in (tensors | facts).items():
+        part, number, name = key.split(".", 2)
+        parts[part].setdefault(int(number), {})[name] = value
+    groups = [parts["groups"][number] for number in sorted(parts["groups"])]
+    optimizer.load_state_dict({"state": parts["state"], "param_groups": groups})
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # In memory as the parameter is: another order of a sum gives other last bits.
+                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def random_state() -> tuple[Tensors, Facts]:
-    """The global random streams: torch's, each GPU's, NumPy's and Python's."""
+def random_state(device: torch.device) -> tuple[Tensors, Facts]:
+    """The global random streams: torch's, the GPU's, NumPy's and Python's."""
     tensors = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if device.type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
     name, keys, *rest = np.random.get_state()
     tensors["numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     return tensors, {"numpy": [name, *rest], "python": random.getstate()}
 
 
-def restore_random(tensors: Tensors, facts: Facts) -> None:
+def restore_random(tensors: Tensors, facts: Facts, device: torch.device) -> None:
     """The way back."""
-    torch.set_rng_state(tensors["torch"])
-    if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            if f"cuda{i}" in tensors:
-                torch.cuda.set_rng_state(tensors[f"cuda{i}"], i)
+    # Copies: torch reads a view from the start of what it is a view of.
+    torch.set_rng_state(tensors["torch"].clone())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda"].clone(), device)
     name, *rest = facts["numpy"]
     np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), *rest))
     version, internal, gauss = facts["python"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,7 @@ def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None
             splits[name] = _resident(source, index, side, skipped if skip else None)
         else:
             splits[name] = _streamed(source, index, side, loading, skipped if skip else None)
+    _check_left(source, indices["train"], splits["train"], skipped)
     mean, std = _moments(splits["train"])
     return Dataset(
         name=spec,
@@ -117,9 +119,7 @@ def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None
         mirror=source.mirror,
         mean=mean,
         std=std,
-        split_hash=_hash(
-            n.encode() + index.astype("<i8").tobytes() for n, index in indices.items()
-        ),
+        split_hash=_hash(n.encode() + i.astype("<i8").tobytes() for n, i in indices.items()),
         data_hash=_hash(piece for split in splits.values() for piece in _contents(split)),
         skipped=tuple(skipped),
         **splits,
@@ -151,11 +151,14 @@ def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray,
         rest, drawn = train_test_split(
             index, test_size=share, stratify=labels, random_state=SPLIT_SEED
         )
+        if any(set(source.labels[part]) != set(labels) for part in (rest, drawn)):
+            raise ValueError("a class is in one of both only")
     except ValueError as error:
         counts = np.bincount(labels, minlength=len(source.classes))
         least = int(counts.argmin())
         message = f"class {source.classes[least]!r} has {counts[least]} images, too few to draw"
-        raise UserError(f"{message} a share of {share:.2g} by class", field="data") from error
+        message += f" a share of {share:.2g} by class: add some, or make the splits yourself"
+        raise UserError(message, field="data") from error
     return np.sort(rest), np.sort(drawn)
 
 
@@ -194,7 +197,14 @@ def decode(
         more = f" ({len(broken) - 1} more like it: check-data lists them)" if broken[1:] else ""
         raise BadImageError(f"{broken[0]}{more}", field="data")
     (skipped if skipped is not None else []).extend(map(str, broken))
-    return np.array([error is None for error in errors])
+    return np.array([error is None for error in errors], bool)
+
+
+def _check_left(source: Source, index: np.ndarray, train: Split, skipped: list[str]) -> None:
+    lost = set(source.labels[index].tolist()) - set(train.labels.tolist())
+    if lost:
+        message = f"no training image of class {source.classes[min(lost)]!r} can be read"
+        raise BadImageError(f"{message}: {skipped[0]}", field="data")
 
 
 def _resident(source: Source, index: np.ndarray, side: int, skipped: list[str] | None) -> Resident:
@@ -243,18 +253,20 @@ def _moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
         count = torch.bincount(channel.flatten(), minlength=256).double()
         average = (count @ values / count.sum()).item()
         mean.append(average)
-        std.append(((count @ (values - average) ** 2) / (count.sum() - 1)).sqrt().item())
+        deviation = ((count @ (values - average) ** 2) / (count.sum() - 1)).sqrt().item()
+        std.append(deviation or 1.0)  # a channel without content becomes zeros, not 0/0
     return tuple(mean), tuple(std)
 
 
-def _contents(split: Split) -> Iterable[bytes | memoryview]:
+def _contents(split: Split) -> Iterable[bytes | memoryview[int]]:
     if isinstance(split, Streamed):
-        return (split.source.identity(int(i)) for i in split.index)
+        labels = split.labels.numpy().data
+        return itertools.chain([labels], (split.source.identity(int(i)) for i in split.index))
     assert isinstance(split, Resident)
-    return (memoryview(split.images.numpy()), memoryview(split.labels.numpy()))
+    return (split.images.numpy().data, split.labels.numpy().data)
 
 
-def _hash(pieces: Iterable[bytes | memoryview]) -> str:
+def _hash(pieces: Iterable[bytes | memoryview[int]]) -> str:
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)

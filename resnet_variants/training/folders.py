@@ -14,7 +14,14 @@ import numpy as np
 from PIL import Image
 
 from resnet_variants.registry import UserError
-from resnet_variants.training.images import SUFFIXES, BadImageError, picture_size, read_picture
+from resnet_variants.training.images import (
+    SUFFIXES,
+    BadImageError,
+    blamed_on,
+    picture_size,
+    read_picture,
+    shown,
+)
 
 # What the folders of a split may be called.
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -57,9 +64,23 @@ class Files:
         path = self.root / self.paths[i]
         return read_picture(path, str(path))
 
+    def name(self, i: int) -> str:
+        """Its path."""
+        return str(self.root / self.paths[i])
+
     def identity(self, i: int) -> bytes:
         """Its path inside the folder and its size in bytes."""
-        return f"{self.paths[i]} {(self.root / self.paths[i]).stat().st_size}".encode()
+        return path_and_bytes(self.root, self.root / self.paths[i])
+
+
+def path_and_bytes(root: Path, path: Path) -> bytes:
+    """A file's path inside a folder and its size in bytes.
+
+    Raises:
+        BadImageError: it cannot be found.
+    """
+    with blamed_on(shown(str(path))):
+        return os.fsencode(path.relative_to(root)) + f" {path.stat().st_size}".encode()
 
 
 def read_folder(root: Path) -> Files:
@@ -72,9 +93,8 @@ def read_folder(root: Path) -> Files:
         ValueError: no such folder, no classes, an empty class, a link to nothing, or splits whose
             classes differ.
     """
-    root = root.expanduser()
-    if not root.is_dir():
-        raise UserError(f"{str(root)!r} is no folder", field="data")
+    with contextlib.suppress(RuntimeError):  # a user without a home: there is no such folder
+        root = root.expanduser()
     found = _splits(root)
     if not found:
         return _files(root, {"": root})
@@ -88,12 +108,28 @@ def read_folder(root: Path) -> Files:
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    return {
-        split: root / name
-        for split, names in _SPLITS.items()
-        for name in names
-        if (root / name).is_dir()
-    }
+    found: dict[str, Path] = {}
+    for folder in _folders(root):
+        for split, names in _SPLITS.items():
+            if folder.name.lower() in names:
+                if split in found:
+                    message = f"{str(root)!r} holds both {found[split].name}/ and {folder.name}/"
+                    raise UserError(f"{message}: which is the {split} split?", field="data")
+                found[split] = folder
+    return {split: found[split] for split in _SPLITS if split in found}
+
+
+def _folders(within: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, without hidden ones."""
+    try:
+        entries = sorted(path for path in within.iterdir() if not path.name.startswith("."))
+        for path in entries:
+            if path.is_symlink() and not path.exists():
+                message = f"{str(path)!r} is a link to nothing: restore or remove it"
+                raise UserError(message, field="data")
+        return [path for path in entries if path.is_dir()]
+    except OSError as error:
+        _unreadable(error)
 
 
 def _files(root: Path, folders: Mapping[str, Path]) -> Files:
@@ -119,11 +155,7 @@ def _files(root: Path, folders: Mapping[str, Path]) -> Files:
 
 
 def _classes(folder: Path) -> list[str]:
-    try:
-        within = list(folder.iterdir())
-    except OSError as error:
-        _unreadable(error)
-    names = sorted(p.name for p in within if p.is_dir() and not p.name.startswith("."))
+    names = [path.name for path in _folders(folder)]
     if len(names) < 2:
         message = f"{str(folder)!r} holds {len(names)} class folders; it takes two or more"
         raise UserError(message, field="data")
@@ -132,18 +164,23 @@ def _classes(folder: Path) -> list[str]:
 
 def _pictures(folder: Path) -> list[Path]:
     """All picture files below a class folder; other files and hidden ones are not looked at."""
-    found = sorted(
-        Path(where, name)
-        for where, _, names in os.walk(folder, onerror=_unreadable)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    )
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        real = os.path.realpath(where)
+        if real in seen:
+            raise UserError(f"a link leads to {real!r} once more: remove it", field="data")
+        seen.add(real)
+        shown_names = (name for name in names if not name.startswith("."))
+        found += [Path(where, n) for n in shown_names if Path(n).suffix.lower() in SUFFIXES]
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         message = f"class folder {str(folder)!r} holds no pictures ({kinds}): fill or remove it"
         raise UserError(message, field="data")
-    return found
+    return sorted(found)
 
 
 def _unreadable(error: OSError) -> NoReturn:
-    raise UserError(f"{error.filename!r} cannot be read: {error.strerror}", field="data") from error
+    message = f"{str(error.filename)!r} cannot be read as a folder: {error.strerror}"
+    raise UserError(message, field="data") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +35,30 @@ def read_picture(file: Any, name: str) -> Image.Image:
     Raises:
         BadImageError: missing, unreadable, cut off, no picture, or of an absurd size.
     """
+    name = shown(name)
+    with (
+        blamed_on(name),
+        file if isinstance(file, Image.Image) else Image.open(file) as image,
+    ):
+        _check_size(image.size, name)
+        ImageOps.exif_transpose(image, in_place=True)
+        return as_rgb(image, name)
+
+
+@contextlib.contextmanager
+def blamed_on(name: str) -> Iterator[None]:
+    """Turn whatever is raised inside into a ``BadImageError`` that names the file."""
     try:
-        with file if isinstance(file, Image.Image) else Image.open(file) as image:
-            _check_size(image.size, name)
-            ImageOps.exif_transpose(image, in_place=True)
-            return as_rgb(image, name)
+        yield
     except BadImageError:
         raise
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise BadImageError(f"{name}: {_reason(error)}; mend or remove it") from error
+
+
+def shown(name: str) -> str:
+    """A file's name for a message: escaped where it would break the line or the encoding."""
+    return name if name.isprintable() else repr(name)
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -76,6 +93,7 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 2**16 - 1:
             raise BadImageError(f"{name}: pixels beyond 16 bits; save it with 8 or 16 bits")
+        pixels[pixels == image.info.get("transparency", -1)] = 2**16 - 1
         image = Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -123,13 +141,12 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         BadImageError: see ``read_picture``; the pixels themselves are not looked at.
     """
-    try:
-        with Image.open(path) as image:
-            _check_size(image.size, str(path))
-            width, height = image.size
-            sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8
-            return (height, width) if sideways else (width, height)
-    except BadImageError:
-        raise
-    except Exception as error:
-        raise BadImageError(f"{path}: {_reason(error)}; mend or remove it") from error
+    name = shown(str(path))
+    with blamed_on(name), Image.open(path) as image:
+        _check_size(image.size, name)
+        width, height = image.size
+        # Of TIFF, Pillow gives the upright size; of PNG, it decodes all pixels to find the EXIF.
+        if width == height or image.format == "TIFF":
+            return width, height
+        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8
+        return (height, width) if sideways else (width, height)

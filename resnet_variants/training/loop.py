@@ -59,6 +59,7 @@ def fit(
     seed: int,
     fabric: Fabric,
     keeper: Keeper | None = None,
+    compiled: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train ``model`` in place, one record per epoch; the test split is not touched.
 
@@ -72,7 +73,7 @@ def fit(
         StoppedError: the keeper says to stop.
     """
     check_batch(data, recipe, fabric.world_size)
-    training = Training(model, data, recipe, seed=seed, fabric=fabric)
+    training = Training(model, data, recipe, seed=seed, fabric=fabric, compiled=compiled)
     kept = keeper.load() if keeper else None
     if keeper and kept:
         training.restore(*kept)
@@ -138,8 +139,7 @@ def _keep(training: Training, keeper: Keeper, seconds: float) -> None:
     if training.step:
         training.measured()  # weights that are no numbers must not replace good ones
     tensors, facts = training.state(seconds)
-    if training.fabric.is_global_zero:
-        keeper.save(tensors, facts)
+    keeper.save(tensors, facts, writes=training.fabric.is_global_zero)
     training.fabric.barrier()
     if stop:
         raise StoppedError

@@ -26,6 +26,15 @@ def peak_mb(device: torch.device) -> float:
     """Peak in MiB since ``reset_peak`` returned true."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MB
+    return _status("VmHWM")
+
+
+def resident_mb() -> float:
+    """What the process holds in memory now, in MiB; only where ``reset_peak`` returns true."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
     lines = (_PROCESS / "status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["VmHWM"].split()[0]) / 1024
+    return int(fields[name].split()[0]) / 1024

@@ -1,7 +1,8 @@
-"""Optimizer, schedule and loss of a recipe: timm's, and torch's one-cycle."""
+"""Optimizer, schedule and loss of a recipe: timm's, and one cycle as torch has it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,12 +12,12 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import OneCycleLR
 
 from resnet_variants.training.recipe import Recipe
 
 _MIXED_IN = 0.2  # arXiv:2110.00476, section 3.1: smaller parts of a mixed label count as absent
 _SECOND_BETA = 0.999
+_RISE, _FALL = 25, 1e4  # of the rate over the cycle: OneCycleLR's
 _SWING = 0.1  # of the momentum against the rate: 0.95 to 0.85 in arXiv:1708.07120
 
 # Our name -> timm's, and what momentum is called there.
@@ -75,23 +76,20 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) 
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
-    # Torch's schedule moves along with an optimizer that trains nothing, so that any step can be
-    # reached in a resumed run; rate and momentum are carried over from there.
-    dummy = torch.optim.SGD([torch.zeros(1)], lr=recipe.lr, momentum=recipe.momentum)
-    cycle = OneCycleLR(
-        dummy,
-        max_lr=recipe.lr,
-        total_steps=steps + 1,  # the last one, at zero, is not taken
-        pct_start=min(max(recipe.warmup, 1 / (steps + 1)), 1 - 1 / (steps + 1)),
-        base_momentum=max(0.0, recipe.momentum - _SWING),
-        max_momentum=recipe.momentum,
-    )
+    """Torch's ``OneCycleLR`` without its last step, at zero; as a formula any step is in reach."""
+    peak = max(recipe.warmup * (steps + 1) - 1, 0.0)
+    start, end = recipe.lr / _RISE, recipe.lr / _RISE / _FALL
+    low = max(0.0, recipe.momentum - _SWING)
 
     def move_to(step: int) -> None:
-        while cycle.last_epoch < step:
-            dummy.step()
-            cycle.step()
-        rate, momentum = (dummy.param_groups[0][name] for name in ("lr", "momentum"))
+        done = step - 1
+        if done <= peak and peak:
+            rate = _eased(start, recipe.lr, done / peak)
+            momentum = _eased(recipe.momentum, low, done / peak)
+        else:
+            share = (done - peak) / (steps - peak)
+            rate = _eased(recipe.lr, end, share)
+            momentum = _eased(low, recipe.momentum, share)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if "betas" in group:
@@ -100,6 +98,11 @@ def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> 
                 group["momentum"] = momentum
 
     return move_to
+
+
+def _eased(first: float, last: float, share: float) -> float:
+    """From the first to the last along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -38,7 +38,14 @@ class Training:
     """
 
     def __init__(
-        self, model: nn.Module, data: Dataset, recipe: Recipe, *, seed: int, fabric: Fabric
+        self,
+        model: nn.Module,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        fabric: Fabric,
+        compiled: bool = False,
     ) -> None:
         self.recipe, self.seed, self.fabric = recipe, seed, fabric
         self.data, self.device = data.to(fabric.device), fabric.device
@@ -49,8 +56,9 @@ class Training:
             torch.manual_seed(seed + fabric.global_rank)  # dropout differs between processes
             model = synced(model, self.device) if recipe.sync_bn else model
         optimizer = make_optimizer(model, recipe)
-        self.net, self.optimizer = fabric.setup(model, optimizer)
-        self.model = self.net.module  # on its device, without what Fabric wraps around it
+        net = torch.compile(model) if compiled else model
+        self.net, self.optimizer = fabric.setup(cast(nn.Module, net), optimizer)
+        self.model = model  # evaluated as it is: other modes and sizes would be compiled anew
         self.schedule = make_schedule(optimizer, recipe, recipe.epochs * self.steps)
         self.loss = make_loss(recipe)
         self.mixing = Mixing.of(recipe, len(data.classes))
@@ -66,7 +74,7 @@ class Training:
     def _restart_sums(self) -> None:
         # Kept on the device: asking for a number would wait for it.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, hits, norm
-        self.trouble = torch.zeros(2, dtype=torch.float64, device=self.device)  # step, last norm
+        self.trouble = torch.zeros(3, dtype=torch.float64, device=self.device)  # see `_watch`
 
     @property
     def tested(self) -> nn.Module:
@@ -109,10 +117,19 @@ class Training:
             losses, hits = losses + loss / parts, hits + right
         norm = self._update(number)
         self.sums += torch.stack([losses.double(), hits.double(), norm.double()])
-        fine = torch.isfinite(losses)
-        step, last = self.trouble.unbind()
+        self._watch(losses, norm, number)
+
+    def _watch(self, loss: Tensor, norm: Tensor, number: int) -> None:
+        """Note the first step in trouble, whether its loss is, and the last finite norm."""
+        step, in_loss, last = self.trouble.unbind()
+        # A gradient that is not finite has spoilt the weights, whatever the loss was.
+        first = (step == 0) & ~(loss.isfinite() & norm.isfinite())
         self.trouble = torch.stack(
-            [torch.where(fine | (step > 0), step, number), torch.where(norm.isfinite(), norm, last)]
+            [
+                torch.where(first, number, step),
+                torch.where(first, ~loss.isfinite(), in_loss),
+                torch.where(norm.isfinite(), norm, last),
+            ]
         )
 
     def _part(self, images: Tensor, labels: Tensor, *, key: int) -> tuple[Tensor, Tensor]:
@@ -149,7 +166,7 @@ class Training:
         """Mean loss, accuracy and gradient norm of the epoch so far; waits for the device.
 
         Raises:
-            DivergedError: a loss was not finite.
+            DivergedError: a loss or a gradient was not finite.
         """
         trouble = self.fabric.all_reduce(self.trouble.clone(), reduce_op="max")
         assert isinstance(trouble, Tensor)
@@ -157,8 +174,10 @@ class Training:
             number = int(trouble[0])
             self.schedule(number)
             epoch = 1 + (number - 1) // self.steps
-            message = f"the loss is not finite at step {number} (epoch {epoch}) at lr {self.lr:.3g}"
-            raise DivergedError(f"{message}; last finite gradient norm {trouble[1].item():.3g}")
+            what = "loss" if trouble[1] else "gradient"
+            where = f"at step {number} (epoch {epoch}) at lr {self.lr:.3g}"
+            norm = f"last finite gradient norm {trouble[2].item():.3g}"
+            raise DivergedError(f"the {what} is not finite {where}; {norm}")
         total = self.fabric.all_reduce(self.sums.clone(), reduce_op="sum")
         assert isinstance(total, Tensor)
         loss, hits, norm = (total / self.step).tolist()
@@ -168,7 +187,8 @@ class Training:
     def share_statistics(self) -> None:
         """Average the running statistics over all devices, where each has its own."""
         if self.fabric.world_size > 1 and not self.recipe.sync_bn:
-            distribute_bn(self.model, self.fabric.world_size, reduce=True)
+            for model in {self.model, self.tested}:
+                distribute_bn(model, self.fabric.world_size, reduce=True)
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
         """Note what an epoch measured, and go on to the next."""
@@ -191,17 +211,14 @@ class Training:
     def state(self, seconds: float) -> tuple[checkpoint.Tensors, checkpoint.Facts]:
         """Everything that the next step depends on; ``seconds`` spent in this epoch."""
         moments, numbers = checkpoint.optimizer_state(self.optimizer)
-        streams, others = checkpoint.random_state()
-        every = self.fabric.all_gather(streams["torch"].to(self.device))
-        assert isinstance(every, Tensor)
-        streams["torch"] = every.cpu().reshape(self.share.world, -1)
+        streams, others = checkpoint.random_state(self.device)
         parts = {
             "model": self.model.state_dict(),
             "optimizer": moments,
-            "random": streams,
+            "random": self._everyones(streams),
             "best": self.best_weights,
             "ema": {} if self.ema is None else self.ema.module.state_dict(),
-            "sums": {"sums": self.sums, "trouble": self.trouble},
+            "sums": self._everyones({"sums": self.sums, "trouble": self.trouble}),
         }
         tensors: checkpoint.Tensors = {}
         for prefix, part in parts.items():
@@ -216,6 +233,14 @@ class Training:
             "random": others,
         }
 
+    def _everyones(self, own: checkpoint.Tensors) -> checkpoint.Tensors:
+        """What each process has of its own, (processes, ...)."""
+        gathered = {
+            name: cast(Tensor, self.fabric.all_gather(tensor.to(self.device)))
+            for name, tensor in own.items()
+        }
+        return {n: every.reshape(self.share.world, *own[n].shape) for n, every in gathered.items()}
+
     def restore(self, tensors: checkpoint.Tensors, facts: checkpoint.Facts) -> None:
         """Go on from a state."""
         part = {name: checkpoint.under(name, tensors) for name in _PARTS}
@@ -224,11 +249,12 @@ class Training:
         if self.ema is not None:
             self.ema.module.load_state_dict(part["ema"])
         self.best_weights = {n: tensor.to(self.device) for n, tensor in part["best"].items()}
-        self.sums, self.trouble = (part["sums"][n].to(self.device) for n in ("sums", "trouble"))
+        own = {n: every[self.share.rank] for n, every in part["sums"].items()}
+        self.sums, self.trouble = (own[n].to(self.device) for n in ("sums", "trouble"))
         self.epoch, self.step, self.seconds = facts["epoch"], facts["step"], facts["seconds"]
         self.records, self.best = facts["records"], tuple(facts["best"])
-        own = part["random"]["torch"][self.share.rank]
-        checkpoint.restore_random(part["random"] | {"torch": own}, facts["random"])
+        streams = {n: every[self.share.rank] for n, every in part["random"].items()}
+        checkpoint.restore_random(streams, facts["random"], self.device)
 
 
 _PARTS = ("model", "optimizer", "random", "best", "ema", "sums")

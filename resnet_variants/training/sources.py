@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnet_variants.registry import Registry, UserError, refuse
 from resnet_variants.training.folders import Files, read_folder
-from resnet_variants.training.images import read_picture
+from resnet_variants.training.readers import Reader, check_unpacked, given_parts, open_timm
 
 Parts = Mapping[str, np.ndarray]  # indices of the splits that the publisher made: train, val, test
 
@@ -61,6 +61,10 @@ class Source(Protocol):
         """
         ...
 
+    def name(self, i: int) -> str:
+        """What a reader of a message finds it by."""
+        ...
+
     def identity(self, i: int) -> bytes:
         """What tells its content from another's without decoding it."""
         ...
@@ -89,6 +93,10 @@ class Pixels:
     def picture(self, i: int) -> Image.Image:
         """See ``Source``."""
         return as_picture(self.images[i])
+
+    def name(self, i: int) -> str:
+        """See ``Source``."""
+        return f"image {i}"
 
     def identity(self, i: int) -> bytes:
         """See ``Source``."""
@@ -139,7 +147,8 @@ def _torchvision(name: str, root: Path) -> Source:
             getattr(torchvision.datasets, kind)(str(root), download=True, **split)
             for split in splits
         ]
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        check_unpacked(both[0])
+    except Exception as error:  # of files, network, archives, pickles, .mat
         reason = " ".join(str(error).split())
         message = f"{name} is neither whole in {str(root)!r} nor can it be downloaded ({reason})"
         raise UserError(message, field="data_dir") from error
@@ -163,96 +172,15 @@ def _chw(images: Any) -> Tensor:
     return pixels if pixels.shape[1] == 3 else pixels.permute(0, 3, 1, 2)
 
 
-def given_parts(**counts: int) -> Parts:
-    """Splits that lie one after the other."""
-    ends = np.cumsum(list(counts.values()))
-    return {
-        name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)
-    }
-
-
 for _name in _TORCHVISION:
     DATASETS[_name] = functools.partial(_torchvision, _name)
-
-
-# --- timm -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Pictures behind timm's data set objects, opened here: timm's replace a broken picture."""
-
-    readers: tuple[Any, ...]
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    parts: Parts
-    mirror: bool = True
-    in_chans: int = 3
-    side: int = 0
-
-    def _at(self, i: int) -> tuple[Any, int]:
-        for reader in self.readers:
-            if i < len(reader):
-                return reader, i
-            i -= len(reader)
-        raise IndexError(i)
-
-    def picture(self, i: int) -> Image.Image:
-        """See ``Source``."""
-        reader, at = self._at(i)
-        return read_picture(reader[at][0], self._name(reader, at))
-
-    def identity(self, i: int) -> bytes:
-        """See ``Source``."""
-        reader, at = self._at(i)
-        return self._name(reader, at).encode()
-
-    @staticmethod
-    def _name(reader: Any, i: int) -> str:
-        return str(reader.filename(i)) if hasattr(reader, "filename") else f"image {i}"
-
-
-def _timm(name: str, root: Path) -> Source:
-    """A training split and a held-out one, called validation or test, of timm's factory."""
-    found = [_timm_split(name, root, ("train",)), _timm_split(name, root, ("validation", "test"))]
-    readers = tuple(getattr(part, "reader", part) for part in found)
-    if not all(hasattr(reader, "__getitem__") and hasattr(reader, "__len__") for reader in readers):
-        message = f"timm:{name} is a stream without numbers; only random access can be shuffled"
-        raise UserError(f"{message} by seed: take the hfds/ or torch/ form", field="data")
-    labels = [np.array([_label(reader, i) for i in range(len(reader))]) for reader in readers]
-    known = {**getattr(readers[0], "class_to_idx", {})}
-    count = 1 + int(max(part.max() for part in labels))
-    classes = sorted(known, key=lambda name: known[name]) or [str(i) for i in range(count)]
-    sizes = given_parts(train=len(labels[0]), test=len(labels[1]))
-    return Reader(readers, np.concatenate(labels).astype(np.int64), tuple(classes), sizes)
-
-
-def _label(reader: Any, i: int) -> int:
-    targets = getattr(reader, "targets", None)
-    if targets is not None:
-        return int(targets[i])
-    samples = getattr(reader, "samples", None)  # (path, label): nothing is opened
-    return int((samples[i] if samples is not None else reader[i])[1])
-
-
-def _timm_split(name: str, root: Path, splits: tuple[str, ...]) -> Any:
-    from timm.data.dataset_factory import create_dataset
-
-    reasons: list[str] = []
-    for split in splits:
-        try:
-            return create_dataset(name, root=str(root), split=split, download=True)
-        except Exception as error:  # each reader has its own; all are told when none works
-            reasons.append(f"{split}: {' '.join(str(error).split()) or type(error).__name__}")
-    message = f"timm cannot read {name!r} in {str(root)!r} ({'; '.join(reasons)})"
-    raise UserError(message, field="data")
 
 
 # --- by SPEC ----------------------------------------------------------------------------------
 
 PREFIXES: Mapping[str, Callable[[str, Path], Source]] = {
     "folder": lambda path, _: read_folder(Path(path)),
-    "timm": _timm,
+    "timm": open_timm,
 }
 SPECS = (*DATASETS, "folder:PATH", "timm:NAME")
 

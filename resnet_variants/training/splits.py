@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from resnet_variants.registry import UserError
 from resnet_variants.training.device import cores
 from resnet_variants.training.images import centre, resized, resized_crop
 from resnet_variants.training.policy import policy
@@ -153,13 +154,22 @@ class _Item:
     policy: str
 
 
-class _Pictures(Dataset[np.ndarray]):
-    """What a worker does with an item: it draws nothing, so what it makes depends on that alone."""
+class _Pictures(Dataset[np.ndarray | UserError]):
+    """What a worker does with an item: it draws nothing, so what it makes depends on that alone.
+
+    An error is handed over as a value: raised in a worker, it comes out with its traceback as text.
+    """
 
     def __init__(self, picture: Callable[[int], Image.Image], side: int) -> None:
         self.picture, self.side = picture, side
 
-    def __getitem__(self, item: _Item) -> np.ndarray:
+    def __getitem__(self, item: _Item) -> np.ndarray | UserError:
+        try:
+            return self._pixels(item)
+        except UserError as error:
+            return error
+
+    def _pixels(self, item: _Item) -> np.ndarray:
         image = self.picture(item.at)
         box = (
             centre(image.size)
@@ -176,7 +186,7 @@ def _altered(pixels: np.ndarray, item: _Item) -> np.ndarray:
     random.seed(item.seed)
     np.random.seed(item.seed % 2**32)
     try:
-        image = as_picture(torch.from_numpy(np.ascontiguousarray(pixels)))
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
         altered = np.asarray(policy(item.policy)(image.convert("RGB")).convert(image.mode))
     finally:
         random.setstate(before[0])
@@ -184,8 +194,11 @@ def _altered(pixels: np.ndarray, item: _Item) -> np.ndarray:
     return altered[None] if altered.ndim == 2 else altered.transpose(2, 0, 1)
 
 
-def _collate(images: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(images))
+def _collate(items: list[np.ndarray | UserError]) -> Tensor | UserError:
+    images = [item for item in items if not isinstance(item, UserError)]
+    if len(images) == len(items):
+        return torch.from_numpy(np.stack(images))
+    return next(item for item in items if isinstance(item, UserError))
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
@@ -197,7 +210,11 @@ def _leave_signals_to_the_trainer(_: int) -> None:
 def _loaded(
     picture: Callable[[int], Image.Image], side: int, plan: Sequence[Batch], *, workers: int
 ) -> Iterator[Tensor]:
-    """The batches of a plan by torch's loader, which forwards a worker's exception."""
+    """The batches of a plan by torch's loader.
+
+    Raises:
+        BadImageError: one of the pictures cannot be decoded.
+    """
     loader = DataLoader(
         _Pictures(picture, side),
         batch_sampler=[_items(batch) for batch in plan],
@@ -206,7 +223,10 @@ def _loaded(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    yield from loader
+    for images in loader:
+        if isinstance(images, UserError):
+            raise images
+        yield images
 
 
 def _items(batch: Batch) -> list[_Item]:

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import FunctionCtx
+
+
+class _Mean(torch.autograd.Function):
+    """A tensor's mean over all processes, whose losses it is part of."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        return _mean(tensor)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _mean(*gradients)
+
+
+def _mean(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -22,15 +42,15 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         world = torch.distributed.get_world_size()
-        wide = x.float()
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         # Two passes: a mean of squares minus a squared mean would lose digits.
-        mean = all_reduce(wide.mean((0, 2, 3))) / world
+        mean = cast(Tensor, _Mean.apply(wide.mean((0, 2, 3))))
         centred = wide - mean.view(1, -1, 1, 1)
-        var = all_reduce(centred.square().mean((0, 2, 3))) / world
+        var = cast(Tensor, _Mean.apply(centred.square().mean((0, 2, 3))))
         with torch.no_grad():
             n = world * x.numel() / x.shape[1]
-            share = self.momentum if self.momentum is not None else 1.0
             self.num_batches_tracked += 1
+            share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, share)
             self.running_var.lerp_(var * (n / (n - 1)), share)
         scale = torch.rsqrt(var + self.eps) * self.weight

@@ -1,0 +1,132 @@
+"""``python -m resnet_variants.bench [NAME]``: how fast a network trains and infers here.
+
+Beside the plain fp32 loop of the usual CIFAR scripts, the same network with timm's loader and
+optimizer, and the rate of the machine's own matrix products.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import tyro
+
+from resnet_variants.cli import guard, parse, say
+from resnet_variants.files import write_atomically
+from resnet_variants.flags import Switch
+from resnet_variants.models.cost import cost
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import parse_name
+from resnet_variants.models.zoo import create_model
+from resnet_variants.registry import UserError, refuse
+from resnet_variants.speed.arms import CLASSES, Task
+from resnet_variants.speed.measure import Plan, peak_memory, table
+from resnet_variants.sweeps.provenance import device_name
+from resnet_variants.training.device import Machine, make_fabric
+from resnet_variants.training.recipe import PRECISIONS
+
+_LARGEST = {"batch_size": 65_536, "img_size": 1024, "steps": 100_000, "repeats": 1000}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Random images and labels; every arm does the same work, the arms take turns."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = (
+        "rv_resnet20_cifar_b"
+    )
+    """A model's name, as `list` shows them."""
+    batch_size: int = 256
+    img_size: Annotated[int, tyro.conf.arg(help="pixels, 0: the family's own")] = 0
+    steps: Annotated[int, tyro.conf.arg(help="of an epoch")] = 20
+    repeats: Annotated[int, tyro.conf.arg(help="turns of all arms; the median counts")] = 5
+    device: str = "auto"
+    precision: Annotated[str, tyro.conf.arg(help="of all but the plain loop")] = "auto"
+    compiled: Annotated[Switch, tyro.conf.arg(help="ours through torch.compile as well")] = False
+    memory: Annotated[
+        bool, tyro.conf.arg(help="peak memory too, each arm in a process of its own")
+    ] = True
+    out: Annotated[
+        Path | None, tyro.conf.arg(help="folder of bench.csv; none: shown only", metavar="DIR")
+    ] = None
+
+
+def command(argv: Sequence[str]) -> int:
+    """Carry out the verb."""
+    flags = parse(Flags, argv, "bench")
+    variant = parse_name(flags.name)
+    side = flags.img_size or FAMILIES[variant.family].img_size
+    _check(flags)
+    fabric = make_fabric(Machine(device=flags.device), "fp32")
+    task = Task(
+        functools.partial(create_model, variant, num_classes=CLASSES),
+        batch_size=flags.batch_size,
+        img_size=side,
+        steps=flags.steps,
+        device=flags.device,
+        precision=flags.precision,
+    )
+    macs = cost(variant, img_size=side, num_classes=CLASSES).macs
+    arms = ("ours", "compiled", "plain", "timm") if flags.compiled else ("ours", "plain", "timm")
+    plan = Plan(arms=arms, repeats=flags.repeats)
+    where = device_name(fabric.device)
+    say(f"{flags.name}, {side} px, batches of {flags.batch_size}, {macs:,} MACs forward")
+    say(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    memory = peak_memory(task, plan) if flags.memory else {}
+    rows = table(flags.name, macs, task, plan, device_name=where, memory=memory)
+    _show(rows)
+    if flags.out:
+        write_atomically(flags.out / "bench.csv", rows.to_csv(index=False))
+        say(f"in {flags.out}: bench.csv")
+    return 0
+
+
+def _check(flags: Flags) -> None:
+    for name, most in _LARGEST.items():
+        least = 0 if name == "img_size" else 1
+        if not least <= getattr(flags, name) <= most:
+            message = f"{name} {getattr(flags, name)} must be from {least} to {most}"
+            raise UserError(message, field=name)
+    if flags.precision not in PRECISIONS:
+        refuse("precision", flags.precision, PRECISIONS)
+    if flags.out:
+        try:
+            flags.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{str(flags.out)!r} cannot be written: {error.strerror}"
+            raise UserError(message, field="out") from error
+
+
+def _show(rows: pd.DataFrame) -> None:
+    head = ("arm", "stage", "batch", "precision", "images/s", "low to high", "x plain", "of matmul")
+    say("{:<9}{:<10}{:>6}  {:<10}{:>10}{:>18}{:>9}{:>11}{:>11}".format(*head, "peak MiB"))
+    for row in rows.to_dict("records"):
+        name = "compiled" if row["compiled"] else row["arm"]
+        spread = f"{row['images_per_second_low']:.0f} to {row['images_per_second_high']:.0f}"
+        say(
+            f"{name:<9}{row['stage']:<10}{row['batch_size']:>6}  {row['precision']:<10}"
+            f"{row['images_per_second']:>10.1f}{spread:>18}{_number(row['ratio_to_plain'], 9)}"
+            f"{_number(row['matmul_share'], 11)}{_number(row['peak_memory_mb'], 11, 0)}"
+        )
+    ours = rows[(rows["arm"] == "ours") & ~rows["compiled"]].set_index("stage")
+    speeds = ours["images_per_second"].astype(float).to_dict()
+    say(f"our data path takes {speeds['epoch'] / speeds['data']:.1%} of our epoch")
+
+
+def _number(value: float, width: int, digits: int = 2) -> str:
+    return " " * width if pd.isna(value) else f"{value:>{width}.{digits}f}"
+
+
+def main() -> int:
+    """``python -m resnet_variants.bench``."""
+    return guard(lambda: command(sys.argv[1:]), "bench")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

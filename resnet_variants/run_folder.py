@@ -1,0 +1,129 @@
+"""The directory of one run: what is written while it is trained, and its result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from resnet_variants.files import (
+    Json,
+    damaged,
+    finite,
+    read_json,
+    require_numbers,
+    to_json,
+    write_atomically,
+)
+from resnet_variants.registry import UserError
+
+DONE, FAILED, DIVERGED = "done", "failed", "diverged"
+RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
+
+# What may differ when a run goes on: a newer library or another folder is no other run, and
+# whether it is compiled stays as it was.
+_MAY_DIFFER = ("provenance", "compile")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The directory of one run."""
+
+    path: Path
+
+    def start(self, config: Mapping[str, object]) -> None:
+        """Begin, or go on where an attempt with the same configuration has saved its state.
+
+        Raises:
+            ValueError: what is there was started with another configuration.
+        """
+        file, before = self.path / "run.json", self.unfinished()
+        if before:
+            self._refuse_other(before, cast(Json, json.loads(to_json(config))))
+            self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
+            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
+            return
+        self.remove()
+        self.path.mkdir(parents=True)
+        write_atomically(file, to_json(config))
+
+    def refuse_other_images(self, facts: Mapping[str, object]) -> None:
+        """Refuse to count a finished run that saw other images under the same name.
+
+        Raises:
+            ValueError: its record and ``facts`` differ in splits or content.
+        """
+        before = read_json(self.path / "run.json")
+        for key in ("split_hash", "data_hash"):
+            if key in before and before[key] != facts[key]:
+                message = f"{self.path} was trained on other images ({key} {before[key]}, now"
+                raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
+
+    def _refuse_other(self, before: Json, now: Json) -> None:
+        for key in {**before, **now}:
+            if key not in _MAY_DIFFER and before.get(key) != now.get(key):
+                change = f"{key} was {_short(before.get(key))}, is now {_short(now.get(key))}"
+                message = f"{self.path} was started with other settings ({change})"
+                raise UserError(f"{message}: give --fresh or another --out")
+
+    def unfinished(self) -> Json:
+        """The configuration of a run whose state was saved; empty where there is none."""
+        file = self.path / "run.json"
+        return read_json(file) if file.is_file() and self.checkpoint.is_file() else {}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the run was started with ``torch.compile``."""
+        how = cast("Json", read_json(self.path / "run.json").get("compile", {}))
+        return bool(how.get("used"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of an unfinished training."""
+        return self.path / "checkpoint.safetensors"
+
+    def remove(self) -> None:
+        """Delete the run, whatever stands in its place."""
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def append_epoch(self, record: Mapping[str, object]) -> None:
+        """Add one line to ``epochs.jsonl``."""
+        with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+
+    def log(self, text: str) -> None:
+        """Add a line to ``log.txt``."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def finish(self, result: Mapping[str, object]) -> None:
+        """Write the result: from now on the run counts as done, failed or diverged."""
+        write_atomically(self.path / "result.json", to_json(result))
+        self.checkpoint.unlink(missing_ok=True)
+
+    def result(self) -> Json | None:
+        """The result, or ``None`` where the run is not finished.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        file = self.path / "result.json"
+        if not (file.is_file() and (self.path / "run.json").is_file()):
+            return None
+        result = read_json(file)
+        if result.get("status") not in (DONE, FAILED, DIVERGED):
+            raise damaged(file, "no status")
+        require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
+        require_numbers(file, result, ("images_per_second", "peak_memory_mb"), null=True)
+        return result
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

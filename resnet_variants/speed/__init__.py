@@ -1,0 +1,1 @@
+"""How fast a network trains here: this package beside a plain loop and timm's parts."""

@@ -1,0 +1,154 @@
+"""Small pictures, folders of them and broken ones, made on the spot."""
+
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def noise(height=8, width=8, *, seed=0, channels=3):
+    """Random pixels (H, W, C) uint8, or (H, W) for one channel."""
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path, pixels=None, **options):
+    """A lossless picture of random pixels, unless told which ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels_or_noise(pixels))
+    image.save(path, **options)
+    return path
+
+
+def pixels_or_noise(pixels):
+    return noise() if pixels is None else pixels
+
+
+def fill(root, counts, *, side=8, start=0):
+    """``counts`` images, by folder below ``root``: every one has other pixels."""
+    seed = start
+    for folder, count in counts.items():
+        for i in range(count):
+            save(root / folder / f"{i}.png", noise(side, side, seed=seed))
+            seed += 1
+    return root
+
+
+def halves(root, train=6, test=2, *, side=8):
+    """Two classes in train/ and test/."""
+    counts = {f"train/{name}": train for name in "ab"} | {f"test/{name}": test for name in "ab"}
+    return fill(root, counts, side=side)
+
+
+def bomb(path, side=100_000):
+    """A PNG of some bytes that claims side x side pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, content in chunks:
+            checksum = zlib.crc32(kind + content)
+            file.write(struct.pack(">I", len(content)) + kind + content)
+            file.write(struct.pack(">I", checksum))
+    return path
+
+
+def cut_off(path):
+    """The first half of a file of noise, which ends inside its pixels."""
+    save(path, noise(64, 64))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def corrupt(path):
+    """A PNG with a byte changed in the middle of its pixels."""
+    save(path, noise(64, 64))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+def text(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no picture at all\n")
+    return path
+
+
+def empty(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def dangling(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(path.parent / "nowhere.png")
+    return path
+
+
+def one_pixel(path):
+    return save(path, noise(1, 1))
+
+
+def far_too_wide(path):
+    return save(path, np.zeros((2, 20_000, 3), np.uint8))
+
+
+# How a file can be broken, the end of its name, and the words that say so.
+BROKEN = {
+    "corrupt": (corrupt, ".png", "broken|corrupt|invalid|decod|checksum|CRC"),
+    "cut off png": (cut_off, ".png", "truncated"),
+    "cut off jpg": (cut_off, ".jpg", "truncated"),
+    "cut off gif": (cut_off, ".gif", "truncated"),
+    "cut off bmp": (cut_off, ".bmp", "truncated"),
+    "cut off webp": (cut_off, ".webp", "no picture|truncated|decode"),
+    "empty": (empty, ".png", "no picture .*empty"),
+    "text": (text, ".jpg", "no picture"),
+    "dangling link": (dangling, ".png", "No such file or directory"),
+    "one pixel": (one_pixel, ".png", "1 x 1 pixels are too few"),
+    "20,000 wide": (far_too_wide, ".png", "20000 x 2 pixels exceed"),
+    "bomb": (bomb, ".png", "pixels"),
+}
+
+
+def is_one_line(error, path):
+    """Whether a message is one line that begins with the file and ends with the remedy."""
+    message = str(error)
+    remedies = ("mend or remove it", "remove it", "scale it down", "save it with 8 or 16 bits")
+    return (
+        "\n" not in message
+        and len(message) < 300 + len(str(path))
+        and message.startswith(f"{Path(path)}: ")
+        and message.endswith(remedies)
+    )
+
+
+def told_to_a_stranger(folder, action):
+    """The message of an action's ``ValueError`` in a folder, without root's right to read all."""
+    folder.chmod(0o755)
+    Image.init()  # what is imported later may be where a stranger cannot read
+    here, there = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads
+        child = os.fork()
+    if not child:
+        try:
+            os.chdir(folder)  # the folders above may be closed to others
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+            action()
+        except ValueError as error:
+            os.write(there, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    os.waitpid(child, 0)
+    with os.fdopen(here) as answer:
+        return answer.read()

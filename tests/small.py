@@ -1,0 +1,69 @@
+"""Trainings that take a second: a hundred digits and an eight-layer network."""
+
+import dataclasses
+
+import torch
+
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import build
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.data import load_dataset
+from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.loop import fit
+from resnet_variants.training.recipe import Recipe
+
+CPU = Machine(device="cpu")
+
+
+def digits(n=96, val=40):
+    data = load_dataset("digits")
+    return dataclasses.replace(data, train=data.train.head(n), val=data.val.head(val))
+
+
+def recipe(**fields):
+    """Three steps an epoch of 96 digits, in fp32 and repeatable."""
+    fields = {"epochs": 3, "precision": "fp32", "deterministic": True} | fields
+    return Recipe(**fields)
+
+
+def network(seed=0, *, order="post", recipe=None):
+    torch.manual_seed(seed)
+    recipe = recipe or Recipe()
+    return build(
+        Variant(family="cifar", depth=8, order=order),
+        in_chans=1,
+        num_classes=10,
+        drop_path_rate=recipe.drop_path,
+        zero_init_last=recipe.zero_init,
+        init_fan=recipe.init_fan,
+    )
+
+
+def train(model, recipe, *, data=None, seed=0, keeper=None):
+    fabric = make_fabric(CPU, recipe.precision)
+    with determinism(recipe.deterministic):
+        data = data or digits()
+        return list(fit(model, data, recipe, seed=seed, fabric=fabric, keeper=keeper))
+
+
+def digits_run(seed=0, *, order="post", **fields):
+    """A run on all digits, four steps an epoch."""
+    fields = {"batch_size": 256, "epochs": 2} | fields
+    variant = Variant(family="cifar", depth=8, order=order)
+    return Run(variant, "digits", recipe(**fields), seed)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one, other):
+    """Whether two dicts of tensors are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def measured(records):
+    """Records, or lines of epochs.jsonl, without what a clock says."""
+    rows = [r if isinstance(r, dict) else dataclasses.asdict(r) for r in records]
+    clock = ("seconds", "images_per_second")
+    return [{key: row[key] for key in row if key not in clock} for row in rows]

@@ -1,0 +1,281 @@
+"""Two processes on CPUs compute what one does, and stop, fail and continue like one."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from small import CPU, digits, digits_run, measured, network, recipe, same, weights
+from torch import nn
+
+from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.training import checkpoint, loop
+from resnet_variants.training.augment import Normalise
+from resnet_variants.training.checkpoint import Keeper
+from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.interrupt import stopping
+from resnet_variants.training.loop import StoppedError, check_batch, evaluate, fit
+from resnet_variants.training.syncbn import SyncedBatchNorm2d, convert
+
+TWO = Machine(device="cpu", devices=2)
+ODD = (1, 41)  # images to evaluate on
+
+# A small rate: at a large one, rounding alone moves some activation over a ReLU's corner.
+CURVES = {
+    "post": ("post", recipe(lr=0.003)),
+    "preact": ("preact", recipe(lr=0.003)),
+    "further": ("post", recipe(lr=0.003, clip_grad=0.5, ema=0.5, cutout=0.3, color_jitter=0.3)),
+    "own statistics": ("post", recipe(lr=0.003, sync_bn=False)),
+    "own statistics, ema": ("post", recipe(lr=0.003, sync_bn=False, ema=0.5)),
+}
+CUT = recipe(epochs=2, batch_size=16, drop_path=0.5, ema=0.5)  # six steps an epoch
+
+
+def curves(fabric):
+    """Records and weights by name."""
+    results = {}
+    for name, (order, recipe) in CURVES.items():
+        model = network(order=order)
+        with determinism(True):
+            records = list(fit(model, digits(), recipe, seed=0, fabric=fabric))
+        results[name] = [dataclasses.asdict(record) for record in records], weights(model)
+    return results
+
+
+def scores(fabric):
+    data, model = digits(), network()
+    normalise = Normalise.of(data, fabric.device)
+    splits = [data.train.head(n) for n in ODD]
+    return [dataclasses.asdict(evaluate(model, s, normalise, fabric=fabric)) for s in splits]
+
+
+IMAGES = torch.linspace(-1, 1, 4 * 3 * 5 * 5, dtype=torch.float64).sin_().view(4, 3, 5, 5) * 10 + 3
+WEIGHTS = torch.linspace(0, 9, 4 * 3 * 5 * 5, dtype=torch.float64).cos().view(4, 3, 5, 5)
+
+
+def normalised(images, weights, norm, steps=2):
+    """Outputs, the images' gradients and the norm's state after some steps."""
+    images = images.clone().requires_grad_()
+    for _ in range(steps):
+        out = norm(images)
+    (out.square() * weights).sum().backward()
+    return out.detach(), images.grad, norm.weight.grad, norm.bias.grad, weights_of(norm)
+
+
+def weights_of(norm):
+    return {name: tensor.double() for name, tensor in norm.state_dict().items()}
+
+
+def norm_layer():
+    norm = nn.BatchNorm2d(3, momentum=0.3).double()
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    return norm
+
+
+def synced_norm(fabric):
+    """The halves of a batch, one in each process."""
+    torch.manual_seed(0)
+    norm = convert(nn.Sequential(norm_layer()))[0]
+    assert type(norm) is SyncedBatchNorm2d
+    half = slice(2 * fabric.global_rank, 2 * fabric.global_rank + 2)
+    return fabric.all_gather(normalised(IMAGES[half], WEIGHTS[half], norm))
+
+
+def cut(fabric, folder):
+    """A training that the second process asks to stop, and its continuation; and a whole one."""
+    loop.LOOK = 2
+    results = []
+    with determinism(True):
+        whole = network(recipe=CUT)
+        records = list(fit(whole, digits(), CUT, seed=0, fabric=fabric))
+        results.append((measured(records), weights(whole)))
+        count = itertools.count(1)
+        stop = [lambda: False, lambda: next(count) == 4][fabric.global_rank]
+        stopped = 0
+        try:
+            list(_fitted(network(recipe=CUT), fabric, Keeper(folder / "state", 1e9, stop)))
+        except StoppedError:
+            stopped = 1
+        torch.manual_seed(99)
+        model = network(99, recipe=CUT)
+        records = _fitted(model, fabric, Keeper(folder / "state", 1e9))
+        results.append((measured(records), weights(model)))
+    return results, fabric.all_gather(torch.tensor(stopped))
+
+
+def _fitted(model, fabric, keeper):
+    return fit(model, digits(), CUT, seed=0, fabric=fabric, keeper=keeper)
+
+
+def saves(fabric, folder):
+    """How often each process writes when every second one is due once."""
+    loop.LOOK, written, save = 2, [], checkpoint.save
+
+    def noted(*args):
+        written.append(args)
+        save(*args)
+
+    checkpoint.save = noted
+    keeper = Keeper(folder / "once", 1e6, last=-1e9)
+    with determinism(True):
+        list(_fitted(network(), fabric, keeper))
+    checkpoint.save = save
+    return fabric.all_gather(torch.tensor(len(written)))
+
+
+def work(fabric, folder):
+    """All that two processes are asked for: starting them takes longest."""
+    torch.set_num_threads(1)
+    results = curves(fabric)
+    finals = {name: fabric.all_gather(final) for name, (_, final) in results.items()}
+    return {
+        "curves": {name: records for name, (records, _) in results.items()},
+        "finals": finals,
+        "scores": scores(fabric),
+        "norm": synced_norm(fabric),
+        "cut": cut(fabric, folder),
+        "saves": saves(fabric, folder),
+    }
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("two")
+    return make_fabric(TWO, "fp32").launch(work, folder)
+
+
+@pytest.fixture(scope="module")
+def one():
+    torch.set_num_threads(1)
+    fabric = make_fabric(CPU, "fp32")
+    return {"curves": curves(fabric), "scores": scores(fabric)}
+
+
+@pytest.mark.parametrize("name", ["post", "preact", "further"])
+def test_two_processes_train_like_one(one, two, name):
+    records, _ = one["curves"][name]
+    for a, b in zip(records, two["curves"][name], strict=True):
+        for key in ("train_loss", "val_loss"):
+            assert a[key] == pytest.approx(b[key], abs=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.01)
+        assert (a["epoch"], a["lr"]) == (b["epoch"], b["lr"])
+        assert a["train_acc"] == pytest.approx(b["train_acc"], abs=2 / 96)
+
+
+def test_the_curves_compared_above_can_differ(one):
+    first = [records[0]["train_loss"] for records, _ in one["curves"].values()]
+    assert abs(first[0] - first[1]) > 1e-3
+    assert abs(first[0] - first[2]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["own statistics", "own statistics, ema"])
+def test_without_synchronisation_each_process_has_its_own_batch_statistics(one, two, name):
+    alone, together = one["curves"][name][0], two["curves"][name]
+    assert abs(alone[0]["train_loss"] - together[0]["train_loss"]) > 1e-3
+    assert together[-1]["train_loss"] < together[0]["train_loss"]
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_both_processes_end_with_the_same_weights_and_statistics(two, name):
+    for key, both in two["finals"][name].items():
+        assert torch.equal(both[0], both[1]), key
+
+
+def test_an_odd_number_of_images_is_counted_once(one, two):
+    for alone, together, n in zip(one["scores"], two["scores"], ODD, strict=True):
+        assert together["n"] == alone["n"] == n
+        assert together["acc"] == alone["acc"]
+        assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+
+
+def test_synced_batch_norm_is_batch_norm_on_the_joined_batch(two):
+    torch.manual_seed(0)
+    out, grad, *of_norm, state = normalised(IMAGES, WEIGHTS, norm_layer())
+    halves = two["norm"]
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(halves[0].flatten(0, 1), out, **close)
+    # Where gradients meet they are averaged, so each process's is that of twice its part's loss.
+    torch.testing.assert_close(halves[1].flatten(0, 1), grad / 2, **close)
+    for both, expected in zip(halves[2:4], of_norm, strict=True):
+        torch.testing.assert_close(both.sum(0), expected, **close)
+    for name, both in halves[4].items():
+        torch.testing.assert_close(both, torch.stack([state[name]] * 2), **close)
+
+
+def test_what_two_processes_continue_ends_as_if_never_stopped(two):
+    ((whole, final), (records, again)), stopped = two["cut"]
+    assert stopped.tolist() == [1, 1]
+    assert records == whole
+    assert same(final, again)
+
+
+def test_the_first_process_alone_saves_and_both_know(two):
+    assert two["saves"].tolist() == [1, 0]
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(UserError, match=r"batch_size 33 is no multiple of 2 \(devices x"):
+        check_batch(digits(), recipe(batch_size=33), 2)
+    with pytest.raises(UserError, match="leaves each of 2 parts an odd number"):
+        check_batch(digits(), recipe(batch_size=6, mixup=0.1), 2)
+
+
+# --- a run in its folder ----------------------------------------------------------------------
+
+
+def test_a_run_on_two_devices_stops_at_a_signal_and_names_what_breaks_it(tmp_path):
+    told, attempt = [], Attempt(digits_run(epochs=50), tmp_path / "run", TWO)
+
+    def tell(record):
+        told.append(record)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as left, stopping() as stop:
+        assert attempt.execute(tell, stop) is None
+    assert left.value.code == 143
+    folder = RunFolder(tmp_path / "run")
+    assert json.loads((folder.path / "run.json").read_text())["devices"] == 2
+    # One line for each epoch, so only one of the two wrote them.
+    epochs = list(map(json.loads, (folder.path / "epochs.jsonl").read_text().splitlines()))
+    assert [record["epoch"] for record in epochs] == [record.epoch for record in told]
+    assert len((folder.path / "log.txt").read_text().splitlines()) == len(told) < 50
+    assert {file.name for file in folder.path.iterdir()} == {
+        *("run.json", "epochs.jsonl", "log.txt", "checkpoint.safetensors")
+    }
+
+    folder.checkpoint.write_bytes(b"garbage")
+    with stopping() as stop:
+        result = attempt.execute(tell, stop)
+    assert result["status"] == "failed"
+    assert result["error"].startswith(f"{folder.checkpoint} is damaged (")
+    assert len(result["error"].splitlines()) == 1
+    assert "Traceback" in (folder.path / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_command_on_two_devices_stops_at_a_signal_and_continues(tmp_path):
+    flags = "--variant D --depth 8 --seeds 1 --epochs 60 --device cpu --devices 2 --precision fp32"
+    words = [sys.executable, "-m", "resnet_variants.run", *flags.split(), "--out", str(tmp_path)]
+    words += ["--checkpoint-seconds", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list(tmp_path.glob("runs/*/checkpoint.safetensors")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=100)
+    assert process.returncode == 143
+    assert "Traceback" not in text
+    assert not list(tmp_path.glob("runs/*/result.json"))
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert "1 done" in done.stdout
+    (result,) = tmp_path.glob("runs/*/result.json")
+    assert json.loads(result.read_text())["test_acc"] > 0.9
+    assert len((result.parent / "epochs.jsonl").read_text().splitlines()) == 60

@@ -1,0 +1,334 @@
+"""Folders of class folders: which files they hold, by which split and class."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+
+from resnet_variants.registry import UserError
+from resnet_variants.training.data import Loading, load_dataset, split_indices
+from resnet_variants.training.folders import read_folder
+from resnet_variants.training.images import BadImageError
+
+SKIP = Loading(on_bad_image="skip")
+
+
+def load(root, *, img_size=0, loading=None):
+    return load_dataset.__wrapped__(f"folder:{root}", img_size=img_size, loading=loading)
+
+
+def refused(root):
+    with pytest.raises(UserError) as caught:
+        load(root)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def split_paths(source):
+    return {name: [source.paths[i] for i in part] for name, part in source.parts.items()}
+
+
+def test_train_and_test_are_the_folders_of_that_name(tmp_path):
+    source = read_folder(pictures.halves(tmp_path, train=2, test=1))
+    assert source.classes == ("a", "b")
+    assert split_paths(source) == {
+        "train": ["train/a/0.png", "train/a/1.png", "train/b/0.png", "train/b/1.png"],
+        "test": ["test/a/0.png", "test/b/0.png"],
+    }
+    assert source.labels.tolist() == [0, 0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_val_without_a_test_is_the_test_split(tmp_path, val):
+    pictures.fill(tmp_path, {"train/a": 10, "train/b": 10, f"{val}/a": 1, f"{val}/b": 1})
+    source = read_folder(tmp_path)
+    assert split_paths(source)["test"] == [f"{val}/a/0.png", f"{val}/b/0.png"]
+    data = load(tmp_path)
+    assert data.facts["split_sizes"] == [18, 2, 2]
+
+
+def test_three_folders_are_the_three_splits(tmp_path):
+    pictures.fill(
+        tmp_path, {f"{s}/{c}": n for s, n in zip("xyz", (3, 2, 1), strict=True) for c in "ab"}
+    )
+    for old, new in (("x", "Train"), ("y", "val"), ("z", "test")):
+        (tmp_path / old).rename(tmp_path / new)
+    assert load(tmp_path).facts["split_sizes"] == [6, 4, 2]
+    assert split_paths(read_folder(tmp_path))["val"][0] == "val/a/0.png"
+
+
+def test_one_heap_is_split_by_class_with_one_seed(tmp_path):
+    pictures.fill(tmp_path, {"a": 30, "b": 60})
+    source = read_folder(tmp_path)
+    parts = split_indices(source)
+    assert [len(parts[name]) for name in ("train", "val", "test")] == [54, 6, 30]
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(90))
+    for part in parts.values():
+        assert 2 * (source.labels[part] == 0).sum() == (source.labels[part] == 1).sum()
+    again = split_indices(read_folder(tmp_path))
+    assert all(np.array_equal(parts[name], again[name]) for name in parts)
+    assert load(tmp_path).split_hash == load(tmp_path).split_hash
+
+
+def test_a_picture_of_a_heap_keeps_its_pixels_and_label(tmp_path):
+    pictures.fill(tmp_path, {"a": 10, "b": 20})
+    source, data = read_folder(tmp_path), load(tmp_path)
+    for name, index in split_indices(source).items():
+        split = getattr(data, name)
+        assert split.labels.tolist() == source.labels[index].tolist()
+        for i, at in enumerate(index):
+            seed = int(at)  # the pictures were drawn in the order of their paths' numbers
+            label, number = source.paths[seed].split("/")
+            seed = int(number.removesuffix(".png")) + (10 if label == "b" else 0)
+            assert np.array_equal(split.images[i], pictures.noise(seed=seed).transpose(2, 0, 1))
+
+
+def test_nested_folders_belong_to_their_class(tmp_path):
+    pictures.halves(tmp_path)
+    pictures.save(tmp_path / "train/a/deep/deeper/x.PNG")
+    linked = tmp_path / "elsewhere/more"
+    pictures.save(linked / "y.png")
+    (tmp_path / "train/b/linked").symlink_to(linked)
+    source = read_folder(tmp_path)
+    labels = dict(zip(source.paths, source.labels.tolist(), strict=True))
+    assert labels["train/a/deep/deeper/x.PNG"] == 0
+    assert labels["train/b/linked/y.png"] == 1
+
+
+def test_hidden_and_other_files_are_not_looked_at(tmp_path):
+    pictures.halves(tmp_path)
+    before = read_folder(tmp_path).paths
+    for name in ("train/a/.hidden.png", "train/.cache/x.png", "test/a/.thumbs/x.png"):
+        pictures.save(tmp_path / name)
+    for name in ("train/a/notes.txt", "train/labels.csv", "README.md", "test/b/x.png.bak"):
+        pictures.text(tmp_path / name)
+    assert read_folder(tmp_path).paths == before
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif", ".JPEG", ".jpg", ".pgm", ".tif", ".webp"])
+def test_pictures_of_many_kinds_are_found(tmp_path, suffix):
+    pictures.halves(tmp_path)
+    pictures.save(tmp_path / f"train/a/x{suffix}", pictures.noise(channels=1))
+    assert f"train/a/x{suffix}" in read_folder(tmp_path).paths
+    assert len(load(tmp_path).test) == 4
+
+
+def test_class_names_are_any_text_and_sorted(tmp_path):
+    names = ["<script>alert(1)</script".replace("/", "|"), "Zebra", "a b", "b,'\"", "日本", "é"]
+    pictures.fill(
+        tmp_path, {f"{split}/{name}": 10 for split in ("train", "test") for name in names}
+    )
+    data, source = load(tmp_path), read_folder(tmp_path)
+    assert data.classes == tuple(sorted(names))
+    assert data.facts["classes"] == sorted(names)
+    for label, name in enumerate(data.classes):
+        own = np.array(source.paths)[source.labels == label]
+        assert {path.split("/")[1] for path in own} == {name}
+
+
+def test_a_class_name_that_is_no_unicode_is_read(tmp_path):
+    pictures.fill(tmp_path, {"train/a": 10, "train/b": 10, "test/a": 2, "test/b": 2})
+    for split in ("train", "test"):
+        (tmp_path / split / "b").rename(tmp_path / split / os.fsdecode(b"caf\xe9"))
+    source = read_folder(tmp_path)
+    assert source.identity(10).startswith(b"train/caf\xe9/")
+    assert len(load(tmp_path).test) == 4
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    assert "nowhere' cannot be read as a folder: No such file" in refused(tmp_path / "nowhere")
+    assert "cannot be read as a folder: Not a" in refused(pictures.text(tmp_path / "file"))
+    assert "No such file" in refused("~no-such-user/pictures")
+
+
+def test_an_empty_folder_and_a_single_class_are_refused(tmp_path):
+    assert "holds 0 class folders; it takes two or more" in refused(tmp_path)
+    pictures.save(tmp_path / "only/x.png")
+    assert "holds 1 class folders; it takes two or more" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_class_is_named(tmp_path, split):
+    pictures.halves(tmp_path)
+    for path in (tmp_path / split / "b").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    message = refused(tmp_path)
+    assert f"{split}/b' holds no pictures (" in message
+    assert message.endswith("fill or remove it")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_classes_that_differ_between_splits_are_named(tmp_path, split):
+    pictures.fill(tmp_path, {f"{s}/{c}": 1 for s in ("train", "val", "test") for c in "ab"})
+    pictures.save(tmp_path / split / "extra/x.png")
+    message = refused(tmp_path)
+    assert "class 'extra' is not in both" in message
+    assert message.endswith("every split needs the same classes")
+
+
+def test_a_split_alone_or_twice_is_refused(tmp_path):
+    pictures.fill(tmp_path, {"train/a": 1, "train/b": 1})
+    assert "holds train alone: it takes train/ with val/ or test/" in refused(tmp_path)
+    pictures.fill(tmp_path, {"val/a": 1, "val/b": 1, "valid/a": 1, "valid/b": 1})
+    assert "holds both val/ and valid/: which is the val split?" in refused(tmp_path)
+
+
+def test_test_and_val_without_train_are_refused(tmp_path):
+    pictures.fill(tmp_path, {f"{s}/{c}": 1 for s in ("val", "test") for c in "ab"})
+    assert "holds val and test alone" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("link", ["test", "train/c"])
+def test_a_folder_that_is_a_link_to_nothing_is_named(tmp_path, link):
+    pictures.fill(tmp_path, {f"{s}/{c}": 1 for s in ("train", "val") for c in "ab"})
+    (tmp_path / link).symlink_to(tmp_path / "nowhere")
+    assert f"{tmp_path / link}' is a link to nothing: restore or remove it" in refused(tmp_path)
+
+
+def test_a_class_may_be_a_link_but_not_into_itself(tmp_path):
+    pictures.halves(tmp_path)
+    (tmp_path / "train/b").rename(tmp_path / "kept")
+    (tmp_path / "train/b").symlink_to(tmp_path / "kept")
+    assert "train/b/0.png" in read_folder(tmp_path).paths
+    (tmp_path / "train/a/again").symlink_to(tmp_path / "train/a")
+    assert "a link leads to" in refused(tmp_path)
+
+
+def test_a_folder_without_read_permission_is_named(tmp_path):
+    pictures.halves(tmp_path)
+    tmp_path.chmod(0o755)
+    (tmp_path / "train").chmod(0o711)
+    message = pictures.told_to_a_stranger(tmp_path, lambda: read_folder(Path()))
+    assert message == "'train' cannot be read as a folder: Permission denied"
+    (tmp_path / "train").chmod(0o755)
+    (tmp_path / "train/b").chmod(0)
+    message = pictures.told_to_a_stranger(tmp_path, lambda: read_folder(Path()))
+    assert message == "'train/b' cannot be read as a folder: Permission denied"
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 9), (2, 2), (3, 60)])
+def test_a_class_with_too_few_images_to_split_is_named(tmp_path, a, b):
+    pictures.fill(tmp_path, {"a": a, "b": b})
+    message = refused(tmp_path)
+    assert "class 'a' has " in message
+    assert "too few to draw a share of" in message
+
+
+def test_sizes_that_differ_ask_for_one(tmp_path):
+    pictures.halves(tmp_path, train=20)
+    assert load(tmp_path).img_size == 8
+    pictures.save(tmp_path / "train/a/wide.png", pictures.noise(8, 12))
+    message = refused(tmp_path)
+    assert "have not one square size" in message
+    assert "--img-size" in message
+    assert load(tmp_path, img_size=6).train.images.shape[1:] == (3, 6, 6)
+
+
+# --- broken pictures --------------------------------------------------------------------------
+
+
+def heap_with(tmp_path, kind):
+    """Two classes of 20, one of whose training images is broken, and that one's path."""
+    pictures.fill(tmp_path, {"a": 20, "b": 20})
+    source = read_folder(tmp_path)
+    path = tmp_path / source.paths[split_indices(source)["train"][3]]
+    path.unlink()
+    breaks, _, why = pictures.BROKEN[kind]
+    if kind.startswith("cut off"):
+        pictures.save(path, pictures.noise(64, 64))
+    breaks(path)
+    return path, why
+
+
+KINDS = [k for k in pictures.BROKEN if not k.startswith("cut off") or k.endswith("png")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_picture_is_an_error_that_names_it(tmp_path, kind):
+    path, why = heap_with(tmp_path, kind)
+    with pytest.raises(BadImageError, match=why) as caught:
+        load(tmp_path, img_size=8)
+    assert pictures.is_one_line(caught.value, path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_skipping_leaves_a_broken_training_image_out_and_lists_it(tmp_path, kind):
+    path, _ = heap_with(tmp_path / "broken", kind)
+    data = load(tmp_path / "broken", img_size=8, loading=SKIP)
+    whole = load(pictures.fill(tmp_path / "whole", {"a": 20, "b": 20}), img_size=8)
+    assert [len(data.train), len(data.val), len(data.test)] == [22, 3, 14]
+    assert data.facts["split_sizes"] == [22, 3, 14]
+    assert len(data.skipped) == 1
+    assert pictures.is_one_line(data.skipped[0], path)
+    assert data.facts["skipped_images"] == list(data.skipped)
+    kept = [0, 1, 2, *range(4, 23)]
+    assert data.train.images.equal(whole.train.images[kept])
+    assert data.train.labels.equal(whole.train.labels[kept])
+    assert data.test.images.equal(whole.test.images)
+    assert data.split_hash == whole.split_hash
+    assert data.data_hash != whole.data_hash
+
+
+def test_nothing_is_skipped_where_nothing_is_broken(tmp_path):
+    pictures.halves(tmp_path, train=20)
+    data, skipping = load(tmp_path), load(tmp_path, loading=SKIP)
+    assert skipping.skipped == ()
+    assert skipping.data_hash == data.data_hash
+    assert skipping.split_hash == data.split_hash
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_broken_image_outside_training_is_an_error_even_when_skipping(tmp_path, split):
+    pictures.fill(tmp_path, {f"{s}/{c}": 4 for s in ("train", "val", "test") for c in "ab"})
+    path = pictures.text(tmp_path / split / "b/2.png")
+    with pytest.raises(BadImageError) as caught:
+        load(tmp_path, loading=SKIP)
+    assert pictures.is_one_line(caught.value, path)
+
+
+def test_several_broken_images_are_counted(tmp_path):
+    pictures.halves(tmp_path, train=20)
+    paths = [
+        pictures.text(tmp_path / f"train/{name}") for name in ("a/1.png", "a/2.png", "b/1.png")
+    ]
+    for path in paths:
+        (tmp_path / path).write_bytes(b"")
+    pictures.fill(tmp_path, {"val/a": 1, "val/b": 1})
+    with pytest.raises(BadImageError, match=r"a/1.png: no picture .* [(]2 more like it") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [text.split(": ")[0] for text in load(tmp_path, loading=SKIP).skipped] == [
+        str(path) for path in paths
+    ]
+
+
+def test_a_class_that_loses_all_its_training_images_is_an_error(tmp_path):
+    pictures.fill(tmp_path, {f"{s}/{c}": 2 for s in ("train", "val", "test") for c in "ab"})
+    for i in range(2):
+        pictures.empty(tmp_path / f"train/b/{i}.png")
+    with pytest.raises(BadImageError, match=r"no training image of class 'b' can be read: .*b/0"):
+        load(tmp_path, loading=SKIP)
+
+
+def test_the_hashes_follow_pixels_and_places(tmp_path):
+    pictures.fill(tmp_path, {"a": 20, "b": 20})
+    first = load(tmp_path)
+    again = load(tmp_path)
+    assert (again.data_hash, again.split_hash) == (first.data_hash, first.split_hash)
+    pictures.save(tmp_path / "a/0.png", pictures.noise(seed=999))
+    other_pixels = load(tmp_path)
+    assert other_pixels.data_hash != first.data_hash
+    assert other_pixels.split_hash == first.split_hash
+    pictures.save(tmp_path / "a/more.png")
+    other_indices = load(tmp_path)
+    assert other_indices.split_hash != first.split_hash
+
+
+def test_a_moved_folder_is_the_same_data(tmp_path):
+    first = load(pictures.halves(tmp_path / "here", train=20))
+    (tmp_path / "here").rename(tmp_path / "there")
+    second = load(tmp_path / "there")
+    assert (second.data_hash, second.split_hash) == (first.data_hash, first.split_hash)

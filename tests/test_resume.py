@@ -1,0 +1,284 @@
+"""A training that was stopped or killed ends as if nothing had happened."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from resnet_variants.registry import UserError
+from resnet_variants.run import command, read
+from resnet_variants.run_folder import RunFolder
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.local import Options, conduct, silent
+from resnet_variants.training.checkpoint import Keeper
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.loop import StoppedError
+from small import digits_run, measured, network, recipe, same, train, weights
+
+RECIPES = {
+    "plain": recipe(),
+    "ema and the best epoch": recipe(ema=0.5, select="best", flip="alternating"),
+    "adamw, mixup and drop_path": recipe(
+        optimizer="adamw", lr=0.01, mixup=0.2, cutmix=1.0, drop_path=0.5
+    ),
+    "lamb and one cycle": recipe(optimizer="lamb", lr=0.01, schedule="onecycle", cutout=0.3),
+    "parts of batches": recipe(accumulate=2, clip_grad=0.1, drop_path=0.3, size_start=0.75),
+}
+
+
+def after(calls):
+    """A question that is answered with yes from a certain time it is asked."""
+    counter = itertools.count(1)
+    return lambda: next(counter) >= calls
+
+
+def interrupted(recipe, path, step):
+    """Train until a step, then go on with another network under another random state."""
+    model = network(recipe=recipe)
+    with pytest.raises(StoppedError):
+        train(model, recipe, keeper=Keeper(path, 1e9, after(step)))
+    torch.manual_seed(99)
+    other = network(99, recipe=recipe)
+    return train(other, recipe, keeper=Keeper(path, 1e9)), weights(other)
+
+
+# Nine steps in three epochs: after 3 and 6 an epoch ends, after 9 all is done.
+CASES = [("plain", step) for step in range(1, 9)]
+CASES += [(name, step) for name in list(RECIPES)[1:] for step in (2, 3, 7)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Records and weights by the name of the recipe."""
+    torch.set_num_threads(1)
+    results = {}
+    for name, recipe in RECIPES.items():
+        model = network(recipe=recipe)
+        results[name] = train(model, recipe), weights(model)
+    return results
+
+
+@pytest.mark.parametrize(("name", "step"), CASES)
+def test_stopping_after_any_step_changes_no_bit(tmp_path, undisturbed, name, step):
+    records, final = interrupted(RECIPES[name], tmp_path / "state", step)
+    expected, expected_final = undisturbed[name]
+    assert measured(records) == measured(expected)
+    assert same(final, expected_final)
+
+
+def test_what_is_compared_above_depends_on_the_recipe(undisturbed):
+    finals = [final for _, final in undisturbed.values()]
+    assert not any(same(one, other) for one, other in itertools.combinations(finals, 2))
+
+
+def test_a_stopped_training_may_be_stopped_again(tmp_path, undisturbed):
+    path, plain = tmp_path / "state", RECIPES["plain"]
+    for _ in range(4):  # two steps at a time
+        with pytest.raises(StoppedError):
+            train(network(), plain, keeper=Keeper(path, 1e9, after(2)))
+    model = network(99)
+    records = train(model, plain, keeper=Keeper(path, 1e9))
+    assert measured(records) == measured(undisturbed["plain"][0])
+    assert same(weights(model), undisturbed["plain"][1])
+
+
+# --- a run in its folder ----------------------------------------------------------------------
+
+
+def stopped_run(path, run, machine):
+    """A run that is stopped in its second epoch."""
+    stop = Stop()
+    told = []
+
+    def tell(record):
+        told.append(record)
+        stop.signal = signal.SIGTERM
+
+    assert Attempt(run, path, machine).execute(tell, stop) is None
+    assert len(told) == 1
+    assert RunFolder(path).checkpoint.is_file()
+    assert not (path / "result.json").exists()
+
+
+def lines(path):
+    return list(map(json.loads, (path / "epochs.jsonl").read_text().splitlines()))
+
+
+def test_a_run_continues_in_its_folder(tmp_path):
+    run, machine = digits_run(), Machine(device="cpu")
+    whole = Attempt(run, tmp_path / "whole", machine).execute(lambda _: None, Stop())
+    stopped_run(tmp_path / "cut", run, machine)
+    (tmp_path / "cut" / ".checkpoint.safetensors.x").write_text("half of it")
+    told = []
+    result = Attempt(run, tmp_path / "cut", machine).execute(told.append, Stop())
+    assert [record.epoch for record in told] == [1, 2]
+    assert measured(lines(tmp_path / "cut")) == measured(lines(tmp_path / "whole"))
+    assert (result["test_acc"], result["test_loss"]) == (whole["test_acc"], whole["test_loss"])
+    assert "continued: " in (tmp_path / "cut" / "log.txt").read_text()
+    assert {file.name for file in (tmp_path / "cut").iterdir()} == {
+        file.name for file in (tmp_path / "whole").iterdir()
+    }
+    bits = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("cut", "whole")]
+    assert bits[0] == bits[1]
+
+
+def test_a_run_does_not_continue_with_other_settings(tmp_path):
+    stopped_run(tmp_path / "run", digits_run(), Machine(device="cpu"))
+    state = RunFolder(tmp_path / "run").checkpoint.read_bytes()
+    other = Attempt(digits_run(), tmp_path / "run", Machine(device="cpu", devices=2))
+    with pytest.raises(
+        UserError, match=r"other settings \(devices was 1, is now 2\): give --fresh"
+    ):
+        other.execute(lambda _: None, Stop())
+    assert RunFolder(tmp_path / "run").checkpoint.read_bytes() == state
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+FLAGS = "--variant D --depth 8 --seeds 1 --epochs 8 --device cpu --precision fp32 --deterministic"
+FLAGS += " --drop-path 0.2 --ema 0.9 --checkpoint-seconds 0.2"
+
+
+def argv(out, flags=FLAGS):
+    return [*flags.split(), "--out", str(out)]
+
+
+def launched(out, flags=FLAGS):
+    """The command in a process of its own, with as many threads as this one."""
+    words = [sys.executable, "-m", "resnet_variants.run", *argv(out, flags)]
+    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finished(out):
+    """Do what is left of the command; the only run's folder."""
+    experiment, flags = read(argv(out))
+    options = Options(machine=flags.hardware.machine)
+    assert conduct(experiment.fitted(), out, options, silent)
+    (folder,) = (out / "runs").iterdir()
+    assert {file.name for file in folder.iterdir()} == {
+        *("run.json", "result.json", "epochs.jsonl", "log.txt"),
+        *("model.safetensors", "config.json", "README.md"),
+    }
+    return folder
+
+
+def wait_for_state(processes, *, newer_than=0):
+    """The first folder whose process has written a checkpoint after a time, and when."""
+    while all(alive() for alive in processes.values()):
+        for out in processes:
+            for file in out.glob("runs/*/checkpoint.safetensors"):
+                written = file.stat().st_mtime_ns
+                if written > newer_than:
+                    return out, written
+        time.sleep(0.01)
+    raise AssertionError("ended without a checkpoint")
+
+
+def outcome(folder):
+    result = json.loads((folder / "result.json").read_text())
+    scores = [result[key] for key in ("status", "test_acc", "test_loss", "val_acc", "train_loss")]
+    return (folder / "model.safetensors").read_bytes(), scores, measured(lines(folder))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """What the command leaves behind when nothing comes between."""
+    torch.set_num_threads(1)
+    return outcome(finished(tmp_path_factory.mktemp("reference")))
+
+
+LAST_WORDS = {
+    signal.SIGTERM: (143, "terminated; what was done is saved, the same command continues"),
+    signal.SIGINT: (130, "interrupted; the same command continues"),
+}
+
+
+@pytest.fixture(scope="module")
+def signalled(tmp_path_factory):
+    """Commands that got a signal after their first checkpoint: folder, exit status and output."""
+    folders = {tmp_path_factory.mktemp(number.name): number for number in LAST_WORDS}
+    processes = {out: launched(out) for out in folders}  # both import at the same time
+    waiting = {out: lambda p=p: p.poll() is None for out, p in processes.items()}
+    while waiting:
+        out, _ = wait_for_state(waiting)
+        processes[out].send_signal(folders[out])
+        del waiting[out]
+    ends = {}
+    for out, process in processes.items():
+        text, _ = process.communicate(timeout=60)
+        ends[folders[out]] = out, process.returncode, text
+    return ends
+
+
+@pytest.mark.parametrize("number", LAST_WORDS)
+def test_a_signal_saves_and_the_same_command_continues(signalled, reference, number):
+    out, status, text = signalled[number]
+    assert (status, text.splitlines()[-1].partition(": ")[2]) == LAST_WORDS[number]
+    assert "Traceback" not in text
+    assert list(out.glob("runs/*/checkpoint.safetensors"))
+    assert not list(out.glob("runs/*/result.json"))
+    assert outcome(finished(out)) == reference
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Processes that need not import everything again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["resnet_variants.run"])
+    return context
+
+
+def work(words):
+    torch.set_num_threads(1)
+    command(words)
+
+
+def test_being_killed_at_any_moment_changes_no_bit(tmp_path, reference, server):
+    moments, written = random.Random(0), 0
+    for _ in range(3):
+        process = server.Process(target=work, args=(argv(tmp_path),))
+        process.start()
+        _, written = wait_for_state({tmp_path: process.is_alive}, newer_than=written)
+        time.sleep(moments.uniform(0, 0.4))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert outcome(finished(tmp_path)) == reference
+
+
+@pytest.mark.slow
+def test_being_killed_twenty_times_changes_no_bit(tmp_path):
+    """At moments of the start as well, when nothing has been saved yet."""
+    flags = FLAGS.replace("--epochs 8", "--epochs 40")
+    whole = launched(tmp_path / "whole", flags)
+    whole.communicate(timeout=600)
+    assert whole.returncode == 0
+    moments = random.Random(1)
+    killed = 0
+    while killed < 20:
+        process = launched(tmp_path / "cut", flags)
+        if killed % 4:  # else while it starts
+            alive = {tmp_path / "cut": lambda p=process: p.poll() is None}
+            wait_for_state(alive, newer_than=time.time_ns())
+        time.sleep(moments.uniform(0, 1.0))
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        killed += 1
+    last = launched(tmp_path / "cut", flags)
+    text, _ = last.communicate(timeout=600)
+    assert last.returncode == 0, text
+    folders = [next((tmp_path / name / "runs").iterdir()) for name in ("cut", "whole")]
+    assert outcome(folders[0]) == outcome(folders[1])

@@ -1,0 +1,219 @@
+"""Splits that are decoded batch by batch give what splits in memory give."""
+
+import random
+
+import numpy as np
+import pictures
+import pytest
+import torch
+from PIL import Image
+
+from resnet_variants.registry import UserError
+from resnet_variants.training import data as data_module
+from resnet_variants.training.data import Loading, load_dataset
+from resnet_variants.training.images import BadImageError, resized, resized_crop
+from resnet_variants.training.splits import Batch, Resident, Streamed
+
+ORDER = torch.tensor([7, 0, 3, 11, 2])
+SEEDS = torch.tensor([5, 2**31 - 1, 0, 5, 8])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return pictures.halves(tmp_path / "pictures", train=8, test=3, side=16)
+
+
+@pytest.fixture
+def streaming(monkeypatch):
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+
+
+def load(spec, **loading):
+    return load_dataset.__wrapped__(str(spec), loading=Loading(**loading))
+
+
+def images(split, *plan):
+    return torch.cat(list(split.batches(plan)))
+
+
+def crops(n=5):
+    return Batch(ORDER, torch.rand(n, 4, generator=torch.Generator().manual_seed(1)), 0.3)
+
+
+def states():
+    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+
+
+def test_streamed_batches_are_the_resident_ones_pixel_for_pixel(folder, monkeypatch):
+    resident = load(f"folder:{folder}")
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+    streamed = load(f"folder:{folder}", workers=1)
+    assert isinstance(resident.train, Resident)
+    assert isinstance(streamed.train, Streamed)
+    assert (resident.facts["resident"], streamed.facts["resident"]) == (True, False)
+    for name in ("train", "val", "test"):
+        one, other = getattr(resident, name), getattr(streamed, name)
+        plan = [Batch(part) for part in torch.arange(len(one)).flip(0).split(4)]
+        assert [len(batch) for batch in other.batches(plan)] == [len(b.order) for b in plan]
+        assert torch.equal(images(one, *plan), images(other, *plan))
+        assert torch.equal(one.labels, other.labels)
+    assert streamed.mean == resident.mean
+    assert streamed.std == resident.std
+    assert streamed.split_hash == resident.split_hash
+
+
+def test_streamed_digits_are_grey_like_the_resident_ones(streaming):
+    streamed, resident = load("digits", workers=1), load_dataset("digits")
+    assert torch.equal(images(streamed.test, Batch(ORDER)), resident.test.images[ORDER])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [Batch(ORDER), crops(), Batch(ORDER, policy="rand-m9-mstd0.5", seeds=SEEDS)],
+    ids=["whole", "crops", "policy"],
+)
+def test_the_number_of_workers_changes_nothing(folder, streaming, batch):
+    rest = Batch(torch.tensor([1, 4]))
+    made = [images(load(f"folder:{folder}", workers=n).train, batch, rest) for n in (0, 1, 2)]
+    assert made[0].shape == (7, 3, 16, 16)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
+def test_a_streamed_crop_is_cut_from_the_picture(folder, streaming):
+    split, batch = load(f"folder:{folder}", workers=1).train, crops()
+    for got, at, draws in zip(images(split, batch), ORDER.tolist(), batch.crops, strict=True):
+        image = split.picture(at)
+        box = resized_crop(image.size, tuple(draws.tolist()), 0.3)
+        assert np.array_equal(got.numpy(), resized(image, 16, box))
+
+
+def test_resident_crops_of_the_whole_area_are_nearly_the_picture():
+    data = load_dataset("digits")
+    batch = Batch(ORDER, torch.full((5, 4), 0.5), least_area=1.0)
+    assert torch.equal(images(data.train, batch), data.train.images[ORDER])
+
+
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "original", "augmix-m5", "3a"])
+def test_a_policy_is_a_function_of_the_seed(policy):
+    split = load_dataset("digits").train  # grey: a policy takes and gives RGB
+    first = images(split, Batch(ORDER, policy=policy, seeds=SEEDS))
+    random.seed(1)
+    np.random.seed(1)
+    assert torch.equal(first, images(split, Batch(ORDER, policy=policy, seeds=SEEDS)))
+    # An image does not depend on its place in a batch either.
+    alone = [
+        images(split, Batch(ORDER[i : i + 1], policy=policy, seeds=SEEDS[i : i + 1]))
+        for i in range(5)
+    ]
+    assert torch.equal(first, torch.cat(alone))
+    others = [images(split, Batch(ORDER, policy=policy, seeds=SEEDS + n)) for n in range(1, 4)]
+    assert not all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("batch", [crops(), Batch(ORDER, policy="original", seeds=SEEDS)])
+def test_batches_leave_the_global_random_streams_alone(folder, monkeypatch, batch):
+    splits = [load(f"folder:{folder}").train]
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+    splits.append(load(f"folder:{folder}", workers=1).train)
+    for split in splits:
+        before = states()
+        images(split, batch)
+        assert states() == before
+
+
+def test_a_policy_that_fails_restores_the_random_streams(monkeypatch):
+    monkeypatch.setattr("resnet_variants.training.splits.policy", lambda name: 1 / 0)
+    split, before = load_dataset("digits").train, states()
+    with pytest.raises(ZeroDivisionError):
+        images(split, Batch(ORDER, policy="x", seeds=SEEDS))
+    assert states() == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_that_breaks_during_training_is_one_line_that_names_it(folder, streaming, workers):
+    data = load(f"folder:{folder}", workers=workers)
+    path = pictures.empty(folder / data.train.source.paths[data.train.index[3]])
+    batches = data.train.batches([Batch(torch.tensor([0, 1])), Batch(torch.tensor([2, 3]))])
+    assert len(next(batches)) == 2
+    with pytest.raises(BadImageError) as caught:
+        next(batches)
+    assert pictures.is_one_line(caught.value, path)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("kind", ["corrupt", "dangling link"])
+def test_a_broken_image_of_a_streamed_split_is_one_line_that_names_it(
+    folder, streaming, split, kind
+):
+    path = folder / split / "b/1.png"
+    path.unlink()
+    pictures.BROKEN[kind][0](path)
+    spec = f"folder:{folder}"
+    with pytest.raises(BadImageError) as caught:
+        data = load_dataset.__wrapped__(spec, img_size=16, loading=Loading(workers=1))
+        images(data.test, Batch(torch.arange(len(data.test))))
+    assert pictures.is_one_line(caught.value, path)
+
+
+def test_skipping_leaves_the_same_images_out_of_a_streamed_split(folder, monkeypatch):
+    whole = load(f"folder:{folder}")
+    path = pictures.empty(folder / "train/a/2.png")
+    loading = {"on_bad_image": "skip", "workers": 1}
+    resident = load(f"folder:{folder}", **loading)
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+    streamed = load(f"folder:{folder}", **loading)
+    assert streamed.skipped == resident.skipped
+    assert pictures.is_one_line(streamed.skipped[0], path)
+    assert len(streamed.train) == len(resident.train) == len(whole.train) - 1
+    every = Batch(torch.arange(len(resident.train)))
+    assert torch.equal(images(streamed.train, every), images(resident.train, every))
+    assert streamed.split_hash == resident.split_hash == whole.split_hash
+
+
+def test_other_errors_of_a_user_are_one_line_too(folder, streaming):
+    split = load(f"folder:{folder}", workers=1).train
+    with pytest.raises(UserError, match="auto_augment 'rand-x' is none of timm's") as caught:
+        images(split, Batch(ORDER, policy="rand-x", seeds=SEEDS))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_closed_iterator_ends_its_workers(folder, streaming):
+    batches = load(f"folder:{folder}", workers=2).train.batches([crops()] * 20)
+    next(batches)
+    children = torch.multiprocessing.active_children()
+    assert len(children) == 2
+    batches.close()
+    del batches
+    for child in children:
+        child.join(10)
+    assert not any(child.is_alive() for child in children)
+
+
+def test_the_first_images_of_a_split(folder, monkeypatch):
+    parts = [load(f"folder:{folder}").train.head(4)]
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+    parts.append(load(f"folder:{folder}", workers=1).train.head(4))
+    every = Batch(torch.arange(4))
+    assert [len(part) for part in parts] == [4, 4]
+    assert torch.equal(images(parts[0], every), images(parts[1], every))
+    assert torch.equal(parts[0].labels, parts[1].labels)
+
+
+def test_the_hash_of_streamed_files_follows_their_paths_sizes_and_labels(folder, streaming):
+    first = load(f"folder:{folder}", workers=1)
+    assert load(f"folder:{folder}", workers=1).data_hash == first.data_hash
+    pictures.save(folder / "test/a/0.png", Image.new("RGB", (16, 16)))
+    longer = load(f"folder:{folder}", workers=1)
+    assert longer.data_hash != first.data_hash
+    assert longer.split_hash == first.split_hash
+    (folder / "test/a/0.png").rename(folder / "test/b/0.5.png")
+    assert load(f"folder:{folder}", workers=1).data_hash != longer.data_hash
+
+
+def test_a_mean_of_streamed_images_is_of_a_sample(folder, streaming, monkeypatch):
+    monkeypatch.setattr(data_module, "_SAMPLE", 3)
+    data = load(f"folder:{folder}", workers=1)
+    sample = Batch(torch.linspace(0, len(data.train) - 1, 3).long())
+    pixels = images(data.train, sample).double().div(255)
+    assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-12)
