@@ -27,6 +27,7 @@ from resnet_variants.models.variant import AXES
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment, read_toml, slug
 from resnet_variants.sweeps.local import Options, Watcher, check, conduct
+from resnet_variants.sweeps.runs import dataset_name
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
 
@@ -96,12 +97,12 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     """
     _refuse_empty_lists(argv)
     file, recipe = _given(argv, "--experiment"), _given(argv, "--recipe")
-    if file and recipe:
+    if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
-    base = read_toml(Path(file)) if file else None
+    base = None if file is None else read_toml(Path(file))
     # What the file or the recipe says stands where a flag is not given.
     default = (
-        Flags(settings=RECIPES[recipe or "default"])
+        Flags(settings=RECIPES["default" if recipe is None else recipe])
         if base is None
         else Flags(
             images=Images(data=base.data, img_size=base.img_size),
@@ -136,13 +137,13 @@ def _from_flags(flags: Flags) -> Experiment:
     )
 
 
-def _given(argv: Sequence[str], flag: str) -> str:
+def _given(argv: Sequence[str], flag: str) -> str | None:
     """What follows a flag, before the others can be read."""
-    for word, following in pairwise([*argv, ""]):
+    for word, following in zip(argv, [*argv[1:], None], strict=False):
         name, equals, value = word.partition("=")
         if name == flag:
             return value if equals else following
-    return ""
+    return None
 
 
 def _refuse_empty_lists(argv: Sequence[str]) -> None:
@@ -159,7 +160,7 @@ def _name(flags: Flags) -> str:
     depth = chosen.depth or (AXES["family"][chosen.family].default_depth,)
     axes = {name: "-".join(map(str, getattr(chosen, name))) for name in LISTS if name != "depth"}
     parts = [
-        flags.images.data,
+        dataset_name(flags.images.data),
         chosen.family + "-".join(map(str, depth)),
         "grid" if chosen.grid else "".join(chosen.variant),
         # What no other axis is called needs no name of its axis.

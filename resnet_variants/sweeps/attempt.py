@@ -52,28 +52,41 @@ class Attempt:
         a loss that is not finite becomes ``diverged``. A stopped run is kept as it is.
 
         Raises:
-            ValueError: the directory holds a run with other settings.
+            ValueError: the directory holds a run with other settings, or cannot be written.
         """
         folder, start = RunFolder(self.path), time.perf_counter()
         data, fabric = self.run.load(), make_fabric(self.machine, self.run.recipe.precision)
         compiled = folder.unfinished().get("compile") or self._compiled(data)
-        folder.start(self.run.config(data, fabric) | {"compile": compiled})
-        for part in self.path.glob(".*"):  # of files that a killed process was writing
-            part.unlink()
+        with self._writing():
+            folder.start(self.run.config(data, fabric) | {"compile": compiled})
+            for part in self.path.glob(".*"):  # of files that a killed process was writing
+                part.unlink()
         result: Json
+        text = ""
         try:
             result = self._train(data, fabric, tell, stop)
         except StoppedError:
             return None
         except DivergedError as error:
-            folder.log(str(error))
-            result = {"status": DIVERGED, "error": str(error)}
+            text = str(error)
+            result = {"status": DIVERGED, "error": text}
         except Exception as error:  # whatever the run died of is its result; the others go on
-            folder.log(traceback.format_exc())
+            text = traceback.format_exc()
             result = {"status": FAILED, "error": self._reason(error, data)}
         result.setdefault("seconds", time.perf_counter() - start)
-        folder.finish(result)
+        with self._writing():
+            if text:
+                folder.log(text)
+            folder.finish(result)
         return result
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a full disk takes no word on what it has done
+            message = f"{str(self.path)!r} cannot be written: {error.strerror or error}"
+            raise UserError(message, field="out") from error
 
     def _compiled(self, data: Dataset) -> Json:
         one = make_fabric(replace(self.machine, devices=1), self.run.recipe.precision)

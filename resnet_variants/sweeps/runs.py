@@ -24,6 +24,14 @@ from resnet_variants.training.recipe import Recipe
 _REFERENCE, _LOADING = Recipe(), Loading()
 
 
+def dataset_name(spec: str) -> str:
+    """A SPEC as ids and folders call it: ``folder-pets`` for ``folder:/somewhere/pets``."""
+    prefix, colon, name = spec.partition(":")
+    if prefix == "folder" and colon:
+        name = Path(name).expanduser().resolve().name
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", f"{prefix}-{name}" if colon else prefix).strip("-")
+
+
 @dataclass(frozen=True)
 class Run:
     """variant x dataset x recipe x seed."""
@@ -38,11 +46,8 @@ class Run:
     @property
     def dataset(self) -> str:
         """The data as ids and tables call it: ``digits``, ``folder-pets-224px``."""
-        prefix, colon, name = self.data.partition(":")
-        if prefix == "folder" and colon:
-            name = Path(name).expanduser().resolve().name
-        slug = re.sub(r"[^A-Za-z0-9.+]+", "-", f"{prefix}-{name}" if colon else prefix).strip("-")
-        return f"{slug}-{self.img_size}px" if self.img_size else slug
+        name = dataset_name(self.data)
+        return f"{name}-{self.img_size}px" if self.img_size else name
 
     @property
     def id(self) -> str:

@@ -93,12 +93,12 @@ def train_batches(
         for first in firsts
         for chunk in share.chunks(recipe)
     ]
-    plan = [_batch(draws, recipe, at) for at in places]
     device = data.train.labels.device
     flips = draws.mirrored.to(device) if data.mirror and recipe.flip != "none" else None
     order, shifts, jitter, cutouts = (
         x.to(device) for x in (draws.order, draws.shifts, draws.jitter, draws.cutouts)
     )
+    plan = [_batch(order[at], draws, recipe, at) for at in places]
     grey = (255 * torch.tensor(data.mean, device=device)).round().to(torch.uint8)
     for at, images in zip(places, data.train.batches(plan), strict=True):
         if padding:
@@ -112,9 +112,9 @@ def train_batches(
         yield images, data.train.labels[order[at]]
 
 
-def _batch(draws: Draws, recipe: Recipe, at: slice) -> Batch:
+def _batch(order: Tensor, draws: Draws, recipe: Recipe, at: slice) -> Batch:
     return Batch(
-        draws.order[at],
+        order,
         crops=draws.crops[at] if recipe.crop_area else None,
         least_area=recipe.crop_area,
         policy=recipe.auto_augment,

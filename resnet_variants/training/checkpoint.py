@@ -42,6 +42,8 @@ def load(path: Path) -> tuple[Tensors, Facts]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_KEY])
+            if not isinstance(facts, dict):
+                raise ValueError(f"{_KEY} is no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise damaged(path, error) from error

@@ -168,13 +168,13 @@ def evaluate(
     Several processes of a ``fabric`` share the images, none of which is counted twice.
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    own = torch.arange(rank, len(split), world)
-    plan = [Batch(positions) for positions in own.split(EVAL_BATCH)]
     device = split.labels.device
+    own = torch.arange(rank, len(split), world, device=device)
+    plan = [Batch(positions) for positions in own.split(EVAL_BATCH)]
     sums = torch.zeros(2, device=device, dtype=torch.float64)
     model.eval()
     for batch, images in zip(plan, split.batches(plan), strict=True):
-        labels = split.labels[batch.order.to(device)]
+        labels = split.labels[batch.order]
         logits: Tensor = model(normalise(images)).float()
         hits = (logits.argmax(1) == labels).sum()
         sums += torch.stack([cross_entropy(logits, labels, reduction="sum").double(), hits])

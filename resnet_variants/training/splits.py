@@ -72,7 +72,7 @@ class Resident:
                 yield images.to(self.labels.device)
             return
         for batch in plan:
-            images = self.images[batch.order.to(self.images.device)]
+            images = self.images[batch.order]
             yield images if batch.crops is None else _recut(images, batch)
 
     def picture(self, i: int) -> Image.Image:
@@ -95,10 +95,11 @@ def _recut(images: Tensor, batch: Batch) -> Tensor:
     boxes = [
         resized_crop((side, side), (a, b, c, d), batch.least_area) for a, b, c, d in crops.tolist()
     ]
-    left, upper, right, lower = (torch.tensor(boxes, device=images.device) / side * 2 - 1).T
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    left, upper, right, lower = (torch.tensor(boxes) / side * 2 - 1).T
+    theta = torch.zeros(len(images), 2, 3, pin_memory=images.is_cuda)
     theta[:, 0, 0], theta[:, 0, 2] = (right - left) / 2, (right + left) / 2
     theta[:, 1, 1], theta[:, 1, 2] = (lower - upper) / 2, (lower + upper) / 2
+    theta = theta.to(images.device, non_blocking=True)  # pinned: the host need not wait
     grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     cut = torch.nn.functional.grid_sample(
         images.float(), grid, padding_mode="border", align_corners=False
@@ -201,10 +202,14 @@ def _collate(items: list[np.ndarray | UserError]) -> Tensor | UserError:
     return next(item for item in items if isinstance(item, UserError))
 
 
+_GRACE = 30  # seconds that a worker outlives SIGTERM
+
+
 def _leave_signals_to_the_trainer(_: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the trainer still wants its step's images.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Both may reach every process of a job; the trainer still wants its step's images. SIGTERM is
+    # also how Python ends workers that are left when it exits, so it must come to something.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 def _loaded(
@@ -222,6 +227,7 @@ def _loaded(
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_trainer,
+        generator=torch.Generator(),  # else it draws the workers' seed from the global stream
     )
     for images in loader:
         if isinstance(images, UserError):

@@ -1,0 +1,218 @@
+"""Augmentation of batches against plain loops, torchvision and Pillow."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import digits, recipe
+from torchvision.transforms import functional as tv
+
+from resnet_variants.training.augment import Mixing, Normalise, cropped, cut_out, jittered, scaled
+from resnet_variants.training.images import resized_crop
+from resnet_variants.training.splits import Batch, Resident
+
+
+def pictures(n=6, channels=3, side=16):
+    return torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8)
+
+
+# --- pixels -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_is_the_window_at_its_corner(channels):
+    images = pictures(8, channels, 12)
+    corners = torch.randint(0, 5, (2, 8))
+    corners[:, 0], corners[:, 1] = 0, 4  # the extremes
+    result = cropped(images, corners, 8)
+    for i, (row, column) in enumerate(corners.T.tolist()):
+        assert torch.equal(result[i], images[i, :, row : row + 8, column : column + 8])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jitter_is_torchvisions_one_after_another(channels):
+    images, draws = pictures(12, channels), torch.rand(12, 3)
+    draws[0], draws[1] = 0.5, 0.5 + 1e-3  # a factor of 1, and nearly
+    for image, draw, ours in zip(images, draws, jittered(images, draws, 0.4), strict=True):
+        brightness, contrast, saturation = (1 + 0.4 * (2 * draw - 1)).tolist()
+        # In floating point nothing is cut off in between, so torchvision must not do it either:
+        # its pixels are scaled down first.
+        expected = tv.adjust_brightness(image / 255 / 4, brightness)
+        if channels == 3:
+            expected = _contrast(expected, contrast)
+            expected = tv.adjust_saturation(expected, saturation)
+        else:
+            expected = tv.adjust_contrast(expected, contrast)
+        expected = (expected * 255 * 4).clamp(0, 255)
+        assert (ours.float() - expected).abs().max() <= 1.5  # rounding, and its luma's last digit
+    assert torch.equal(jittered(images, draws, 0.0), images)
+
+
+def _contrast(image, factor):
+    """Around the mean of all values, where torchvision's is around that of a grey image."""
+    return torch.lerp(image.mean(), image, factor)
+
+
+@pytest.mark.parametrize(
+    ("which", "adjust"),
+    [(0, tv.adjust_brightness), (1, tv.adjust_contrast), (2, tv.adjust_saturation)],
+)
+def test_each_kind_of_jitter_is_torchvisions(which, adjust):
+    # Grey pictures in three channels: every mean is the same.
+    images = pictures(10) if which != 1 else pictures(10, 1).repeat(1, 3, 1, 1)
+    draws = torch.full((10, 3), 0.5)
+    draws[:, which] = torch.rand(10)
+    for image, draw, ours in zip(images, draws, jittered(images, draws, 0.9), strict=True):
+        expected = adjust(image, float(1 + 0.9 * (2 * draw[which] - 1)))
+        assert (ours.int() - expected.int()).abs().max() <= 1
+
+
+def test_the_extremes_of_jitter_lie_at_its_strength():
+    images = torch.full((2, 1, 4, 4), 100, dtype=torch.uint8)
+    draws = torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.5, 0.5]])
+    assert jittered(images, draws, 0.3).amax((1, 2, 3)).tolist() == [70, 130]
+
+
+@pytest.mark.parametrize("side", [1, 3, 4])
+def test_cutout_paints_a_square_around_its_centre(side):
+    n, size, fill = 20, 8, torch.tensor([7, 8, 9], dtype=torch.uint8)
+    images = pictures(n, 3, size)
+    centres = torch.rand(2, n)
+    centres[:, 0], centres[:, 1] = 0.0, 1 - 1e-7  # corners
+    result = cut_out(images, centres, side, fill)
+    for i in range(n):
+        row, column = (int(c * size) - side // 2 for c in centres[:, i].tolist())
+        expected = images[i].clone()
+        expected[:, max(0, row) : row + side, max(0, column) : column + side] = fill.view(3, 1, 1)
+        assert torch.equal(result[i], expected)
+
+
+# --- resized crops ----------------------------------------------------------------------------
+
+
+def smooth(n, channels, side):
+    """Pictures without jumps: at jumps two ways to interpolate differ most."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    waves = [
+        torch.sin(rows * 0.35 + columns * 0.2 * (c + 1) + i) for i in range(n) for c in range(channels)
+    ]
+    return (127 + 120 * torch.stack(waves)).to(torch.uint8).view(n, channels, side, side)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_resized_crop_is_what_pillow_makes_of_the_box(channels):
+    images = smooth(16, channels, 32)
+    split = Resident(images, torch.zeros(16, dtype=torch.int64))
+    order, crops = torch.randperm(16), torch.rand(16, 4)
+    (result,) = split.batches([Batch(order, crops=crops, least_area=0.2)])
+    for at, draw, ours in zip(order.tolist(), crops, result, strict=True):
+        box = resized_crop((32, 32), tuple(draw.tolist()), 0.2)
+        resized = Image.Resampling.BILINEAR
+        theirs = [
+            np.asarray(Image.fromarray(plane.numpy()).resize((32, 32), resized, box=box))
+            for plane in images[at]
+        ]
+        difference = np.abs(np.stack(theirs).astype(int) - ours.numpy().astype(int))
+        assert difference.max() <= 2
+        assert difference.mean() < 0.6
+
+
+def test_a_resized_crop_has_its_area_and_lies_inside():
+    draws = torch.rand(500, 4).tolist()
+    boxes = [resized_crop((40, 30), tuple(draw), 0.1) for draw in draws]
+    areas = [(right - left) * (lower - upper) / 1200 for left, upper, right, lower in boxes]
+    ratios = [(right - left) / (lower - upper) for left, upper, right, lower in boxes]
+    assert all(0 <= x0 < x1 <= 40 + 1e-9 and 0 <= y0 < y1 <= 30 + 1e-9 for x0, y0, x1, y1 in boxes)
+    assert 0.09 < min(areas) < 0.15
+    assert 0.8 < max(areas) <= 1 + 1e-9
+    assert min(ratios) >= 0.75 * 0.9
+    narrow = [area for area, draw in zip(areas, draws, strict=True) if draw[0] < 0.5]
+    expected = [0.1 + 0.9 * draw[0] for draw in draws if draw[0] < 0.5]
+    assert np.allclose(narrow, expected, rtol=0.05)
+
+
+# --- floating point ---------------------------------------------------------------------------
+
+
+def test_normalised_training_images_have_mean_zero_and_deviation_one():
+    data = digits(1078)
+    images = Normalise.of(data, torch.device("cpu"))(data.train.images)
+    assert images.mean().item() == pytest.approx(0, abs=1e-3)
+    assert images.std().item() == pytest.approx(1, abs=1e-3)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.5, 4), (0.75, 6), (0.8, 6), (0.05, 1)])
+def test_scaled_images_have_the_rounded_side_and_keep_what_is_constant(share, side):
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 2, 8, 8)
+    small = scaled(images, share)
+    assert small.shape == (3, 2, side, side)
+    assert torch.allclose(small, images[:, :, :side, :side])
+    assert scaled(images, 1.0) is images
+    assert scaled(images, 0.99) is images
+
+
+def test_scaling_averages():
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 1.0
+    small = scaled(board.expand(1, 1, 8, 8), 0.5)
+    assert (small[..., 1:-1, 1:-1] - 0.5).abs().max() < 0.05
+
+
+# --- mixing -----------------------------------------------------------------------------------
+
+MIXES = [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.3, "cutmix": 1.0, "label_smoothing": 0.1}]
+
+
+@pytest.mark.parametrize("fields", MIXES)
+def test_mixed_targets_sum_to_one_and_name_two_classes(fields):
+    mixing = Mixing.of(recipe(**fields), 10)
+    images, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+    smoothing = fields.get("label_smoothing", 0.0)
+    for seed in range(10):
+        mixed, targets = mixing(images.clone(), labels, seed)
+        assert mixed.shape == images.shape
+        assert torch.allclose(targets.sum(1), torch.ones(16))
+        above = (targets > smoothing / 10 + 1e-6).sum(1)
+        assert above.max() <= 2
+        own = targets[torch.arange(16), labels]
+        partners = targets[torch.arange(16), labels.flip(0)]
+        same = labels == labels.flip(0)
+        # The first of a pair is mixed with the last, the second with the last but one.
+        assert torch.allclose((own + partners)[~same], torch.tensor(1 - 0.8 * smoothing))
+
+
+def test_mixup_is_the_weighted_sum_that_the_targets_tell():
+    images, labels = torch.rand(6, 1, 4, 4), torch.arange(6)
+    mixed, targets = Mixing.of(recipe(mixup=1.0), 6)(images.clone(), labels, 3)
+    share = float(targets[0, 0])
+    assert 0.01 < share < 0.99
+    assert torch.allclose(mixed, share * images + (1 - share) * images.flip(0))
+
+
+def test_mixing_depends_on_the_seed_alone_and_leaves_numpys_stream():
+    mixing = Mixing.of(recipe(mixup=0.2, cutmix=1.0), 10)
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
+    np.random.seed(5)
+    before = np.random.get_state()
+    first = mixing(images.clone(), labels, 1)
+    after = np.random.get_state()
+    assert before[2:] == after[2:]
+    assert (before[1] == after[1]).all()
+    np.random.seed(99)
+    again = mixing(images.clone(), labels, 1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    others = [mixing(images.clone(), labels, seed)[1] for seed in range(2, 8)]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations([first[1], *others], 2))
+
+
+def test_an_error_while_mixing_leaves_numpys_stream_too():
+    before = np.random.get_state()[2:]
+    with pytest.raises(AssertionError):
+        Mixing.of(recipe(mixup=0.2), 10)(torch.rand(3, 1, 8, 8), torch.arange(3), 1)
+    assert np.random.get_state()[2:] == before
+
+
+def test_without_mixup_and_cutmix_nothing_is_mixed():
+    assert Mixing.of(recipe(), 10) is None

@@ -1,0 +1,260 @@
+"""What a run can die of is its result in one line, and the runs after it go on."""
+
+import contextlib
+import dataclasses
+import errno
+import gc
+import json
+import re
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from small import CPU, digits, digits_run
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from resnet_variants.files import to_json
+from resnet_variants.models.variant import Variant
+from resnet_variants.records import read_runs
+from resnet_variants.registry import UserError
+from resnet_variants.run_folder import DIVERGED, DONE, FAILED
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.capacity import advice, out_of_memory
+from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.local import Options, conduct, silent
+from resnet_variants.training import checkpoint, loop
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.progress import Training
+
+
+def executed(run, path, machine=CPU):
+    return Attempt(run, path, machine).execute(lambda _: None, Stop())
+
+
+def conducted(run, out, machine=CPU, seeds=2):
+    """An experiment of seeds of one run; statuses and errors by seed."""
+    experiment = Experiment(name="x", variants=(run.variant,), seeds=seeds, recipe=run.recipe)
+    complete = conduct(experiment, out, Options(machine=machine), silent)
+    frame = read_runs(out)
+    assert complete == (set(frame["status"]) == {DONE})
+    return frame["status"].tolist(), frame["error"].tolist()
+
+
+# --- divergence -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["post", "preact"])
+def test_a_training_that_diverges_says_where_and_keeps_no_model(tmp_path, order):
+    run = digits_run(order=order, lr=1e12, warmup=0.0)
+    result = executed(run, tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0))
+    assert result["status"] == DIVERGED
+    pattern = r"the (?:loss|gradient) is not finite at step (\d) \(epoch (\d)\) at lr (\S+); "
+    step, epoch, lr = re.match(pattern, result["error"]).groups()
+    assert int(epoch) == (1 if int(step) <= 4 else 2)
+    assert 1e11 < float(lr) <= 1e12
+    assert re.search(r"last finite gradient norm [\d.e+]+$", result["error"])
+    assert {file.name for file in (tmp_path / "run").iterdir()} <= {
+        *("run.json", "result.json", "log.txt", "epochs.jsonl")
+    }
+    assert result["error"] in (tmp_path / "run" / "log.txt").read_text()
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(to_json(result))
+
+
+def test_the_rate_it_diverged_at_is_that_of_the_step_whatever_was_set_since(tmp_path):
+    # One look at the losses in an epoch of four steps, after the last.
+    run = digits_run(lr=1e30, schedule="onecycle", warmup=0.5, epochs=1)
+    error = executed(run, tmp_path / "run")["error"]
+    step, lr = re.search(r"at step (\d) .* at lr (\S+);", error).groups()
+    # The cycle rises from 4e28 along half a cosine: at the second step it is two thirds through.
+    rates = {"1": 4e28, "2": 7.6e29}
+    assert step in rates
+    assert float(lr) == pytest.approx(rates[step], rel=0.01)
+
+
+def test_after_a_run_that_diverges_the_next_is_trained(tmp_path, monkeypatch):
+    class Bursts(Training):
+        def _size(self):
+            if self.seed == 0 and self.epoch == 2:
+                torch.nn.init.constant_(self.model.fc.weight, float("inf"))
+            return super()._size()
+
+    monkeypatch.setattr(loop, "Training", Bursts)
+    statuses, errors = conducted(digits_run(), tmp_path)
+    assert statuses == [DIVERGED, DONE]
+    assert errors[0].startswith("the loss is not finite at step 5 (epoch 2) at lr ")
+    assert errors[1] == ""
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limit(monkeypatch):
+    """Let no more than so many images pass at a time; which seeds it holds for."""
+    most = {"images": 0, "seeds": (0, 1, 2)}
+
+    class Narrow(Training):
+        def _part(self, images, labels, *, key):
+            if self.seed in most["seeds"] and len(images) > most["images"]:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nX")
+            return super()._part(images, labels, key=key)
+
+    monkeypatch.setattr(loop, "Training", Narrow)
+    return most
+
+
+def test_after_a_run_out_of_memory_the_next_is_trained(tmp_path, limit):
+    limit |= {"images": 100, "seeds": (0,)}
+    statuses, errors = conducted(digits_run(), tmp_path)
+    assert statuses == [FAILED, DONE]
+    assert errors[0] == (
+        "out of memory with batch_size 256; 64 fits: --batch-size 64, "
+        "or --accumulate 4, where batch norm sees 64 images at a time"
+    )
+    (log,) = (tmp_path / "runs").glob("*s0/log.txt")
+    assert "OutOfMemoryError: CUDA out of memory" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("images", "fields", "line"),
+    [
+        # 100 -> 50 -> 25
+        (30, {}, "25 fits: --batch-size 25, or --accumulate 4, where batch norm sees 25 images"),
+        # Mixup takes pairs, and 24 does not divide 100.
+        (30, {"mixup": 0.2}, "24 fits: --batch-size 24, or --accumulate 5, where batch norm sees 20"),
+        # Two parts of 50 were too large already.
+        (30, {"accumulate": 2}, "50 fits: --batch-size 50, or --accumulate 4, where batch norm sees 25"),
+        (1, {}, "not even 2 images fit"),
+    ],
+)
+def test_the_advice_is_taken_by_the_recipe_and_fits(tmp_path, limit, images, fields, line):
+    limit["images"] = images
+    run = digits_run(batch_size=100, epochs=1, **fields)
+    error = executed(run, tmp_path / "run")["error"]
+    assert error.startswith(f"out of memory with batch_size 100; {line}")
+    for name, value in re.findall(r"--(batch-size|accumulate) (\d+)", error):
+        advised = {name.replace("-", "_"): int(value)}
+        again = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **advised))
+        assert executed(again, tmp_path / name)["status"] == DONE
+
+
+def test_the_advice_counts_all_devices(limit):
+    limit["images"] = 30
+    two = Machine(device="cpu", devices=2)
+    run = digits_run(batch_size=200)  # 100 each
+    assert advice(run, digits(200), two) == (
+        "out of memory with batch_size 200; 50 fits: --batch-size 50, "
+        "or --accumulate 4, where batch norm sees 50 images at a time"
+    )
+
+
+def test_what_counts_as_out_of_memory():
+    text = "\n\n-- Process 1 terminated with the following error:\nTraceback ...\n"
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"),
+        ProcessRaisedException(f"{text}torch.OutOfMemoryError: CUDA out of memory.", 1, 2),
+        ProcessRaisedException(f"{text}MemoryError\n", 1, 2),
+    ):
+        assert out_of_memory(error), error
+    for error in (
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        ProcessRaisedException(f"{text}RuntimeError: shapes\n", 1, 2),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ):
+        assert not out_of_memory(error), error
+
+
+@contextlib.contextmanager
+def address_space(mb):
+    """Let this process have so much more than it has."""
+    status = Path("/proc/self/status").read_text()
+    now = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) * 1024
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + mb * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_machine_out_of_memory_fails_in_one_line_that_helps(tmp_path):
+    gc.collect()
+    run = dataclasses.replace(digits_run(batch_size=1024, epochs=1), img_size=48)
+    run.load()
+    with address_space(400):
+        result = executed(run, tmp_path / "run")
+    assert result["status"] == FAILED
+    fits = int(re.match(r"out of memory with batch_size 1024; (\d+) fits: ", result["error"])[1])
+    assert fits in (2**n for n in range(1, 10))
+    assert "\n" not in result["error"]
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+# --- other errors -----------------------------------------------------------------------------
+
+
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_fails_the_run_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_file", no_space)
+    statuses, errors = conducted(digits_run(), tmp_path, Machine(device="cpu", checkpoint_seconds=0))
+    assert statuses == [FAILED, FAILED]
+    assert set(errors) == {"OSError: [Errno 28] No space left on device"}
+
+
+def test_a_file_that_cannot_grow_fails_the_run_in_one_line(tmp_path):
+    """What the library for checkpoints makes of a refusal of the system's own."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        result = executed(digits_run(), tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result["status"] == FAILED
+    assert re.fullmatch(r"\w+: .*File too large \(os error 27\)", result["error"])
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {
+        *("run.json", "result.json", "log.txt")
+    }
+
+
+def test_a_disk_too_full_for_the_result_ends_the_command_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_file", no_space)
+    monkeypatch.setattr("resnet_variants.run_folder.RunFolder.finish", no_space)
+    path = tmp_path / "run"
+    with pytest.raises(UserError) as error:
+        executed(digits_run(), path, Machine(device="cpu", checkpoint_seconds=0))
+    assert str(error.value) == f"{str(path)!r} cannot be written: No space left on device"
+    assert error.value.field == "out"
+
+
+def test_a_damaged_checkpoint_fails_its_run_in_one_line(tmp_path):
+    run, stop = digits_run(), Stop()
+    stop.signal = 15
+    assert Attempt(run, tmp_path / "run", CPU).execute(lambda _: None, stop) is None
+    state = tmp_path / "run" / "checkpoint.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    result = executed(run, tmp_path / "run")
+    assert result["status"] == FAILED
+    assert result["error"].startswith(f"{state} is damaged (")
+    assert result["error"].endswith("; delete its folder to redo the run")
+
+
+def test_an_error_of_any_kind_is_the_runs_result(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("first line\nlast line")
+
+    monkeypatch.setattr("resnet_variants.sweeps.attempt.evaluate", broken)
+    variant = Variant(family="cifar", depth=8)
+    run = dataclasses.replace(digits_run(), variant=variant)
+    result = executed(run, tmp_path / "run")
+    assert (result["status"], result["error"]) == (FAILED, "ZeroDivisionError: last line")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Traceback (most recent call last)" in log
+    assert "first line\nlast line" in log
+    assert not (tmp_path / "run" / "model.safetensors").exists()
