@@ -33,26 +33,17 @@ def test_a_crop_is_the_window_at_its_corner(channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jitter_is_torchvisions_one_after_another(channels):
-    images, draws = pictures(12, channels), torch.rand(12, 3)
-    draws[0], draws[1] = 0.5, 0.5 + 1e-3  # a factor of 1, and nearly
-    for image, draw, ours in zip(images, draws, jittered(images, draws, 0.4), strict=True):
-        brightness, contrast, saturation = (1 + 0.4 * (2 * draw - 1)).tolist()
-        # In floating point nothing is cut off in between, so torchvision must not do it either:
-        # its pixels are scaled down first.
-        expected = tv.adjust_brightness(image / 255 / 4, brightness)
+    # Far from black and white: torchvision cuts off what lies beyond after each, we after the last.
+    images, draws = pictures(12, channels) // 5 + 100, torch.rand(12, 3)
+    for image, draw, ours in zip(images, draws, jittered(images, draws, 0.3), strict=True):
+        brightness, contrast, saturation = (1 + 0.3 * (2 * draw - 1)).tolist()
+        expected = tv.adjust_brightness(image / 255, brightness)
+        expected = tv.adjust_contrast(expected, contrast)
         if channels == 3:
-            expected = _contrast(expected, contrast)
             expected = tv.adjust_saturation(expected, saturation)
-        else:
-            expected = tv.adjust_contrast(expected, contrast)
-        expected = (expected * 255 * 4).clamp(0, 255)
-        assert (ours.float() - expected).abs().max() <= 1.5  # rounding, and its luma's last digit
+        assert 0 < expected.min() < expected.max() < 1
+        assert (ours - 255 * expected).abs().max() <= 0.55  # rounding, and its luma's last digit
     assert torch.equal(jittered(images, draws, 0.0), images)
-
-
-def _contrast(image, factor):
-    """Around the mean of all values, where torchvision's is around that of a grey image."""
-    return torch.lerp(image.mean(), image, factor)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +51,13 @@ def _contrast(image, factor):
     [(0, tv.adjust_brightness), (1, tv.adjust_contrast), (2, tv.adjust_saturation)],
 )
 def test_each_kind_of_jitter_is_torchvisions(which, adjust):
-    # Grey pictures in three channels: every mean is the same.
-    images = pictures(10) if which != 1 else pictures(10, 1).repeat(1, 3, 1, 1)
+    images = pictures(10)
     draws = torch.full((10, 3), 0.5)
     draws[:, which] = torch.rand(10)
     for image, draw, ours in zip(images, draws, jittered(images, draws, 0.9), strict=True):
         expected = adjust(image, float(1 + 0.9 * (2 * draw[which] - 1)))
-        assert (ours.int() - expected.int()).abs().max() <= 1
+        # It cuts digits off where we round, at the grey image and at the end.
+        assert (ours.int() - expected.int()).abs().max() <= 2
 
 
 def test_the_extremes_of_jitter_lie_at_its_strength():
@@ -96,7 +87,9 @@ def smooth(n, channels, side):
     """Pictures without jumps: at jumps two ways to interpolate differ most."""
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     waves = [
-        torch.sin(rows * 0.35 + columns * 0.2 * (c + 1) + i) for i in range(n) for c in range(channels)
+        torch.sin(rows * 0.35 + columns * 0.2 * (c + 1) + i)
+        for i in range(n)
+        for c in range(channels)
     ]
     return (127 + 120 * torch.stack(waves)).to(torch.uint8).view(n, channels, side, side)
 

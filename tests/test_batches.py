@@ -1,6 +1,7 @@
 """Batches: what they show depends on seed, epoch and position alone."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_alternating_flips_are_a_coin_at_first_and_then_every_other_epoch():
     data, one = colours(), recipe(crop_padding=0.0, flip="alternating")
     flips = [mirrored(data, one, epoch=e) for e in range(1, 6)]
     assert 16 < sum(flips[0].values()) < 48
-    for before, after in zip(flips, flips[1:], strict=False):
+    for before, after in pairwise(flips):
         assert all(before[label] != after[label] for label in before)
     assert mirrored(data, one, seed=1) != flips[0]
 
@@ -143,7 +144,9 @@ def test_resized_crops_take_the_place_of_padded_ones():
 
 def equal(one, other):
     return len(one) == len(other) and all(
-        torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)
+        torch.equal(a, b)
+        for x, y in zip(one, other, strict=True)
+        for a, b in zip(x, y, strict=True)
     )
 
 
@@ -176,11 +179,23 @@ def test_one_kind_of_augmentation_leaves_the_draws_of_the_others():
 
 
 def test_random_streams_differ_by_each_part_of_their_key():
-    keys = [("data", 0, 1), ("data", 1, 0), ("data", 0, 2), ("flip", 0, 1), ("data", 0, 11), ("data", 1)]
+    keys = [
+        ("data", 0, 1),
+        ("data", 1, 0),
+        ("data", 0, 2),
+        ("flip", 0, 1),
+        ("data", 0, 11),
+        ("data", 1),
+    ]
     draws = {tuple(torch.rand(4, generator=generator(*key)).tolist()) for key in keys}
     assert len(draws) == len(keys)
     # The same on every machine: a run can be repeated elsewhere.
-    assert torch.randint(0, 1000, (4,), generator=generator("data", 0, 1)).tolist() == [877, 622, 787, 110]
+    assert torch.randint(0, 1000, (4,), generator=generator("data", 0, 1)).tolist() == [
+        877,
+        622,
+        787,
+        110,
+    ]
 
 
 @pytest.mark.parametrize("fields", [EVERYTHING, {"crop_area": 0.2, "batch_size": 24}, {}])

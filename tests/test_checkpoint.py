@@ -38,9 +38,7 @@ def training(seed, steps, **fields):
     random.seed(seed)
     np.random.seed(seed)
     one = recipe(**fields)
-    made = Training(
-        network(seed), digits(), one, seed=0, fabric=make_fabric(CPU, one.precision)
-    )
+    made = Training(network(seed), digits(), one, seed=0, fabric=make_fabric(CPU, one.precision))
     for _ in zip(range(steps), made.rest_of_epoch(), strict=False):
         pass
     return made
@@ -56,8 +54,11 @@ def test_tensors_and_facts_come_back_bit_for_bit(tmp_path):
     assert tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert (tensors[name].dtype, tensors[name].shape) == (tensor.dtype, tensor.shape)
-        assert tensors[name].view(-1).view(torch.uint8).equal(
-            tensor.contiguous().view(-1).view(torch.uint8)
+        assert (
+            tensors[name]
+            .view(-1)
+            .view(torch.uint8)
+            .equal(tensor.contiguous().view(-1).view(torch.uint8))
         )
 
 
@@ -243,7 +244,9 @@ def test_a_gradient_that_is_no_number_is_trouble_although_the_loss_is_one(tmp_pa
             return Spoil.apply(x)
 
     model = nn.Sequential(network(), Spoils())
-    match = r"^the gradient is not finite at step 1 \(epoch 1\) at lr .*; last finite gradient norm 0$"
+    match = (
+        r"^the gradient is not finite at step 1 \(epoch 1\) at lr .*; last finite gradient norm 0$"
+    )
     with pytest.raises(DivergedError, match=match):
         train(model, recipe(), keeper=Keeper(tmp_path / "state", 0.0))
     assert written == []

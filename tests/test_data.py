@@ -7,7 +7,7 @@ import torch
 from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise, cropped
 from resnet_variants.training.batches import Share, train_batches
-from resnet_variants.training.data import Dataset, load_dataset
+from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.sources import DATASETS, Pixels
 from resnet_variants.training.splits import Resident
@@ -174,3 +174,81 @@ def test_normalised_training_images_have_mean_0_and_deviation_1():
     assert x.mean().abs() < 1e-5
     assert abs(x.std() - 1) < 1e-3
     assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def published(monkeypatch, images, labels, *, classes=("a", "b"), parts=None):
+    """Load images in memory under a name of their own."""
+    source = Pixels(images, np.asarray(labels), classes, mirror=True, parts=parts or {})
+    monkeypatch.setitem(DATASETS, "own", lambda _: source)
+    return load_dataset.__wrapped__("own")
+
+
+def noise(n=60, channels=3, side=4):
+    stream = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (n, channels, side, side), generator=stream).to(torch.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_and_deviation_are_those_of_the_training_images(monkeypatch, channels):
+    data = published(monkeypatch, noise(channels=channels), np.arange(60) % 2)
+    pixels = data.train.images.double() / 255
+    assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), rel=1e-12)
+    assert data.std == pytest.approx(pixels.std((0, 2, 3)).tolist(), rel=1e-12)
+    assert len(data.mean) == len(data.std) == channels
+
+
+def test_a_channel_without_content_becomes_zeros(monkeypatch):
+    images = noise()
+    images[:, 1] = 77
+    data = published(monkeypatch, images, np.arange(60) % 2)
+    assert data.std[1] == 1
+    x = Normalise.of(data, torch.device("cpu"))(data.train.images)
+    assert x[:, 1].abs().max() < 1e-6
+    assert x.isfinite().all()
+
+
+def test_the_hashes_follow_images_labels_and_splits_alone(monkeypatch):
+    images, labels = noise(), np.arange(60) % 2
+    first = published(monkeypatch, images, labels)
+    again = published(monkeypatch, images.clone(), labels.copy(), classes=("c", "d"))
+    assert (again.split_hash, again.data_hash) == (first.split_hash, first.data_hash)
+    changed = images.clone()
+    changed[17, 2, 3, 3] ^= 1
+    other = published(monkeypatch, changed, labels)
+    assert (other.split_hash == first.split_hash, other.data_hash == first.data_hash) == (
+        True,
+        False,
+    )
+    for relabelled in (1 - labels, np.arange(60) // 2 % 2):
+        assert published(monkeypatch, images, relabelled).data_hash != first.data_hash
+    parts = {"train": np.arange(50), "val": np.arange(50, 55), "test": np.arange(55, 60)}
+    given = published(monkeypatch, images, labels, parts=parts)
+    moved = {"train": np.arange(49), "val": np.arange(49, 55), "test": np.arange(55, 60)}
+    shifted = published(monkeypatch, images, labels, parts=moved)
+    assert len({first.split_hash, given.split_hash, shifted.split_hash}) == 3
+
+
+def test_published_splits_are_kept_and_only_the_rest_is_drawn(monkeypatch):
+    images, labels = noise(), np.arange(60) % 2
+    parts = {"train": np.arange(40), "test": np.arange(40, 60)}
+    data = published(monkeypatch, images, labels, parts=parts)
+    assert torch.equal(data.test.images, images[40:])
+    assert (len(data.train), len(data.val)) == (36, 4)
+    assert data.val.labels.bincount().tolist() == [2, 2]
+
+
+def test_a_class_that_would_be_missing_in_a_split_is_named(monkeypatch):
+    labels = np.zeros(60, int)
+    labels[:3] = 1
+    with pytest.raises(UserError, match="class 'b' has [123] images, too few to draw a share of"):
+        published(monkeypatch, noise(), labels)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("workers", -1), ("workers", 1.0), ("workers", True), ("on_bad_image", "x")],
+)
+def test_a_way_of_loading_that_is_none_is_refused(field, value):
+    with pytest.raises(UserError) as caught:
+        Loading(**{field: value})
+    assert caught.value.field == field

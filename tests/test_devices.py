@@ -41,10 +41,10 @@ CUT = recipe(epochs=2, batch_size=16, drop_path=0.5, ema=0.5)  # six steps an ep
 def curves(fabric):
     """Records and weights by name."""
     results = {}
-    for name, (order, recipe) in CURVES.items():
+    for name, (order, one) in CURVES.items():
         model = network(order=order)
         with determinism(True):
-            records = list(fit(model, digits(), recipe, seed=0, fabric=fabric))
+            records = list(fit(model, digits(), one, seed=0, fabric=fabric))
         results[name] = [dataclasses.asdict(record) for record in records], weights(model)
     return results
 

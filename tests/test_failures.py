@@ -123,9 +123,17 @@ def test_after_a_run_out_of_memory_the_next_is_trained(tmp_path, limit):
         # 100 -> 50 -> 25
         (30, {}, "25 fits: --batch-size 25, or --accumulate 4, where batch norm sees 25 images"),
         # Mixup takes pairs, and 24 does not divide 100.
-        (30, {"mixup": 0.2}, "24 fits: --batch-size 24, or --accumulate 5, where batch norm sees 20"),
+        (
+            30,
+            {"mixup": 0.2},
+            "24 fits: --batch-size 24, or --accumulate 5, where batch norm sees 20",
+        ),
         # Two parts of 50 were too large already.
-        (30, {"accumulate": 2}, "50 fits: --batch-size 50, or --accumulate 4, where batch norm sees 25"),
+        (
+            30,
+            {"accumulate": 2},
+            "50 fits: --batch-size 50, or --accumulate 4, where batch norm sees 25",
+        ),
         (1, {}, "not even 2 images fit"),
     ],
 )
@@ -203,7 +211,9 @@ def no_space(*_, **__):
 
 def test_a_full_disk_fails_the_run_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "save_file", no_space)
-    statuses, errors = conducted(digits_run(), tmp_path, Machine(device="cpu", checkpoint_seconds=0))
+    statuses, errors = conducted(
+        digits_run(), tmp_path, Machine(device="cpu", checkpoint_seconds=0)
+    )
     assert statuses == [FAILED, FAILED]
     assert set(errors) == {"OSError: [Errno 28] No space left on device"}
 
@@ -213,7 +223,9 @@ def test_a_file_that_cannot_grow_fails_the_run_in_one_line(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
-        result = executed(digits_run(), tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0))
+        result = executed(
+            digits_run(), tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0)
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result["status"] == FAILED

@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+from small import digits_run, measured, network, recipe, same, train, weights
 
 from resnet_variants.registry import UserError
 from resnet_variants.run import command, read
@@ -22,7 +23,6 @@ from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.loop import StoppedError
-from small import digits_run, measured, network, recipe, same, train, weights
 
 RECIPES = {
     "plain": recipe(),
@@ -61,9 +61,9 @@ def undisturbed():
     """Records and weights by the name of the recipe."""
     torch.set_num_threads(1)
     results = {}
-    for name, recipe in RECIPES.items():
-        model = network(recipe=recipe)
-        results[name] = train(model, recipe), weights(model)
+    for name, one in RECIPES.items():
+        model = network(recipe=one)
+        results[name] = train(model, one), weights(model)
     return results
 
 

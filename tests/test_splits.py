@@ -1,6 +1,9 @@
 """Splits that are decoded batch by batch give what splits in memory give."""
 
+import os
 import random
+import signal
+from multiprocessing import active_children
 
 import numpy as np
 import pictures
@@ -10,6 +13,7 @@ from PIL import Image
 
 from resnet_variants.registry import UserError
 from resnet_variants.training import data as data_module
+from resnet_variants.training import splits
 from resnet_variants.training.data import Loading, load_dataset
 from resnet_variants.training.images import BadImageError, resized, resized_crop
 from resnet_variants.training.splits import Batch, Resident, Streamed
@@ -62,8 +66,10 @@ def test_streamed_batches_are_the_resident_ones_pixel_for_pixel(folder, monkeypa
     assert streamed.split_hash == resident.split_hash
 
 
-def test_streamed_digits_are_grey_like_the_resident_ones(streaming):
-    streamed, resident = load("digits", workers=1), load_dataset("digits")  # FIXME
+def test_streamed_digits_are_grey_like_the_resident_ones(monkeypatch):
+    resident = load("digits")
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+    streamed = load("digits", workers=1)
     assert torch.equal(images(streamed.test, Batch(ORDER)), resident.test.images[ORDER])
 
 
@@ -113,17 +119,17 @@ def test_a_policy_is_a_function_of_the_seed(policy):
 
 @pytest.mark.parametrize("batch", [crops(), Batch(ORDER, policy="original", seeds=SEEDS)])
 def test_batches_leave_the_global_random_streams_alone(folder, monkeypatch, batch):
-    splits = [load(f"folder:{folder}").train]
+    both = [load(f"folder:{folder}").train]
     monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
-    splits.append(load(f"folder:{folder}", workers=1).train)
-    for split in splits:
+    both.append(load(f"folder:{folder}", workers=1).train)
+    for split in both:
         before = states()
         images(split, batch)
         assert states() == before
 
 
 def test_a_policy_that_fails_restores_the_random_streams(monkeypatch):
-    monkeypatch.setattr("resnet_variants.training.splits.policy", lambda name: 1 / 0)
+    monkeypatch.setattr(splits, "policy", lambda name: 1 / 0)
     split, before = load_dataset("digits").train, states()
     with pytest.raises(ZeroDivisionError):
         images(split, Batch(ORDER, policy="x", seeds=SEEDS))
@@ -181,13 +187,31 @@ def test_other_errors_of_a_user_are_one_line_too(folder, streaming):
 def test_a_closed_iterator_ends_its_workers(folder, streaming):
     batches = load(f"folder:{folder}", workers=2).train.batches([crops()] * 20)
     next(batches)
-    children = torch.multiprocessing.active_children()
-    assert len(children) >= 2
+    assert len(active_children()) == 2
     batches.close()
-    del batches
-    for child in children:
-        child.join(10)
-    assert not any(child.is_alive() for child in children)
+    assert active_children() == []
+
+
+def test_an_error_in_a_worker_ends_the_workers(folder, streaming, monkeypatch):
+    split = load(f"folder:{folder}", workers=2).train
+    monkeypatch.setattr(splits, "policy", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        images(split, Batch(ORDER, policy="x", seeds=SEEDS))
+    assert "splits.py" in str(caught.value)  # where it happened
+    assert active_children() == []
+
+
+def test_a_worker_outlives_a_signal_to_the_whole_job_for_a_while(folder, streaming, monkeypatch):
+    monkeypatch.setattr(splits, "_GRACE", 1)
+    batches = load(f"folder:{folder}", workers=1).train.batches([crops()] * 20)
+    next(batches)
+    (worker,) = active_children()
+    os.kill(worker.pid, signal.SIGINT)
+    worker.terminate()
+    assert len([next(batches) for _ in range(9)]) == 9
+    worker.join(5)
+    assert not worker.is_alive()
+    batches.close()
 
 
 def test_the_first_images_of_a_split(folder, monkeypatch):

@@ -21,7 +21,7 @@ def cropped(images: Tensor, corners: Tensor, side: int) -> Tensor:
     return windows[each, :, corners[0], corners[1]]
 
 
-_GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def jittered(images: Tensor, draws: Tensor, strength: float) -> Tensor:
@@ -31,15 +31,21 @@ def jittered(images: Tensor, draws: Tensor, strength: float) -> Tensor:
         images: (N, C, H, W) uint8.
         draws: (N, 3) uniform in [0, 1).
         strength: as timm's ``color_jitter``; hue is left alone, as it is there.
+
+    What lies beyond black and white is cut off once, at the end.
     """
     factors = (1 + strength * (2 * draws - 1)).view(-1, 3, 1, 1, 1).unbind(1)
     pixels = images.float() * factors[0]
-    pixels = torch.lerp(pixels.mean((1, 2, 3), keepdim=True), pixels, factors[1])
-    if images.shape[1] == 3:
-        weights = torch.tensor(_GREY, device=images.device).view(3, 1, 1)
-        grey = (pixels * weights).sum(1, keepdim=True)
-        pixels = torch.lerp(grey, pixels, factors[2])
+    pixels = torch.lerp(_grey(pixels).mean((2, 3), keepdim=True), pixels, factors[1])
+    pixels = torch.lerp(_grey(pixels), pixels, factors[2])
     return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    if pixels.shape[1] == 1:
+        return pixels
+    weights = torch.tensor(_LUMA, device=pixels.device).view(3, 1, 1)
+    return (pixels * weights).sum(1, keepdim=True)
 
 
 def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ def split_indices(source: Source) -> dict[str, np.ndarray]:
     for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if name not in parts:
             parts["train"], parts[name] = _drawn(source, parts["train"], share)
-    return {name: parts[name] for name in ("train", "val", "test")}
+    return {name: np.sort(parts[name]) for name in ("train", "val", "test")}
 
 
 def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +159,7 @@ def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray,
         message = f"class {source.classes[least]!r} has {counts[least]} images, too few to draw"
         message += f" a share of {share:.2g} by class: add some, or make the splits yourself"
         raise UserError(message, field="data") from error
-    return np.sort(rest), np.sort(drawn)
+    return rest, drawn
 
 
 # --- decoding ---------------------------------------------------------------------------------

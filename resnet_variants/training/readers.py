@@ -52,8 +52,9 @@ class Reader:
     def name(self, i: int) -> str:
         """See ``Source``."""
         reader, at = self._at(i)
-        name = reader.filename(at) if hasattr(reader, "filename") else None
-        return str(_path(reader, at) or name or f"{type(reader).__name__} image {at}")
+        found = getattr(reader, "filename", None)  # torchvision's is the name of an archive
+        name = _path(reader, at) or (found(at) if callable(found) else None)
+        return str(name or f"{type(reader).__name__} image {at}")
 
     def identity(self, i: int) -> bytes:
         """See ``Source``."""

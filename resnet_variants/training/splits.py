@@ -229,10 +229,16 @@ def _loaded(
         worker_init_fn=_leave_signals_to_the_trainer,
         generator=torch.Generator(),  # else it draws the workers' seed from the global stream
     )
-    for images in loader:
-        if isinstance(images, UserError):
-            raise images
-        yield images
+    batches = iter(loader)
+    try:
+        for images in batches:
+            if isinstance(images, UserError):
+                raise images
+            yield images
+    finally:
+        # An exception may keep the iterator until Python looks for cycles; workers that wait for
+        # it are then beyond its reach, and the process waits for them when it ends.
+        getattr(batches, "_shutdown_workers", int)()
 
 
 def _items(batch: Batch) -> list[_Item]:
