@@ -100,8 +100,8 @@ def test_the_verb_returns_0_where_all_is_well(pets, capsys):
     ("words", "message"),
     [
         (["digit"], "unknown data 'digit'; did you mean 'digits'?"),
-        (["folder:/no/such"], "'/no/such' is no folder"),
-        ([], "missing SPEC"),
+        (["folder:/no/such"], "'/no/such' cannot be read as a folder: No such file or directory"),
+        ([], "missing spec; see --help"),
     ],
 )
 def test_a_wrong_spec_is_one_line(words, message, capsys):

@@ -240,7 +240,7 @@ def test_published_splits_are_kept_and_only_the_rest_is_drawn(monkeypatch):
 def test_a_class_that_would_be_missing_in_a_split_is_named(monkeypatch):
     labels = np.zeros(60, int)
     labels[:3] = 1
-    with pytest.raises(UserError, match="class 'b' has [123] images, too few to draw a share of"):
+    with pytest.raises(UserError, match=r"class 'b' has [123] images, too few to draw a share of"):
         published(monkeypatch, noise(), labels)
 
 

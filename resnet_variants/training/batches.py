@@ -7,7 +7,7 @@ initialisation consumes: with one seed, two variants see the same images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +79,7 @@ WHOLE = Share()
 
 def train_batches(
     data: Dataset, recipe: Recipe, *, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """One epoch in random order from step ``start``: uint8 images and their labels.
 
     The images left over by the last full batch sit out; another order leaves others.

@@ -159,7 +159,7 @@ def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray,
         message = f"class {source.classes[least]!r} has {counts[least]} images, too few to draw"
         message += f" a share of {share:.2g} by class: add some, or make the splits yourself"
         raise UserError(message, field="data") from error
-    return rest, drawn
+    return np.asarray(rest), np.asarray(drawn)
 
 
 # --- decoding ---------------------------------------------------------------------------------

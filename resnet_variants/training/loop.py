@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import torch
@@ -173,11 +174,12 @@ def evaluate(
     plan = [Batch(positions) for positions in own.split(EVAL_BATCH)]
     sums = torch.zeros(2, device=device, dtype=torch.float64)
     model.eval()
-    for batch, images in zip(plan, split.batches(plan), strict=True):
-        labels = split.labels[batch.order]
-        logits: Tensor = model(normalise(images)).float()
-        hits = (logits.argmax(1) == labels).sum()
-        sums += torch.stack([cross_entropy(logits, labels, reduction="sum").double(), hits])
+    with closing(split.batches(plan)) as batches:  # an error must not leave workers behind
+        for batch, images in zip(plan, batches, strict=True):
+            labels = split.labels[batch.order]
+            logits: Tensor = model(normalise(images)).float()
+            hits = (logits.argmax(1) == labels).sum()
+            sums += torch.stack([cross_entropy(logits, labels, reduction="sum").double(), hits])
     if fabric is not None:
         sums = fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(sums, Tensor)

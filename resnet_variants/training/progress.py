@@ -99,10 +99,11 @@ class Training:
             start=self.step,
             share=self.share,
         )
-        while self.step < self.steps:
-            self.take(portions)
-            self.step += 1
-            yield
+        with contextlib.closing(portions):  # an error must not leave workers behind
+            while self.step < self.steps:
+                self.take(portions)
+                self.step += 1
+                yield
 
     def take(self, portions: Iterator[tuple[Tensor, Tensor]]) -> None:
         """One step of the optimizer, without waiting for the device."""
@@ -187,8 +188,9 @@ class Training:
     def share_statistics(self) -> None:
         """Average the running statistics over all devices, where each has its own."""
         if self.fabric.world_size > 1 and not self.recipe.sync_bn:
-            for model in {self.model, self.tested}:
-                distribute_bn(model, self.fabric.world_size, reduce=True)
+            distribute_bn(self.model, self.fabric.world_size, reduce=True)
+            if self.ema is not None:
+                distribute_bn(self.ema.module, self.fabric.world_size, reduce=True)
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
         """Note what an epoch measured, and go on to the next."""
@@ -235,11 +237,14 @@ class Training:
 
     def _everyones(self, own: checkpoint.Tensors) -> checkpoint.Tensors:
         """What each process has of its own, (processes, ...)."""
-        gathered = {
-            name: cast(Tensor, self.fabric.all_gather(tensor.to(self.device)))
-            for name, tensor in own.items()
-        }
-        return {n: every.reshape(self.share.world, *own[n].shape) for n, every in gathered.items()}
+        return {name: self._everyone(tensor.to(self.device)) for name, tensor in own.items()}
+
+    def _everyone(self, own: Tensor) -> Tensor:
+        if self.share.world == 1:
+            return own[None]
+        every = [torch.empty_like(own) for _ in range(self.share.world)]
+        torch.distributed.all_gather(every, own)  # Fabric's is built on one that is deprecated
+        return torch.stack(every)
 
     def restore(self, tensors: checkpoint.Tensors, facts: checkpoint.Facts) -> None:
         """Go on from a state."""

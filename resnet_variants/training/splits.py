@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, plan: Sequence[Batch]) -> Iterator[Tensor]:
+    def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """Images (n, C, side, side) uint8 on the labels' device, batch by batch."""
         ...
 
@@ -65,7 +65,7 @@ class Resident:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, plan: Sequence[Batch]) -> Iterator[Tensor]:
+    def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
         if any(batch.policy for batch in plan):  # a picture at a time; there is no batched form
             for images in _loaded(self.picture, self.images.shape[-1], plan, workers=0):
@@ -120,7 +120,7 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, plan: Sequence[Batch]) -> Iterator[Tensor]:
+    def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
         workers = self.workers or cores()
         for images in _loaded(self.picture, self.side, plan, workers=workers):
