@@ -46,7 +46,7 @@ def command(argv: Sequence[str]) -> int:
     ):
         _show(f"{len(pairs)} times {heading}", [f"{a} = {b}" for a, b in pairs], most)
     if found.repeated:
-        say(f"{found.repeated} training images repeat another one of their class")
+        say(f"{found.repeated} images repeat another one of their split and class")
     say("all is well" if found.sound else "see above: mend or remove these")
     return 0 if found.sound else 1
 

@@ -48,9 +48,7 @@ class Networks:
     depth: Annotated[Numbers, tyro.conf.arg(help="the family's own if empty: 50, cifar 29")] = ()
     block: Annotated[Words, _axis("block", "the depth's own if empty")] = ()
     stem: Annotated[Words, _axis("stem", "before the first stage")] = ()
-    stem_stride: Annotated[
-        Numbers, tyro.conf.arg(help="that of the images' size if empty")
-    ] = ()
+    stem_stride: Annotated[Numbers, tyro.conf.arg(help="that of the images' size if empty")] = ()
     stride: Annotated[Words, _axis("stride", "which conv carries stride 2")] = ()
     shortcut: Annotated[Words, _axis("shortcut", "where the shape changes")] = ()
     order: Annotated[Words, _axis("order", "of norm, activation and conv")] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -43,6 +43,8 @@ class RunFolder:
         file, before = self.path / "run.json", self.unfinished()
         if before:
             self._refuse_other(before, cast(Json, json.loads(to_json(config))))
+            for part in self.path.glob(".*"):  # of files that a killed process was writing
+                part.unlink()
             self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
             (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
             return
@@ -73,6 +75,12 @@ class RunFolder:
         """The configuration of a run whose state was saved; empty where there is none."""
         file = self.path / "run.json"
         return read_json(file) if file.is_file() and self.checkpoint.is_file() else {}
+
+    def decide(self, name: str, ask: Callable[[], object]) -> None:
+        """Add to ``run.json`` what is found out only now; a run that goes on keeps what it has."""
+        config = read_json(self.path / "run.json")
+        if name not in config:
+            write_atomically(self.path / "run.json", to_json(config | {name: ask()}))
 
     @property
     def compiled(self) -> bool:
@@ -105,7 +113,13 @@ class RunFolder:
     def finish(self, result: Mapping[str, object]) -> None:
         """Write the result: from now on the run counts as done, failed or diverged."""
         write_atomically(self.path / "result.json", to_json(result))
-        self.checkpoint.unlink(missing_ok=True)
+        if result["status"] == DONE:  # else it may still be of use
+            self.checkpoint.unlink(missing_ok=True)
+
+    def reopen(self) -> None:
+        """Count the run as unfinished: it goes on where its state was saved, if it was."""
+        if self.path.is_dir():
+            (self.path / "result.json").unlink(missing_ok=True)
 
     def result(self) -> Json | None:
         """The result, or ``None`` where the run is not finished.

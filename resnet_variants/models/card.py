@@ -74,6 +74,7 @@ def save_pretrained(
     stored = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     arguments = architecture(model.variant)[1]
     save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
+    (Path(folder) / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
     readme = generate_readme(model_card(model, training), model.variant.name)
     write_atomically(Path(folder) / "README.md", readme)
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from resnet_variants.speed.arms import ARMS, Arm, Task
-from resnet_variants.training.device import synchronise
+from resnet_variants.training.device import determinism, synchronise
 from resnet_variants.training.memory import peak_mb, reset_peak, resident_mb
 
 COLUMNS = (
@@ -64,6 +64,11 @@ def measure(task: Task, plan: Plan) -> tuple[dict[tuple[str, str], list[float]],
 
     The arms take turns in every repeat, so that all see the same moods of the machine.
     """
+    with determinism(enabled=False):  # as in a run
+        return _measured(task, plan)
+
+
+def _measured(task: Task, plan: Plan) -> tuple[dict[tuple[str, str], list[float]], dict[str, Arm]]:
     arms = {name: ARMS[name](task) for name in plan.arms}
     device = next(iter(arms.values())).device
     rates: dict[tuple[str, str], list[float]] = {}

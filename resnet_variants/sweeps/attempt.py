@@ -56,15 +56,13 @@ class Attempt:
         """
         folder, start = RunFolder(self.path), time.perf_counter()
         data, fabric = self.run.load(), make_fabric(self.machine, self.run.recipe.precision)
-        compiled = folder.unfinished().get("compile") or self._compiled(data)
         with self._writing():
-            folder.start(self.run.config(data, fabric) | {"compile": compiled})
-            for part in self.path.glob(".*"):  # of files that a killed process was writing
-                part.unlink()
+            folder.start(self.run.config(data, fabric))
         result: Json
         text = ""
         try:
-            result = self._train(data, fabric, tell, stop)
+            folder.decide("compile", lambda: self._compiled(data))
+            result = self._launch(data, fabric, tell, stop)
         except StoppedError:
             return None
         except DivergedError as error:
@@ -89,19 +87,19 @@ class Attempt:
             raise UserError(message, field="out") from error
 
     def _compiled(self, data: Dataset) -> Json:
-        one = make_fabric(replace(self.machine, devices=1), self.run.recipe.precision)
+        machine, recipe = self.machine, self.run.recipe
         return choose(
             lambda: self.run.build(data),
             self.run.variant.name,
             data,
-            self.run.recipe,
-            asked=self.machine.compile,
-            fabric=one,
+            replace(recipe, batch_size=recipe.batch_size // machine.devices),
+            asked=machine.compile,
+            fabric=make_fabric(replace(machine, devices=1), recipe.precision),
         )
 
-    def _train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
+    def _launch(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
         if self.machine.devices == 1:
-            return self.train(data, fabric, tell, stop)
+            return self.train_here(data, fabric, tell, stop)
         asked = torch.multiprocessing.get_context("spawn").RawValue("b", stop())
         stop.forward = lambda _: setattr(asked, "value", 1)
         with _relayed(tell) as queue:
@@ -120,7 +118,9 @@ class Attempt:
             raise StoppedError
         return result
 
-    def train(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Callable[[], bool]) -> Json:
+    def train_here(
+        self, data: Dataset, fabric: Fabric, tell: Tell, stop: Callable[[], bool]
+    ) -> Json:
         """This process's part; with several devices, the first writes the files.
 
         Raises:
@@ -204,12 +204,14 @@ def _in_words(error: Exception) -> str:
 
 def _on_device(fabric: Fabric, *, attempt: Attempt, queue: Any, asked: Any) -> Json | None:
     """What each process runs; the first one's result is returned to whom launched them."""
+    own = max(1, cores() // fabric.world_size)
     if fabric.device.type == "cpu":
-        torch.set_num_threads(max(1, cores() // fabric.world_size))
-    data = attempt.run.load()
+        torch.set_num_threads(own)
+    loading = replace(attempt.run.loading, workers=attempt.run.loading.workers or own)
+    data = replace(attempt.run, loading=loading).load()
     with listening(insist=False) as stop:
         try:
-            return attempt.train(data, fabric, queue.put, lambda: stop() or bool(asked.value))
+            return attempt.train_here(data, fabric, queue.put, lambda: stop() or bool(asked.value))
         except StoppedError:
             return None
         except DivergedError as error:  # all processes come to it at the same step

@@ -12,7 +12,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import Machine, make_fabric
-from resnet_variants.training.loop import fit
+from resnet_variants.training.loop import EVAL_BATCH, evaluate
+from resnet_variants.training.progress import Training
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -29,8 +30,11 @@ def advice(run: Run, data: Dataset, machine: Machine) -> str:
     recipe, devices = run.recipe, machine.devices
     batch, parts = recipe.batch_size, devices * recipe.accumulate
     multiple = 2 if recipe.mixup or recipe.cutmix else 1  # mixup takes pairs
-    fits = largest_part(run, data, machine) // multiple * multiple
     line = f"out of memory with batch_size {batch}; "
+    try:
+        fits = largest_part(run, data, machine) // multiple * multiple
+    except Exception as error:  # the run has failed already; this only adds to it
+        return f"{line}what would fit was not found ({type(error).__name__}: {error})"
     if not fits:
         return f"{line}not even 2 images fit"
     line += f"{fits * parts} fits: --batch-size {fits * parts}"
@@ -60,11 +64,12 @@ def _fits(run: Run, data: Dataset, machine: Machine, batch: int) -> bool:
     recipe = replace(
         run.recipe, epochs=1, batch_size=batch, accumulate=1, lr=1e-6, mixup=0.0, cutmix=0.0
     )
-    few = replace(data, train=data.train.head(batch), val=data.val.head(2))
     fabric = make_fabric(machine, recipe.precision)
     try:
-        for _ in fit(run.build(data), few, recipe, seed=run.seed, fabric=fabric):
-            pass
+        training = Training(run.build(data), data, recipe, seed=run.seed, fabric=fabric)
+        next(training.rest_of_epoch())
+        with fabric.autocast():
+            evaluate(training.tested, training.data.val.head(EVAL_BATCH), training.normalise)
     except Exception as error:
         if not out_of_memory(error):
             raise

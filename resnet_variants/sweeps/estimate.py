@@ -27,4 +27,6 @@ def seconds_per_run(run: Run, machine: Machine) -> float:
     with determinism(recipe.deterministic):
         records = list(fit(run.build(data), few, short, seed=run.seed, fabric=fabric))
     rate = statistics.median(record.images_per_second for record in records[WARM:])
-    return total * recipe.batch_size * recipe.epochs / (rate * machine.devices)
+    # On CPUs, several processes share the cores that were measured.
+    devices = machine.devices if fabric.device.type == "cuda" else 1
+    return total * recipe.batch_size * recipe.epochs / (rate * devices)

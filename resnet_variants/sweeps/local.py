@@ -149,10 +149,13 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     record["runs"] = list(dict.fromkeys(planned))
     fabric = make_fabric(options.machine, experiment.recipe.precision)
     record["provenance"] = provenance(fabric.device)
-    write_atomically(out / "experiment.json", to_json(record))
+    try:
+        write_atomically(out / "experiment.json", to_json(record))
+    except OSError as error:
+        message = f"{str(out)!r} cannot be written: {error.strerror}"
+        raise UserError(message, field="out") from error
     for run in todo:
-        if options.fresh or results[run]:
-            folders[run].remove()
+        folders[run].remove() if options.fresh else folders[run].reopen()
     return todo
 
 

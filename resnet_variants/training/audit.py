@@ -6,8 +6,6 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from resnet_variants.training.data import split_indices
 from resnet_variants.training.images import BadImageError
 from resnet_variants.training.sources import Source
@@ -21,9 +19,9 @@ class Audit:
         counts: images by split and class, broken ones included.
         sizes: images by width and height in pixels.
         broken: by split, a line on each picture that cannot be used.
-        twice: pairs of names whose pixels are equal, at least one of them outside of training:
-            what is tested on must not be trained on.
-        repeated: further images of the training split that are equal to another one in it.
+        twice: pairs of names with equal pixels in two splits: what is tested on must not be
+            trained on.
+        repeated: how many images equal another one of their split and class.
         mislabelled: pairs of names with equal pixels and different classes.
     """
 
@@ -47,7 +45,8 @@ def audit(source: Source) -> Audit:
         ValueError: a class with too few images to split.
     """
     found = Audit()
-    first: dict[bytes, tuple[str, int]] = {}  # digest of the pixels -> split and position
+    # Digest of the pixels -> split and label -> the first of these.
+    holders: dict[bytes, dict[tuple[str, int], int]] = {}
     for split, index in split_indices(source).items():
         names = (source.classes[label] for label in source.labels[index])
         found.counts[split] = Counter(names)
@@ -60,18 +59,22 @@ def audit(source: Source) -> Audit:
                 continue
             found.sizes[picture.size] += 1
             digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
-            before = first.setdefault(digest, (split, i))
-            if before != (split, i):
-                _compare(found, source, before, (split, i))
+            _compare(found, source, holders.setdefault(digest, {}), (split, i))
     return found
 
 
-def _compare(found: Audit, source: Source, a: tuple[str, int], b: tuple[str, int]) -> None:
-    pair = source.name(a[1]), source.name(b[1])
-    labels: np.ndarray = source.labels
-    if labels[a[1]] != labels[b[1]]:
-        found.mislabelled.append(pair)
-    elif a[0] == b[0] == "train":
-        found.repeated += 1
-    elif a[0] != b[0]:
-        found.twice.append(pair)
+def _compare(
+    found: Audit, source: Source, holders: dict[tuple[str, int], int], new: tuple[str, int]
+) -> None:
+    """Compare a picture with those that have the same pixels, and let it join them."""
+    split, i = new
+    own = split, int(source.labels[i])
+    for (other, label), first in holders.items():
+        pair = source.name(first), source.name(i)
+        if label != own[1]:
+            found.mislabelled.append(pair)
+        elif other != split:
+            found.twice.append(pair)
+        else:
+            found.repeated += 1
+    holders.setdefault(own, i)

@@ -44,8 +44,8 @@ def jittered(images: Tensor, draws: Tensor, strength: float) -> Tensor:
 def _grey(pixels: Tensor) -> Tensor:
     if pixels.shape[1] == 1:
         return pixels
-    weights = torch.tensor(_LUMA, device=pixels.device).view(3, 1, 1)
-    return (pixels * weights).sum(1, keepdim=True)
+    red, green, blue = (share * pixels[:, i : i + 1] for i, share in enumerate(_LUMA))
+    return red + green + blue
 
 
 def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:

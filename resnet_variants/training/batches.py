@@ -62,7 +62,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that one process takes at a time: chunk ``i`` of ``count``."""
+    """The part of every batch that one process takes at a time: process ``rank`` of ``world``."""
 
     rank: int = 0
     world: int = 1

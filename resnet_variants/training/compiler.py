@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +18,10 @@ from torch import nn
 
 from resnet_variants.files import read_json, to_json, write_atomically
 from resnet_variants.training.data import Dataset
-from resnet_variants.training.device import resolve, synchronise
+from resnet_variants.training.device import determinism, resolve, synchronise
 from resnet_variants.training.progress import Training
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.splits import Resident
 
 WORTH_ASKING = 120.0  # seconds of eager training: below, no compilation can be earned back
 _WARM, _TIMED = 3, 10  # steps
@@ -58,25 +62,32 @@ def choose(
         return {"used": False, "why": "it does not pay on CPUs"}
     steps = recipe.epochs * (len(data.train) // recipe.batch_size)
     precision = resolve(recipe.precision, fabric.device.type)
-    parts = (name, recipe.batch_size, recipe.accumulate, data.img_size, precision)
-    where = torch.cuda.get_device_name(fabric.device), torch.__version__
-    key = " ".join(map(str, (*parts, *where)))
+    key = _key(name, data, recipe, precision, torch.cuda.get_device_name(fabric.device))
     known = _read()
     if key not in known:
         eager = seconds_per_step(make(), data, recipe, fabric, compiled=False)[0]
         if steps * eager < WORTH_ASKING:
             return {"used": False, "why": "too short a run", "eager": eager}
-        known[key] = asdict(_measure(make, data, recipe, fabric, eager))
+        try:
+            compiled, first = seconds_per_step(make(), data, recipe, fabric, compiled=True)
+        except Exception as error:  # a compiler that fails here leaves the run as it was
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return {"used": False, "why": f"compiling failed: {reason}", "eager": eager}
+        known[key] = asdict(Speeds(eager, compiled, first))
         _write(known)
     speeds = Speeds(**cast("dict[str, float]", known[key]))
     return {"used": speeds.pays(steps), "why": "measured", **asdict(speeds)}
 
 
-def _measure(
-    make: Callable[[], nn.Module], data: Dataset, recipe: Recipe, fabric: Fabric, eager: float
-) -> Speeds:
-    compiled, first = seconds_per_step(make(), data, recipe, fabric, compiled=True)
-    return Speeds(eager, compiled, first)
+# What a step's time does not depend on.
+_ALIKE = ("epochs", "lr", "schedule", "milestones", "warmup", "select", "weight_decay")
+
+
+def _key(name: str, data: Dataset, recipe: Recipe, precision: str, device: str) -> str:
+    settings = {key: value for key, value in asdict(recipe).items() if key not in _ALIKE}
+    shape = data.in_chans, data.img_size, len(data.classes), isinstance(data.train, Resident)
+    content = json.dumps([settings, shape, precision, device, torch.__version__])
+    return f"{name} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def seconds_per_step(
@@ -85,17 +96,23 @@ def seconds_per_step(
     """Mean of some training steps, and what the first ones took."""
     # The rate does not change the time, and a tiny one cannot diverge.
     slow = replace(recipe, epochs=_WARM + _TIMED + 1, lr=1e-6)
-    training = Training(model, data, slow, seed=0, fabric=fabric, compiled=compiled)
-    steps = _steps(training)
-    start = time.perf_counter()
-    for _ in range(_WARM):
-        next(steps)
-    synchronise(fabric.device)
-    warm = time.perf_counter()
-    for _ in range(_TIMED):
-        next(steps)
-    synchronise(fabric.device)
-    return (time.perf_counter() - warm) / _TIMED, warm - start
+    with determinism(recipe.deterministic):
+        training = Training(model, data, slow, seed=0, fabric=fabric, compiled=compiled)
+        steps = _steps(training)
+        start = time.perf_counter()
+        for _ in range(_WARM):
+            next(steps)
+        synchronise(fabric.device)
+        warm = time.perf_counter()
+        for _ in range(_TIMED):
+            next(steps)
+        synchronise(fabric.device)
+        end = time.perf_counter()
+    del training, steps
+    gc.collect()
+    if fabric.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return (end - warm) / _TIMED, warm - start
 
 
 def _steps(training: Training) -> Iterator[None]:

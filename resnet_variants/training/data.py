@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from resnet_variants.registry import UserError, refuse
+from resnet_variants.training.device import cores
 from resnet_variants.training.images import BadImageError, centre, resized
 from resnet_variants.training.sources import Pixels, Source, open_source
 from resnet_variants.training.splits import Batch, Resident, Split, Streamed
@@ -106,7 +107,7 @@ def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None
     for name, index in indices.items():
         skip = name == "train" and loading.on_bad_image == "skip"
         if resident:
-            splits[name] = _resident(source, index, side, skipped if skip else None)
+            splits[name] = _resident(source, index, side, loading, skipped if skip else None)
         else:
             splits[name] = _streamed(source, index, side, loading, skipped if skip else None)
     _check_left(source, indices["train"], splits["train"], skipped)
@@ -207,7 +208,9 @@ def _check_left(source: Source, index: np.ndarray, train: Split, skipped: list[s
         raise BadImageError(f"{message}: {skipped[0]}", field="data")
 
 
-def _resident(source: Source, index: np.ndarray, side: int, skipped: list[str] | None) -> Resident:
+def _resident(
+    source: Source, index: np.ndarray, side: int, loading: Loading, skipped: list[str] | None
+) -> Resident:
     if isinstance(source, Pixels):
         images = _resized(source.images[torch.from_numpy(index)], side)
     else:
@@ -215,7 +218,8 @@ def _resident(source: Source, index: np.ndarray, side: int, skipped: list[str] |
         good = decode(source, index, images, skipped)
         if not good.all():
             index, images = index[good], images[torch.from_numpy(good)]
-    return Resident(images, torch.from_numpy(source.labels[index]))
+    labels = torch.from_numpy(source.labels[index])
+    return Resident(images, labels, loading.workers or cores())
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
@@ -234,7 +238,7 @@ def _streamed(
     if skipped is not None:
         index = index[decode(source, index, None, skipped)]
     labels = torch.from_numpy(source.labels[index])
-    return Streamed(source, index, labels, side, loading.workers)
+    return Streamed(source, index, labels, side, loading.workers or cores())
 
 
 # --- measuring --------------------------------------------------------------------------------

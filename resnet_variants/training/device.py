@@ -1,4 +1,4 @@
-"""Where training runs: device, precision, threads, deterministic kernels, the compiler."""
+"""Where training runs: device, precision, deterministic kernels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from resnet_variants.registry import UserError, refuse
@@ -60,11 +61,17 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
         raise UserError(message, field="devices")
     # Fabric announces its precision each time; run.json and the settings say it once.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precise = resolve(precision, kind)
+    if kind == "cuda" and precise == "fp32":  # torch's default is TF32, with 10 bits of mantissa
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     return Fabric(
         accelerator=kind,
         devices=machine.devices,
-        strategy="auto" if machine.devices == 1 else "ddp_spawn",
-        precision=_PRECISION[resolve(precision, kind)],
+        # Running statistics that differ stay so until they are averaged for evaluation.
+        strategy="auto"
+        if machine.devices == 1
+        else DDPStrategy(start_method="spawn", broadcast_buffers=False),
+        precision=_PRECISION[precise],
     )
 
 
@@ -92,18 +99,20 @@ def resolve(precision: str, device: str) -> str:
 @contextlib.contextmanager
 def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
     """Deterministic kernels inside the block, where they were asked for."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     if enabled:
         # cuBLAS reads it when CUDA starts; without it torch refuses matrix products on the GPU.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(enabled or before[0])
-    # One size of batch all along: the search for the fastest kernel pays, but is not repeatable.
+    torch.use_deterministic_algorithms(enabled or before)
+    # Few sizes of batches: the search for the fastest kernels pays, but is not repeatable.
     torch.backends.cudnn.benchmark = not enabled
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def synchronise(device: torch.device) -> None:

@@ -133,8 +133,10 @@ def _keep(training: Training, keeper: Keeper, seconds: float) -> None:
     Raises:
         StoppedError: somebody does.
     """
-    wishes = torch.tensor([float(keeper.due()), float(keeper.stop())])
-    due, stop = training.fabric.all_reduce(wishes, reduce_op="max")
+    due, stop = keeper.due(), keeper.stop()
+    if training.fabric.world_size > 1:
+        wishes = torch.tensor([float(due), float(stop)])
+        due, stop = training.fabric.all_reduce(wishes, reduce_op="max")
     if not (due or stop):
         return
     if training.step:
@@ -170,7 +172,7 @@ def evaluate(
     """
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     device = split.labels.device
-    own = torch.arange(rank, len(split), world, device=device)
+    own = torch.arange(len(split), device=device)[rank::world]
     plan = [Batch(positions) for positions in own.split(EVAL_BATCH)]
     sums = torch.zeros(2, device=device, dtype=torch.float64)
     model.eval()

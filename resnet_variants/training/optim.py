@@ -25,7 +25,7 @@ _OPTIMIZERS: Mapping[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
     "nesterov": ("sgd", lambda momentum: {"momentum": momentum}),
     "sgd": ("momentum", lambda momentum: {"momentum": momentum}),
     "adamw": ("adamw", lambda beta: {"betas": (beta, _SECOND_BETA)}),
-    "lamb": ("lamb", lambda beta: {"betas": (beta, _SECOND_BETA)}),
+    "lamb": ("lamb", lambda beta: {"betas": (beta, _SECOND_BETA), "max_grad_norm": None}),
 }
 
 

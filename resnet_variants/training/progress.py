@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnet_variants.training import checkpoint
 from resnet_variants.training.augment import Mixing, Normalise, scaled
-from resnet_variants.training.batches import Share, train_batches
+from resnet_variants.training.batches import Share, generator, train_batches
 from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import synced
 from resnet_variants.training.optim import make_loss, make_optimizer, make_schedule
@@ -48,12 +49,18 @@ class Training:
         compiled: bool = False,
     ) -> None:
         self.recipe, self.seed, self.fabric = recipe, seed, fabric
-        self.data, self.device = data.to(fabric.device), fabric.device
+        self.device = fabric.device
+        # Pictures that are altered one by one are so on the host.
+        train = (
+            data.train.beside(self.device) if recipe.auto_augment else data.train.to(self.device)
+        )
+        self.data = replace(data, train=train, val=data.val.to(self.device))
         self.steps = len(data.train) // recipe.batch_size  # of an epoch
         self.share = Share(fabric.global_rank, fabric.world_size)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if fabric.world_size > 1:
-            torch.manual_seed(seed + fabric.global_rank)  # dropout differs between processes
+            # Dropout differs between processes.
+            torch.manual_seed(generator("rank", seed, fabric.global_rank).initial_seed())
             model = synced(model, self.device) if recipe.sync_bn else model
         optimizer = make_optimizer(model, recipe)
         net = torch.compile(model) if compiled else model
@@ -221,6 +228,7 @@ class Training:
             "best": self.best_weights,
             "ema": {} if self.ema is None else self.ema.module.state_dict(),
             "sums": self._everyones({"sums": self.sums, "trouble": self.trouble}),
+            "own": self._everyones(self._own_statistics()),
         }
         tensors: checkpoint.Tensors = {}
         for prefix, part in parts.items():
@@ -234,6 +242,13 @@ class Training:
             "optimizer": numbers,
             "random": others,
         }
+
+    def _own_statistics(self) -> checkpoint.Tensors:
+        """Running statistics, where every process has its own."""
+        if self.share.world == 1 or self.recipe.sync_bn:
+            return {}
+        models = {"model": self.model} | ({"ema": self.ema.module} if self.ema else {})
+        return {f"{at}.{n}": b for at, model in models.items() for n, b in model.named_buffers()}
 
     def _everyones(self, own: checkpoint.Tensors) -> checkpoint.Tensors:
         """What each process has of its own, (processes, ...)."""
@@ -258,8 +273,10 @@ class Training:
         self.sums, self.trouble = (own[n].to(self.device) for n in ("sums", "trouble"))
         self.epoch, self.step, self.seconds = facts["epoch"], facts["step"], facts["seconds"]
         self.records, self.best = facts["records"], tuple(facts["best"])
+        for name, buffer in self._own_statistics().items():
+            buffer.copy_(part["own"][name][self.share.rank])
         streams = {n: every[self.share.rank] for n, every in part["random"].items()}
         checkpoint.restore_random(streams, facts["random"], self.device)
 
 
-_PARTS = ("model", "optimizer", "random", "best", "ema", "sums")
+_PARTS = ("model", "optimizer", "random", "best", "ema", "sums", "own")

@@ -21,6 +21,9 @@ _STREAMS = ("hfids", "tfds", "wds")
 _FOLDERS = ("folder", "torch/folder", "torch/image_folder")
 
 
+_WRITTEN = ("mnist", "kmnist", "qmnist")  # of torch/: a mirrored letter is no letter
+
+
 @dataclass(frozen=True)
 class Reader:
     """Pictures behind timm's data set objects, opened here: timm's replace a broken picture."""
@@ -29,7 +32,7 @@ class Reader:
     labels: np.ndarray
     classes: tuple[str, ...]
     parts: Mapping[str, np.ndarray]
-    mirror: bool = True
+    mirror: bool
     in_chans: int = 3
     side: int = 0
 
@@ -93,7 +96,8 @@ def open_timm(name: str, root: Path) -> Reader:
         raise UserError(message, field="data") from error
     sizes = given_parts(train=len(labels[0]), test=len(labels[1]))
     both = np.concatenate(labels).astype(np.int64)
-    return Reader(readers, both, _classes(name, readers, int(both.max())), sizes)
+    classes = _classes(name, readers, int(both.max()))
+    return Reader(readers, both, classes, sizes, mirror=rest.lower() not in _WRITTEN)
 
 
 def _labels(reader: Any) -> Any:

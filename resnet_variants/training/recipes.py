@@ -8,7 +8,8 @@ from resnet_variants.training.recipe import Recipe
 RECIPES: Registry[Recipe] = Registry("recipe", default=Recipe())
 
 # arXiv:1512.03385, section 4.2: 64k steps of 128 CIFAR images, lr 0.1, divided by ten at 32k and
-# 48k, weight decay on everything. 45,000 training images make 351 steps an epoch.
+# 48k, weight decay on everything; without the warm-up that ResNet-110 alone has there. 45,000
+# training images make 351 steps an epoch.
 RECIPES["he2015"] = Recipe(
     epochs=182,
     batch_size=128,
@@ -37,7 +38,8 @@ RECIPES["he2016"] = Recipe(
 )
 # arXiv:1812.01187, sections 2.1, 3.1 and 5: Nesterov SGD, lr 0.1 per 256 images, five epochs of
 # warm-up, cosine, no decay of biases, zero gamma, label smoothing, mixup, 200 epochs. Left out are
-# jitter of hue and the noise along principal components.
+# jitter of hue, the noise along principal components, Xavier's initialisation, distillation, and
+# tests on the central 224 of 256 pixels; jitter of contrast comes with timm's form of it.
 RECIPES["bag_of_tricks"] = Recipe(
     epochs=200,
     batch_size=256,
@@ -51,13 +53,15 @@ RECIPES["bag_of_tricks"] = Recipe(
     zero_init=True,
 )
 # arXiv:2110.00476, table 2, column A3: LAMB, binary loss, training at 160 for testing at 224 px.
-# The batch is 2,048 there, on several GPUs: `accumulate` makes it fit on one.
+# It takes `--img-size 224`. The batch is 2,048 there, on several GPUs: `accumulate` makes it fit on
+# one. Tests there are on the central 95 %.
 RECIPES["rsb_a3"] = Recipe(
     epochs=100,
     batch_size=2048,
     optimizer="lamb",
     lr=8e-3,
     weight_decay=0.02,
+    clip_grad=1.0,  # timm's LAMB does so by itself
     warmup=0.05,
     loss="binary",
     mixup=0.1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_variants.registry import UserError
-from resnet_variants.training.device import cores
 from resnet_variants.training.images import centre, resized, resized_crop
 from resnet_variants.training.policy import policy
 from resnet_variants.training.sources import Source, as_picture
@@ -54,13 +53,18 @@ class Split(Protocol):
         """The same split on a device."""
         ...
 
+    def beside(self, device: torch.device) -> Split:
+        """The labels on a device and the images on the host, to be altered one by one."""
+        ...
+
 
 @dataclass(frozen=True)
 class Resident:
-    """A split in the memory of the training device: a batch is one indexing."""
+    """A split in memory, mostly that of the training device: a batch is one indexing."""
 
     images: Tensor  # (N, C, side, side) uint8
     labels: Tensor
+    workers: int = 0  # processes that alter single pictures; 0: this one
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,8 +72,7 @@ class Resident:
     def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
         if any(batch.policy for batch in plan):  # a picture at a time; there is no batched form
-            for images in _loaded(self.picture, self.images.shape[-1], plan, workers=0):
-                yield images.to(self.labels.device)
+            yield from _loaded(self, self.images.shape[-1], plan)
             return
         for batch in plan:
             images = self.images[batch.order]
@@ -77,15 +80,19 @@ class Resident:
 
     def picture(self, i: int) -> Image.Image:
         """One of the images."""
-        return as_picture(self.images[i].cpu())
+        return as_picture(self.images[i])
 
     def head(self, n: int) -> Resident:
         """See ``Split``."""
-        return Resident(self.images[:n], self.labels[:n])
+        return replace(self, images=self.images[:n], labels=self.labels[:n])
 
     def to(self, device: torch.device) -> Resident:
         """See ``Split``."""
-        return Resident(self.images.to(device), self.labels.to(device))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def beside(self, device: torch.device) -> Resident:
+        """See ``Split``."""
+        return replace(self, labels=self.labels.to(device))
 
 
 def _recut(images: Tensor, batch: Batch) -> Tensor:
@@ -115,16 +122,14 @@ class Streamed:
     index: np.ndarray  # positions in the source
     labels: Tensor
     side: int
-    workers: int  # 0: one per core
+    workers: int  # processes that decode; 0: this one
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
-        workers = self.workers or cores()
-        for images in _loaded(self.picture, self.side, plan, workers=workers):
-            yield images.to(self.labels.device, non_blocking=True)
+        yield from _loaded(self, self.side, plan)
 
     def picture(self, i: int) -> Image.Image:
         """One of the images, decoded.
@@ -141,6 +146,10 @@ class Streamed:
     def to(self, device: torch.device) -> Streamed:
         """See ``Split``."""
         return replace(self, labels=self.labels.to(device))
+
+    def beside(self, device: torch.device) -> Streamed:
+        """See ``Split``."""
+        return self.to(device)
 
 
 # --- picture by picture -----------------------------------------------------------------------
@@ -213,19 +222,19 @@ def _leave_signals_to_the_trainer(_: int) -> None:
 
 
 def _loaded(
-    picture: Callable[[int], Image.Image], side: int, plan: Sequence[Batch], *, workers: int
-) -> Iterator[Tensor]:
-    """The batches of a plan by torch's loader.
+    split: Resident | Streamed, side: int, plan: Sequence[Batch]
+) -> Generator[Tensor, None, None]:
+    """The batches of a plan by torch's loader, on the labels' device.
 
     Raises:
         BadImageError: one of the pictures cannot be decoded.
     """
     loader = DataLoader(
-        _Pictures(picture, side),
+        _Pictures(split.picture, side),
         batch_sampler=[_items(batch) for batch in plan],
-        num_workers=workers,
+        num_workers=split.workers,
         collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=split.labels.is_cuda,
         worker_init_fn=_leave_signals_to_the_trainer,
         generator=torch.Generator(),  # else it draws the workers' seed from the global stream
     )
@@ -234,7 +243,7 @@ def _loaded(
         for images in batches:
             if isinstance(images, UserError):
                 raise images
-            yield images
+            yield images.to(split.labels.device, non_blocking=True)
     finally:
         # An exception may keep the iterator until Python looks for cycles; workers that wait for
         # it are then beyond its reach, and the process waits for them when it ends.
