@@ -18,7 +18,8 @@ from resnet_variants.files import to_json
 from resnet_variants.models.variant import Variant
 from resnet_variants.records import read_runs
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import DIVERGED, DONE, FAILED
+from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
+from resnet_variants.sweeps import capacity
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.capacity import advice, out_of_memory
 from resnet_variants.sweeps.experiment import Experiment
@@ -56,7 +57,8 @@ def test_a_training_that_diverges_says_where_and_keeps_no_model(tmp_path, order)
     assert 1e11 < float(lr) <= 1e12
     assert re.search(r"last finite gradient norm [\d.e+]+$", result["error"])
     assert {file.name for file in (tmp_path / "run").iterdir()} <= {
-        *("run.json", "result.json", "log.txt", "epochs.jsonl")
+        *("run.json", "result.json", "log.txt", "epochs.jsonl"),
+        "checkpoint.safetensors",  # of a step before
     }
     assert result["error"] in (tmp_path / "run" / "log.txt").read_text()
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(to_json(result))
@@ -87,6 +89,29 @@ def test_after_a_run_that_diverges_the_next_is_trained(tmp_path, monkeypatch):
     assert errors[1] == ""
 
 
+def test_a_failed_run_that_is_retried_goes_on_where_it_was_saved(tmp_path, monkeypatch):
+    class Stumbles(Training):
+        stumbled = False
+
+        def _size(self):
+            if self.epoch == 2 and not Stumbles.stumbled:
+                Stumbles.stumbled = True
+                raise RuntimeError("a stumble")
+            return super()._size()
+
+    run, eager = digits_run(), Machine(device="cpu", checkpoint_seconds=0)
+    expected = executed(run, tmp_path / "undisturbed", eager)
+    monkeypatch.setattr(loop, "Training", Stumbles)
+    folder, out = RunFolder(tmp_path / "runs" / run.id), tmp_path
+    assert conducted(run, out, eager, seeds=1)[0] == [FAILED]
+    assert folder.checkpoint.exists()
+    experiment = Experiment(name="x", variants=(run.variant,), seeds=1, recipe=run.recipe)
+    assert conduct(experiment, out, Options(machine=eager, retry_failed=True), silent)
+    assert "continued" in (folder.path / "log.txt").read_text()
+    assert folder.result()["test_loss"] == expected["test_loss"]
+    assert not folder.checkpoint.exists()
+
+
 # --- memory -----------------------------------------------------------------------------------
 
 
@@ -101,7 +126,8 @@ def limit(monkeypatch):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nX")
             return super()._part(images, labels, key=key)
 
-    monkeypatch.setattr(loop, "Training", Narrow)
+    for module in (loop, capacity):
+        monkeypatch.setattr(module, "Training", Narrow)
     return most
 
 

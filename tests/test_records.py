@@ -118,7 +118,11 @@ def test_a_start_with_a_saved_state_goes_on_and_leaves_it(tmp_path):
     assert folder.unfinished()["provenance"] == "old"
     assert (folder.path / "log.txt").read_text() == 'continued: "new"\n'
     assert not (folder.path / "epochs.jsonl").exists()  # the state holds them
-    folder.finish({"status": "diverged"})
+    folder.finish({"status": "failed"})
+    assert folder.checkpoint.exists()  # --retry-failed goes on from it
+    folder.reopen()
+    assert folder.result() is None
+    folder.finish({"status": "done"})
     assert not folder.checkpoint.exists()
     assert folder.unfinished() == {}
 
