@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +16,10 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from resnet_variants.registry import UserError, refuse
+
+# Fabric announces precision and processes each time; run.json and the settings say it once. Here,
+# so that it holds in processes that are started as well.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 DEVICES = ("auto", "cpu", "cuda")
 COMPILE = ("auto", "on", "off")
@@ -59,8 +64,6 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
     if machine.devices > there:
         message = f"devices {machine.devices} exceeds the {there} of this machine ({kind})"
         raise UserError(message, field="devices")
-    # Fabric announces its precision each time; run.json and the settings say it once.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     precise = resolve(precision, kind)
     if kind == "cuda" and precise == "fp32":  # torch's default is TF32, with 10 bits of mantissa
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
@@ -70,11 +73,16 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
         # Running statistics that differ stay so until they are averaged for evaluation.
         strategy="auto"
         if machine.devices == 1
-        else DDPStrategy(start_method="spawn", broadcast_buffers=False),
+        else DDPStrategy(start_method="spawn", **_OWN_BUFFERS),
         precision=_PRECISION[precise],
     )
 
 
+# What says so was renamed in torch 2.15.
+_NAMES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
+}
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {
     "fp32": "32-true",
     "bf16": "bf16-mixed",

@@ -52,25 +52,25 @@ class Recipe:
         ValueError: a number out of range or an unknown choice; the message names the field.
     """
 
-    epochs: int = 20
+    epochs: int = 20  # passes over the training split
     batch_size: int = 32  # images per step of the optimizer, on all devices together
-    optimizer: str = "nesterov"  # SGD with Nesterov momentum, plain sgd, adamw or lamb
+    optimizer: str = "nesterov"  # nesterov (SGD with Nesterov momentum), sgd, adamw or lamb
     lr: float = 0.1  # the largest: at the end of the warm-up
     momentum: float = 0.9  # of adamw and lamb: beta 1
-    weight_decay: float = 5e-4
-    decay: str = "weights"  # what weight decay acts on: tensors with ndim > 1, or all
-    schedule: str = "cosine"  # to zero; step; onecycle (arXiv:1708.07120); constant
+    weight_decay: float = 5e-4  # on the gradient in sgd, on the step in adamw and lamb
+    decay: str = "weights"  # what weight decay acts on: weights (tensors with ndim > 1) or all
+    schedule: str = "cosine"  # cosine to zero, step, onecycle (arXiv:1708.07120) or constant
     milestones: tuple[float, ...] = (0.5, 0.75)  # step: shares of training at which lr falls
     warmup: float = 0.1  # share of all steps, linear; onecycle: its rise
     label_smoothing: float = 0.0  # arXiv:1512.00567, section 7
-    loss: str = (
+    loss: str = (  # cross_entropy, or binary: every class by itself
         "cross_entropy"  # or binary: each class by itself; a label mixed in by over 0.2 counts
     )
     mixup: float = 0.0  # alpha of arXiv:1710.09412; 0: none
     cutmix: float = 0.0  # alpha of arXiv:1905.04899; 0: none; beside mixup, every second batch
     crop_padding: float = 0.125  # of the side: 4 px at 32 px (arXiv:1512.03385, section 4.2)
     crop_area: float = 0.0  # above 0: random resized crops of at least this area, not padded ones
-    flip: str = "random"  # where a mirror image keeps its label; alternating: arXiv:2404.00498
+    flip: str = "random"  # random, alternating (arXiv:2404.00498) or none, of images one may flip
     color_jitter: float = 0.0  # brightness, contrast, saturation within 1 ± this
     cutout: float = 0.0  # side of the square as a share of the image's (arXiv:1708.04552)
     auto_augment: str = ""  # timm's name of a policy, such as rand-m6-mstd0.5-inc1; slow
@@ -78,13 +78,13 @@ class Recipe:
     size_end: float = 1.0  # and in the last; linear in between
     drop_path: float = 0.0  # stochastic depth (arXiv:1603.09382), rising to this at the last unit
     zero_init: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
-    init_fan: str = "fan_out"  # whose variance the initial convolutions keep, or fan_in
+    init_fan: str = "fan_out"  # fan_out or fan_in: whose variance the initial convolutions keep
     clip_grad: float = 0.0  # largest norm of the whole gradient; 0: none
     accumulate: int = 1  # parts that a batch is computed in; batch norm sees a part
     ema: float = 0.0  # decay of a moving average of the weights, which is then tested; 0: none
     sync_bn: bool = True  # batch statistics over all devices; else each device's own
-    select: str = "last"  # the weights that are tested and kept, or the best on validation
-    precision: str = "auto"  # bf16 autocast where the device has bf16 instructions, else fp32
+    select: str = "last"  # last or best (on validation): the weights that are tested and kept
+    precision: str = "auto"  # auto (bf16 where the device has instructions for it), bf16 or fp32
     deterministic: bool = False  # same seed, same machine: same weights, bit for bit
 
     def __post_init__(self) -> None:
