@@ -209,14 +209,20 @@ def _on_device(fabric: Fabric, *, attempt: Attempt, queue: Any, asked: Any) -> J
         torch.set_num_threads(own)
     loading = replace(attempt.run.loading, workers=attempt.run.loading.workers or own)
     data = replace(attempt.run, loading=loading).load()
+    result: Json | None
     with listening(insist=False) as stop:
         try:
-            return attempt.train_here(data, fabric, queue.put, lambda: stop() or bool(asked.value))
+            result = attempt.train_here(
+                data, fabric, queue.put, lambda: stop() or bool(asked.value)
+            )
         except StoppedError:
-            return None
+            result = None
         except DivergedError as error:  # all processes come to it at the same step
-            diverged: Json = {"status": DIVERGED, "error": str(error)}
-            return diverged
+            result = {"status": DIVERGED, "error": str(error)}
+        # A process that ends while another still talks to it is now and then aborted.
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+    return result
 
 
 @contextlib.contextmanager
