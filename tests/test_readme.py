@@ -47,6 +47,45 @@ def test_the_results_are_those_on_disk(rewrite):
     assert BLOCK.search(text)[2] == results_block()
 
 
+SPEED = re.compile(r"(<!-- speed: .*? -->\n)(.*?)(<!-- end of speed -->)", re.DOTALL)
+SPEEDS = {
+    "model": "model",
+    "arm": "loop",
+    "precision": "precision",
+    "images_per_second": "images/s",
+    "ratio_to_plain": "times plain",
+    "matmul_share": "of matrix products",
+    "peak_memory_mb": "peak MiB",
+}
+
+
+def speed_block():
+    """The epochs of all committed bench tables."""
+    tables = [pd.read_csv(path) for path in sorted((ROOT / "results/bench").glob("*/bench.csv"))]
+    rows = pd.concat(tables).query("stage == 'epoch'").rename(columns=SPEEDS)
+    text = pd.DataFrame(
+        {
+            "model": rows["model"] + ", batch " + rows["batch_size"].astype(str),
+            "device": rows["device_name"],
+            "loop": rows["loop"].where(~rows["compiled"], "ours, compiled"),
+            "precision": rows["precision"],
+            "images/s": rows["images/s"].map("{:,.0f}".format),
+            "times plain": rows["times plain"].map("{:.2f}".format),
+            "of matrix products": rows["of matrix products"].map("{:.2f}".format),
+            "peak MiB": rows["peak MiB"].map("{:.0f}".format),
+        }
+    )
+    return f"{markdown(text)}\n"
+
+
+def test_the_speeds_are_those_on_disk(rewrite):
+    text = README.read_text(encoding="utf-8")
+    if rewrite:
+        text = SPEED.sub(lambda m: m[1] + speed_block() + m[3], text)
+        README.write_text(text, encoding="utf-8")
+    assert SPEED.search(text)[2] == speed_block()
+
+
 def test_the_tree_is_the_one_on_disk():
     block = re.search(r"<!-- tree -->\n(.*)<!-- end of tree -->", TEXT, re.DOTALL)[1]
     told = re.findall(r"^ {6}(\S+\.py) ", block, re.MULTILINE)
