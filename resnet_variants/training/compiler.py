@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +16,12 @@ from torch import nn
 
 from resnet_variants.files import read_json, to_json, write_atomically
 from resnet_variants.training.data import Dataset
-from resnet_variants.training.device import determinism, resolve, synchronise
-from resnet_variants.training.progress import Training
+from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.splits import Resident
+from resnet_variants.training.timing import seconds_per_step
 
 WORTH_ASKING = 120.0  # seconds of eager training: below, no compilation can be earned back
-_WARM, _TIMED = 3, 10  # steps
 
 
 @dataclass(frozen=True)
@@ -88,37 +85,6 @@ def _key(name: str, data: Dataset, recipe: Recipe, precision: str, device: str) 
     shape = data.in_chans, data.img_size, len(data.classes), isinstance(data.train, Resident)
     content = json.dumps([settings, shape, precision, device, torch.__version__])
     return f"{name} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
-
-
-def seconds_per_step(
-    model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, compiled: bool
-) -> tuple[float, float]:
-    """Mean of some training steps, and what the first ones took."""
-    # The rate does not change the time, and a tiny one cannot diverge.
-    slow = replace(recipe, epochs=_WARM + _TIMED + 1, lr=1e-6)
-    with determinism(recipe.deterministic):
-        training = Training(model, data, slow, seed=0, fabric=fabric, compiled=compiled)
-        steps = _steps(training)
-        start = time.perf_counter()
-        for _ in range(_WARM):
-            next(steps)
-        synchronise(fabric.device)
-        warm = time.perf_counter()
-        for _ in range(_TIMED):
-            next(steps)
-        synchronise(fabric.device)
-        end = time.perf_counter()
-    del training, steps
-    gc.collect()
-    if fabric.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return (end - warm) / _TIMED, warm - start
-
-
-def _steps(training: Training) -> Iterator[None]:
-    while True:
-        yield from training.rest_of_epoch()
-        training.step, training.epoch = 0, training.epoch + 1
 
 
 def _file() -> Path:

@@ -1,0 +1,50 @@
+"""How long a training step takes, from a few of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from resnet_variants.training.data import Dataset
+from resnet_variants.training.device import determinism, synchronise
+from resnet_variants.training.progress import Training
+from resnet_variants.training.recipe import Recipe
+
+_WARM, _TIMED = 3, 6  # steps
+
+
+def seconds_per_step(
+    model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, compiled: bool
+) -> tuple[float, float]:
+    """Mean of some training steps, and what the first ones took."""
+    # The rate does not change the time, and a tiny one cannot diverge.
+    slow = replace(recipe, epochs=_WARM + _TIMED + 1, lr=1e-6)
+    with determinism(recipe.deterministic):
+        training = Training(model, data, slow, seed=0, fabric=fabric, compiled=compiled)
+        steps = _steps(training)
+        start = time.perf_counter()
+        for _ in range(_WARM):
+            next(steps)
+        synchronise(fabric.device)
+        warm = time.perf_counter()
+        for _ in range(_TIMED):
+            next(steps)
+        synchronise(fabric.device)
+        end = time.perf_counter()
+    del training, steps
+    gc.collect()
+    if fabric.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return (end - warm) / _TIMED, warm - start
+
+
+def _steps(training: Training) -> Iterator[None]:
+    while True:
+        yield from training.rest_of_epoch()
+        training.step, training.epoch = 0, training.epoch + 1
