@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from resnet_variants.registry import Registry
 from resnet_variants.training.recipe import Recipe
 
@@ -24,18 +26,7 @@ RECIPES["he2015"] = Recipe(
 )
 # arXiv:1603.05027, appendix: as before, after 400 steps of warm-up. There lr is 0.01 for all of
 # them; here it rises linearly.
-RECIPES["he2016"] = Recipe(
-    epochs=182,
-    batch_size=128,
-    optimizer="sgd",
-    lr=0.1,
-    weight_decay=1e-4,
-    decay="all",
-    schedule="step",
-    milestones=(0.5, 0.75),
-    warmup=400 / 64_000,
-    init_fan="fan_in",
-)
+RECIPES["he2016"] = replace(RECIPES["he2015"], warmup=400 / 64_000)
 # arXiv:1812.01187, sections 2.1, 3.1 and 5: Nesterov SGD, lr 0.1 per 256 images, five epochs of
 # warm-up, cosine, no decay of biases, zero gamma, label smoothing, mixup, 200 epochs. Left out are
 # jitter of hue, the noise along principal components, Xavier's initialisation, distillation, and
