@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from resnet_variants.cli import guard, parse, say
-from resnet_variants.files import write_atomically
+from resnet_variants.files import write_atomically, writing
 from resnet_variants.flags import Switch
 from resnet_variants.models.cost import cost
 from resnet_variants.models.families import FAMILIES
@@ -96,11 +96,8 @@ def _check(flags: Flags) -> None:
     if flags.precision not in PRECISIONS:
         refuse("precision", flags.precision, PRECISIONS)
     if flags.out:
-        try:
+        with writing(flags.out):
             flags.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"{str(flags.out)!r} cannot be written: {error.strerror}"
-            raise UserError(message, field="out") from error
 
 
 def _show(rows: pd.DataFrame) -> None:

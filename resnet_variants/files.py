@@ -42,6 +42,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell the user in one line that ``path``, where the output goes, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{str(path)!r} cannot be written: {error.strerror or error}"
+        raise UserError(message, field="out") from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Put ``text`` at ``path`` whole or not at all."""
     with atomic_file(path) as temporary:

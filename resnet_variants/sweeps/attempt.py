@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
-from resnet_variants.files import Json
+from resnet_variants.files import Json, writing
 from resnet_variants.models.card import save_pretrained
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
@@ -56,7 +56,7 @@ class Attempt:
         """
         folder, start = RunFolder(self.path), time.perf_counter()
         data, fabric = self.run.load(), make_fabric(self.machine, self.run.recipe.precision)
-        with self._writing():
+        with writing(self.path):
             folder.start(self.run.config(data, fabric))
         result: Json
         text = ""
@@ -72,19 +72,11 @@ class Attempt:
             text = traceback.format_exc()
             result = {"status": FAILED, "error": self._reason(error, data)}
         result.setdefault("seconds", time.perf_counter() - start)
-        with self._writing():
+        with writing(self.path):  # a full disk takes no word on what it has done
             if text:
                 folder.log(text)
             folder.finish(result)
         return result
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:  # a full disk takes no word on what it has done
-            message = f"{str(self.path)!r} cannot be written: {error.strerror or error}"
-            raise UserError(message, field="out") from error
 
     def _compiled(self, data: Dataset) -> Json:
         machine, recipe = self.machine, self.run.recipe

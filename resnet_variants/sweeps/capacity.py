@@ -71,7 +71,8 @@ def _fits(run: Run, data: Dataset, machine: Machine, batch: int) -> bool:
         with fabric.autocast():
             evaluate(training.tested, training.data.val.head(EVAL_BATCH), training.normalise)
     except Exception as error:
-        if not out_of_memory(error):
+        # oneDNN says no more than this where memory is too short for a kernel of its own.
+        if not (out_of_memory(error) or "could not create a primitive" in str(error)):
             raise
         traceback.clear_frames(error.__traceback__)
         return False

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from filelock import FileLock, Timeout
 
-from resnet_variants.files import Json, to_json, write_atomically
+from resnet_variants.files import Json, to_json, write_atomically, writing
 from resnet_variants.records import read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, FAILED, RunFolder
@@ -149,11 +149,8 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     record["runs"] = list(dict.fromkeys(planned))
     fabric = make_fabric(options.machine, experiment.recipe.precision)
     record["provenance"] = provenance(fabric.device)
-    try:
+    with writing(out):
         write_atomically(out / "experiment.json", to_json(record))
-    except OSError as error:
-        message = f"{str(out)!r} cannot be written: {error.strerror}"
-        raise UserError(message, field="out") from error
     for run in todo:
         folders[run].remove() if options.fresh else folders[run].reopen()
     return todo
