@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,8 +12,9 @@ import pandas as pd
 from resnet_variants.analysis.report import Report, build
 from resnet_variants.models.grids import merge, parse_name
 from resnet_variants.models.variant import Variant
+from resnet_variants.sweeps.conduct import Options, conduct, silent
+from resnet_variants.sweeps.engine import Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
-from resnet_variants.sweeps.local import Options, conduct, silent
 from resnet_variants.training.data import Loading
 from resnet_variants.training.device import Machine
 
@@ -27,6 +28,7 @@ def run(
     seeds: int = Experiment.seeds,
     out: str | Path,
     img_size: int = Experiment.img_size,
+    log: Sequence[str] = (),
     **settings: Any,
 ) -> pd.DataFrame:
     """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.
@@ -37,8 +39,11 @@ def run(
         seeds: how many: 0 to seeds - 1.
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
+        log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
         settings: fields of ``Recipe`` (with ``preset``, those of a paper), of ``Machine``, such as
-            ``device``, and of ``Loading``, such as ``data_dir``.
+            ``device``, of ``Loading``, such as ``data_dir``, and of ``Workers``: with ``jobs``,
+            runs are shared out to processes that import the calling script anew, which must guard
+            what it does by ``if __name__ == "__main__"``; without, they run in this process.
 
     Returns:
         ``runs.csv``.
@@ -48,6 +53,9 @@ def run(
     """
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
     machine, loading = _taken(settings, Machine), _taken(settings, Loading)
+    if settings.get("jobs"):
+        settings.setdefault("engine", "local")
+    options = Options(machine=machine, workers=_taken(settings, Workers), sinks=tuple(log))
     experiment = Experiment(
         name=slug(Path(out).resolve().name),
         variants=tuple(kept),
@@ -58,7 +66,7 @@ def run(
         seeds=seeds,
         recipe=recipe_from(settings),
     )
-    conduct(experiment, Path(out), Options(machine=machine), silent)
+    conduct(experiment, Path(out), options, silent)
     return build(Path(out)).runs
 
 

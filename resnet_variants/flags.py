@@ -13,7 +13,9 @@ from resnet_variants.models.families import PRESETS
 from resnet_variants.models.grids import FULL_GRID
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.registry import UserError
+from resnet_variants.sweeps.engine import ENGINES, Workers
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.sinks import SINKS
 from resnet_variants.training.data import ON_BAD_IMAGE, Loading
 from resnet_variants.training.device import COMPILE, DEVICES, Machine
 from resnet_variants.training.sources import SPECS
@@ -131,3 +133,29 @@ class Hardware:
     def machine(self) -> Machine:
         """As the training takes it."""
         return Machine(**vars(self))
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How many runs at a time, and by what: no part of a run's id."""
+
+    engine: Annotated[str, _choice("what carries the runs out", ENGINES)] = "local"
+    jobs: Annotated[
+        int, tyro.conf.arg(help="runs at a time, 0: as measured, or what a cluster takes")
+    ] = Workers.jobs
+    cpus_per_run: Annotated[
+        int, tyro.conf.arg(help="threads of each run, 0: its share of the cores, 1 in a cluster")
+    ] = Workers.cpus_per_run
+    gpus_per_run: Annotated[
+        float, tyro.conf.arg(help="of a cluster, such as 0.25; 0: one where there are any")
+    ] = Workers.gpus_per_run
+    ray_address: Annotated[
+        str,
+        tyro.conf.arg(help="of a running cluster; one is started if empty", metavar="HOST:PORT"),
+    ] = Workers.ray_address
+    log: Annotated[Words, _choice("send each epoch's numbers to", SINKS)] = ()
+
+    @property
+    def workers(self) -> Workers:
+        """As the engines take it."""
+        return Workers(**{name: value for name, value in vars(self).items() if name != "log"})

@@ -20,13 +20,14 @@ import tyro
 from resnet_variants.analysis.report import build
 from resnet_variants.api import run as run_variants
 from resnet_variants.cli import callable_module, guard, parse
-from resnet_variants.console import make_watcher, show_plan, show_report, show_settings
-from resnet_variants.flags import LISTS, Hardware, Images, Networks, Switch
+from resnet_variants.console import show_plan, show_report, show_settings
+from resnet_variants.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
+from resnet_variants.live import make_watcher
 from resnet_variants.models.grids import expand
 from resnet_variants.models.variant import AXES
 from resnet_variants.registry import UserError
+from resnet_variants.sweeps.conduct import Options, Watcher, check, conduct
 from resnet_variants.sweeps.experiment import Experiment, read_toml, slug
-from resnet_variants.sweeps.local import Options, Watcher, check, conduct
 from resnet_variants.sweeps.runs import dataset_name
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
@@ -64,6 +65,7 @@ class Flags:
     comparison: Comparison = field(default_factory=Comparison)
     settings: Recipe = field(default_factory=Recipe)
     hardware: Hardware = field(default_factory=Hardware)
+    sharing: Sharing = field(default_factory=Sharing)
     output: Output = field(default_factory=Output)
 
 
@@ -71,7 +73,13 @@ def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when every run is done, 1 when some failed or diverged."""
     experiment, flags = read(argv)
     machine, output = flags.hardware.machine, flags.output
-    options = Options(machine=machine, fresh=output.fresh, retry_failed=output.retry_failed)
+    options = Options(
+        machine=machine,
+        workers=flags.sharing.workers,
+        sinks=flags.sharing.log,
+        fresh=output.fresh,
+        retry_failed=output.retry_failed,
+    )
     out = output.out or Path("results") / experiment.name
     experiment = experiment.fitted()
     if output.dry_run:

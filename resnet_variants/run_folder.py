@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+
+from filelock import FileLock, Timeout
 
 from resnet_variants.files import (
     Json,
@@ -33,6 +38,42 @@ class RunFolder:
     """The directory of one run."""
 
     path: Path
+
+    # --- whose it is --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[bool]:
+        """Keep other processes from this run within the block; ``False`` where one has it.
+
+        The system gives it up for a process that ends, however it ends.
+        """
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock, blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            # Before the release: who has it open already finds it gone, and opens another.
+            self._lock.unlink(missing_ok=True)
+            lock.release()
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a process has the run at this moment."""
+        if not self._lock.exists():
+            return False
+        with self.claim() as free:
+            return not free
+
+    @property
+    def _lock(self) -> Path:
+        return self.path.parent / f".{self.path.name}.lock"  # beside it: what is in it may go
+
+    # --- while it is trained ------------------------------------------------------------------
 
     def start(self, config: Mapping[str, object]) -> None:
         """Begin, or go on where an attempt with the same configuration has saved its state.
@@ -109,6 +150,26 @@ class RunFolder:
         """Add a line to ``log.txt``."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(text + "\n")
+
+    @contextlib.contextmanager
+    def captured(self) -> Iterator[None]:
+        """What this process and its children print goes to ``log.txt``, within the block."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = [os.dup(number) for number in (1, 2)]
+        with (self.path / "log.txt").open("ab") as file:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, number)
+                os.close(before)
+
+    # --- what came of it ----------------------------------------------------------------------
 
     def finish(self, result: Mapping[str, object]) -> None:
         """Write the result: from now on the run counts as done, failed or diverged."""

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,13 +23,15 @@ from resnet_variants.models.card import save_pretrained
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps.capacity import advice, out_of_memory
+from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.runs import Run
+from resnet_variants.sweeps.sinks import opened
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.compiler import choose
 from resnet_variants.training.data import Dataset
-from resnet_variants.training.device import Machine, cores, determinism, make_fabric
-from resnet_variants.training.interrupt import Stop, listening
+from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.interrupt import Stop, die_with_parent, listening
 from resnet_variants.training.loop import EpochRecord, StoppedError, evaluate, fit
 from resnet_variants.training.memory import peak_mb, reset_peak
 from resnet_variants.training.progress import DivergedError
@@ -44,9 +46,15 @@ class Attempt:
     run: Run
     path: Path
     machine: Machine
+    sinks: tuple[str, ...] = ()  # where each epoch's numbers go besides the folder
+    origin: Json = field(default_factory=origin)
 
-    def execute(self, tell: Tell, stop: Stop) -> Json | None:
+    def execute(
+        self, data: Dataset, tell: Tell, stop: Stop, *, capture: bool = False
+    ) -> Json | None:
         """Train, evaluate and record; the result, or ``None`` where it was asked to stop.
+
+        With ``capture``, what is printed meanwhile goes to the run's ``log.txt``.
 
         An error inside the run becomes its result, ``failed`` with the traceback in ``log.txt``;
         a loss that is not finite becomes ``diverged``. A stopped run is kept as it is.
@@ -55,14 +63,15 @@ class Attempt:
             ValueError: the directory holds a run with other settings, or cannot be written.
         """
         folder, start = RunFolder(self.path), time.perf_counter()
-        data, fabric = self.run.load(), make_fabric(self.machine, self.run.recipe.precision)
+        fabric = make_fabric(self.machine, self.run.recipe.precision)
         with writing(self.path):
-            folder.start(self.run.config(data, fabric))
+            folder.start(self.run.config(data, fabric, self.origin))
         result: Json
         text = ""
         try:
-            folder.decide("compile", lambda: self._compiled(data))
-            result = self._launch(data, fabric, tell, stop)
+            with folder.captured() if capture else contextlib.nullcontext():
+                folder.decide("compile", lambda: self._compiled(data))
+                result = self._launch(data, fabric, tell, stop)
         except StoppedError:
             return None
         except DivergedError as error:
@@ -75,6 +84,23 @@ class Attempt:
         with writing(self.path):  # a full disk takes no word on what it has done
             if text:
                 folder.log(text)
+            folder.finish(result)
+        return result
+
+    def give_up(self, data: Dataset, reason: str, seconds: float) -> Json | None:
+        """Record that nothing comes of it; ``None`` where another process has the run.
+
+        Raises:
+            ValueError: the directory cannot be written.
+        """
+        folder, fabric = RunFolder(self.path), make_fabric(self.machine, self.run.recipe.precision)
+        result: Json = {"status": FAILED, "error": reason, "seconds": seconds}
+        with folder.claim() as mine, writing(self.path):
+            if not mine:
+                return None
+            if not (self.path / "run.json").is_file():
+                folder.start(self.run.config(data, fabric, self.origin))
+            folder.log(reason)
             folder.finish(result)
         return result
 
@@ -96,7 +122,9 @@ class Attempt:
         stop.forward = lambda _: setattr(asked, "value", 1)
         with _relayed(tell) as queue:
             # Fabric looks for modules in arguments, and refuses frozen dataclasses on its way.
-            work = functools.partial(_on_device, attempt=self, queue=queue, asked=asked)
+            work = functools.partial(
+                _on_device, attempt=self, queue=queue, asked=asked, cores=torch.get_num_threads()
+            )
             try:
                 result = fabric.launch(cast(Any, work))
             except ProcessException as error:
@@ -123,7 +151,8 @@ class Attempt:
         peak_is_own = reset_peak(fabric.device)
         keeper = Keeper(folder.checkpoint, self.machine.checkpoint_seconds, stop)
         records: list[EpochRecord] = []
-        with determinism(run.recipe.deterministic):
+        sinks = self.sinks if writes else ()
+        with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
             model = run.build(data)
             for record in fit(
                 model,
@@ -139,8 +168,10 @@ class Attempt:
                     folder.append_epoch(asdict(record))
                     if len(records) > keeper.replayed:
                         folder.log(_line(record))
+                        log(asdict(record), record.epoch)
                     tell(record)
             tested = _tested(model, data, fabric)
+            log(tested, run.recipe.epochs)
         if writes:
             facts = run.facts | {"Test accuracy": f"{tested['test_acc']:.4f}"}
             save_pretrained(model, folder.path, facts)
@@ -194,9 +225,12 @@ def _in_words(error: Exception) -> str:
     return what if kind == UserError.__name__ else f"{kind}: {what}"
 
 
-def _on_device(fabric: Fabric, *, attempt: Attempt, queue: Any, asked: Any) -> Json | None:
+def _on_device(
+    fabric: Fabric, *, attempt: Attempt, queue: Any, asked: Any, cores: int
+) -> Json | None:
     """What each process runs; the first one's result is returned to whom launched them."""
-    own = max(1, cores() // fabric.world_size)
+    die_with_parent()
+    own = max(1, cores // fabric.world_size)
     if fabric.device.type == "cpu":
         torch.set_num_threads(own)
     loading = replace(attempt.run.loading, workers=attempt.run.loading.workers or own)

@@ -16,15 +16,19 @@ _PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit
 
 
 @functools.cache
-def provenance(device: torch.device) -> dict[str, object]:
-    """Git commit, versions, device, threads and command line of this process."""
+def origin() -> dict[str, object]:
+    """Git commit and command line: what this process knows, and its workers do not."""
+    return {**_git(Path(__file__).parents[1]), "command": command()}
+
+
+@functools.cache
+def place(device: torch.device) -> dict[str, object]:
+    """Versions, device and threads of the process that computes."""
     return {
-        **_git(Path(__file__).parents[1]),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
-        "command": command(),
     }
 
 

@@ -16,7 +16,7 @@ from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build, pretrained_cfg
-from resnet_variants.sweeps.provenance import provenance
+from resnet_variants.sweeps.provenance import place
 from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import Recipe
@@ -102,7 +102,7 @@ class Run:
             num_classes=len(data.classes),
         )
 
-    def config(self, data: Dataset, fabric: Fabric) -> Json:
+    def config(self, data: Dataset, fabric: Fabric, origin: Json) -> Json:
         """What ``run.json`` holds: the columns known in advance, then everything else."""
         return {
             "run_id": self.id,
@@ -119,5 +119,5 @@ class Run:
             "precision": resolve(self.recipe.precision, fabric.device.type),
             "recipe": asdict(self.recipe),
             **data.facts,
-            "provenance": provenance(fabric.device),
+            "provenance": origin | place(fabric.device),
         }

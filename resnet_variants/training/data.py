@@ -72,6 +72,11 @@ class Dataset:
         splits = {name: getattr(self, name).to(device) for name in ("train", "val", "test")}
         return replace(self, **splits)
 
+    def decoded_by(self, workers: int) -> Dataset:
+        """The same data, with so many processes to decode or alter single pictures."""
+        splits = {n: replace(getattr(self, n), workers=workers) for n in ("train", "val", "test")}
+        return replace(self, **splits)
+
     @property
     def facts(self) -> dict[str, object]:
         """What ``run.json`` records of it."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from types import FrameType
 from typing import NoReturn
 
@@ -62,3 +65,18 @@ def stopping() -> Iterator[Stop]:
         yield stop
     if stop():
         stop.leave()
+
+
+def die_with_parent() -> None:
+    """End this process at once when the one that started it has ended, however it did.
+
+    Who comes after may take up the same files: nobody must be left to write to them.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -69,6 +70,10 @@ class Resident:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As arrays: pickles can leave their content where it is, and other processes share it.
+        return _resident, (self.images.numpy(), self.labels.numpy(), self.workers)
+
     def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
         if any(batch.policy for batch in plan):  # a picture at a time; there is no batched form
@@ -93,6 +98,12 @@ class Resident:
     def beside(self, device: torch.device) -> Resident:
         """See ``Split``."""
         return replace(self, labels=self.labels.to(device))
+
+
+def _resident(images: np.ndarray, labels: np.ndarray, workers: int) -> Resident:
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        # They may be read-only, which torch cannot express; nothing writes to a split.
+        return Resident(torch.from_numpy(images), torch.from_numpy(labels), workers)
 
 
 def _recut(images: Tensor, batch: Batch) -> Tensor:

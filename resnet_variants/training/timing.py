@@ -44,6 +44,26 @@ def seconds_per_step(
     return (end - warm) / _TIMED, warm - start
 
 
+def images_per_second(
+    model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, seconds: float
+) -> float:
+    """Rate of the training steps that begin within so many seconds, after some to warm up."""
+    slow = replace(recipe, epochs=1_000_000, lr=1e-6)
+    with determinism(recipe.deterministic):
+        steps = _steps(Training(model, data, slow, seed=0, fabric=fabric))
+        for _ in range(_WARM):
+            next(steps)
+        synchronise(fabric.device)
+        begin, taken = time.perf_counter(), 0
+        while time.perf_counter() - begin < seconds or not taken:
+            next(steps)
+            taken += 1
+            if fabric.device.type == "cuda" and taken % _TIMED == 0:
+                synchronise(fabric.device)  # else they would only be queued
+        synchronise(fabric.device)
+    return taken * recipe.batch_size / (time.perf_counter() - begin)
+
+
 def _steps(training: Training) -> Iterator[None]:
     while True:
         yield from training.rest_of_epoch()

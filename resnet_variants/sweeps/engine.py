@@ -1,0 +1,130 @@
+"""What carries runs out: one interface, whatever processes and machines are behind it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from resnet_variants.files import Json
+from resnet_variants.registry import Registry, UserError
+from resnet_variants.run_folder import RunFolder
+from resnet_variants.sweeps.attempt import Attempt, Tell
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.data import Dataset
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.loop import EpochRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an attempt.
+
+    ended: there is a result, by this attempt or by another command meanwhile.
+    busy: another process has the run.
+    stopped: it was asked to stop, and saved its state.
+    lost: the process that computed it has ended; ``reason`` says how.
+    refused: it could not begin, or not be recorded; ``reason`` says why.
+    """
+
+    attempt: Attempt
+    kind: Literal["ended", "busy", "stopped", "lost", "refused"]
+    result: Json | None = None
+    reason: str = ""
+
+
+class Engine(Protocol):
+    """Takes attempts and says what became of them."""
+
+    about: str  # what computes, in words
+
+    def free(self) -> int:
+        """How many more attempts it could begin at once."""
+        ...
+
+    def submit(self, attempt: Attempt) -> None:
+        """Begin an attempt."""
+        ...
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """What has come to an end; waits for it, but not longer than so."""
+        ...
+
+    def stop(self) -> None:
+        """Ask the attempts at hand to save their state and stop."""
+        ...
+
+
+# Modules with a function `engine(work)`, loaded when they are asked for.
+ENGINES = Registry(
+    "engine",
+    local="resnet_variants.sweeps.local",
+    ray="resnet_variants.sweeps.cluster",
+    inline="resnet_variants.sweeps.inline",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How many runs are carried out at a time, and by what; no part of a run's id.
+
+    Raises:
+        ValueError: an unknown engine or a number out of range.
+    """
+
+    engine: str = "inline"
+    jobs: int = 0  # runs at a time; 0: what was measured to be fastest, or fits into the cluster
+    cpus_per_run: int = 0  # threads; 0: their share of the cores, and 1 in a cluster
+    gpus_per_run: float = 0.0  # in a cluster; 0: one, where there are any
+    ray_address: str = ""  # HOST:PORT of a cluster; none: one is started for the call
+
+    def __post_init__(self) -> None:
+        ENGINES[self.engine]
+        for name, high in (("jobs", 4096), ("cpus_per_run", 1024), ("gpus_per_run", 64)):
+            value = getattr(self, name)
+            whole = type(value) is int or (name == "gpus_per_run" and type(value) is float)
+            if not whole or not 0 <= value <= high:
+                raise UserError(f"{name} {value!r} must be from 0 to {high}", field=name)
+        for name in ("gpus_per_run", "ray_address"):
+            if getattr(self, name) and self.engine != "ray":
+                raise UserError(f"{name} is for --engine ray", field=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What an engine is made for."""
+
+    todo: Sequence[Run]
+    data: Dataset
+    machine: Machine
+    workers: Workers = field(default_factory=Workers)
+    tell: Callable[[Run, EpochRecord], None]
+    stop: Stop
+
+
+def start(work: Work) -> AbstractContextManager[Engine]:
+    """The engine that the work asks for, while the block lasts.
+
+    Raises:
+        ValueError: it lacks what was asked for: a device, a package, a cluster.
+    """
+    return importlib.import_module(ENGINES[work.workers.engine]).engine(work)
+
+
+def carry_out(
+    attempt: Attempt, data: Dataset, tell: Tell, stop: Stop, *, capture: bool = False
+) -> Outcome:
+    """An attempt from start to end, in this process: what every engine comes to."""
+    folder = RunFolder(attempt.path)
+    try:
+        with folder.claim() as mine:
+            if not mine:
+                return Outcome(attempt, "busy")
+            # Another command may have done it since this one looked.
+            result = folder.result() or attempt.execute(data, tell, stop, capture=capture)
+    except UserError as error:
+        return Outcome(attempt, "refused", reason=str(error))
+    return Outcome(attempt, "ended" if result else "stopped", result)

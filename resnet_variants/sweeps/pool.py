@@ -1,0 +1,231 @@
+"""The local engine: spawned worker processes on this machine, each taking run after run."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.engine import Outcome, carry_out
+from resnet_variants.sweeps.handover import Handover
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.interrupt import die_with_parent, listening
+from resnet_variants.training.loop import EpochRecord
+
+_GRACE = 5.0  # seconds for an idle worker to leave
+_TRIES = 3  # workers in a row that end before they are ready
+_READY = "ready"
+
+Task = Callable[..., Any]  # of the data, what tells of epochs, and what says to stop
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker may use."""
+
+    threads: int  # and as many processes that decode images
+    gpus: tuple[int, ...] = ()  # as this process counts them; none: all there are
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What libraries read when the worker loads them."""
+        changes = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = visible.split(",") if visible else None
+            chosen = [names[gpu] if names else str(gpu) for gpu in self.gpus]
+            changes["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        return changes
+
+
+@contextlib.contextmanager
+def pool(
+    places: Sequence[Place],
+    handover: Handover,
+    tell: Callable[[Run, EpochRecord], None],
+    about: str,
+) -> Iterator[Pool]:
+    """A pool for the length of the block; what it still does after an error is cut off."""
+    made = Pool(places, handover, tell, about)
+    try:
+        yield made
+    except BaseException:
+        made.close(grace=0.0)
+        raise
+    made.close(grace=_GRACE)
+
+
+class Pool:
+    """A worker per place; one that ends is replaced. See ``Engine``."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        handover: Handover,
+        tell: Callable[[Run, EpochRecord], None],
+        about: str,
+    ) -> None:
+        self.handover, self.tell, self.about = handover, tell, about
+        self.stopping, self.unready = False, 0
+        self.workers = [Worker(place, handover) for place in places]
+
+    def free(self) -> int:
+        """See ``Engine``."""
+        return sum(worker.attempt is None for worker in self.workers)
+
+    def submit(self, attempt: Attempt) -> None:
+        """See ``Engine``."""
+        worker = next(worker for worker in self.workers if worker.attempt is None)
+        worker.attempt = attempt
+        with contextlib.suppress(OSError):  # it has just ended, which `wait` will notice
+            worker.connection.send(functools.partial(carry_out, attempt, capture=True))
+
+    def each(self, task: Task) -> list[Any]:
+        """What the task returns in each of the workers, at the same time.
+
+        Raises:
+            ValueError: a worker has ended.
+        """
+        try:
+            for worker in self.workers:
+                worker.connection.recv()  # that it is ready
+            for worker in self.workers:
+                worker.connection.send(task)
+            return [worker.connection.recv() for worker in self.workers]
+        except (EOFError, OSError) as error:
+            raise UserError("a worker has ended while the speed was measured") from error
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """See ``Engine``."""
+        by_connection = {worker.connection: worker for worker in self.workers}
+        outcomes: list[Outcome] = []
+        for connection in wait(list(by_connection), seconds):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                while worker.connection.poll():
+                    outcomes += self._heard(worker, worker.connection.recv())
+            except (EOFError, OSError):
+                outcomes += self._ended(worker)
+        return outcomes
+
+    def _heard(self, worker: Worker, message: object) -> list[Outcome]:
+        if isinstance(message, EpochRecord):
+            assert worker.attempt is not None
+            self.tell(worker.attempt.run, message)
+        elif isinstance(message, Outcome):
+            worker.attempt = None
+            return [message]
+        else:
+            self.unready = 0
+        return []
+
+    def _ended(self, worker: Worker) -> list[Outcome]:
+        how = worker.reap()
+        self.workers.remove(worker)
+        if not self.stopping:
+            self.unready += not worker.ready
+            if self.unready >= _TRIES:
+                message = f"workers {how} before they were ready: see what they printed above"
+                raise UserError(message, field="jobs")
+            self.workers.append(Worker(worker.place, self.handover))
+        if worker.attempt is None:
+            return []
+        kind = "stopped" if self.stopping and not worker.ready else "lost"
+        return [Outcome(worker.attempt, kind, reason=f"its worker {how}")]
+
+    def stop(self) -> None:
+        """See ``Engine``."""
+        self.stopping = True
+        for worker in self.workers:
+            worker.process.terminate()
+
+    def close(self, grace: float) -> None:
+        """End the workers: idle ones by themselves, the rest after so many seconds."""
+        for worker in self.workers:
+            worker.connection.close()
+        for worker in self.workers:
+            worker.process.join(grace)
+            worker.process.kill()
+            worker.process.join()
+
+
+class Worker:
+    """A process, what it is at, and the way to it."""
+
+    def __init__(self, place: Place, handover: Handover) -> None:
+        self.place = place
+        self.attempt: Attempt | None = None
+        self.ready = False
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, place, handover))
+        with _deaf(), _environment(place.environment):
+            self.process.start()
+        theirs.close()
+
+    def reap(self) -> str:
+        """How it ended, in words."""
+        self.connection.close()
+        self.process.join(_GRACE)
+        self.process.kill()  # it may have closed its end alone
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"ended with status {code}"
+        short = ", as the system does when memory runs short" if code == -signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(-code).name}{short}"
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal; workers leave it to this one to tell them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Variables that a library reads when it is loaded, for processes started in the block."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# --- in the worker ----------------------------------------------------------------------------
+
+
+def _serve(connection: Connection, place: Place, handover: Handover) -> None:
+    """Do one task after another until there are none, or until SIGTERM."""
+    die_with_parent()
+    faulthandler.enable()
+    with listening(insist=False) as stop:
+        torch.set_num_threads(place.threads)
+        data = handover.take(place.threads)
+        connection.send(_READY)
+        while not stop():
+            try:
+                task: Task = connection.recv()
+            except EOFError:
+                return
+            connection.send(task(data, connection.send, stop))

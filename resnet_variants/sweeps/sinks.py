@@ -1,0 +1,125 @@
+"""Where a run's numbers go besides its folder, if asked: TensorBoard, or what W&B's users know.
+
+A sink takes ``log(numbers, step)``; the step is the epoch. To add one, register its opener.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from resnet_variants.registry import Registry, UserError
+from resnet_variants.sweeps.runs import Run
+
+Log = Callable[[Mapping[str, object], int], None]
+
+
+class Sink(Protocol):
+    """Takes a run's numbers."""
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        """Take the numbers of an epoch."""
+        ...
+
+    def close(self) -> None:
+        """Nothing follows."""
+        ...
+
+
+SINKS: Registry[Callable[[Run, Path], Sink]] = Registry("sink")
+
+
+@contextlib.contextmanager
+def opened(names: Sequence[str], run: Run, path: Path) -> Iterator[Log]:
+    """One function that logs to all the named sinks, which are closed in the end."""
+    with contextlib.ExitStack() as stack:
+        sinks = [SINKS[name](run, path) for name in names]
+        for sink in sinks:
+            stack.callback(sink.close)
+
+        def log(numbers: Mapping[str, object], step: int) -> None:
+            plain = {key: float(n) for key, n in numbers.items() if isinstance(n, int | float)}
+            for sink in sinks:
+                sink.log(plain, step)
+
+        yield log
+
+
+def check_sinks(names: Sequence[str]) -> None:
+    """Refuse what is unknown or not installed, before anything is trained.
+
+    Raises:
+        ValueError: says which, and what to install.
+    """
+    for name in names:
+        SINKS[name]
+        _import(_MODULES[name])
+
+
+_MODULES = {
+    "tensorboard": "torch.utils.tensorboard",
+    "wandb": "wandb",
+    "trackio": "trackio",
+}
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.rpartition(".")[2]
+        message = f"{package!r} is not installed ({error}): pip install {package}"
+        raise UserError(message, field="log") from error
+
+
+@SINKS.register("tensorboard")
+def _tensorboard(run: Run, path: Path) -> Sink:
+    """TensorBoard's event files in the run's folder: ``tensorboard --logdir results/NAME/runs``."""
+    return _TensorBoard(_import(_MODULES["tensorboard"]).SummaryWriter(str(path / "tensorboard")))
+
+
+class _TensorBoard:
+    def __init__(self, writer: Any) -> None:
+        self.writer = writer
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        for key, number in numbers.items():
+            self.writer.add_scalar(key, number, step)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@SINKS.register("wandb")
+def _wandb(run: Run, path: Path) -> Sink:
+    """Weights & Biases, set up as its own variables say (``WANDB_MODE=offline``)."""
+    options = {"dir": str(path), "id": run.id, "resume": "allow"}
+    return _Tracker(_import(_MODULES["wandb"]), run, options)
+
+
+@SINKS.register("trackio")
+def _trackio(run: Run, path: Path) -> Sink:
+    """Trackio: W&B's interface, kept on this machine."""
+    return _Tracker(_import(_MODULES["trackio"]), run, {"resume": "allow"})
+
+
+class _Tracker:
+    """What has the shape of W&B: ``init``, then ``log`` and ``finish`` of what that returns."""
+
+    def __init__(self, module: Any, run: Run, options: Mapping[str, object]) -> None:
+        config = {"seed": run.seed, "dataset": run.dataset}
+        config |= asdict(run.variant) | asdict(run.recipe)
+        self.run = module.init(
+            project="resnet_variants", name=run.id, group=run.variant.name, config=config, **options
+        )
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(numbers), step=step)
+
+    def close(self) -> None:
+        self.run.finish()
