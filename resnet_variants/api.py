@@ -40,22 +40,17 @@ def run(
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
-        settings: fields of ``Recipe`` (with ``preset``, those of a paper), of ``Machine``, such as
-            ``device``, of ``Loading``, such as ``data_dir``, and of ``Workers``: with ``jobs``,
-            runs are shared out to processes that import the calling script anew, which must guard
-            what it does by ``if __name__ == "__main__"``; without, they run in this process.
+        settings: fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``, ``Loading``
+            and ``Workers``. With ``jobs``, processes share the runs; they import the calling
+            script, which must guard what it does by ``if __name__ == "__main__"``.
 
-    Returns:
-        ``runs.csv``.
+    Returns ``runs.csv``.
 
     Raises:
         ValueError: an unknown choice or a number out of range.
     """
+    options, loading = _options(settings, tuple(log)), _taken(settings, Loading)
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
-    machine, loading = _taken(settings, Machine), _taken(settings, Loading)
-    if settings.get("jobs"):
-        settings.setdefault("engine", "local")
-    options = Options(machine=machine, workers=_taken(settings, Workers), sinks=tuple(log))
     experiment = Experiment(
         name=slug(Path(out).resolve().name),
         variants=tuple(kept),
@@ -68,6 +63,14 @@ def run(
     )
     conduct(experiment, Path(out), options, silent)
     return build(Path(out)).runs
+
+
+def _options(settings: dict[str, Any], sinks: tuple[str, ...]) -> Options:
+    """Who computes; its settings are removed from the others."""
+    if settings.get("jobs"):
+        settings.setdefault("engine", "local")
+    machine, workers = _taken(settings, Machine), _taken(settings, Workers)
+    return Options(machine=machine, workers=workers, sinks=sinks)
 
 
 def _listed(variants: Iterable[Variant | str] | Variant | str) -> list[Variant]:

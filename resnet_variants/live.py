@@ -17,7 +17,7 @@ from rich.text import Text
 from resnet_variants.cli import say
 from resnet_variants.files import Json
 from resnet_variants.run_folder import DONE
-from resnet_variants.sweeps.conduct import Watcher
+from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.loop import EpochRecord
 
@@ -39,9 +39,8 @@ class Tally:
         self.before, self.total = before, len(todo)
         self.counts: Counter[str] = Counter()  # by status
         self.started = time.monotonic()
-        data = todo[0].load()
         # Multiply-adds stand for time: not exact, but a deep net is not taken for a shallow one.
-        self.cost = {run.id: run.cost(data).macs for run in todo}
+        self.cost = {run.id: run.cost(run.load()).macs for run in todo}
         self.whole = sum(self.cost[run.id] * run.recipe.epochs for run in todo)
         self.part: dict[str, int] = {}  # of the runs at hand
         self.spent = 0
@@ -174,8 +173,9 @@ class TableWatcher:
 
     def render(self) -> Group:
         """The table as it stands; models with running runs first where not all find room."""
-        assert self.tally
         tally = self.tally
+        if tally is None:
+            return Group()
         failed = tally.over - tally.counts[DONE]
         running = sum(len(row.running) for row in self.rows.values())
         head = f"{tally.counts[DONE]} done, {running} running, {failed} failed, "

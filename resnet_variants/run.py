@@ -26,7 +26,8 @@ from resnet_variants.live import make_watcher
 from resnet_variants.models.grids import expand
 from resnet_variants.models.variant import AXES
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.conduct import Options, Watcher, check, conduct
+from resnet_variants.sweeps.conduct import Options, check, conduct
+from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.experiment import Experiment, read_toml, slug
 from resnet_variants.sweeps.runs import dataset_name
 from resnet_variants.training.recipe import Recipe

@@ -27,9 +27,10 @@ BELOW = {
     "flags": {"registry", "models", "training", "sweeps"},
     "api": set(ROOMS),
     "cli": {"registry"},
-    "console": {*ROOMS, "cli"},
+    "live": {*ROOMS, "cli"},
+    "console": {*ROOMS, "cli", "live"},
     "__init__": {*ROOMS, "api"},
-    **{verb: {*ROOMS, "api", "cli", "console", "flags"} for verb in VERBS},
+    **{verb: {*ROOMS, "api", "cli", "console", "live", "flags"} for verb in VERBS},
 }
 
 

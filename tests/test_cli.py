@@ -1,23 +1,20 @@
 """The commands as typed: what they print, write and return."""
 
 import importlib
-import io
 import json
 import os
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from rich.console import Console
 
 import resnet_variants as rv
-from resnet_variants import cli, console
+from resnet_variants import cli
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.local import claimed
+from resnet_variants.run_folder import RunFolder
 from resnet_variants.training import device
-from resnet_variants.training.loop import EpochRecord
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
 
@@ -29,7 +26,7 @@ def typed(capsys, line):
     return status, out, err
 
 
-TINY = "run --depth 11 --epochs 1 --seeds 1 --device cpu --variant"
+TINY = "run --engine inline --depth 11 --epochs 1 --seeds 1 --device cpu --variant"
 
 
 def test_run_trains_reports_and_continues(tmp_path, capsys):
@@ -233,12 +230,16 @@ def test_the_other_verbs_answer_mistakes_in_one_line_too(line, message, capsys):
     assert err.count("\n") == 1
 
 
-def test_a_folder_in_use_is_refused(tmp_path, capsys):
-    with claimed(tmp_path):
-        status, out, err = typed(capsys, f"{TINY} A --out {tmp_path}")
+def test_a_run_that_another_command_trains_is_not_redone(tmp_path, capsys):
+    typed(capsys, f"{TINY} A --out {tmp_path}")
+    (path,) = (tmp_path / "runs").iterdir()
+    with RunFolder(path).claim():
+        status, out, err = typed(capsys, f"{TINY} A --out {tmp_path} --fresh")
     assert (status, out) == (2, "")
-    assert err.startswith(f"resnet-variants run: --out: '{tmp_path}' is in use by another run")
-    assert not list((tmp_path / "runs").iterdir())
+    assert err == (
+        f"resnet-variants run: --fresh: {path} is being trained by another command: wait for it\n"
+    )
+    assert (path / "result.json").exists()
 
 
 def test_a_reader_that_leaves_is_no_traceback():
@@ -337,26 +338,6 @@ def test_python_takes_the_settings_of_recipe_machine_and_loading(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             rv.run("rv_resnet8_cifar_b", out=tmp_path, **wrong)
-
-
-def test_progress_bars_count_epochs_and_runs():
-    screen = io.StringIO()
-    measured = dict.fromkeys((f.name for f in fields(EpochRecord) if f.name != "epoch"), 0.5)
-    experiment = read("--variant A --epochs 2 --seeds 1")
-    terminal = Console(file=screen, force_terminal=True, width=160, color_system=None)
-    with console.bars(terminal) as watcher:
-        watcher.begin(experiment.runs, 3)
-        for epoch in (1, 2):
-            watcher.epoch(experiment.runs[0], EpochRecord(epoch=epoch, **measured))
-        watcher.end(experiment.runs[0], {"status": "done", "test_acc": 0.75, "seconds": 1.0})
-    text = screen.getvalue()
-    for shown in (
-        "rv_resnet29_cifar_a seed 0: test 75.00%, 1.0 s",
-        "2/2 epochs ETA 0:00:00",
-        "1/1 runs",
-        "validation 50.00%",
-    ):
-        assert shown in text
 
 
 @pytest.mark.parametrize("start", [["-m", "resnet_variants.list"], ["-m", "resnet_variants.cli"]])

@@ -242,7 +242,7 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_names_what_breaks_it(tmp_pat
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as left, stopping() as stop:
-        assert attempt.execute(tell, stop) is None
+        assert attempt.execute(attempt.run.load(), tell, stop) is None
     assert left.value.code == 143
     folder = RunFolder(tmp_path / "run")
     assert json.loads((folder.path / "run.json").read_text())["devices"] == 2
@@ -256,7 +256,7 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_names_what_breaks_it(tmp_pat
 
     folder.checkpoint.write_bytes(b"garbage")
     with stopping() as stop:
-        result = attempt.execute(tell, stop)
+        result = attempt.execute(attempt.run.load(), tell, stop)
     assert result["status"] == "failed"
     assert result["error"].startswith(f"{folder.checkpoint} is damaged (")
     assert len(result["error"].splitlines()) == 1

@@ -22,8 +22,8 @@ from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps import capacity
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.capacity import advice, out_of_memory
+from resnet_variants.sweeps.conduct import Options, conduct, silent
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.local import Options, conduct, silent
 from resnet_variants.training import checkpoint, loop
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
@@ -31,7 +31,7 @@ from resnet_variants.training.progress import Training
 
 
 def executed(run, path, machine=CPU):
-    return Attempt(run, path, machine).execute(lambda _: None, Stop())
+    return Attempt(run, path, machine).execute(run.load(), lambda _: None, Stop())
 
 
 def conducted(run, out, machine=CPU, seeds=2):
@@ -274,7 +274,7 @@ def test_a_disk_too_full_for_the_result_ends_the_command_in_one_line(tmp_path, m
 def test_a_damaged_checkpoint_fails_its_run_in_one_line(tmp_path):
     run, stop = digits_run(), Stop()
     stop.signal = 15
-    assert Attempt(run, tmp_path / "run", CPU).execute(lambda _: None, stop) is None
+    assert Attempt(run, tmp_path / "run", CPU).execute(run.load(), lambda _: None, stop) is None
     state = tmp_path / "run" / "checkpoint.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
     result = executed(run, tmp_path / "run")

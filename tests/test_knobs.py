@@ -122,7 +122,7 @@ def test_deterministic_kernels_are_used_while_training_and_not_after(
 
     monkeypatch.setattr(attempt, "fit", watched)
     run = digits_run(deterministic=enabled)
-    Attempt(run, tmp_path / "run", CPU).execute(lambda _: None, Stop())
+    Attempt(run, tmp_path / "run", CPU).execute(run.load(), lambda _: None, Stop())
     assert seen == [enabled, enabled]
     assert not torch.are_deterministic_algorithms_enabled()
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.run import command, read
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.local import Options, conduct, silent
+from resnet_variants.sweeps.conduct import Options, conduct, silent
 from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
@@ -103,7 +102,7 @@ def stopped_run(path, run, machine):
         told.append(record)
         stop.signal = signal.SIGTERM
 
-    assert Attempt(run, path, machine).execute(tell, stop) is None
+    assert Attempt(run, path, machine).execute(run.load(), tell, stop) is None
     assert len(told) == 1
     assert RunFolder(path).checkpoint.is_file()
     assert not (path / "result.json").exists()
@@ -115,11 +114,11 @@ def lines(path):
 
 def test_a_run_continues_in_its_folder(tmp_path):
     run, machine = digits_run(), Machine(device="cpu")
-    whole = Attempt(run, tmp_path / "whole", machine).execute(lambda _: None, Stop())
+    whole = Attempt(run, tmp_path / "whole", machine).execute(run.load(), lambda _: None, Stop())
     stopped_run(tmp_path / "cut", run, machine)
     (tmp_path / "cut" / ".checkpoint.safetensors.x").write_text("half of it")
     told = []
-    result = Attempt(run, tmp_path / "cut", machine).execute(told.append, Stop())
+    result = Attempt(run, tmp_path / "cut", machine).execute(run.load(), told.append, Stop())
     assert [record.epoch for record in told] == [1, 2]
     assert measured(lines(tmp_path / "cut")) == measured(lines(tmp_path / "whole"))
     assert (result["test_acc"], result["test_loss"]) == (whole["test_acc"], whole["test_loss"])
@@ -138,14 +137,14 @@ def test_a_run_does_not_continue_with_other_settings(tmp_path):
     with pytest.raises(
         UserError, match=r"other settings \(devices was 1, is now 2\): give --fresh"
     ):
-        other.execute(lambda _: None, Stop())
+        other.execute(digits_run().load(), lambda _: None, Stop())
     assert RunFolder(tmp_path / "run").checkpoint.read_bytes() == state
 
 
 # --- commands ---------------------------------------------------------------------------------
 
 FLAGS = "--variant D --depth 8 --seeds 1 --epochs 8 --device cpu --precision fp32 --deterministic"
-FLAGS += " --drop-path 0.2 --ema 0.9 --checkpoint-seconds 0.2"
+FLAGS += " --drop-path 0.2 --ema 0.9 --checkpoint-seconds 0.2 --cpus-per-run 1"
 
 
 def argv(out, flags=FLAGS):
@@ -153,12 +152,9 @@ def argv(out, flags=FLAGS):
 
 
 def launched(out, flags=FLAGS):
-    """The command in a process of its own, with as many threads as this one."""
+    """The command in a process of its own, which starts another."""
     words = [sys.executable, "-m", "resnet_variants.run", *argv(out, flags)]
-    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finished(out):
@@ -241,8 +237,7 @@ def server():
 
 
 def work(words):
-    torch.set_num_threads(1)
-    command(words)
+    command([*words, "--engine", "inline"])
 
 
 def test_being_killed_at_any_moment_changes_no_bit(tmp_path, reference, server):

@@ -34,7 +34,7 @@ def tiny(**recipe):
 
 
 def do(run, path, tell=lambda record: None):
-    return Attempt(run, path, Machine(device="cpu")).execute(tell, Stop())
+    return Attempt(run, path, Machine(device="cpu")).execute(run.load(), tell, Stop())
 
 
 def test_run_ids_are_frozen(golden):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from filelock import FileLock, Timeout
 
@@ -17,20 +15,16 @@ from resnet_variants.files import Json, to_json, write_atomically, writing
 from resnet_variants.records import read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, FAILED, RunFolder
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers, start
+from resnet_variants.sweeps.driver import Driver, Watcher
+from resnet_variants.sweeps.engine import Work, Workers, check_engine, start
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.sweeps.sinks import check_sinks
-from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import Machine
-from resnet_variants.training.interrupt import Stop, stopping
+from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.loop import EpochRecord, check_batch
 
-TRIES = 3  # workers that a run may lose in a row before it counts as failed
-_LOOK_SECONDS = 0.5  # between two looks at whether to stop
-_BUSY_SECONDS = 2.0  # between two looks at a run that another command has
 _LOCK_SECONDS = 60.0  # another command needs the folder to itself only for a moment
 
 
@@ -43,26 +37,6 @@ class Options:
     sinks: tuple[str, ...] = ()  # see `sinks`
     fresh: bool = False  # forget what these runs have left in the folder before
     retry_failed: bool = False  # count failed runs as missing
-
-
-class Watcher(Protocol):
-    """Is told how the runs come along."""
-
-    def begin(self, todo: Sequence[Run], done: int, about: str) -> None:
-        """``todo`` runs are to be done by the engine ``about``; ``done`` were finished before."""
-        ...
-
-    def start(self, run: Run) -> None:
-        """A run starts, or starts again."""
-        ...
-
-    def epoch(self, run: Run, record: EpochRecord) -> None:
-        """An epoch of a run is over."""
-        ...
-
-    def end(self, run: Run, result: Json) -> None:
-        """A run is over, with its result."""
-        ...
 
 
 class Silent:
@@ -111,9 +85,10 @@ def check(experiment: Experiment, options: Options) -> None:
     """Refuse what could not start.
 
     Raises:
-        ValueError: a batch larger than the training data, a network that the images are too
-            small for, or a sink that is not installed.
+        ValueError: no such device or cluster, a batch larger than the training data, a network
+            that the images are too small for, or a sink that is not installed.
     """
+    check_engine(options.machine, options.workers, experiment.recipe.precision)
     check_sinks(options.sinks)
     data = experiment.runs[0].load()
     check_batch(data, experiment.recipe, options.machine.devices)
@@ -201,10 +176,11 @@ def run_all(
     would. After an error of one run the others go on.
     """
     with stopping() as stop:
-        driver = Driver(out, options, watcher, experiment.runs[0].load(), stop)
+        data, done = experiment.runs[0].load(), len(experiment.runs) - len(todo)
+        driver = Driver(out / "runs", options.machine, options.sinks, data, watcher, stop)
         work = Work(
             todo=todo,
-            data=driver.data,
+            data=data,
             machine=options.machine,
             workers=options.workers,
             tell=driver.hear,
@@ -212,98 +188,9 @@ def run_all(
         )
         if todo:
             with start(work) as engine:
-                watcher.begin(todo, len(experiment.runs) - len(todo), engine.about)
+                watcher.begin(todo, done, engine.about)
                 driver.drive(engine, todo)
+        else:
+            watcher.begin(todo, done, "nothing to do")
     results = (RunFolder(out / "runs" / run.id).result() for run in experiment.runs)
     return all(result is not None and result["status"] == DONE for result in results)
-
-
-class Driver:
-    """Hands runs to an engine, and what comes back to the watcher."""
-
-    def __init__(
-        self, out: Path, options: Options, watcher: Watcher, data: Dataset, stop: Stop
-    ) -> None:
-        self.out, self.options, self.watcher = out, options, watcher
-        self.data, self.stop = data, stop
-        self.queue: deque[Run] = deque()
-        self.held: deque[tuple[float, Run]] = deque()  # by other commands; when to ask again
-        self.at_hand: dict[str, _Trial] = {}
-
-    def drive(self, engine: Engine, todo: Sequence[Run]) -> None:
-        """Until all are over, or the ones at hand after somebody said stop."""
-        self.queue.extend(todo)
-        told = False
-        while self.queue or self.held or self.running:
-            if self.stop() and not told:
-                told = True
-                engine.stop()
-            if told:
-                self.queue.clear()
-                self.held.clear()
-            self._submit(engine)
-            for outcome in engine.wait(_LOOK_SECONDS):
-                self._settle(outcome)
-            if not self.running and self.held and not self.queue:
-                time.sleep(_LOOK_SECONDS)  # all that is left is with other commands
-
-    @property
-    def running(self) -> int:
-        """Attempts that the engine has."""
-        return sum(trial.running for trial in self.at_hand.values())
-
-    def hear(self, run: Run, record: EpochRecord) -> None:
-        """An epoch is over: what comes from then on is no failure in the same place."""
-        trial = self.at_hand[run.id]
-        if record.epoch > trial.epoch:
-            trial.epoch, trial.losses = record.epoch, 0
-        self.watcher.epoch(run, record)
-
-    def _submit(self, engine: Engine) -> None:
-        now = time.monotonic()
-        while self.held and self.held[0][0] <= now:
-            self.queue.append(self.held.popleft()[1])
-        for _ in range(min(engine.free(), len(self.queue))):
-            run = self.queue.popleft()
-            trial = self.at_hand.setdefault(run.id, _Trial(now))
-            trial.running = True
-            path = self.out / "runs" / run.id
-            engine.submit(Attempt(run, path, self.options.machine, self.options.sinks))
-            self.watcher.start(run)
-
-    def _settle(self, outcome: Outcome) -> None:
-        run = outcome.attempt.run
-        trial = self.at_hand[run.id]
-        trial.running = False
-        match outcome.kind:
-            case "busy":
-                self.held.append((time.monotonic() + _BUSY_SECONDS, run))
-                return
-            case "lost" if not self.stop():
-                trial.losses += 1
-                if trial.losses < TRIES:
-                    self.queue.appendleft(run)
-                    return
-        del self.at_hand[run.id]
-        if result := self._result(outcome, trial):
-            self.watcher.end(run, result)
-
-    def _result(self, outcome: Outcome, trial: _Trial) -> Json | None:
-        """What the watcher is told; ``None`` of a run that goes on another time."""
-        seconds = time.monotonic() - trial.begun
-        if outcome.kind == "lost" and trial.losses == TRIES:
-            reason = f"{outcome.reason}, {TRIES} times without an epoch between"
-            return outcome.attempt.give_up(self.data, reason, seconds)
-        if outcome.kind == "refused":
-            return {"status": FAILED, "error": outcome.reason, "seconds": seconds}
-        return outcome.result
-
-
-@dataclass
-class _Trial:
-    """How far a run has come in this process's hands."""
-
-    begun: float
-    running: bool = False
-    epoch: int = 0  # the furthest
-    losses: int = 0  # of workers, since then

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from resnet_variants.files import Json
 from resnet_variants.registry import Registry, UserError
@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
 
-# Modules with a function `engine(work)`, loaded when they are asked for.
+# Modules with functions `check` and `engine`, loaded when they are asked for.
 ENGINES = Registry(
     "engine",
     local="resnet_variants.sweeps.local",
@@ -105,13 +105,22 @@ class Work:
     stop: Stop
 
 
-def start(work: Work) -> AbstractContextManager[Engine]:
-    """The engine that the work asks for, while the block lasts.
+def check_engine(machine: Machine, workers: Workers, precision: str) -> None:
+    """Refuse what could not start, before anything is written.
 
     Raises:
         ValueError: it lacks what was asked for: a device, a package, a cluster.
     """
-    return importlib.import_module(ENGINES[work.workers.engine]).engine(work)
+    _module(workers).check(machine, workers, precision)
+
+
+def start(work: Work) -> AbstractContextManager[Engine]:
+    """The engine that the work asks for, while the block lasts."""
+    return _module(work.workers).engine(work)
+
+
+def _module(workers: Workers) -> Any:
+    return importlib.import_module(ENGINES[workers.engine])
 
 
 def carry_out(

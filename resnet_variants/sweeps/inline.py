@@ -9,19 +9,20 @@ import torch
 
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Engine, Outcome, Work, carry_out
+from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers, carry_out
+from resnet_variants.training.device import Machine, make_fabric
+
+
+def check(machine: Machine, workers: Workers, precision: str) -> None:
+    """Refuse more than one job, and a device that is not there."""
+    if workers.jobs > 1:
+        raise UserError(f"jobs {workers.jobs} takes the engine local or ray", field="jobs")
+    make_fabric(machine, precision)
 
 
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
-    """This process: for notebooks, and scripts that workers could not import.
-
-    Raises:
-        ValueError: more than one job.
-    """
-    if work.workers.jobs > 1:
-        message = f"jobs {work.workers.jobs} takes workers, so give engine='local'"
-        raise UserError(message, field="jobs")
+    """This process: for notebooks, and scripts that workers could not import."""
     before = torch.get_num_threads()
     if work.workers.cpus_per_run:
         torch.set_num_threads(work.workers.cpus_per_run)

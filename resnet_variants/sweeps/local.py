@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from resnet_variants.sweeps.engine import Engine, Work
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.engine import Engine, Work, Workers
 from resnet_variants.sweeps.estimate import seconds_per_run
 from resnet_variants.sweeps.handover import Handover, handed_over
 from resnet_variants.sweeps.pool import Place, pool
@@ -25,13 +26,18 @@ _MEMORY = 2 * 2**30  # bytes of memory for each worker
 _PER_GPU = 8  # workers that share a GPU, at most
 
 
+def check(machine: Machine, workers: Workers, precision: str) -> None:
+    """Refuse a device that is not there, and threads that would wait for one another's cores."""
+    make_fabric(machine, precision)
+    threads = max(1, workers.jobs) * workers.cpus_per_run
+    if workers.cpus_per_run > 1 and threads > cores():
+        message = f"cpus_per_run {workers.cpus_per_run} of {max(1, workers.jobs)} at a time exceed"
+        raise UserError(f"{message} the {cores()} cores of this machine", field="cpus_per_run")
+
+
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
-    """Workers that share the cores, or the GPUs, of this machine.
-
-    Raises:
-        ValueError: a device that this machine lacks.
-    """
+    """Workers that share the cores, or the GPUs, of this machine."""
     kind = make_fabric(work.machine, work.todo[0].recipe.precision).device.type
     with handed_over(work.data) as handover:
         jobs, why = _jobs(work, kind, handover)

@@ -1,4 +1,4 @@
-"""The local engine: does what is missing, once, and goes on after failures."""
+"""An experiment carried out: what is missing, once, and on after failures."""
 
 import dataclasses
 import json
@@ -12,8 +12,8 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.conduct import Options, claimed, conduct, prepare, silent
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.local import Options, claimed, conduct, prepare, silent
 from resnet_variants.training.device import Machine
 from resnet_variants.training.recipe import Recipe
 
@@ -33,7 +33,7 @@ def executed(monkeypatch):
     """Runs that take no time: those of seed 1 fail the first time."""
     calls = []
 
-    def execute(attempt, tell, stop):
+    def execute(attempt, data, tell, stop, capture):
         run, folder = attempt.run, RunFolder(attempt.path)
         calls.append(run.id)
         folder.start({"run_id": run.id} | run.load().facts)
@@ -77,7 +77,7 @@ def test_the_experiment_is_recorded_before_the_first_run(tmp_path):
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert record["runs"] == [run.id for run in todo]
     assert set(record["baselines"].values()) == {"rv_resnet8_cifar_b"}
-    assert {"versions", "device_name", "threads"} <= set(record["provenance"])
+    assert {"git_commit", "git_dirty", "command"} == set(record["provenance"])
 
 
 def test_a_second_experiment_keeps_the_comparisons_of_the_first(tmp_path, executed):
@@ -98,14 +98,6 @@ def test_an_output_folder_that_cannot_be_is_refused(tmp_path, place):
         pass
     assert error.value.field == "out"
     assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_one_command_trains_into_a_folder_at_a_time(tmp_path):
-    in_use = pytest.raises(UserError, match="is in use by another run")
-    with claimed(tmp_path), in_use, claimed(tmp_path):
-        pass
-    with claimed(tmp_path):
-        pass
 
 
 def test_an_error_of_the_work_is_not_blamed_on_the_folder(tmp_path):
@@ -165,7 +157,7 @@ def test_runs_on_other_images_are_not_counted(tmp_path, executed):
 def test_after_a_signal_no_further_run_begins(tmp_path, monkeypatch, number, leaves):
     begun = []
 
-    def execute(attempt, tell, stop):
+    def execute(attempt, data, tell, stop, capture):
         begun.append(attempt.run.id)
         if len(begun) == 2:
             os.kill(os.getpid(), number)
