@@ -31,7 +31,7 @@ def run(
     log: Sequence[str] = (),
     **settings: Any,
 ) -> pd.DataFrame:
-    """Train variants with paired seeds, skip what ``out`` holds, write its tables and plots.
+    """Train variants with paired seeds, skip what ``out`` holds; ``runs.csv``, tables and plots.
 
     Args:
         variants: ``Variant``s or their names, or one; the first is the baseline.
@@ -43,8 +43,6 @@ def run(
         settings: fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``, ``Loading``
             and ``Workers``. With ``jobs``, processes share the runs; they import the calling
             script, which must guard what it does by ``if __name__ == "__main__"``.
-
-    Returns ``runs.csv``.
 
     Raises:
         ValueError: an unknown choice or a number out of range.

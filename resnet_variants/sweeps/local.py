@@ -22,7 +22,7 @@ from resnet_variants.training.timing import images_per_second
 
 WORTH_ASKING = 300.0  # seconds of training for each number of jobs that is tried
 _SECONDS = 2.0  # of training, each
-_MEMORY = 2 * 2**30  # bytes of memory for each worker
+MEMORY_EACH = 2 * 2**30  # bytes for a worker: libraries, network and batch
 _PER_GPU = 8  # workers that share a GPU, at most
 
 
@@ -83,10 +83,14 @@ def candidates(work: Work, kind: str) -> list[int]:
     most = (
         cores() // own if kind == "cpu" else groups * (_PER_GPU if work.machine.devices == 1 else 1)
     )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MEMORY
-    most = max(1, min(most, memory, len(work.todo)))
+    most = max(1, min(most, memory() // MEMORY_EACH, len(work.todo)))
     tried = [groups * 2**i for i in range(most.bit_length()) if groups * 2**i < most]
     return [*tried, most]
+
+
+def memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _rate(run: Run, jobs: int, kind: str, work: Work, handover: Handover) -> float:
