@@ -13,7 +13,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from small import CPU, measured, recipe
@@ -176,14 +175,13 @@ def test_what_a_run_prints_is_in_its_log(tmp_path, monkeypatch, capfd):
 
 # --- several commands -------------------------------------------------------------------------
 
-FLAGS = (
-    "--variant A D --depth 11 --seeds 3 --epochs 4 --device cpu --precision fp32 --deterministic"
-)
-FLAGS += " --checkpoint-seconds 0.2 --jobs 2"
+FLAGS = "--variant A D --depth 11 --device cpu --precision fp32 --deterministic --jobs 2"
+FLAGS += " --checkpoint-seconds 0.2"
 
 
-def launched(out):
-    words = [sys.executable, "-m", "resnet_variants.run", *FLAGS.split(), "--out", str(out)]
+def launched(out, flags="--seeds 3 --epochs 4"):
+    words = [sys.executable, "-m", "resnet_variants.run", *FLAGS.split(), *flags.split()]
+    words += ["--out", str(out)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -93,7 +93,8 @@ class Attempt:
         Raises:
             ValueError: the directory cannot be written.
         """
-        folder, fabric = RunFolder(self.path), make_fabric(self.machine, self.run.recipe.precision)
+        folder = RunFolder(self.path)
+        fabric = make_fabric(Machine(), self.run.recipe.precision)  # the one meant may be elsewhere
         result: Json = {"status": FAILED, "error": reason, "seconds": seconds}
         with folder.claim() as mine, writing(self.path):
             if not mine:

@@ -86,10 +86,11 @@ class Driver:
 
     def hear(self, run: Run, record: EpochRecord) -> None:
         """An epoch is over: what comes from then on is no failure in the same place."""
-        trial = self.at_hand[run.id]
-        if record.epoch > trial.epoch:
-            trial.epoch, trial.losses = record.epoch, 0
-        self.watcher.epoch(run, record)
+        trial = self.at_hand.get(run.id)
+        if trial:  # else it has ended: not all that is said of it comes in order
+            if record.epoch > trial.epoch:
+                trial.epoch, trial.losses = record.epoch, 0
+            self.watcher.epoch(run, record)
 
     def _submit(self, engine: Engine) -> None:
         now = time.monotonic()

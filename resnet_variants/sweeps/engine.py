@@ -39,7 +39,10 @@ class Outcome:
 class Engine(Protocol):
     """Takes attempts and says what became of them."""
 
-    about: str  # what computes, in words
+    @property
+    def about(self) -> str:
+        """What computes, in words."""
+        ...
 
     def free(self) -> int:
         """How many more attempts it could begin at once."""
