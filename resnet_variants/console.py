@@ -14,7 +14,7 @@ from resnet_variants.analysis.report import Report
 from resnet_variants.analysis.tables import summary_markdown
 from resnet_variants.cli import say
 from resnet_variants.live import duration
-from resnet_variants.sweeps.estimate import seconds_per_run
+from resnet_variants.sweeps.estimate import bytes_of, seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name
 from resnet_variants.training.device import Machine, make_fabric, resolve
@@ -60,18 +60,21 @@ def _settings(recipe: Recipe) -> list[str]:
 
 
 def show_plan(experiment: Experiment, machine: Machine) -> None:
-    """The runs, their cost, and an estimate of the time from measured steps."""
-    total = 0.0
+    """The runs, their cost, and estimates of time, from measured steps, and disk."""
+    total, disk, first = 0.0, 0, experiment.runs[: len(experiment.variants)]
     say("\nmodel, params, MACs, estimated seconds per run:")
-    for run in experiment.runs[: len(experiment.variants)]:
+    for run, seconds in zip(first, seconds_of(first, machine), strict=True):
         spent = run.cost(run.load())
-        seconds = seconds_per_run(run, machine)
         total += seconds * experiment.seeds
+        disk += bytes_of(run) * experiment.seeds
         say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
     say("\nruns:")
     for run in experiment.runs:
         say(f"  {run.id}")
-    say(f"\n{len(experiment.runs)} runs, about {duration(total)} of training; nothing was started")
+    say(
+        f"\n{len(experiment.runs)} runs, about {duration(total)} of training one after another "
+        f"and {disk / 1e6:,.1f} MB of disk; nothing was started"
+    )
 
 
 # --- afterwards -------------------------------------------------------------------------------

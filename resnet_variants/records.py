@@ -26,7 +26,8 @@ from resnet_variants.files import (
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RESULT_NUMBERS, RunFolder
 
-UNFINISHED = "unfinished"  # started and without a result: running, or cut off
+RUNNING = "running"  # a process has it at this moment
+UNFINISHED = "unfinished"  # started, without a result, and nobody is at it
 
 VARIANT_COLUMNS = (
     "model",
@@ -104,15 +105,19 @@ def read_runs(out: Path) -> pd.DataFrame:
     """
     if not (out / "runs").is_dir():
         return _read_table(out / "runs.csv", RUN_COLUMNS)
-    rows = [_row(file) for file in sorted((out / "runs").glob("*/run.json"))]
+    rows = list(filter(None, map(_row, sorted((out / "runs").glob("*/run.json")))))
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     planned = {run_id: i for i, run_id in enumerate(planned_runs(out))}
     place = frame["run_id"].map(lambda run_id: planned.get(str(run_id), len(planned)))
     return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
-def _row(file: Path) -> Json:
-    config = read_json(file)
+def _row(file: Path) -> Json | None:
+    folder = RunFolder(file.parent)
+    try:
+        config, result = read_json(file), folder.result()
+    except FileNotFoundError:  # it is being started anew at this moment
+        return None
     further = [name for name in ("cardinality", "base_width") if name in config]
     require_numbers(file, config, (*CONFIG_NUMBERS, *further))
     given = {*config, *RESULT_COLUMNS, *FURTHER_COLUMNS}
@@ -121,7 +126,15 @@ def _row(file: Path) -> Json:
         raise damaged(file, f"no {', '.join(lost)}")
     if config["run_id"] != file.parent.name or file.parent.name.count("__") < 3:
         raise damaged(file, f"run_id {config['run_id']!r} is not its folder's name")
-    return {"error": ""} | config | (RunFolder(file.parent).result() or {"status": UNFINISHED})
+    state = result or {"status": RUNNING if folder.claimed else UNFINISHED}
+    return {"error": ""} | config | state
+
+
+def running(out: Path) -> set[str]:
+    """The ids of the runs that processes have at this moment, whether they have begun or not."""
+    locks = (out / "runs").glob(".*.lock")
+    ids = {lock.name.removeprefix(".").removesuffix(".lock") for lock in locks}
+    return {run_id for run_id in ids if RunFolder(out / "runs" / run_id).claimed}
 
 
 def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
@@ -139,9 +152,11 @@ def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
 def _epochs(file: Path) -> list[Json]:
     """The epochs of one run; a run that is being written may end in half a line."""
     try:
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        text = file.read_text(encoding="utf-8")
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         epochs = [cast(object, json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        return []
     except ValueError as error:
         raise damaged(file, error) from error
     for epoch in epochs:

@@ -23,12 +23,18 @@ from resnet_variants.cli import callable_module, guard, parse
 from resnet_variants.console import show_plan, show_report, show_settings
 from resnet_variants.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
 from resnet_variants.live import make_watcher
-from resnet_variants.models.grids import expand
+from resnet_variants.models.grids import cells, expand
 from resnet_variants.models.variant import AXES
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.conduct import Options, check, conduct
 from resnet_variants.sweeps.driver import Watcher
-from resnet_variants.sweeps.experiment import Experiment, read_toml, slug
+from resnet_variants.sweeps.experiment import (
+    MOST_RUNS,
+    Experiment,
+    read_toml,
+    require_few,
+    slug,
+)
 from resnet_variants.sweeps.runs import dataset_name
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
@@ -55,6 +61,7 @@ class Output:
     dry_run: Annotated[Switch, tyro.conf.arg(help="list the runs and estimate the time")] = False
     fresh: Annotated[Switch, tyro.conf.arg(help="redo these runs from the start")] = False
     retry_failed: Annotated[Switch, tyro.conf.arg(help="redo those that failed")] = False
+    yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     file, recipe = _given(argv, "--experiment"), _given(argv, "--recipe")
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
-    base = None if file is None else read_toml(Path(file))
+    base = None if file is None else read_toml(Path(file), many="--yes" in argv)
     # What the file or the recipe says stands where a flag is not given.
     default = (
         Flags(settings=RECIPES["default" if recipe is None else recipe])
@@ -133,11 +140,14 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         seeds=flags.comparison.seeds,
         recipe=flags.settings,
     )
+    require_few(len(experiment.variants) * experiment.seeds, many=flags.output.yes)
     return experiment, flags
 
 
 def _from_flags(flags: Flags) -> Experiment:
-    variants, merged = expand(flags.networks.spec)
+    spec = flags.networks.spec
+    require_few(cells(spec), many=flags.output.yes)
+    variants, merged = expand(spec)
     return Experiment(
         name=flags.output.name or _name(flags),
         variants=tuple(variants),

@@ -13,7 +13,14 @@ import pandas as pd
 from resnet_variants.analysis import plots
 from resnet_variants.analysis.tables import GROUP, by_group, summarise, summary_markdown
 from resnet_variants.files import write_atomically
-from resnet_variants.records import planned_runs, read_epochs, read_experiment, read_runs
+from resnet_variants.records import (
+    RUNNING,
+    planned_runs,
+    read_epochs,
+    read_experiment,
+    read_runs,
+    running,
+)
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE
 
@@ -64,8 +71,12 @@ def _build(out: Path, runs: pd.DataFrame) -> Report:
     for old in {*out.glob("accuracy_vs_macs*"), *out.glob("training_curves*")} - {*files}:
         old.unlink()  # of runs that have gone, or under a name that no longer fits
     counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
-    missing = len(set(planned_runs(out)) - set(runs["run_id"]))
-    return Report(runs, summary, counts | ({"missing": missing} if missing else {}), tuple(files))
+    unseen = set(planned_runs(out)) - set(runs["run_id"])
+    starting = unseen & running(out)
+    for status, n in ((RUNNING, len(starting)), ("missing", len(unseen - starting))):
+        if n:
+            counts[status] = counts.get(status, 0) + n
+    return Report(runs, summary, counts, tuple(files))
 
 
 def _figures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -73,6 +74,19 @@ def expand(grid: Mapping[str, object]) -> tuple[list[Variant], list[str]]:
     columns = [_as_list(grid[key]) for key in keys]
     specs = [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
     return merge((variant_from(spec), _spelling(spec)) for spec in specs)
+
+
+def cells(grid: Mapping[str, object]) -> int:
+    """How many combinations the product has, duplicates included, without making them.
+
+    Raises:
+        ValueError: a list without values.
+    """
+    lists = {key: _as_list(value) for key, value in grid.items()}
+    for key, values in lists.items():
+        if not values:
+            raise UserError(f"{key} has no values in the grid: name some, or leave it out")
+    return math.prod(map(len, lists.values()))
 
 
 def _as_list(value: object) -> list[object]:

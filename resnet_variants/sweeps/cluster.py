@@ -74,6 +74,8 @@ def engine(work: Work) -> Iterator[Engine]:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is called
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if Path("~/.ray/auth_token").expanduser().is_file():  # clusters ask for it, or do not mind
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is loaded
     try:
         import ray
     except ImportError as error:
@@ -94,7 +96,7 @@ def _connect(ray: Any, address: str) -> None:
         socket.create_connection((host, int(port)), _PATIENCE).close()
         # The nodes run the code that is here, whatever they have installed of it.
         ray.init(address=address, runtime_env={"py_modules": [str(_PACKAGE)]}, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"no Ray cluster answers at {address!r} ({reason}): ray start --head starts one"
         raise UserError(message, field="ray_address") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from resnet_variants.files import Json
-from resnet_variants.models.grids import expand, merge, variant_from
+from resnet_variants.models.grids import cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, refuse
@@ -62,7 +63,7 @@ class Experiment:
             raise UserError(message, field="name")
         self.baselines()
 
-    @property
+    @functools.cached_property
     def runs(self) -> list[Run]:
         """Seed by seed, so that every variant has a number early."""
         return [
@@ -113,16 +114,30 @@ MAX_SEEDS = 10_000
 _KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
 
 
+MOST_RUNS = 10_000
+
+
+def require_few(runs: int, *, many: bool) -> None:
+    """Refuse more runs than anybody types by intention, unless it was said.
+
+    Raises:
+        ValueError: says how to say it.
+    """
+    if runs > MOST_RUNS and not many:
+        raise UserError(f"{runs:,} runs: give --yes if they are meant")
+
+
 def slug(text: str) -> str:
     """Text as a plain file name."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._") or "experiment"
 
 
-def read_toml(path: Path) -> Experiment:
+def read_toml(path: Path, *, many: bool = False) -> Experiment:
     """The experiment in a TOML file, called like the file; nothing in the file is executed.
 
     Raises:
-        ValueError: no such file, not TOML, an unknown key or choice; the message says where.
+        ValueError: no such file, not TOML, an unknown key or choice, or more than ``MOST_RUNS``
+            without ``many``; the message says where.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -133,12 +148,12 @@ def read_toml(path: Path) -> Experiment:
         message = f"{str(path)!r} is not valid TOML: {error}"
         raise UserError(message, field="experiment") from error
     try:
-        return _from_content(slug(path.stem), content)
+        return _from_content(slug(path.stem), content, many=many)
     except UserError as error:
         raise UserError(f"{str(path)!r}: {error}", field="experiment") from error
 
 
-def _from_content(name: str, content: Mapping[str, object]) -> Experiment:
+def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Experiment:
     _check_keys(content, _KEYS, "key")
     settings = {key: value for key, value in content.items() if key not in ("grid", "recipe")}
     for key in ("question", "expect", "data"):
@@ -150,6 +165,7 @@ def _from_content(name: str, content: Mapping[str, object]) -> Experiment:
     if not content.get("grid"):
         raise UserError("no [grid]: name the networks, for example depth and preset")
     grid = cast(Mapping[str, object], content["grid"])
+    require_few(cells(grid), many=many)
     variants, merged = expand(grid)
     return Experiment(
         name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -21,7 +22,10 @@ from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import Recipe
 
-_REFERENCE, _LOADING = Recipe(), Loading()
+_LOADING = Loading()
+# What the digest in an id is of: the differences from this recipe. When a default changes, the
+# field's old value is named here, so that old ids keep their meaning.
+REFERENCE = Recipe()
 
 
 def dataset_name(spec: str) -> str:
@@ -49,13 +53,13 @@ class Run:
         name = dataset_name(self.data)
         return f"{name}-{self.img_size}px" if self.img_size else name
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """``<variant>__<dataset>__<8 hex of what differs from the default recipe>__s<seed>``."""
         changed = {
             field.name: getattr(self.recipe, field.name)
             for field in fields(Recipe)
-            if getattr(self.recipe, field.name) != getattr(_REFERENCE, field.name)
+            if getattr(self.recipe, field.name) != getattr(REFERENCE, field.name)
         }
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.variant.name}__{self.dataset}__{digest}__s{self.seed}"

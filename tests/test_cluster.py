@@ -1,0 +1,221 @@
+"""The engine ray: two nodes on this machine, one of which is lost."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from small import CPU
+from test_pool import EAGER, experiment, results
+
+from resnet_variants import cli
+from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
+from resnet_variants.sweeps import cluster
+from resnet_variants.sweeps.cluster import packed, unpack
+from resnet_variants.sweeps.conduct import Options, Silent, conduct, silent
+from resnet_variants.sweeps.engine import Workers
+
+pytestmark = pytest.mark.skipif(not find_spec("ray"), reason="the extra ray is not installed")
+
+
+def options(**workers):
+    return Options(machine=EAGER, workers=Workers(engine="ray", **workers))
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def node(*words):
+    """A node of a cluster, with one core, in a process group of its own."""
+    ray_command = Path(sys.executable).parent / "ray"
+    words = [ray_command, "start", *words, "--num-cpus=1", "--node-ip-address=127.0.0.1", "--block"]
+    return subprocess.Popen(
+        words,
+        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+
+
+def until_it_runs(process):
+    for line in process.stdout:
+        if "will now block" in line:
+            return
+    raise AssertionError("a node did not start")
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """The address of a cluster, and its second node."""
+    subprocess.run(
+        [Path(sys.executable).parent / "ray", "get-auth-token", "--generate"],
+        check=True,
+        capture_output=True,
+    )
+    address = f"127.0.0.1:{free_port()}"
+    head = node("--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false")
+    until_it_runs(head)
+    second = node(f"--address={address}")
+    until_it_runs(second)
+    yield address, second
+    for process in (second, head):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("inline")
+    assert conduct(experiment(seeds=3), out, Options(machine=EAGER), silent)
+    return results(out)
+
+
+class LosesANode(Silent):
+    """Ends the second node when the second run is over."""
+
+    def __init__(self, second):
+        self.second, self.about, self.ended, self.begun = second, "", [], []
+
+    def begin(self, todo, done, about):
+        self.about = about
+
+    def start(self, run):
+        self.begun.append(run.id)
+
+    def epoch(self, run, record):
+        if len(self.begun) > 3 and self.second.poll() is None:
+            os.killpg(self.second.pid, signal.SIGKILL)
+            self.second.wait()
+
+    def end(self, run, result):
+        self.ended.append(run.id)
+
+
+def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes, undisturbed):
+    address, second = nodes
+    watcher = LosesANode(second)
+    settings = options(ray_address=address)
+    assert conduct(experiment(seeds=3), tmp_path, settings, lambda: contextlib.nullcontext(watcher))
+    assert watcher.about == "Ray, 2 nodes, 1 CPU per run"
+    assert second.poll() is not None
+    assert len(watcher.begun) == 7  # one was begun again
+    assert sorted(watcher.ended) == sorted(run.id for run in experiment(seeds=3).runs)
+    assert results(tmp_path) == undisturbed
+    assert not list((tmp_path / "runs").glob(".*"))
+
+
+def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
+    tmp_path, nodes, undisturbed, monkeypatch
+):
+    monkeypatch.setattr(cluster.Cluster, "_seen_by_all", lambda self, folder: False)
+    one = experiment(seeds=3)
+    cut = RunFolder(tmp_path / "runs" / one.runs[0].id)
+    (cut.path / "stale").mkdir(parents=True)
+    (cut.path / "stale" / "file").write_text("of an attempt that left no state")
+    assert conduct(one, tmp_path, options(ray_address=nodes[0]), silent)
+    assert results(tmp_path) == undisturbed
+    assert not (cut.path / "stale" / "file").exists()
+    assert not list((tmp_path / "runs").glob(".*"))
+
+
+# --- without a cluster ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nowhere", "ray_address 'nowhere' must be HOST:PORT"),
+        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1' ([Errno 111] Connection refused)"),
+    ],
+)
+def test_an_address_without_a_cluster_is_one_line_and_nothing_is_written(
+    tmp_path, capsys, address, message
+):
+    line = f"run --engine ray --ray-address {address} --out {tmp_path / 'out'}"
+    assert cli.main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"resnet-variants run: --ray-address: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"needs Ray: pip install 'resnet_variants\[ray\]'"):
+        cluster.check(CPU, Workers(engine="ray"), "auto")
+
+
+def test_what_only_ray_takes_is_refused_elsewhere():
+    for wrong in ({"ray_address": "a:1"}, {"gpus_per_run": 0.5}):
+        with pytest.raises(UserError, match="is for --engine ray"):
+            Workers(engine="local", **wrong)
+    with pytest.raises(UserError, match="unknown engine 'rai'; did you mean 'ray'"):
+        Workers(engine="rai")
+
+
+class Nodes:
+    """As much of Ray as the counting of slots looks at."""
+
+    def __init__(self, *resources):
+        self.resources = resources
+
+    def nodes(self):
+        return [{"Alive": alive, "Resources": has} for alive, has in self.resources]
+
+    def cluster_resources(self):
+        return {"GPU": sum(has.get("GPU", 0) for _, has in self.resources)}
+
+
+def test_a_node_takes_as_many_runs_as_its_scarcest_part_allows():
+    there = Nodes((True, {"CPU": 8, "GPU": 2}), (True, {"CPU": 3}), (False, {"CPU": 64}))
+    assert cluster._slots(there, {"CPU": 2}) == 5
+    assert cluster._slots(there, {"CPU": 1, "GPU": 0.25}) == 8
+    need = cluster._need
+    assert need(there, CPU, Workers(engine="ray")) == {"CPU": 1}
+    auto = CPU.__class__()
+    assert need(there, auto, Workers(engine="ray")) == {"CPU": 1, "GPU": 1}
+    quarter = Workers(engine="ray", gpus_per_run=0.25, cpus_per_run=2)
+    assert need(there, auto, quarter) == {"CPU": 2, "GPU": 0.25}
+    assert need(Nodes((True, {"CPU": 1})), auto, Workers(engine="ray")) == {"CPU": 1}
+
+
+def test_files_of_a_run_travel_whole_and_stay_in_their_folder(tmp_path):
+    sent, there = tmp_path / "sent", tmp_path / "there"
+    (sent / "tensorboard").mkdir(parents=True)
+    (sent / "tensorboard" / "events").write_bytes(b"\x00")
+    (sent / "result.json").write_text("{}")
+    there.mkdir()
+    (there / "checkpoint.safetensors").write_text("old")
+    unpack(packed(sent), there)
+    assert packed(there) == packed(sent)
+    for name in ("../outside", "/etc/outside"):
+        with pytest.raises(UserError, match="leads out of"):
+            unpack({name: b""}, there)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_the_result_of_a_run_is_put_last(tmp_path, monkeypatch):
+    order = []
+    real = cluster.atomic_file
+
+    def seen(path):
+        order.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(cluster, "atomic_file", seen)
+    unpack({"result.json": b"{}", "run.json": b"{}", "zzz": b""}, tmp_path)
+    assert order[-1] == "result.json"
