@@ -22,6 +22,7 @@ from resnet_variants.sweeps.cluster import packed, unpack
 from resnet_variants.sweeps.conduct import Options, Silent, conduct, silent
 from resnet_variants.sweeps.engine import Workers
 
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is loaded
 pytestmark = pytest.mark.skipif(not find_spec("ray"), reason="the extra ray is not installed")
 
 

@@ -67,6 +67,10 @@ def engine(work: Work) -> Iterator[Engine]:
     ray = _ray()
     try:
         yield Cluster(ray, work)
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        message = f"the Ray cluster was lost ({type(error).__name__}: {reason})"
+        raise UserError(f"{message}; the same command continues", field="engine") from error
     finally:
         ray.shutdown()
 
@@ -74,8 +78,6 @@ def engine(work: Work) -> Iterator[Engine]:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is called
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if Path("~/.ray/auth_token").expanduser().is_file():  # clusters ask for it, or do not mind
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is loaded
     try:
         import ray
     except ImportError as error:
@@ -98,7 +100,8 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address=address, runtime_env={"py_modules": [str(_PACKAGE)]}, **quiet)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        message = f"no Ray cluster answers at {address!r} ({reason}): ray start --head starts one"
+        message = f"no Ray cluster answers at {address!r} ({reason}); is it up, and RAY_AUTH_MODE"
+        message += " the same there and here?"
         raise UserError(message, field="ray_address") from error
 
 
