@@ -16,7 +16,8 @@ from resnet_variants.models.weights import load_weights, resnetv2_state_dict
 from resnet_variants.models.zoo import create_model, list_models
 
 if TYPE_CHECKING:
-    from resnet_variants.api import report, run
+    from resnet_variants.api import run
+    from resnet_variants.report import report
 
 __all__ = [
     "Cost",

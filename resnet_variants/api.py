@@ -1,4 +1,4 @@
-"""``rv.run`` and ``rv.report``: what the commands of these names do, for Python."""
+"""``rv.run``: what the command does, for Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import pandas as pd
 
-from resnet_variants.analysis.report import Report, build
+from resnet_variants.analysis.report import build
 from resnet_variants.models.grids import merge, parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.sweeps.conduct import Options, conduct, silent
@@ -80,12 +80,3 @@ def _taken(settings: dict[str, Any], kind: type[Kind]) -> Kind:
     """The settings of a kind, which are removed from the others."""
     own = [field.name for field in fields(cast(Any, kind)) if field.name in settings]
     return kind(**{name: settings.pop(name) for name in own})
-
-
-def report(out: str | Path) -> Report:
-    """Rebuild the tables and plots of a results folder from what is on disk.
-
-    Raises:
-        ValueError: the folder holds no runs, or a damaged file.
-    """
-    return build(Path(out))

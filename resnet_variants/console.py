@@ -1,17 +1,11 @@
-"""What the commands show: settings, progress, summary; plain lines where there is no terminal."""
+"""What `run` shows before it trains: settings, and the plan of a dry run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from resnet_variants.analysis.report import Report
-from resnet_variants.analysis.tables import summary_markdown
 from resnet_variants.cli import say
 from resnet_variants.live import duration
 from resnet_variants.sweeps.estimate import bytes_of, seconds_of
@@ -19,8 +13,6 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name
 from resnet_variants.training.device import Machine, make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
-
-# --- before -----------------------------------------------------------------------------------
 
 
 def show_settings(experiment: Experiment, out: Path, machine: Machine) -> None:
@@ -75,42 +67,3 @@ def show_plan(experiment: Experiment, machine: Machine) -> None:
         f"\n{len(experiment.runs)} runs, about {duration(total)} of training one after another "
         f"and {disk / 1e6:,.1f} MB of disk; nothing was started"
     )
-
-
-# --- afterwards -------------------------------------------------------------------------------
-
-
-def show_report(made: Report, out: Path) -> None:
-    """The summary, the state of the runs and the files."""
-    console = Console()
-    say()
-    if console.is_terminal:
-        console.print(_summary_table(made.summary))
-    else:
-        say(summary_markdown(made.summary))
-    say(", ".join(f"{n} {status}" for status, n in made.counts.items()))
-    for run_id, error in made.runs.loc[made.runs["error"].notna(), ["run_id", "error"]].values:
-        if error:
-            say(f"  {run_id}: {error}; see {out / 'runs' / str(run_id) / 'log.txt'}")
-    say(f"in {out}: {', '.join(path.name for path in made.files)}")
-
-
-def _summary_table(summary: pd.DataFrame) -> Table:
-    table = Table("model", title="test accuracy, paired difference to the baseline")
-    for heading in ("MACs (M)", "params", "n", "accuracy %", "95 %", "delta", "verdict", "front"):
-        table.add_column(heading, justify="right")
-    for row in summary.to_dict("records"):
-        low, high = 100 * row["test_acc_ci_low"], 100 * row["test_acc_ci_high"]
-        delta = 100 * row["delta"]
-        table.add_row(
-            row["model"],
-            f"{row['macs'] / 1e6:.3f}",
-            f"{row['params']:,}",
-            str(row["n"]),
-            f"{100 * row['test_acc_mean']:.2f}" if row["n"] else "",
-            "" if np.isnan(low) else f"{low:.2f} to {high:.2f}",
-            "" if np.isnan(delta) else f"{delta:+.2f}",
-            row["verdict"],
-            "*" if row["on_pareto_front"] else "",
-        )
-    return table

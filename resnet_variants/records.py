@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from resnet_variants.files import (
@@ -127,7 +128,8 @@ def _row(file: Path) -> Json | None:
     if config["run_id"] != file.parent.name or file.parent.name.count("__") < 3:
         raise damaged(file, f"run_id {config['run_id']!r} is not its folder's name")
     state = result or {"status": RUNNING if folder.claimed else UNFINISHED}
-    return {"error": ""} | config | state
+    row = {"error": ""} | config | state
+    return {name: row[name] for name in RUN_COLUMNS if name in row}  # the rest is large
 
 
 def running(out: Path) -> set[str]:
@@ -141,30 +143,40 @@ def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per epoch of the given runs: ``EPOCH_COLUMNS``."""
     if not (out / "runs").is_dir():
         return _read_table(out / "epochs.csv", EPOCH_COLUMNS)
-    rows: list[Json] = []
-    for run_id, model, seed in zip(runs["run_id"], runs["model"], runs["seed"], strict=True):
-        file = out / "runs" / str(run_id) / "epochs.jsonl"
-        own: Json = {"run_id": run_id, "model": model, "seed": seed}
-        rows += [own | epoch for epoch in _epochs(file)]
-    return pd.DataFrame(rows, columns=list(EPOCH_COLUMNS))
+    parts = [_epochs(out / "runs" / str(run_id) / "epochs.jsonl") for run_id in runs["run_id"]]
+    numbers = np.concatenate([np.empty((0, len(_EPOCH_NUMBERS))), *parts])
+    frame = pd.DataFrame(numbers, columns=list(_EPOCH_NUMBERS)).astype({"epoch": int})
+    at = np.repeat(np.arange(len(runs)), [len(part) for part in parts])
+    own = runs[["run_id", "model", "seed"]].iloc[at].reset_index(drop=True)
+    return pd.concat([own, frame], axis=1)
 
 
-def _epochs(file: Path) -> list[Json]:
-    """The epochs of one run; a run that is being written may end in half a line."""
+_EPOCH_NUMBERS = EPOCH_COLUMNS[3:]
+
+
+def _epochs(file: Path) -> np.ndarray:
+    """The epochs of one run, (n, numbers); a run that is being written may end in half a line."""
     try:
         text = file.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        epochs = [cast(object, json.loads(line)) for line in lines]
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        epochs = cast("list[object]", json.loads(f"[{','.join(whole)}]"))
     except FileNotFoundError:
-        return []
+        epochs = []
     except ValueError as error:
         raise damaged(file, error) from error
+    rows = []
     for epoch in epochs:
         if not isinstance(epoch, dict):
             raise damaged(file, f"{epoch!r} is no JSON object")
-        require_numbers(file, cast(Json, epoch), ("epoch",))
-        require_numbers(file, cast(Json, epoch), EPOCH_COLUMNS[4:], null=True)
-    return cast("list[Json]", epochs)
+        row = [epoch.get(name) for name in _EPOCH_NUMBERS]
+        if not set(map(type, row)) <= _NUMBERS or row[0] is None:
+            require_numbers(file, cast(Json, epoch), ("epoch",))
+            require_numbers(file, cast(Json, epoch), _EPOCH_NUMBERS, null=True)
+        rows.append(row)
+    return np.array(rows, float).reshape(len(rows), len(_EPOCH_NUMBERS))
+
+
+_NUMBERS = {int, float, type(None)}
 
 
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import tyro
 
-from resnet_variants.api import report
+from resnet_variants.analysis.report import Report, build
 from resnet_variants.cli import callable_module, guard, parse
-from resnet_variants.console import show_report
+from resnet_variants.outcome import show_report
 from resnet_variants.registry import UserError
 
 
@@ -29,8 +29,17 @@ def command(argv: Sequence[str]) -> int:
     if not folders:
         raise UserError("missing DIR: name at least one results folder")
     for folder in folders:
-        show_report(report(folder), folder)
+        show_report(build(folder), folder)
     return 0
+
+
+def report(out: str | Path) -> Report:
+    """Rebuild the tables and plots of a results folder from what is on disk.
+
+    Raises:
+        ValueError: the folder holds no runs, or a damaged file.
+    """
+    return build(Path(out))
 
 
 def main() -> int:

@@ -20,11 +20,12 @@ import tyro
 from resnet_variants.analysis.report import build
 from resnet_variants.api import run as run_variants
 from resnet_variants.cli import callable_module, guard, parse
-from resnet_variants.console import show_plan, show_report, show_settings
+from resnet_variants.console import show_plan, show_settings
 from resnet_variants.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
 from resnet_variants.live import make_watcher
 from resnet_variants.models.grids import cells, expand
 from resnet_variants.models.variant import AXES
+from resnet_variants.outcome import show_report
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.conduct import Options, check, conduct
 from resnet_variants.sweeps.driver import Watcher

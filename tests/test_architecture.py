@@ -29,8 +29,9 @@ BELOW = {
     "cli": {"registry"},
     "live": {*ROOMS, "cli"},
     "console": {*ROOMS, "cli", "live"},
-    "__init__": {*ROOMS, "api"},
-    **{verb: {*ROOMS, "api", "cli", "console", "live", "flags"} for verb in VERBS},
+    "outcome": {*ROOMS, "cli"},
+    "__init__": {*ROOMS, "api", "report"},
+    **{verb: {*ROOMS, "api", "cli", "console", "live", "outcome", "flags"} for verb in VERBS},
 }
 
 

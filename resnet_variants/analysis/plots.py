@@ -56,6 +56,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     with mpl.rc_context(STYLE):
+        layout = figure.get_layout_engine()
+        if layout is not None:  # once for both
+            layout.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(paths[0], dpi=DPI)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths

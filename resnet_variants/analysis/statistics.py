@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05  # intervals are of 95 %
+EXACT = 15  # pairs, whose sign patterns are all looked at
 
 BASELINE, BETTER, WORSE, INCONCLUSIVE = "baseline", "better", "worse", "inconclusive"
 TOO_FEW = f"{INCONCLUSIVE} (n too small)"
@@ -36,23 +38,31 @@ def estimate(values: np.ndarray) -> Estimate:
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
-    """Two-sided exact p of paired differences: the share of sign patterns at least as extreme."""
-    if len(differences) < 2:
+    """Two-sided exact p of paired differences: the share of sign patterns at least as extreme.
+
+    Beyond ``2**EXACT`` patterns it is estimated from as many that are drawn with a fixed seed. (For
+    250 pairs scipy's ``permutation_test``, which says the same, takes 30 times longer.)
+    """
+    n = len(differences)
+    if n < 2:
         return np.nan
-
-    def mean(values: np.ndarray, axis: int) -> np.ndarray:
+    observed, extreme, patterns = abs(np.round(np.mean(differences), 12)), 0, _signs(n)
+    for signs in np.array_split(patterns, max(1, patterns.size // 2**20)):  # little memory
         # Accuracies are counts over one n, so patterns tie often, but never to the last bit.
-        return np.round(np.mean(values, axis=axis), 12)
+        means = np.round(signs.astype(float) @ differences / n, 12)
+        extreme += np.count_nonzero(np.abs(means) >= observed)
+    drawn = n > EXACT  # the observed pattern counts as one of those drawn
+    return (extreme + drawn) / (len(patterns) + drawn)
 
-    # Above 2**15 patterns scipy samples them, with a fixed seed.
-    result = stats.permutation_test(
-        (differences,),
-        mean,
-        permutation_type="samples",
-        n_resamples=2**15,
-        rng=np.random.default_rng(0),
-    )
-    return float(result.pvalue)
+
+@functools.lru_cache(maxsize=1)
+def _signs(n: int) -> np.ndarray:
+    """Patterns of n signs, (patterns, n): all of them, or some that are drawn."""
+    if n <= EXACT:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.int8)
+    else:
+        bits = np.random.default_rng(0).integers(0, 2, (2**EXACT, n), dtype=np.int8)
+    return 2 * bits - 1
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
