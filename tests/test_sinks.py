@@ -1,0 +1,99 @@
+"""Where a run's numbers go besides its folder, if somebody asks."""
+
+import sys
+import types
+
+import pytest
+from small import CPU, digits_run
+
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.sinks import SINKS, check_sinks, opened
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+
+
+class Tracker(types.ModuleType):
+    """A module in the shape of W&B's."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.begun, self.logged, self.finished = [], [], 0
+
+    def init(self, **settings):
+        self.begun.append(settings)
+        return self
+
+    def log(self, numbers, step):
+        self.logged.append((step, numbers))
+
+    def finish(self):
+        self.finished += 1
+
+
+@pytest.fixture(params=["wandb", "trackio"])
+def tracker(request, monkeypatch):
+    module = Tracker(request.param)
+    monkeypatch.setitem(sys.modules, request.param, module)
+    return module
+
+
+def test_a_tracker_sees_each_epoch_once_and_the_test_score(tmp_path, tracker):
+    run = digits_run()
+    attempt = Attempt(run, tmp_path / "run", CPU, sinks=(tracker.__name__,))
+    result = attempt.execute(run.load(), lambda _: None, Stop())
+    (begun,) = tracker.begun
+    assert (begun["project"], begun["name"]) == ("resnet_variants", run.id)
+    assert begun["config"].items() >= {"seed": 0, "depth": 8, "order": "post", "lr": 0.1}.items()
+    assert [step for step, _ in tracker.logged] == [1, 2, 2]
+    assert tracker.logged[0][1].keys() >= {"lr", "train_loss", "val_acc", "grad_norm"}
+    assert tracker.logged[-1][1]["test_acc"] == result["test_acc"]
+    assert all(type(n) is float for _, numbers in tracker.logged for n in numbers.values())
+    assert tracker.finished == 1
+
+
+def test_a_run_that_goes_on_logs_only_what_is_new(tmp_path, tracker):
+    run, stop = digits_run(epochs=3), Stop()
+    attempt = Attempt(run, tmp_path / "run", Machine(device="cpu"), sinks=(tracker.__name__,))
+
+    def tell(record):
+        stop.signal = 15
+
+    assert attempt.execute(run.load(), tell, stop) is None
+    attempt.execute(run.load(), lambda _: None, Stop())
+    assert [step for step, _ in tracker.logged] == [1, 2, 3, 3]
+    assert tracker.finished == 2
+
+
+def test_a_tracker_is_closed_when_the_run_breaks(tracker):
+    with pytest.raises(ZeroDivisionError), opened([tracker.__name__], digits_run(), None):
+        raise ZeroDivisionError
+    assert tracker.finished == 1
+
+
+def test_tensorboard_files_hold_the_epochs(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = digits_run()
+    attempt = Attempt(run, tmp_path / "run", CPU, sinks=("tensorboard",))
+    result = attempt.execute(run.load(), lambda _: None, Stop())
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val_acc")] == [1, 2]
+    assert events.Scalars("test_acc")[0].value == pytest.approx(result["test_acc"])
+
+
+def test_nothing_is_logged_unless_asked_for(tmp_path, tracker):
+    run = digits_run(epochs=1)
+    Attempt(run, tmp_path / "run", CPU).execute(run.load(), lambda _: None, Stop())
+    assert tracker.begun == []
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_an_unknown_or_missing_sink_is_refused_at_once(monkeypatch):
+    with pytest.raises(UserError, match="unknown sink 'tensorbord'; did you mean 'tensorboard'"):
+        check_sinks(["tensorbord"])
+    for name in SINKS:
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(UserError, match=f"'{name}' is not installed .*: pip install {name}"):
+            check_sinks([name])
