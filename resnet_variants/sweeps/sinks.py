@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from resnet_variants.registry import Registry, UserError
+from resnet_variants.registry import Registry, UserError, refuse
 from resnet_variants.sweeps.runs import Run
 
 Log = Callable[[Mapping[str, object], int], None]
@@ -56,7 +56,8 @@ def check_sinks(names: Sequence[str]) -> None:
         ValueError: says which, and what to install.
     """
     for name in names:
-        SINKS[name]
+        if name not in SINKS:
+            refuse("sink", name, SINKS, field="log")
         _import(_MODULES[name])
 
 
