@@ -58,7 +58,8 @@ def check_sinks(names: Sequence[str]) -> None:
     for name in names:
         if name not in SINKS:
             refuse("sink", name, SINKS, field="log")
-        _import(_MODULES[name])
+        if name in _MODULES:
+            _import(_MODULES[name])
 
 
 _MODULES = {
