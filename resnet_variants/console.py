@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from resnet_variants.cli import say
 from resnet_variants.live import duration
+from resnet_variants.sweeps.conduct import Options
 from resnet_variants.sweeps.estimate import bytes_of, seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name
-from resnet_variants.training.device import Machine, make_fabric, resolve
+from resnet_variants.training.device import Machine, cores, make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
 
 
-def show_settings(experiment: Experiment, out: Path, machine: Machine) -> None:
+def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
     """Everything that decides the outcome, and where it goes."""
     recipe = experiment.recipe
-    fabric = make_fabric(machine, recipe.precision)
     data = experiment.runs[0].load()
     splits = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test"
-    where = f"{fabric.device.type} ({device_name(fabric.device)})"
     rows = {
         "experiment": experiment.name,
         "question": experiment.question,
@@ -29,8 +26,7 @@ def show_settings(experiment: Experiment, out: Path, machine: Machine) -> None:
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "recipe": ", ".join(_settings(recipe)),
         "seeds": f"{experiment.seeds}, so {len(experiment.runs)} runs",
-        "device": f"{where}, {resolve(recipe.precision, fabric.device.type)}, "
-        f"{torch.get_num_threads()} threads",
+        "device": _device(options, recipe.precision),
         "output": str(out.resolve()),
     }
     for key, value in rows.items():
@@ -38,6 +34,14 @@ def show_settings(experiment: Experiment, out: Path, machine: Machine) -> None:
             say(f"{key:<11}{value}")
     for line in experiment.merged:
         say(f"{'merged':<11}{line}")
+
+
+def _device(options: Options, precision: str) -> str:
+    if options.workers.engine == "ray":
+        return "of the cluster's nodes; run.json says which"
+    device = make_fabric(options.machine, precision).device
+    kind = f"{device.type} ({device_name(device)}), {resolve(precision, device.type)}"
+    return f"{kind}, {cores()} cores"
 
 
 def _settings(recipe: Recipe) -> list[str]:

@@ -84,12 +84,19 @@ class LineWatcher:
     def begin(self, todo: Sequence[Run], done: int, about: str) -> None:
         """See ``Watcher``."""
         self.tally = Tally(todo, done)
+        self.held: set[str] = set()
         self.spoke = time.monotonic()
         say(f"\n{len(todo)} runs to do, {done} finished before; {about}")
 
     def start(self, run: Run) -> None:
         """See ``Watcher``."""
         self.tally.start(run)
+
+    def hold(self, run: Run) -> None:
+        """See ``Watcher``."""
+        if run.id not in self.held:
+            self.held.add(run.id)
+            say(f"{_label(run)}: another command has it")
 
     def epoch(self, run: Run, record: EpochRecord) -> None:
         """See ``Watcher``."""
@@ -151,6 +158,10 @@ class TableWatcher:
         assert self.tally
         self.tally.start(run)
         self.rows[run.variant.name].running.setdefault(run.seed, "")
+
+    def hold(self, run: Run) -> None:
+        """See ``Watcher``."""
+        self.rows[run.variant.name].running.pop(run.seed, None)
 
     def epoch(self, run: Run, record: EpochRecord) -> None:
         """See ``Watcher``."""

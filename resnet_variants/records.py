@@ -127,8 +127,11 @@ def _row(file: Path) -> Json | None:
         raise damaged(file, f"no {', '.join(lost)}")
     if config["run_id"] != file.parent.name or file.parent.name.count("__") < 3:
         raise damaged(file, f"run_id {config['run_id']!r} is not its folder's name")
-    state = result or {"status": RUNNING if folder.claimed else UNFINISHED}
-    row = {"error": ""} | config | state
+    if not result and not folder.claimed:
+        result = folder.result() or {
+            "status": UNFINISHED
+        }  # it may have ended between the two looks
+    row = {"error": ""} | config | (result or {"status": RUNNING})
     return {name: row[name] for name in RUN_COLUMNS if name in row}  # the rest is large
 
 

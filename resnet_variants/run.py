@@ -93,12 +93,12 @@ def command(argv: Sequence[str]) -> int:
     experiment = experiment.fitted()
     if output.dry_run:
         check(experiment, options)
-        show_settings(experiment, out, machine)
+        show_settings(experiment, out, options)
         show_plan(experiment, machine)
         return 0
 
     def watch() -> AbstractContextManager[Watcher]:
-        show_settings(experiment, out, machine)
+        show_settings(experiment, out, options)
         return make_watcher()
 
     complete = conduct(experiment, out, options, watch)

@@ -42,13 +42,15 @@ class RunFolder:
     # --- whose it is --------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[bool]:
+    def claim(self, seconds: float = 0.0) -> Iterator[bool]:
         """Keep other processes from this run within the block; ``False`` where one has it.
+
+        With ``seconds``, wait so long for it to be let go.
 
         The system gives it up for a process that ends, however it ends.
         """
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock, blocking=False)
+        lock = FileLock(self._lock, timeout=seconds, poll_interval=0.02)
         try:
             lock.acquire()
         except Timeout:
@@ -162,9 +164,9 @@ class RunFolder:
                 os.dup2(file.fileno(), number)
         try:
             yield
-        finally:
             sys.stdout.flush()
             sys.stderr.flush()
+        finally:
             for number, before in zip((1, 2), kept, strict=True):
                 os.dup2(before, number)
                 os.close(before)

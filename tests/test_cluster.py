@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from resnet_variants import cli
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps import cluster
-from resnet_variants.sweeps.cluster import packed, unpack
+from resnet_variants.sweeps import node as nodes_part
 from resnet_variants.sweeps.conduct import Options, Silent, conduct, silent
 from resnet_variants.sweeps.engine import Workers
+from resnet_variants.sweeps.node import packed, unpack
 
-os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is loaded
+# Read when Ray is loaded, here and in the nodes.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
 pytestmark = pytest.mark.skipif(not find_spec("ray"), reason="the extra ray is not installed")
 
 
@@ -42,7 +45,7 @@ def node(*words):
     words = [ray_command, "start", *words, "--num-cpus=1", "--node-ip-address=127.0.0.1", "--block"]
     return subprocess.Popen(
         words,
-        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"},
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -60,11 +63,6 @@ def until_it_runs(process):
 @pytest.fixture(scope="module")
 def nodes():
     """The address of a cluster, and its second node."""
-    subprocess.run(
-        [Path(sys.executable).parent / "ray", "get-auth-token", "--generate"],
-        check=True,
-        capture_output=True,
-    )
     address = f"127.0.0.1:{free_port()}"
     head = node("--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false")
     until_it_runs(head)
@@ -133,6 +131,27 @@ def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
     assert not list((tmp_path / "runs").glob(".*"))
 
 
+class Interrupts(Silent):
+    """Ctrl-C at the first epoch."""
+
+    def epoch(self, run, record):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_sweep_fetches_what_was_done_and_goes_on(
+    tmp_path, nodes, undisturbed, monkeypatch
+):
+    monkeypatch.setattr(cluster.Cluster, "_seen_by_all", lambda self, folder: False)
+    one, settings = experiment(seeds=3), options(ray_address=nodes[0])
+    with pytest.raises(KeyboardInterrupt):
+        conduct(one, tmp_path, settings, lambda: contextlib.nullcontext(Interrupts()))
+    assert list(tmp_path.glob("runs/*/checkpoint.safetensors"))
+    assert len(list(tmp_path.glob("runs/*/result.json"))) < 6
+    assert conduct(one, tmp_path, Options(machine=EAGER), silent)
+    assert any("continued" in log.read_text() for log in tmp_path.glob("runs/*/log.txt"))
+    assert results(tmp_path) == undisturbed
+
+
 # --- without a cluster ------------------------------------------------------------------------
 
 
@@ -164,6 +183,10 @@ def test_what_only_ray_takes_is_refused_elsewhere():
     for wrong in ({"ray_address": "a:1"}, {"gpus_per_run": 0.5}):
         with pytest.raises(UserError, match="is for --engine ray"):
             Workers(engine="local", **wrong)
+    with pytest.raises(
+        UserError, match=r"gpus_per_run 1\.5 must be a whole number, or less than 1"
+    ):
+        Workers(engine="ray", gpus_per_run=1.5)
     with pytest.raises(UserError, match="unknown engine 'rai'; did you mean 'ray'"):
         Workers(engine="rai")
 
@@ -185,6 +208,7 @@ def test_a_node_takes_as_many_runs_as_its_scarcest_part_allows():
     there = Nodes((True, {"CPU": 8, "GPU": 2}), (True, {"CPU": 3}), (False, {"CPU": 64}))
     assert cluster._slots(there, {"CPU": 2}) == 5
     assert cluster._slots(there, {"CPU": 1, "GPU": 0.25}) == 8
+    assert cluster._slots(there, {"CPU": 0.1, "GPU": 0.2}) == 10
     need = cluster._need
     assert need(there, CPU, Workers(engine="ray")) == {"CPU": 1}
     auto = CPU.__class__()
@@ -211,12 +235,12 @@ def test_files_of_a_run_travel_whole_and_stay_in_their_folder(tmp_path):
 
 def test_the_result_of_a_run_is_put_last(tmp_path, monkeypatch):
     order = []
-    real = cluster.atomic_file
+    real = nodes_part.atomic_file
 
     def seen(path):
         order.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(cluster, "atomic_file", seen)
+    monkeypatch.setattr(nodes_part, "atomic_file", seen)
     unpack({"result.json": b"{}", "run.json": b"{}", "zzz": b""}, tmp_path)
     assert order[-1] == "result.json"

@@ -22,6 +22,7 @@ from resnet_variants.records import read_runs
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.sweeps import driver, local
+from resnet_variants.sweeps import pool as pool_module
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.conduct import Options, Silent, conduct, silent
 from resnet_variants.sweeps.engine import Work, Workers
@@ -117,6 +118,51 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(
     assert results(tmp_path) == undisturbed
 
 
+class Kills(Silent):
+    """Sends a signal to all workers at the first epoch; those that start later are spared."""
+
+    def __init__(self, number):
+        self.number, self.struck = number, []
+
+    def epoch(self, run, record):
+        if not self.struck:
+            self.struck = [worker.process.pid for worker in self.pool.workers if worker.ready]
+            for pid in self.struck:
+                os.kill(pid, self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_losing_all_workers_at_once_loses_no_run(tmp_path, undisturbed, monkeypatch, number):
+    watcher, real = Kills(number), local.pool
+
+    @contextlib.contextmanager
+    def seen(*args):
+        with real(*args) as made:
+            watcher.pool = made
+            yield made
+
+    monkeypatch.setattr(local, "pool", seen)
+    monkeypatch.setattr(pool_module, "_TRIES", 2)
+    assert conduct(experiment(), tmp_path, TWO, watching(watcher))
+    assert watcher.struck
+    assert results(tmp_path) == undisturbed
+
+
+class Broken(Silent):
+    def epoch(self, run, record):
+        raise BrokenPipeError("nobody reads on")
+
+
+@pytest.mark.parametrize("engine", ["inline", "local"])
+def test_a_listener_that_breaks_is_no_fault_of_the_run(tmp_path, engine):
+    one = dataclasses.replace(experiment(1), variants=experiment().variants[:1])
+    options = Options(machine=EAGER, workers=Workers(engine=engine))
+    with pytest.raises(BrokenPipeError):
+        conduct(one, tmp_path, options, watching(Broken()))
+    assert not list(tmp_path.glob("runs/*/result.json"))
+    assert conduct(one, tmp_path, Options(machine=EAGER), silent)
+
+
 class Deadly(Attempt):
     """An attempt whose first seed ends its process, every time; the others print something."""
 
@@ -134,7 +180,7 @@ def test_a_run_that_ends_every_worker_has_failed_and_the_others_are_done(tmp_pat
     assert frame["status"].tolist() == [FAILED, DONE]
     assert frame["error"][0] == (
         "its worker was ended by SIGKILL, as the system does when memory runs short, "
-        "3 times without an epoch between"
+        "3 times without progress"
     )
     assert frame["error"][0] in (tmp_path / "runs" / frame["run_id"][0] / "log.txt").read_text()
 
@@ -149,7 +195,7 @@ class Doomed(Handover):
 def test_workers_that_cannot_start_are_one_line():
     with (
         pytest.raises(UserError, match="workers ended with status 7 before they were ready"),
-        pool([Place(1)], Doomed(b"", ()), print, "") as made,
+        pool([Place(1)], Doomed(b"", ()), print, Stop()) as made,
     ):
         for _ in range(600):
             assert made.wait(0.1) == []
@@ -286,9 +332,9 @@ def test_twenty_kills_of_driver_and_workers_change_no_table(tmp_path):
 def test_a_place_names_its_cores_and_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert Place(3).environment == {"OMP_NUM_THREADS": "3"}
-    assert Place(1, (2, 3)).environment["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert Place(1, gpus=(2, 3)).environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,GPU-abc")
-    assert Place(1, (0, 2)).environment["CUDA_VISIBLE_DEVICES"] == "4,GPU-abc"
+    assert Place(1, gpus=(0, 2)).environment["CUDA_VISIBLE_DEVICES"] == "4,GPU-abc"
 
 
 def work(runs=12, machine=CPU, **workers):
@@ -328,12 +374,17 @@ def test_gpus_are_dealt_out_in_turn(monkeypatch):
         *((0,), (1,), (2,), (3,), (0,), (1,))
     ]
     pairs = local.places_for(2, "cuda", work(machine=Machine(devices=2)))
-    assert pairs == [Place(4, (0, 1)), Place(4, (2, 3))]
+    assert pairs == [Place(4, gpus=(0, 1)), Place(4, gpus=(2, 3))]
 
 
 @pytest.mark.parametrize(
     ("alone", "rates", "jobs"),
-    [(1.0, {}, 2), (1e4, {1: 100.0, 2: 130.0}, 2), (1e4, {1: 100.0, 2: 90.0}, 1)],
+    [
+        (1.0, {}, 2),
+        (1e4, {1: 100.0, 2: 130.0}, 2),
+        (1e4, {1: 100.0, 2: 90.0}, 1),
+        (1e4, {1: 100.0, 2: 0.0}, 1),  # two had no room
+    ],
 )
 def test_long_sweeps_take_the_number_that_was_fastest(monkeypatch, alone, rates, jobs):
     monkeypatch.setattr(local, "cores", lambda: 2)

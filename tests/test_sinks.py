@@ -65,10 +65,28 @@ def test_a_run_that_goes_on_logs_only_what_is_new(tmp_path, tracker):
     assert tracker.finished == 2
 
 
-def test_a_tracker_is_closed_when_the_run_breaks(tracker):
-    with pytest.raises(ZeroDivisionError), opened([tracker.__name__], digits_run(), None):
+def test_a_tracker_is_closed_when_the_run_breaks(tmp_path, tracker):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ZeroDivisionError), opened([tracker.__name__], digits_run(), tmp_path):
         raise ZeroDivisionError
     assert tracker.finished == 1
+
+
+@pytest.mark.parametrize("method", ["init", "log", "finish"])
+def test_a_sink_that_breaks_is_left_out_and_the_run_goes_on(tmp_path, tracker, monkeypatch, method):
+    def broken(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(tracker, method, broken)
+    run = digits_run()
+    sinks = (tracker.__name__, "tensorboard")
+    result = Attempt(run, tmp_path / "run", CPU, sinks=sinks).execute(
+        run.load(), lambda _: None, Stop()
+    )
+    assert result["status"] == "done"
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count(f"nothing more goes to {tracker.__name__}: ConnectionError: no network") == 1
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
 def test_tensorboard_files_hold_the_epochs(tmp_path):

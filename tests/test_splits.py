@@ -1,5 +1,6 @@
 """Splits that are decoded batch by batch give what splits in memory give."""
 
+import contextlib
 import os
 import random
 import signal
@@ -209,7 +210,8 @@ def test_a_worker_outlives_a_signal_to_the_whole_job_for_a_while(folder, streami
     os.kill(worker.pid, signal.SIGINT)
     worker.terminate()
     assert len([next(batches) for _ in range(9)]) == 9
-    worker.join(5)
+    with contextlib.suppress(RuntimeError):  # torch may notice first
+        worker.join(5)
     assert not worker.is_alive()
     batches.close()
 

@@ -71,9 +71,11 @@ class Attempt:
         try:
             with folder.captured() if capture else contextlib.nullcontext():
                 folder.decide("compile", lambda: self._compiled(data))
-                result = self._launch(data, fabric, tell, stop)
+                result = self._launch(data, fabric, _heard(tell), stop)
         except StoppedError:
             return None
+        except _UnheardError as error:
+            raise error.cause from None
         except DivergedError as error:
             text = str(error)
             result = {"status": DIVERGED, "error": text}
@@ -88,7 +90,7 @@ class Attempt:
         return result
 
     def give_up(self, data: Dataset, reason: str, seconds: float) -> Json | None:
-        """Record that nothing comes of it; ``None`` where another process has the run.
+        """Record that nothing comes of it; the result, or ``None`` where another process has it.
 
         Raises:
             ValueError: the directory cannot be written.
@@ -96,9 +98,9 @@ class Attempt:
         folder = RunFolder(self.path)
         fabric = make_fabric(Machine(), self.run.recipe.precision)  # the one meant may be elsewhere
         result: Json = {"status": FAILED, "error": reason, "seconds": seconds}
-        with folder.claim() as mine, writing(self.path):
-            if not mine:
-                return None
+        with writing(self.path), folder.claim(1.0) as mine:
+            if not mine or folder.result():
+                return folder.result()
             if not (self.path / "run.json").is_file():
                 folder.start(self.run.config(data, fabric, self.origin))
             folder.log(reason)
@@ -201,6 +203,24 @@ class Attempt:
             return _in_words(error)
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
         return advice(self.run, data, self.machine)
+
+
+class _UnheardError(Exception):
+    """Who is told of the epochs fails: no fault of the run, and no result of it."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _heard(tell: Tell) -> Tell:
+    def told(record: EpochRecord) -> None:
+        try:
+            tell(record)
+        except Exception as error:
+            raise _UnheardError(error) from error
+
+    return told
 
 
 def _tested(model: nn.Module, data: Dataset, fabric: Fabric) -> Json:

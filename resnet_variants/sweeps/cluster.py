@@ -10,36 +10,24 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
-from resnet_variants.files import atomic_file
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers, carry_out
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import Dataset
+from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers
+from resnet_variants.sweeps.node import Ear, Files, exists, packed, unpack, work
 from resnet_variants.training.device import Machine, cores
-from resnet_variants.training.interrupt import TERMINATED, Stop, listening
-from resnet_variants.training.loop import EpochRecord
 
 _PATIENCE = 5.0  # seconds for an address to answer
-_LOOK_SECONDS = 1.0  # between two looks of a node at whether to stop
+_NAMESPACE = "resnet_variants"
+_ROOM_SECONDS = 60.0  # without room for any run, until it is given up
 _PACKAGE = Path(__file__).parents[1]
-
-Files = Mapping[str, bytes]  # of a run, by path in its folder
-
-
-# --- at the head ------------------------------------------------------------------------------
 
 
 def check(machine: Machine, workers: Workers, precision: str) -> None:
@@ -50,8 +38,13 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
     """
     del precision  # the nodes' devices decide what they can do
     ray = _ray()
+    if ray.is_initialized() and _is_ours(ray):  # of an earlier call that came to nothing
+        ray.shutdown()
     if not ray.is_initialized():
         _connect(ray, workers.ray_address)
+    elif workers.ray_address:
+        message = "is given, but this process is connected to Ray already: drop one of the two"
+        raise UserError(f"ray_address {message}", field="ray_address")
     if machine.device == "cuda" and not ray.cluster_resources().get("GPU"):
         message = "unknown device 'cuda': the cluster has no GPU; choices: auto, cpu"
         raise UserError(message, field="device")
@@ -65,14 +58,17 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
 def engine(work: Work) -> Iterator[Engine]:
     """The cluster that ``check`` has found, until the block ends."""
     ray = _ray()
+    made = Cluster(ray, work)
     try:
-        yield Cluster(ray, work)
+        yield made
     except ray.exceptions.RayError as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         message = f"the Ray cluster was lost ({type(error).__name__}: {reason})"
         raise UserError(f"{message}; the same command continues", field="engine") from error
     finally:
-        ray.shutdown()
+        made.release()
+        if _is_ours(ray):
+            ray.shutdown()
 
 
 def _ray() -> Any:
@@ -87,10 +83,17 @@ def _ray() -> Any:
     return ray
 
 
+def _is_ours(ray: Any) -> bool:
+    """Whether this package has connected to it, and not the program that calls."""
+    return ray.get_runtime_context().namespace.startswith(_NAMESPACE)
+
+
 def _connect(ray: Any, address: str) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet["namespace"] = f"{_NAMESPACE}-{uuid.uuid4().hex}"
     if not address:  # for this call and this machine alone
-        ray.init(num_cpus=cores(), include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        own: dict[str, Any] = {"num_cpus": cores(), "_node_ip_address": "127.0.0.1"}
+        ray.init(address="local", include_dashboard=False, **own, **quiet)
         return
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
@@ -117,7 +120,8 @@ def _need(ray: Any, machine: Machine, workers: Workers) -> dict[str, float]:
 def _slots(ray: Any, need: Mapping[str, float]) -> int:
     """How many runs the cluster's nodes can take at a time."""
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return sum(min(int(node.get(kind, 0) // n) for kind, n in need.items()) for node in nodes)
+    # Five fifths of a GPU are one, whatever floating point says.
+    return sum(min(int(node.get(kind, 0) / n + 1e-6) for kind, n in need.items()) for node in nodes)
 
 
 @dataclass
@@ -125,28 +129,30 @@ class _Sent:
     """An attempt on its way, and the claim on it where its node has none."""
 
     attempt: Attempt
-    claim: contextlib.ExitStack
+    claim: contextlib.ExitStack  # empty where the node has it
 
 
 class Cluster:
     """Ray's tasks, one per attempt. See ``Engine``."""
 
-    def __init__(self, ray: Any, work: Work) -> None:
-        self.ray, self.work = ray, work
-        need = _need(ray, work.machine, work.workers)
+    def __init__(self, ray: Any, asked: Work) -> None:
+        self.ray, self.asked = ray, asked
+        need = _need(ray, asked.machine, asked.workers)
         self.need = need
         self.sent: dict[Any, _Sent] = {}
         self.early: list[Outcome] = []
-        self.seen_by_all: bool | None = None
-        self.data = ray.put(work.data)  # once; every node gets one copy for all its processes
+        self.token: Path | None = None  # in the results folder, for nodes to know it by
+        self.seen_by_all = False
+        self.roomless = 0.0  # since when nothing runs and nothing can
+        self.data = ray.put(asked.data)  # once; every node gets one copy for all its processes
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        self.ear = ray.remote(_Ear).options(num_cpus=0, scheduling_strategy=here).remote()
+        self.ear = ray.remote(Ear).options(num_cpus=0, scheduling_strategy=here).remote()
         # Lost attempts come back to the driver, which counts them; workers stay for the next run.
         self.task = ray.remote(
             num_cpus=need["CPU"], num_gpus=need.get("GPU", 0), max_retries=0, max_calls=0
-        )(_work)
+        )(work)
 
     @property
     def about(self) -> str:
@@ -158,13 +164,22 @@ class Cluster:
     def free(self) -> int:
         """See ``Engine``."""
         slots = _slots(self.ray, self.need)
-        return max(0, min(slots, self.work.workers.jobs or slots) - len(self.sent))
+        return max(0, min(slots, self.asked.workers.jobs or slots) - len(self.sent))
 
     def submit(self, attempt: Attempt) -> None:
         """See ``Engine``."""
         attempt = replace(attempt, path=attempt.path.resolve())  # nodes have other directories
-        if self.seen_by_all is None:
-            self.seen_by_all = self._seen_by_all(attempt.path.parent)
+        try:
+            self._send(attempt)
+        except OSError as error:
+            reason = f"{attempt.path} cannot be read or written: {error.strerror or error}"
+            self.early.append(Outcome(attempt, "refused", reason=reason))
+
+    def _send(self, attempt: Attempt) -> None:
+        if self.token is None:
+            self.token = attempt.path.parent / f".{uuid.uuid4().hex}"
+            self.token.touch()
+            self.seen_by_all = self._seen_by_all(self.token)
         claim, files = contextlib.ExitStack(), None
         if not self.seen_by_all:
             folder = RunFolder(attempt.path)
@@ -176,35 +191,44 @@ class Cluster:
                 self.early.append(Outcome(attempt, "ended", result))
                 return
             files = packed(attempt.path)
-        reference = self.task.remote(attempt, self.data, self.ear, int(self.need["CPU"]), files)
+        cpus = int(self.need["CPU"])
+        reference = self.task.remote(attempt, self.data, self.ear, cpus, self.token, files)
         self.sent[reference] = _Sent(attempt, claim)
 
-    def _seen_by_all(self, folder: Path) -> bool:
-        """Whether every node sees the folder at its path."""
+    def _seen_by_all(self, token: Path) -> bool:
+        """Whether every node sees the results folder."""
         strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        token = folder / f".{uuid.uuid4().hex}"
-        token.touch()
-        try:
-            look = self.ray.remote(_exists)
-            nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
-            options = [{"scheduling_strategy": strategy(node, soft=True)} for node in nodes]
-            looks = [look.options(num_cpus=0, **o).remote(token) for o in options]
-            return all(self.ray.get(looks))
-        finally:
-            token.unlink()
+        look = self.ray.remote(exists)
+        nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
+        options = [{"scheduling_strategy": strategy(node, soft=True)} for node in nodes]
+        looks = [look.options(num_cpus=0, **o).remote(token) for o in options]
+        return all(self.ray.get(looks))
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See ``Engine``."""
         outcomes, self.early = self.early, []
         if not self.sent:
-            time.sleep(0 if outcomes else seconds)
+            if not outcomes:
+                self._look_for_room()
+                time.sleep(seconds)
             return outcomes
+        self.roomless = 0.0
         some = list(self.sent)
         self.ray.wait(some, timeout=0 if outcomes else seconds)
         ready, _ = self.ray.wait(some, num_returns=len(some), timeout=0)
         for run, record in self.ray.get(self.ear.heard.remote()):
-            self.work.tell(run, record)
+            self.asked.tell(run, record)
         return outcomes + [self._outcome(reference) for reference in ready]
+
+    def _look_for_room(self) -> None:
+        now = time.monotonic()
+        if _slots(self.ray, self.need):
+            self.roomless = 0.0
+        elif not self.roomless:
+            self.roomless = now
+        elif now - self.roomless > _ROOM_SECONDS:
+            message = "no node that is left of the cluster has room for a run"
+            raise UserError(f"{message}; the same command continues", field="engine")
 
     def _outcome(self, reference: Any) -> Outcome:
         sent = self.sent.pop(reference)
@@ -212,111 +236,39 @@ class Cluster:
             try:
                 outcome, files = self.ray.get(reference)
             except self.ray.exceptions.RayError as error:
-                reason = (str(error).strip().splitlines() or [""])[0]
+                reason = (str(error).strip().splitlines() or [""])[-1]
                 reason = f"Ray has lost it ({type(error).__name__}: {reason})"
                 return Outcome(sent.attempt, "lost", reason=reason)
-            if files:
-                unpack(files, sent.attempt.path)
+            try:
+                return self._fetched(outcome, files, held=not self.seen_by_all)
+            except OSError as error:
+                path, reason = sent.attempt.path, error.strerror or str(error)
+                reason = f"{path} cannot be written: {reason}"
+                return Outcome(sent.attempt, "refused", reason=reason)
+
+    def _fetched(self, outcome: Outcome, files: Files, *, held: bool) -> Outcome:
+        """Put what a node has sent into the folder, which this process must have a claim on."""
+        folder = RunFolder(outcome.attempt.path)
+        if not files:
+            return outcome
+        with contextlib.nullcontext(True) if held else folder.claim() as mine:  # noqa: FBT003
+            if not mine:
+                return Outcome(outcome.attempt, "busy")
+            if result := folder.result():
+                return Outcome(outcome.attempt, "ended", result)
+            unpack(files, folder.path)
             return outcome
 
     def stop(self) -> None:
-        """See ``Engine``."""
-        self.ray.get(self.ear.stop.remote())
+        """See ``Engine``; what no node has begun yet is taken back."""
+        begun = self.ray.get(self.ear.stop.remote())
+        for reference, sent in self.sent.items():
+            if sent.attempt.run.id not in begun:
+                self.ray.cancel(reference)
 
-
-def packed(folder: Path) -> Files:
-    """The files of a run, whether finished or not."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def unpack(files: Files, folder: Path) -> None:
-    """Put a run's files into its folder, the result last, and nothing else beside them.
-
-    Raises:
-        ValueError: a name leads out of the folder.
-    """
-    for name in sorted(files, key=lambda name: name == "result.json"):
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"a node sent the file {name!r}, which leads out of {folder}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_bytes(files[name])
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in files:
-            path.unlink()
-
-
-# --- at the nodes -----------------------------------------------------------------------------
-
-
-class _Ear:
-    """Where the nodes' records go, and where they ask whether to stop."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[Run, EpochRecord]] = []
-        self.over = False
-
-    def hear(self, run: Run, record: EpochRecord) -> None:
-        """An epoch of a run is over."""
-        self.records.append((run, record))
-
-    def heard(self) -> list[tuple[Run, EpochRecord]]:
-        """What was heard since the last time."""
-        records, self.records = self.records, []
-        return records
-
-    def stop(self) -> None:
-        """Let all attempts stop."""
-        self.over = True
-
-    def stopped(self) -> bool:
-        """Whether they shall."""
-        return self.over
-
-
-def _exists(path: Path) -> bool:
-    return path.exists()
-
-
-def _work(
-    attempt: Attempt, data: Dataset, ear: Any, threads: int, files: Files | None
-) -> tuple[Outcome, Files]:
-    """One attempt on a node; the run's files where the head does not see them."""
-    ray = _ray()
-    torch.set_num_threads(threads)
-    data = data.decoded_by(threads)
-
-    def tell(record: EpochRecord) -> None:
-        ray.get(ear.hear.remote(attempt.run, record))
-
-    with listening(insist=False) as stop, _asking(ray, ear, stop):
-        if files is None:
-            return carry_out(attempt, data, tell, stop, capture=True), {}
-        with TemporaryDirectory() as scratch:
-            here = replace(attempt, path=Path(scratch) / attempt.path.name)
-            unpack(files, here.path)
-            outcome = carry_out(here, data, tell, stop, capture=True)
-            return replace(outcome, attempt=attempt), packed(here.path)
-
-
-@contextlib.contextmanager
-def _asking(ray: Any, ear: Any, stop: Stop) -> Iterator[None]:
-    """Look now and then whether the head wants this process to stop."""
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            if not stop() and ray.get(ear.stopped.remote()):
-                stop.signal = TERMINATED
-                stop.forward(TERMINATED)
-            over.wait(_LOOK_SECONDS)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    def release(self) -> None:
+        """Let go of all runs."""
+        for sent in self.sent.values():
+            sent.claim.close()
+        if self.token is not None:
+            self.token.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.loop import EpochRecord, check_batch
 
+_PATIENCE = 1.0  # seconds: to see who has a run, others claim it for a moment
 _LOCK_SECONDS = 60.0  # another command needs the folder to itself only for a moment
 
 
@@ -46,6 +47,9 @@ class Silent:
         """See ``Watcher``."""
 
     def start(self, run: Run) -> None:
+        """See ``Watcher``."""
+
+    def hold(self, run: Run) -> None:
         """See ``Watcher``."""
 
     def epoch(self, run: Run, record: EpochRecord) -> None:
@@ -126,7 +130,8 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
 
     Raises:
         ValueError: a file in ``out`` is damaged, a run was made with other images, or one that is
-            to be redone is being trained; nothing has been written then.
+            to be redone is being trained; nothing has been written then, unless another command
+            took up such a run at this very moment.
     """
     folders = {run: RunFolder(out / "runs" / run.id) for run in experiment.runs}
     results = {run: None if options.fresh else folder.result() for run, folder in folders.items()}
@@ -160,7 +165,7 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
 @contextlib.contextmanager
 def _free(folder: RunFolder, flag: str) -> Iterator[None]:
     """A run that is to be forgotten, while nobody else has it."""
-    with folder.claim() as mine:
+    with folder.claim(_PATIENCE) as mine:
         if not mine:
             message = f"{folder.path} is being trained by another command: wait for it"
             raise UserError(message, field=flag)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resnet_variants.files import Json
+from resnet_variants.registry import UserError
 from resnet_variants.run_folder import FAILED
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.engine import Engine, Outcome
@@ -33,6 +34,10 @@ class Watcher(Protocol):
 
     def start(self, run: Run) -> None:
         """A run starts, or starts again."""
+        ...
+
+    def hold(self, run: Run) -> None:
+        """Another command has the run; it is asked for again later."""
         ...
 
     def epoch(self, run: Run, record: EpochRecord) -> None:
@@ -107,28 +112,38 @@ class Driver:
         run = outcome.attempt.run
         trial = self.at_hand[run.id]
         trial.running = False
-        match outcome.kind:
-            case "busy":
-                self.held.append((time.monotonic() + _BUSY_SECONDS, run))
+        if outcome.kind == "busy":
+            self._hold(run)
+            return
+        if outcome.kind in ("lost", "stopped") and not self.stop():
+            trial.losses += 1  # who was told to stop, and not by this process, is lost as well
+            if trial.losses < TRIES:
+                self.queue.appendleft(run)
                 return
-            case "lost" if not self.stop():
-                trial.losses += 1
-                if trial.losses < TRIES:
-                    self.queue.appendleft(run)
-                    return
-        del self.at_hand[run.id]
-        if result := self._result(outcome, trial):
+        result = self._result(outcome, trial)
+        if result:
             self.watcher.end(run, result)
+        elif not self.stop():
+            self._hold(run)
+            return
+        del self.at_hand[run.id]
+
+    def _hold(self, run: Run) -> None:
+        self.held.append((time.monotonic() + _BUSY_SECONDS, run))
+        self.watcher.hold(run)
 
     def _result(self, outcome: Outcome, trial: _Trial) -> Json | None:
-        """What the watcher is told; ``None`` of a run that goes on another time."""
-        seconds = time.monotonic() - trial.begun
-        if outcome.kind == "lost" and trial.losses == TRIES:
-            reason = f"{outcome.reason}, {TRIES} times without an epoch between"
-            return outcome.attempt.give_up(self.data, reason, seconds)
-        if outcome.kind == "refused":
-            return {"status": FAILED, "error": outcome.reason, "seconds": seconds}
-        return outcome.result
+        """What the watcher is told; ``None`` of a run that goes on another time, or elsewhere."""
+        reason, seconds = outcome.reason, time.monotonic() - trial.begun
+        if trial.losses == TRIES:
+            reason = f"{reason or 'its worker was told to stop'}, {TRIES} times without progress"
+            try:
+                return outcome.attempt.give_up(self.data, reason, seconds)
+            except UserError as error:
+                reason = f"{reason}; {error}"
+        elif outcome.kind != "refused":
+            return outcome.result
+        return {"status": FAILED, "error": reason, "seconds": seconds}
 
 
 @dataclass

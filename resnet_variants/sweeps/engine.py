@@ -81,7 +81,7 @@ class Workers:
     engine: str = "inline"
     jobs: int = 0  # runs at a time; 0: what was measured to be fastest, or fits into the cluster
     cpus_per_run: int = 0  # threads; 0: their share of the cores, and 1 in a cluster
-    gpus_per_run: float = 0.0  # in a cluster; 0: one, where there are any
+    gpus_per_run: float = 0.0  # in a cluster, a whole number or a part of one; 0: one, if any
     ray_address: str = ""  # HOST:PORT of a cluster; none: one is started for the call
 
     def __post_init__(self) -> None:
@@ -91,6 +91,9 @@ class Workers:
             whole = type(value) is int or (name == "gpus_per_run" and type(value) is float)
             if not whole or not 0 <= value <= high:
                 raise UserError(f"{name} {value!r} must be from 0 to {high}", field=name)
+        if self.gpus_per_run > 1 and self.gpus_per_run % 1:
+            message = f"gpus_per_run {self.gpus_per_run} must be a whole number, or less than 1"
+            raise UserError(message, field="gpus_per_run")
         for name in ("gpus_per_run", "ray_address"):
             if getattr(self, name) and self.engine != "ray":
                 raise UserError(f"{name} is for --engine ray", field=name)
@@ -139,4 +142,7 @@ def carry_out(
             result = folder.result() or attempt.execute(data, tell, stop, capture=capture)
     except UserError as error:
         return Outcome(attempt, "refused", reason=str(error))
+    except OSError as error:  # of the claim: there is no room, or no locking
+        reason = f"{attempt.path} cannot be written: {error.strerror or error}"
+        return Outcome(attempt, "refused", reason=reason)
     return Outcome(attempt, "ended" if result else "stopped", result)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from resnet_variants.registry import UserError
 from resnet_variants.training.data import Dataset
 
 
@@ -29,11 +30,22 @@ class Handover:
 
 @contextmanager
 def handed_over(data: Dataset) -> Iterator[Handover]:
-    """The data set as files that last as long as the block."""
+    """The data set as files that last as long as the block.
+
+    Raises:
+        ValueError: there is no room for them.
+    """
     arrays: list[pickle.PickleBuffer] = []
     head = pickle.dumps(data, protocol=5, buffer_callback=arrays.append)
     with TemporaryDirectory(prefix="resnet_variants-") as folder:
         files = tuple(Path(folder, str(i)) for i in range(len(arrays)))
-        for file, array in zip(files, arrays, strict=True):
-            file.write_bytes(array.raw())
+        try:
+            for file, array in zip(files, arrays, strict=True):
+                file.write_bytes(array.raw())
+        except OSError as error:
+            size = sum(array.raw().nbytes for array in arrays)
+            message = f"the images, {size / 1e6:,.0f} MB, cannot be written to {folder}"
+            raise UserError(
+                f"{message} ({error.strerror}): set TMPDIR to where they can"
+            ) from error
         yield Handover(head, files)

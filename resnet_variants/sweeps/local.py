@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -44,19 +45,19 @@ def engine(work: Work) -> Iterator[Engine]:
         places = places_for(jobs, kind, work)
         about = f"{jobs} worker{'s' if jobs > 1 else ''} of {places[0].threads} thread"
         about += f"{'s' if places[0].threads > 1 else ''}{why}"
-        with pool(places, handover, work.tell, about) as made:
+        with pool(places, handover, work.tell, work.stop, about) as made:
             yield made
 
 
 def places_for(jobs: int, kind: str, work: Work) -> list[Place]:
     """Equal shares of the machine."""
     asked, devices = work.workers.cpus_per_run, work.machine.devices
-    threads = asked or max(1, cores() // jobs)
+    threads, decoders = asked or max(1, cores() // jobs), work.todo[0].loading.workers
     if kind == "cpu":
-        return [Place(threads)] * jobs
+        return [Place(threads, decoders)] * jobs
     groups = torch.cuda.device_count() // devices
     starts = [job % groups * devices for job in range(jobs)]
-    return [Place(threads, tuple(range(start, start + devices))) for start in starts]
+    return [Place(threads, decoders, tuple(range(s, s + devices))) for s in starts]
 
 
 def _jobs(work: Work, kind: str, handover: Handover) -> tuple[int, str]:
@@ -66,14 +67,28 @@ def _jobs(work: Work, kind: str, handover: Handover) -> tuple[int, str]:
     tried = candidates(work, kind)
     if len(tried) == 1:
         return tried[0], ""
-    run = sorted(work.todo, key=lambda run: run.cost(work.data).macs)[len(work.todo) // 2]
-    alone = seconds_per_run(run, work.machine) * len(work.todo)
-    if alone < WORTH_ASKING * len(tried):
-        # One thread each was fastest wherever it was measured on CPUs; GPUs differ.
-        return tried[-1 if kind == "cpu" else 0], ""
-    rates = {jobs: _rate(run, jobs, kind, work, handover) for jobs in tried}
+    rest = tried[-1 if kind == "cpu" else 0]  # on CPUs many were faster wherever it was measured
+    run = max(work.todo, key=lambda run: run.cost(work.data).macs)  # what it takes, all take
+    if _seconds(run, work) * len(work.todo) < WORTH_ASKING * len(tried):
+        return rest, ""
+    rates: dict[int, float] = {}
+    for jobs in tried:
+        if not work.stop():
+            rates[jobs] = _rate(run, jobs, kind, work, handover)
+        if not rates.get(jobs):
+            break  # too many for the memory, as more would be
+    if not any(rates.values()):
+        return tried[0], ""
     shown = ", ".join(f"{rate:,.0f} by {jobs}" for jobs, rate in rates.items())
     return max(rates, key=rates.__getitem__), f"; images/s measured for {run.variant.name}: {shown}"
+
+
+def _seconds(run: Run, work: Work) -> float:
+    """Of a run by itself; of one that cannot be trained at all, none: it will say so itself."""
+    try:
+        return seconds_per_run(run, work.machine)
+    except RuntimeError:
+        return 0.0
 
 
 def candidates(work: Work, kind: str) -> list[int]:
@@ -89,17 +104,32 @@ def candidates(work: Work, kind: str) -> list[int]:
 
 
 def memory() -> int:
-    """Bytes of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that this process and its workers may use."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in map(Path, _CONTAINER):
+        text = file.read_text().strip() if file.is_file() else ""
+        limits += [int(text)] if text.isdigit() else []
+    return min(limits)
+
+
+# Where Linux says what a container may use.
+_CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def _rate(run: Run, jobs: int, kind: str, work: Work, handover: Handover) -> float:
-    """Images per second of so many workers together."""
+    """Images per second of so many workers together; 0 where one of them failed."""
     task = functools.partial(_train_a_while, run=run, machine=replace(work.machine, devices=1))
-    with pool(places_for(jobs, kind, work), handover, work.tell, "") as made:
-        return sum(made.each(task))
+    try:
+        with pool(places_for(jobs, kind, work), handover, work.tell, work.stop) as made:
+            rates = made.each(task)
+    except UserError:
+        return 0.0
+    return sum(rates) if all(rates) else 0.0
 
 
 def _train_a_while(data: Dataset, *_: object, run: Run, machine: Machine) -> float:
     fabric = make_fabric(machine, run.recipe.precision)
-    return images_per_second(run.build(data), data, run.recipe, fabric, seconds=_SECONDS)
+    try:
+        return images_per_second(run.build(data), data, run.recipe, fabric, seconds=_SECONDS)
+    except RuntimeError:  # of memory, mostly; the runs themselves will tell
+        return 0.0

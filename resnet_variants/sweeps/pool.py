@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -34,7 +35,8 @@ Task = Callable[..., Any]  # of the data, what tells of epochs, and what says to
 class Place:
     """What a worker may use."""
 
-    threads: int  # and as many processes that decode images
+    threads: int
+    decoders: int = 0  # processes that decode images; 0: as many
     gpus: tuple[int, ...] = ()  # as this process counts them; none: all there are
 
     @property
@@ -54,10 +56,11 @@ def pool(
     places: Sequence[Place],
     handover: Handover,
     tell: Callable[[Run, EpochRecord], None],
-    about: str,
+    stop: Callable[[], bool],
+    about: str = "",
 ) -> Iterator[Pool]:
     """A pool for the length of the block; what it still does after an error is cut off."""
-    made = Pool(places, handover, tell, about)
+    made = Pool(places, handover, tell, stop, about)
     try:
         yield made
     except BaseException:
@@ -74,10 +77,11 @@ class Pool:
         places: Sequence[Place],
         handover: Handover,
         tell: Callable[[Run, EpochRecord], None],
+        stop: Callable[[], bool],
         about: str,
     ) -> None:
-        self.handover, self.tell, self.about = handover, tell, about
-        self.stopping, self.unready = False, 0
+        self.handover, self.tell, self.about, self.stop_asked = handover, tell, about, stop
+        self.unready = 0  # workers in a row that ended before they were
         self.workers = [Worker(place, handover) for place in places]
 
     def free(self) -> int:
@@ -112,10 +116,10 @@ class Pool:
         outcomes: list[Outcome] = []
         for connection in wait(list(by_connection), seconds):
             worker = by_connection[connection]  # type: ignore[index]
-            try:
-                while worker.connection.poll():
-                    outcomes += self._heard(worker, worker.connection.recv())
-            except (EOFError, OSError):
+            messages, over = worker.messages()
+            for message in messages:
+                outcomes += self._heard(worker, message)
+            if over:
                 outcomes += self._ended(worker)
         return outcomes
 
@@ -127,13 +131,13 @@ class Pool:
             worker.attempt = None
             return [message]
         else:
-            self.unready = 0
+            worker.ready, self.unready = True, 0
         return []
 
     def _ended(self, worker: Worker) -> list[Outcome]:
         how = worker.reap()
         self.workers.remove(worker)
-        if not self.stopping:
+        if not self.stop_asked():
             self.unready += not worker.ready
             if self.unready >= _TRIES:
                 message = f"workers {how} before they were ready: see what they printed above"
@@ -141,17 +145,18 @@ class Pool:
             self.workers.append(Worker(worker.place, self.handover))
         if worker.attempt is None:
             return []
-        kind = "stopped" if self.stopping and not worker.ready else "lost"
-        return [Outcome(worker.attempt, kind, reason=f"its worker {how}")]
+        return [Outcome(worker.attempt, "lost", reason=f"its worker {how}")]
 
     def stop(self) -> None:
         """See ``Engine``."""
-        self.stopping = True
         for worker in self.workers:
             worker.process.terminate()
 
     def close(self, grace: float) -> None:
         """End the workers: idle ones by themselves, the rest after so many seconds."""
+        if not grace:  # before they find that nobody listens
+            for worker in self.workers:
+                worker.process.kill()
         for worker in self.workers:
             worker.connection.close()
         for worker in self.workers:
@@ -174,6 +179,16 @@ class Worker:
             self.process.start()
         theirs.close()
 
+    def messages(self) -> tuple[list[object], bool]:
+        """What it has sent, and whether it has ended."""
+        found: list[object] = []
+        try:
+            while self.connection.poll():
+                found.append(self.connection.recv())
+        except (EOFError, OSError):
+            return found, True
+        return found, False
+
     def reap(self) -> str:
         """How it ended, in words."""
         self.connection.close()
@@ -190,6 +205,7 @@ class Worker:
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """Ctrl-C reaches all processes of a terminal; workers leave it to this one to tell them."""
+    resource_tracker.ensure_running()  # it would let the signal through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -221,7 +237,7 @@ def _serve(connection: Connection, place: Place, handover: Handover) -> None:
     faulthandler.enable()
     with listening(insist=False) as stop:
         torch.set_num_threads(place.threads)
-        data = handover.take(place.threads)
+        data = handover.take(place.decoders or place.threads)
         connection.send(_READY)
         while not stop():
             try:

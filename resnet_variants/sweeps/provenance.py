@@ -21,15 +21,19 @@ def origin() -> dict[str, object]:
     return {**_git(Path(__file__).parents[1]), "command": command()}
 
 
-@functools.cache
 def place(device: torch.device) -> dict[str, object]:
     """Versions, device and threads of the process that computes."""
     return {
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": _versions(),
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
 
 
 def command() -> str:

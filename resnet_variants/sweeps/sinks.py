@@ -6,6 +6,8 @@ A sink takes ``log(numbers, step)``; the step is the epoch. To add one, register
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnet_variants.registry import Registry, UserError, refuse
+from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.runs import Run
 
 Log = Callable[[Mapping[str, object], int], None]
@@ -35,18 +38,31 @@ SINKS: Registry[Callable[[Run, Path], Sink]] = Registry("sink")
 
 @contextlib.contextmanager
 def opened(names: Sequence[str], run: Run, path: Path) -> Iterator[Log]:
-    """One function that logs to all the named sinks, which are closed in the end."""
-    with contextlib.ExitStack() as stack:
-        sinks = [SINKS[name](run, path) for name in names]
-        for sink in sinks:
-            stack.callback(sink.close)
+    """One function that logs to all the named sinks, which are closed in the end.
 
-        def log(numbers: Mapping[str, object], step: int) -> None:
-            plain = {key: float(n) for key, n in numbers.items() if isinstance(n, int | float)}
-            for sink in sinks:
-                sink.log(plain, step)
+    A sink that fails is left out from then on, and ``log.txt`` says why: the run is worth more.
+    """
+    sinks: dict[str, Sink] = {}
 
+    def attempt(name: str, what: Callable[[], object]) -> None:
+        try:
+            what()
+        except Exception as error:
+            sinks.pop(name, None)
+            RunFolder(path).log(f"nothing more goes to {name}: {type(error).__name__}: {error}")
+
+    def log(numbers: Mapping[str, object], step: int) -> None:
+        plain = {key: float(n) for key, n in numbers.items() if isinstance(n, int | float)}
+        for name, sink in list(sinks.items()):
+            attempt(name, functools.partial(sink.log, plain, step))
+
+    for name in names:
+        attempt(name, lambda name=name: sinks.update({name: SINKS[name](run, path)}))
+    try:
         yield log
+    finally:
+        for name, sink in list(sinks.items()):
+            attempt(name, sink.close)
 
 
 def check_sinks(names: Sequence[str]) -> None:
@@ -81,26 +97,34 @@ def _import(module: str) -> Any:
 @SINKS.register("tensorboard")
 def _tensorboard(run: Run, path: Path) -> Sink:
     """TensorBoard's event files in the run's folder: ``tensorboard --logdir results/NAME/runs``."""
-    return _TensorBoard(_import(_MODULES["tensorboard"]).SummaryWriter(str(path / "tensorboard")))
+    return _TensorBoard(path / "tensorboard")
 
 
 class _TensorBoard:
-    def __init__(self, writer: Any) -> None:
-        self.writer = writer
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer: Any = None
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
+        if self.writer is None:  # what was logged of this epoch and later ones before is void
+            module = _import(_MODULES["tensorboard"])
+            self.writer = module.SummaryWriter(str(self.path), purge_step=step)
         for key, number in numbers.items():
             self.writer.add_scalar(key, number, step)
         self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 @SINKS.register("wandb")
 def _wandb(run: Run, path: Path) -> Sink:
     """Weights & Biases, set up as its own variables say (``WANDB_MODE=offline``)."""
-    options = {"dir": str(path), "id": run.id, "resume": "allow"}
+    # The same run when it goes on, another when it starts anew or elsewhere.
+    begun = f"{path.resolve()} {(path / 'run.json').stat().st_mtime_ns}"
+    own = hashlib.sha256(begun.encode()).hexdigest()[:16]
+    options = {"dir": str(path), "id": own, "resume": "allow"}
     return _Tracker(_import(_MODULES["wandb"]), run, options)
 
 
