@@ -22,6 +22,7 @@ from resnet_variants.files import (
     require_numbers,
     to_json,
     write_atomically,
+    writing,
 )
 from resnet_variants.registry import UserError
 
@@ -45,15 +46,18 @@ class RunFolder:
     def claim(self, seconds: float = 0.0) -> Iterator[bool]:
         """Keep other processes from this run within the block; ``False`` where one has it.
 
-        With ``seconds``, wait so long for it to be let go.
+        With ``seconds``, wait so long for it to be let go. The system gives it up for a process
+        that ends, however it ends.
 
-        The system gives it up for a process that ends, however it ends.
+        Raises:
+            ValueError: the folder cannot be written.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock, timeout=seconds, poll_interval=0.02)
-        try:
-            lock.acquire()
-        except Timeout:
+        with writing(self.path):
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(Timeout):
+                lock.acquire()
+        if not lock.is_locked:
             yield False
             return
         try:

@@ -142,7 +142,4 @@ def carry_out(
             result = folder.result() or attempt.execute(data, tell, stop, capture=capture)
     except UserError as error:
         return Outcome(attempt, "refused", reason=str(error))
-    except OSError as error:  # of the claim: there is no room, or no locking
-        reason = f"{attempt.path} cannot be written: {error.strerror or error}"
-        return Outcome(attempt, "refused", reason=reason)
     return Outcome(attempt, "ended" if result else "stopped", result)
