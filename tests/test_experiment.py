@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from resnet_variants.analysis.statistics import pairs_needed
 from resnet_variants.models.grids import preset
 from resnet_variants.registry import UserError
+from resnet_variants.run import read
 from resnet_variants.sweeps.experiment import Experiment, read_toml, recipe_from
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
@@ -78,7 +80,7 @@ def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
         ('"digits"', "3", "data must be text in quotes"),
         ("depth  =", "dept  =", "unknown axis 'dept'; did you mean 'depth'?"),
         ("[29, 47]", "[21]", "unknown depth 21 for family 'cifar'"),
-        ("[29, 47]", "[]", "has no variants"),
+        ("[29, 47]", "[]", "depth has no values in the grid"),
         ('["A", "D"]', '["B", "D"]', "baseline 'rv_resnet29_cifar_a' is not among the variants"),
         ("epochs =", "epoch =", "unknown recipe setting 'epoch'; did you mean 'epochs'?"),
         ("epochs = 3", "epochs = 3.5", "epochs 3.5 must be of type int"),
@@ -147,9 +149,51 @@ def test_recipe_settings_are_checked_by_type():
         recipe_from({"lr": "1"})
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
-def test_committed_experiments_are_valid_and_state_their_question(path):
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_experiments_state_question_expectation_and_cost(path):
     experiment = read_toml(path)
     assert experiment.question.endswith("?")
     assert experiment.expect
-    assert dataclasses.replace(experiment, seeds=1).runs
+    command, *rest = path.read_text().splitlines()
+    assert command == f"# python -m resnet_variants.run --experiment experiments/{path.name}"
+    assert any(re.match(r"# Cost: .*\d (hours|minutes)", line) for line in rest)
+    compared = sum(base != model for model, base in experiment.baselines().items())
+    enough = experiment.seeds >= pairs_needed(compared)
+    assert enough or f"{experiment.seeds} seeds too few" in experiment.expect
+
+
+def test_the_experiments_are_the_ones_the_readme_names():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert {path.stem for path in COMMITTED} == {
+        *("activation_orders", "bag_of_tricks", "digits_grid", "full_grid"),
+        *("plain_vs_residual", "shortcut_options"),
+    }
+    assert all(f"`{path.stem}`" in readme for path in COMMITTED)
+
+
+# --- size -------------------------------------------------------------------------------------
+
+MILLION = """
+seeds = 1000
+[grid]
+family = "cifar"
+depth = [8, 14, 20, 26, 32]
+stem = ["conv3", "deep", "deep_wide", "tiered", "tiered_narrow"]
+order = ["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
+shortcut = ["conv", "avgpool", "pad", "conv_all"]
+attention = ["none", "eca"]
+"""
+
+
+def test_more_runs_than_anybody_means_are_refused_without_making_them(tmp_path, monkeypatch):
+    path = write(tmp_path, MILLION)
+    assert len(read_toml(path).variants) == 1000  # the seeds of the command line count
+    line = ["--experiment", str(path)]
+    with pytest.raises(UserError, match="1,000,000 runs: give --yes if they are meant"):
+        read(line)
+    assert len(read([*line, "--seeds", "10"])[0].runs) == 10_000
+    assert read([*line, "--yes"])[0].seeds == 1000
+    wide = MILLION.replace("[8, 14, 20, 26, 32]", str([8] * 100))
+    monkeypatch.setattr("resnet_variants.sweeps.experiment.expand", None)
+    with pytest.raises(UserError, match=r"some_question.toml': 20,000 runs: give --yes"):
+        read_toml(write(tmp_path, wide))

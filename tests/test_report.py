@@ -1,14 +1,17 @@
 """From a results folder to its tables and figures."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from factories import D_PRE, A, B, paired_rows, results_folder, run_row
 from PIL import Image
 
+from resnet_variants import records
 from resnet_variants.analysis.report import build
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
 
 TABLES = {"runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md"}
 FIGURES = {
@@ -134,6 +137,26 @@ def test_planned_runs_that_have_not_started_are_counted(tmp_path):
     planned = [rows[0]["run_id"], "next", "last"]
     report = build(results_folder(tmp_path / "out", rows, planned=planned))
     assert report.counts == {"done": 1, "missing": 2}
+
+
+def test_runs_that_a_process_has_are_running(tmp_path):
+    rows = [*paired_rows({A: [0.8]}), *UNSETTLED]
+    begun = next(row["run_id"] for row in rows if row["status"] == "unfinished")
+    planned = [*(row["run_id"] for row in rows), "next", "last"]
+    out = results_folder(tmp_path / "out", rows, planned=planned)
+    with RunFolder(out / "runs" / begun).claim(), RunFolder(out / "runs" / "next").claim():
+        report = build(out)
+    assert report.counts == {"done": 1, "failed": 1, "diverged": 1, "running": 2, "missing": 1}
+    assert report.runs.set_index("run_id").loc[begun, "status"] == "running"
+    again = build(out).counts
+    assert again == {"done": 1, "failed": 1, "diverged": 1, "unfinished": 1, "missing": 2}
+
+
+def test_a_run_that_is_started_anew_meanwhile_is_left_out(tmp_path, monkeypatch):
+    out = results_folder(tmp_path / "out", paired_rows({A: [0.8, 0.9]}))
+    files = sorted((out / "runs").glob("*/run.json"))
+    monkeypatch.setattr(Path, "glob", lambda *_: [*files, out / "runs" / "gone" / "run.json"])
+    assert len(records.read_runs(out)) == 2
 
 
 def test_one_seed_is_enough(tmp_path):

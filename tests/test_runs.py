@@ -18,7 +18,7 @@ from resnet_variants.records import RUN_COLUMNS
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 from resnet_variants.sweeps import attempt
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.runs import Run
+from resnet_variants.sweeps.runs import REFERENCE, Run
 from resnet_variants.training import loop
 from resnet_variants.training.data import Loading
 from resnet_variants.training.device import Machine
@@ -48,6 +48,16 @@ def test_run_ids_are_frozen(golden):
         Run(TINY, "digits", Recipe(precision="fp32", weight_decay=0), 1),
     ]
     golden("run_ids", [{"run_id": run.id} for run in examples])
+
+
+def test_a_changed_default_changes_no_old_id(golden):
+    """When this fails, give REFERENCE the old value of the field; a new field adds a line."""
+    golden(
+        "reference_recipe",
+        [{"field": k, "value": v} for k, v in dataclasses.asdict(REFERENCE).items()],
+    )
+    other = dataclasses.replace(REFERENCE, lr=REFERENCE.lr / 2)
+    assert Run(TINY, "digits", other, 0).id != Run(TINY, "digits", REFERENCE, 0).id
 
 
 def test_every_recipe_field_is_in_the_id():
