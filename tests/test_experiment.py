@@ -173,27 +173,27 @@ def test_the_experiments_are_the_ones_the_readme_names():
 
 # --- size -------------------------------------------------------------------------------------
 
-MILLION = """
+HUGE = """
 seeds = 1000
 [grid]
 family = "cifar"
 depth = [8, 14, 20, 26, 32]
-stem = ["conv3", "deep", "deep_wide", "tiered", "tiered_narrow"]
+stem = ["conv3", "deep"]
 order = ["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
-shortcut = ["conv", "avgpool", "pad", "conv_all"]
+shortcut = ["conv", "avgpool"]
 attention = ["none", "eca"]
 """
 
 
 def test_more_runs_than_anybody_means_are_refused_without_making_them(tmp_path, monkeypatch):
-    path = write(tmp_path, MILLION)
-    assert len(read_toml(path).variants) == 1000  # the seeds of the command line count
+    path = write(tmp_path, HUGE)
+    assert len(read_toml(path).variants) == 200  # the seeds of the command line count
     line = ["--experiment", str(path)]
-    with pytest.raises(UserError, match="1,000,000 runs: give --yes if they are meant"):
+    with pytest.raises(UserError, match="200,000 runs: give --yes if they are meant"):
         read(line)
-    assert len(read([*line, "--seeds", "10"])[0].runs) == 10_000
+    assert len(read([*line, "--seeds", "50"])[0].runs) == 10_000
     assert read([*line, "--yes"])[0].seeds == 1000
-    wide = MILLION.replace("[8, 14, 20, 26, 32]", str([8] * 100))
+    wide = HUGE.replace("[8, 14, 20, 26, 32]", str([8] * 1_000))
     monkeypatch.setattr("resnet_variants.sweeps.experiment.expand", None)
-    with pytest.raises(UserError, match=r"some_question.toml': 20,000 runs: give --yes"):
+    with pytest.raises(UserError, match=r"some_question.toml': 40,000 runs: give --yes"):
         read_toml(write(tmp_path, wide))
