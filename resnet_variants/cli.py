@@ -100,9 +100,15 @@ def say(text: str = "") -> None:
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is not None:  # a closed one is None
+    if stream is None:  # it is closed
+        return
+    try:
         stream.write(text + "\n")
         stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"what it prints cannot be written: {error.strerror}") from error
 
 
 def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:

@@ -14,6 +14,7 @@ from typing import cast
 from resnet_variants.registry import UserError
 
 Json = dict[str, object]
+LARGEST = 2**63  # what a column of whole numbers holds
 
 
 @contextlib.contextmanager
@@ -88,7 +89,7 @@ def read_json(path: Path, *, remedy: str = REDO) -> Json:
     """
     try:
         content = cast(object, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise damaged(path, error, remedy=remedy) from error
     if not isinstance(content, dict):
         raise damaged(path, "no JSON object", remedy=remedy)
@@ -99,5 +100,23 @@ def require_numbers(path: Path, content: Json, names: Iterable[str], *, null: bo
     """Refuse a record in which one of the names is no number; ``null`` allows a missing one."""
     for name in names:
         value = content.get(name)
-        if type(value) not in (int, float) and not (null and value is None):
-            raise damaged(path, f"{name} is {value!r}, not a number")
+        if not (is_number(value) or (null and value is None)):
+            raise damaged(path, f"{name} is {short(value)}, not a number")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number that a table's column can hold: finite, and not of 100 digits."""
+    return type(value) in (int, float) and -LARGEST < cast(float, value) < LARGEST
+
+
+def require_texts(path: Path, content: Json, names: Iterable[str]) -> None:
+    """Refuse a record in which one of the names is no text; a missing one is left to others."""
+    for name in names:
+        if not isinstance(content.get(name, ""), str):
+            raise damaged(path, f"{name} is {short(content[name])}, not a text")
+
+
+def short(value: object) -> str:
+    """The value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.files import (
+    LARGEST,
     Json,
     damaged,
     read_json,
     require_numbers,
+    require_texts,
 )
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RESULT_NUMBERS, RunFolder
+from resnet_variants.run_folder import RESULT_EXTRAS, RESULT_NUMBERS, RunFolder
 
 RUNNING = "running"  # a process has it at this moment
 UNFINISHED = "unfinished"  # started, without a result, and nobody is at it
@@ -81,15 +83,18 @@ EPOCH_COLUMNS = (
 )
 FURTHER_EPOCH_COLUMNS = ("train_acc", "grad_norm")  # a folder may lack them
 
+# Empty text is text; in the other columns it is a missing number.
+TEXT_COLUMNS = {
+    *("run_id", "status", "model", "preset", "family", "stem", "stride", "shortcut", "order"),
+    *("dataset", "device", "precision", "error"),
+    *("block", "skip", "attention", "antialias"),
+}
 # What `run.json` and `result.json` must hold as numbers.
 CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
 RESULT_COLUMNS = (
     "status",
     *RESULT_NUMBERS,
-    "val_acc",
-    "train_loss",
-    "images_per_second",
-    "peak_memory_mb",
+    *RESULT_EXTRAS,
     "error",
 )
 
@@ -121,11 +126,12 @@ def _row(file: Path) -> Json | None:
         return None
     further = [name for name in ("cardinality", "base_width") if name in config]
     require_numbers(file, config, (*CONFIG_NUMBERS, *further))
+    require_texts(file, config, TEXT_COLUMNS)
     given = {*config, *RESULT_COLUMNS, *FURTHER_COLUMNS}
     lost = [name for name in RUN_COLUMNS if name not in given]
     if lost:
         raise damaged(file, f"no {', '.join(lost)}")
-    if config["run_id"] != file.parent.name or file.parent.name.count("__") < 3:
+    if config["run_id"] != file.parent.name or not _is_run_id(file.parent.name):
         raise damaged(file, f"run_id {config['run_id']!r} is not its folder's name")
     if not result and not folder.claimed:
         result = folder.result() or {
@@ -133,6 +139,10 @@ def _row(file: Path) -> Json | None:
         }  # it may have ended between the two looks
     row = {"error": ""} | config | (result or {"status": RUNNING})
     return {name: row[name] for name in RUN_COLUMNS if name in row}  # the rest is large
+
+
+def _is_run_id(text: str) -> bool:
+    return text.count("__") >= 3
 
 
 def running(out: Path) -> set[str]:
@@ -165,18 +175,23 @@ def _epochs(file: Path) -> np.ndarray:
         epochs = cast("list[object]", json.loads(f"[{','.join(whole)}]"))
     except FileNotFoundError:
         epochs = []
-    except ValueError as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise damaged(file, error) from error
     rows = []
     for epoch in epochs:
         if not isinstance(epoch, dict):
             raise damaged(file, f"{epoch!r} is no JSON object")
         row = [epoch.get(name) for name in _EPOCH_NUMBERS]
-        if not set(map(type, row)) <= _NUMBERS or row[0] is None:
-            require_numbers(file, cast(Json, epoch), ("epoch",))
+        if not set(map(type, row)) <= _NUMBERS:
             require_numbers(file, cast(Json, epoch), _EPOCH_NUMBERS, null=True)
         rows.append(row)
-    return np.array(rows, float).reshape(len(rows), len(_EPOCH_NUMBERS))
+    try:
+        numbers = np.array(rows, float).reshape(len(rows), len(_EPOCH_NUMBERS))
+    except OverflowError as error:
+        raise damaged(file, error) from error
+    if np.isnan(numbers[:, 0]).any() or (np.abs(numbers) >= LARGEST).any():
+        raise damaged(file, "an epoch without its number, or a number that is none")
+    return numbers
 
 
 _NUMBERS = {int, float, type(None)}
@@ -185,24 +200,23 @@ _NUMBERS = {int, float, type(None)}
 def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path.parent} holds neither a folder of runs nor {path.name}")
-    names = [name for name in columns if name not in _TEXT]
+    numbers = [name for name in columns if name not in TEXT_COLUMNS]
+    missing_numbers = {name: "" for name in numbers}
     try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values={name: "" for name in names})
+        frame = pd.read_csv(path, keep_default_na=False, na_values=missing_numbers)
     except ValueError as error:  # pandas' parser errors, and bytes that are no text
         raise UserError(f"{path} is no table: {error}") from error
     further = (*FURTHER_COLUMNS, *FURTHER_EPOCH_COLUMNS)
     missing = [name for name in columns if name not in frame and name not in further]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
+    given = [name for name in numbers if name in frame]
+    texts = [name for name in given if not pd.api.types.is_numeric_dtype(frame[name])]
+    if texts:
+        raise UserError(f"{path} is no table: what is no number stands under {', '.join(texts)}")
+    if not frame["run_id"].astype(str).map(_is_run_id).all():
+        raise UserError(f"{path} is no table of runs: a run_id is none")
     return frame.reindex(columns=list(columns))
-
-
-# Empty text is text; in the other columns it is a missing number.
-_TEXT = {
-    *("run_id", "status", "model", "preset", "family", "stem", "stride", "shortcut", "order"),
-    *("dataset", "device", "precision", "error"),
-    *("block", "skip", "attention", "antialias"),
-}
 
 
 def read_experiment(out: Path) -> Json:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, NoReturn, TypeVar, cast
 
 T = TypeVar("T")
+_SHOWN = 200  # letters of a wrong value
 
 
 class UserError(ValueError):
@@ -34,7 +35,8 @@ def refuse(
     names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(str(value), names, n=1) if isinstance(value, str) else []
     hint = f" did you mean {near[0]!r}?" if near else ""
-    message = f"unknown {kind} {value!r};{hint} choices: {', '.join(names)}"
+    shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
+    message = f"unknown {kind} {shown};{hint} choices: {', '.join(names)}"
     raise UserError(message, field=kind if field is None else field)
 
 

@@ -20,6 +20,8 @@ from resnet_variants.files import (
     finite,
     read_json,
     require_numbers,
+    require_texts,
+    short,
     to_json,
     write_atomically,
     writing,
@@ -28,6 +30,7 @@ from resnet_variants.registry import UserError
 
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
+RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb")
 
 # What may differ when a run goes on: a newer library or another folder is no other run, and
 # whether it is compiled stays as it was.
@@ -114,7 +117,7 @@ class RunFolder:
     def _refuse_other(self, before: Json, now: Json) -> None:
         for key in {**before, **now}:
             if key not in _MAY_DIFFER and before.get(key) != now.get(key):
-                change = f"{key} was {_short(before.get(key))}, is now {_short(now.get(key))}"
+                change = f"{key} was {short(before.get(key))}, is now {short(now.get(key))}"
                 message = f"{self.path} was started with other settings ({change})"
                 raise UserError(f"{message}: give --fresh or another --out")
 
@@ -201,10 +204,6 @@ class RunFolder:
         if result.get("status") not in (DONE, FAILED, DIVERGED):
             raise damaged(file, "no status")
         require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
-        require_numbers(file, result, ("images_per_second", "peak_memory_mb"), null=True)
+        require_numbers(file, result, RESULT_EXTRAS, null=True)
+        require_texts(file, result, ("error",))
         return result
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

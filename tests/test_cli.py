@@ -173,7 +173,7 @@ WRONG = {
     "--recipe fast --experiment x.toml": "--recipe: the file names the recipe: drop --recipe",
     "--optimizer sdg": "--optimizer: unknown optimizer 'sdg'; did you mean 'sgd'? choices: nest",
     "--flip sideways": "--flip: unknown flip 'sideways'; choices: random, alternating, none",
-    "--mixup -1": "--mixup: mixup -1.0 must be at least 0 and below inf",
+    "--mixup -1": "--mixup: mixup -1.0 must be at least 0 and below 1000000",
     "--milestones 2": "--milestones: milestones (2.0,) must be shares of training, between 0 and 1",
     "--accumulate 5": "--accumulate: accumulate 5 does not divide batch_size 32",
     "--auto-augment nope": "--auto-augment: auto_augment 'nope' is none of timm's policies, such",

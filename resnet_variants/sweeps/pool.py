@@ -235,7 +235,8 @@ def _serve(connection: Connection, place: Place, handover: Handover) -> None:
     """Do one task after another until there are none, or until SIGTERM."""
     die_with_parent()
     faulthandler.enable()
-    with listening(insist=False) as stop:
+    driver_gone = contextlib.suppress(BrokenPipeError)  # the watch ends this process too
+    with listening(insist=False) as stop, driver_gone:
         torch.set_num_threads(place.threads)
         data = handover.take(place.decoders or place.threads)
         connection.send(_READY)

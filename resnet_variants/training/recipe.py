@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import cast
@@ -26,17 +26,17 @@ _COUNTS = {"epochs": 1, "batch_size": 2, "accumulate": 1}
 # Half-open ranges [low, high).
 _RANGES: Mapping[str, tuple[float, float]] = {
     "momentum": (0, 1),
-    "weight_decay": (0, math.inf),
+    "weight_decay": (0, _LARGEST),
     "warmup": (0, 1),
     "crop_padding": (0, 1),
     "crop_area": (0, 1),
     "color_jitter": (0, 1),
     "cutout": (0, 1),
     "label_smoothing": (0, 1),
-    "mixup": (0, math.inf),
-    "cutmix": (0, math.inf),
+    "mixup": (0, _LARGEST),
+    "cutmix": (0, _LARGEST),
     "drop_path": (0, 1),
-    "clip_grad": (0, math.inf),
+    "clip_grad": (0, _LARGEST),
     "ema": (0, 1),
 }
 _SHARES = ("size_start", "size_end")
@@ -107,7 +107,7 @@ class Recipe:
         self._check_together()
 
     def _check_ranges(self) -> None:
-        if not 0 < self.lr < math.inf:
+        if not 0 < self.lr <= sys.float_info.max:
             raise UserError(f"lr {self.lr!r} must be a positive number", field="lr")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)

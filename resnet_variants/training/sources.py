@@ -192,7 +192,7 @@ def check_spec(spec: str) -> None:
         ValueError: neither a name nor a known prefix with something after it.
     """
     prefix, colon, rest = spec.partition(":")
-    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
+    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)) or "\0" in spec:
         refuse("data", spec, SPECS)
 
 
