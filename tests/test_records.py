@@ -331,6 +331,12 @@ def test_a_folder_with_neither_runs_nor_tables_is_refused_by_name(tmp_path):
         ("result.json", '{"test_acc": 1}', "no status"),
         ("epochs.jsonl", "5\n", "5 is no JSON object"),
         ("epochs.jsonl", '{"epoch": "x"}\n', "epoch is 'x', not a number"),
+        (
+            "epochs.jsonl",
+            '{"epoch": 1e400}\n',
+            "an epoch without its number, or a number that is none",
+        ),
+        ("epochs.jsonl", f'{{"epoch": {"9" * 400}}}\n', "int too large to convert to float"),
     ],
 )
 def test_a_record_edited_by_hand_is_named_with_its_fault(tmp_path, name, content, reason):
@@ -341,6 +347,53 @@ def test_a_record_edited_by_hand_is_named_with_its_fault(tmp_path, name, content
     with pytest.raises(UserError) as raised:
         read_epochs(out, read_runs(out))
     assert str(raised.value) == f"{path} is damaged ({reason}); delete its folder to redo the run"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "kind"),
+    [
+        *(("run.json", key, 5, "text") for key in ("model", "order", "block", "device")),
+        ("run.json", "preset", ["A"], "text"),
+        ("run.json", "macs", 10**400, "number"),
+        ("run.json", "depth", float("nan"), "number"),
+        ("result.json", "test_acc", float("inf"), "number"),
+        ("result.json", "val_acc", "x", "number"),
+        ("result.json", "error", 5, "text"),
+    ],
+)
+def test_a_value_of_another_type_or_size_is_named(tmp_path, name, key, value, kind):
+    row = run_row(A)
+    path = results_folder(tmp_path / "out", [row]) / "runs" / row["run_id"] / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=rf"damaged \({key} is .{{1,60}}, not a {kind}\)"):
+        read_runs(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["run.json", "epochs.jsonl"])
+def test_a_folder_or_endless_brackets_in_place_of_a_record_are_damage(tmp_path, name):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    runs, path = read_runs(out), out / "runs" / row["run_id"] / name
+    for spoil in (lambda: path.write_text("[" * 200_000 + "\n"), path.mkdir):
+        path.unlink()
+        spoil()
+        with pytest.raises(UserError, match=rf"{name} is damaged"):
+            read_runs(out) if name == "run.json" else read_epochs(out, runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_acc": "much"}, "what is no number stands under test_acc"),
+        ({"run_id": "mine"}, "a run_id is none"),
+    ],
+)
+def test_a_table_edited_by_hand_is_refused(tmp_path, change, message):
+    clone = as_tables(results_folder(tmp_path / "out", [run_row(A)]), tmp_path / "clone")
+    pd.read_csv(clone / "runs.csv").assign(**change).to_csv(clone / "runs.csv", index=False)
+    with pytest.raises(UserError, match=message) as raised:
+        read_runs(clone)
+    assert str(clone / "runs.csv") in str(raised.value)
 
 
 @pytest.mark.parametrize("content", ['{"runs": 5, "baselines": {}}', '{"runs": []}', "[]", "{"])
