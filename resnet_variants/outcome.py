@@ -9,8 +9,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from resnet_variants.analysis.formats import summary_markdown
 from resnet_variants.analysis.report import Report
-from resnet_variants.analysis.tables import summary_markdown
 from resnet_variants.cli import say
 
 
@@ -22,6 +22,8 @@ def show_report(made: Report, out: Path) -> None:
         console.print(_summary_table(made.summary))
     else:
         say(summary_markdown(made.summary))
+    for sentence in made.answer:
+        say(sentence)
     say(", ".join(f"{n} {status}" for status, n in made.counts.items()))
     for run_id, error in made.runs.loc[made.runs["error"].notna(), ["run_id", "error"]].values:
         if error:

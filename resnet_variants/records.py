@@ -101,6 +101,9 @@ RESULT_COLUMNS = (
 # --- reading ----------------------------------------------------------------------------------
 
 
+Provenance = dict[str, list[str]]  # what it is of -> its distinct values, in order of appearance
+
+
 def read_runs(out: Path) -> pd.DataFrame:
     """One row per run started in ``out``, unfinished and failed ones too: ``RUN_COLUMNS``.
 
@@ -109,16 +112,61 @@ def read_runs(out: Path) -> pd.DataFrame:
     Raises:
         ValueError: neither is there, or a file is damaged.
     """
+    return read_runs_and_provenance(out)[0]
+
+
+def read_runs_and_provenance(out: Path) -> tuple[pd.DataFrame, Provenance]:
+    """``read_runs``, and where its numbers come from, which ``provenance.json`` keeps.
+
+    Raises:
+        ValueError: as ``read_runs`` does.
+    """
     if not (out / "runs").is_dir():
-        return _read_table(out / "runs.csv", RUN_COLUMNS)
-    rows = list(filter(None, map(_row, sorted((out / "runs").glob("*/run.json")))))
+        return _read_table(out / "runs.csv", RUN_COLUMNS), _kept_provenance(out)
+    rows: list[Json] = []
+    provenance: Provenance = {}
+    for file in sorted((out / "runs").glob("*/run.json")):
+        row = _row(file, provenance)
+        if row is not None:
+            rows.append(row)
     frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
     planned = {run_id: i for i, run_id in enumerate(planned_runs(out))}
     place = frame["run_id"].map(lambda run_id: planned.get(str(run_id), len(planned)))
-    return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True)
+    return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True), provenance
 
 
-def _row(file: Path) -> Json | None:
+def _kept_provenance(out: Path) -> Provenance:
+    file = out / "provenance.json"
+    if not file.is_file():
+        return {}
+    content = read_json(file, remedy="delete it")
+    for name, values in content.items():
+        if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+            raise damaged(file, f"{name} is no list of texts", remedy="delete it")
+    return cast(Provenance, content)
+
+
+def _note_provenance(provenance: Provenance, config: Json) -> None:
+    """Add what a run's configuration says of where it was trained, and how."""
+    origin = cast(Json, config.get("provenance") or {})
+    versions = cast(Json, origin.get("versions") or {})
+    facts: Json = {"command": origin.get("command"), "device": origin.get("device_name")}
+    facts |= {"threads": origin.get("threads"), "git commit": origin.get("git_commit")}
+    if origin.get("git_commit") and origin.get("git_dirty"):
+        facts["git commit"] = f"{origin['git_commit']} with changes"
+    facts |= {"Python": origin.get("python"), **versions}
+    facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
+    recipe = config.get("recipe")
+    if isinstance(recipe, dict):
+        settings = ", ".join(f"{name} {value}" for name, value in recipe.items())
+        facts[f"recipe {recipe_digest(str(config['run_id']))}"] = settings
+    for name, value in facts.items():
+        values = provenance.setdefault(name, [])
+        if value is not None and str(value) not in values:
+            values.append(str(value))
+
+
+def _row(file: Path, provenance: Provenance) -> Json | None:
     folder = RunFolder(file.parent)
     try:
         config, result = read_json(file), folder.result()
@@ -137,6 +185,7 @@ def _row(file: Path) -> Json | None:
         result = folder.result() or {
             "status": UNFINISHED
         }  # it may have ended between the two looks
+    _note_provenance(provenance, config)
     row = {"error": ""} | config | (result or {"status": RUNNING})
     return {name: row[name] for name in RUN_COLUMNS if name in row}  # the rest is large
 

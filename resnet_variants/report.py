@@ -1,4 +1,4 @@
-"""``python -m resnet_variants.report DIR...``: tables and plots from what is on disk."""
+"""``python -m resnet_variants.report DIR...``: tables, plots and page from what is on disk."""
 
 from __future__ import annotations
 
@@ -17,29 +17,42 @@ from resnet_variants.registry import UserError
 
 @dataclass(frozen=True)
 class Flags:
-    """Rebuild the tables and plots of results folders; nothing is trained."""
+    """Rebuild the tables, plots and page of results folders; nothing is trained."""
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
     """Results folders; runs in them may still be going."""
 
+    out: Path | None = None
+    """Report the runs of all folders together, in this one; else each in its own."""
+
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
-    folders = parse(Flags, argv, "report").folders
-    if not folders:
+    flags = parse(Flags, argv, "report")
+    if not flags.folders:
         raise UserError("missing DIR: name at least one results folder")
-    for folder in folders:
+    if flags.out:
+        show_report(build(flags.out, flags.folders), flags.out)
+        return 0
+    for folder in flags.folders:
         show_report(build(folder), folder)
     return 0
 
 
-def report(out: str | Path) -> Report:
-    """Rebuild the tables and plots of a results folder from what is on disk.
+def report(*folders: str | Path, out: str | Path | None = None) -> Report:
+    """Rebuild the tables, plots and page of a results folder from what is on disk.
+
+    Several folders are reported together, in ``out``.
 
     Raises:
-        ValueError: the folder holds no runs, or a damaged file.
+        ValueError: a folder holds no runs, or a damaged file, or ``out`` is missing.
     """
-    return build(Path(out))
+    if out is None and len(folders) != 1:
+        raise UserError(
+            "several folders are reported together: name a folder for that", field="out"
+        )
+    paths = [Path(folder) for folder in folders]
+    return build(paths[0]) if out is None else build(Path(out), paths)
 
 
 def main() -> int:

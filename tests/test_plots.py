@@ -10,7 +10,9 @@ from factories import summary_row as row
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from resnet_variants.analysis.plots import accuracy_vs_macs, save, training_curves
+from resnet_variants.analysis.curves import training_curves
+from resnet_variants.analysis.plots import accuracy_vs_cost
+from resnet_variants.analysis.style import save
 
 HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 80)
 
@@ -43,18 +45,18 @@ def grid_of_runs():
 
 def test_every_variant_has_one_marker_at_its_macs_and_accuracy():
     summary = summary_frame([row(A, 0.8), row(B, 0.85), row(D, 0.9)])
-    points = [line.get_xydata() for line, _ in markers(accuracy_vs_macs(summary))]
+    points = [line.get_xydata() for line, _ in markers(accuracy_vs_cost(summary))]
     assert [len(point) for point in points] == [1, 1, 1]
     assert np.concatenate(points) == pytest.approx(np.array([[4, 0.8], [5, 0.85], [6, 0.9]]))
 
 
 def test_a_variant_without_a_done_run_has_no_marker():
     missing = row(B) | {"n": 0, "test_acc_mean": np.nan}
-    assert len(markers(accuracy_vs_macs(summary_frame([row(A), missing])))) == 1
+    assert len(markers(accuracy_vs_cost(summary_frame([row(A), missing])))) == 1
 
 
 def test_an_interval_is_drawn_only_where_there_is_one():
-    figure = accuracy_vs_macs(summary_frame([row(A, n=3, half=0.02), row(B, n=1)]))
+    figure = accuracy_vs_cost(summary_frame([row(A, n=3, half=0.02), row(B, n=1)]))
     assert [interval for _, interval in markers(figure)] == [True, False]
     (bar,) = figure.axes[0].containers[0].lines[2]
     assert bar.get_segments()[0][:, 1] == pytest.approx([0.88, 0.92])
@@ -62,13 +64,13 @@ def test_an_interval_is_drawn_only_where_there_is_one():
 
 def test_an_interval_need_not_be_centred_on_the_mean():
     skewed = row(A, 0.9) | {"test_acc_ci_low": 0.7, "test_acc_ci_high": 0.95}
-    (bar,) = accuracy_vs_macs(summary_frame([skewed])).axes[0].containers[0].lines[2]
+    (bar,) = accuracy_vs_cost(summary_frame([skewed])).axes[0].containers[0].lines[2]
     assert bar.get_segments()[0][:, 1] == pytest.approx([0.7, 0.95])
 
 
 @pytest.mark.parametrize("models", [(D, D_PRE), (A, D, D_PRE), (A, D, D_PRE, D, D)])
 def test_equal_macs_and_accuracies_do_not_coincide(models):
-    figure = accuracy_vs_macs(summary_frame([row(model) for model in models]))
+    figure = accuracy_vs_cost(summary_frame([row(model) for model in models]))
     figure.draw_without_rendering()
     places = figure.axes[0].transData.transform(
         [line.get_xydata()[0] for line, _ in markers(figure)]
@@ -79,7 +81,7 @@ def test_equal_macs_and_accuracies_do_not_coincide(models):
 
 
 def test_the_marker_shows_order_downsampling_and_stem():
-    figure = accuracy_vs_macs(summary_frame([row(A), row(B), row(D), row(D_PRE)]))
+    figure = accuracy_vs_cost(summary_frame([row(A), row(B), row(D), row(D_PRE)]))
     (a, b, d, d_pre) = (line for line, _ in markers(figure))
     assert a.get_color() == b.get_color() == d.get_color() != d_pre.get_color()
     assert len({a.get_marker(), b.get_marker(), d.get_marker()}) == 3
@@ -91,41 +93,67 @@ def test_the_marker_shows_order_downsampling_and_stem():
 def test_every_stem_has_a_look_of_its_own():
     stems = ("conv7", "deep", "conv3", "another")
     rows = [row(A) | {"stem": stem, "model": stem} for stem in stems]
-    lines = [line for line, _ in markers(accuracy_vs_macs(summary_frame(rows)))]
+    lines = [line for line, _ in markers(accuracy_vs_cost(summary_frame(rows)))]
     looks = {(line.get_fillstyle(), to_hex(line.get_markerfacecolor())) for line in lines}
     assert len(looks) == len(stems)
 
 
 def test_the_legend_mentions_every_look():
-    texts = legend_texts(accuracy_vs_macs(summary_frame([row(A), row(D), row(D_PRE)])))
+    texts = legend_texts(accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)])))
     assert {"post", "preact", "conv7 stem", "deep stem"} <= set(texts)
     assert {"1x1 stride, conv shortcut", "3x3 stride, avgpool shortcut"} <= set(texts)
     assert len(texts) == len(set(texts)) == 7
 
 
 def test_the_line_joins_the_front_from_cheap_to_dear():
-    front = [row(m, acc) | {"on_pareto_front": True} for m, acc in ((D, 0.9), (A, 0.7))]
-    axes = accuracy_vs_macs(summary_frame([front[0], row(B, 0.6), front[1]])).axes[0]
+    axes = accuracy_vs_cost(summary_frame([row(D, 0.9), row(B, 0.6), row(A, 0.7)])).axes[0]
     (line,) = (line for line in axes.lines if len(line.get_xdata()) == 2)
     assert line.get_xydata() == pytest.approx(np.array([[4, 0.7], [6, 0.9]]))
 
 
 def test_the_line_meets_markers_that_stand_side_by_side():
-    front = [row(model) | {"on_pareto_front": True} for model in (D, D_PRE)]
-    figure = accuracy_vs_macs(summary_frame([row(A, 0.95), *front]))
-    (line,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 2)
-    joined = [marker.get_xydata()[0] for marker, _ in markers(figure)[1:]]
+    figure = accuracy_vs_cost(summary_frame([row(A, 0.8), row(D), row(D_PRE)]))
+    (line,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 3)
+    joined = [marker.get_xydata()[0] for marker, _ in markers(figure)]
     assert line.get_xydata() == pytest.approx(np.array(joined))
 
 
+def test_the_front_is_that_of_the_cost_on_the_axis():
+    costs = {"params": 2_000_000, "train_ms_per_image": 3.0, "latency_ms": 5.0}
+    dear, cheap = row(A, 0.7) | costs, row(D, 0.9) | dict.fromkeys(costs, 1.0)
+    for column, label in (
+        ("params", "param"),
+        ("train_ms_per_image", "train"),
+        ("latency_ms", "lat"),
+    ):
+        figure = accuracy_vs_cost(summary_frame([dear, cheap]), column)
+        front = figure.axes[0].lines[-1]
+        assert front.get_xydata()[:, 1].tolist() == [0.9]
+        assert figure.axes[0].get_xlabel().startswith(label)
+
+
+def test_a_variant_without_the_cost_has_no_marker():
+    rows = [row(A) | {"latency_ms": 2.5}, row(B)]
+    ((marker, _),) = markers(accuracy_vs_cost(summary_frame(rows), "latency_ms"))
+    assert marker.get_xdata().tolist() == [2.5]
+
+
+def test_flops_are_twice_the_macs_on_the_upper_axis():
+    figure = accuracy_vs_cost(summary_frame([row(A), row(D)]))
+    figure.draw_without_rendering()
+    (top,) = figure.axes[0].child_axes
+    assert top.get_xlabel() == "FLOPs per image (millions)"
+    assert np.array(top.get_xlim()) == pytest.approx(2 * np.array(figure.axes[0].get_xlim()))
+
+
 def test_the_lines_of_the_intervals_tell_orders_apart_in_grey():
-    figure = accuracy_vs_macs(summary_frame([row(A), row(D), row(D_PRE)]))
+    figure = accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)]))
     a, d, d_pre = (bar.lines[2][0].get_linestyle() for bar in figure.axes[0].containers)
     assert a == d != d_pre
 
 
 def test_presets_are_named_beside_their_markers():
-    figure = accuracy_vs_macs(summary_frame([row(A), row("net_free"), row(D)]))
+    figure = accuracy_vs_cost(summary_frame([row(A), row("net_free"), row(D)]))
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["A", "D"]
 
 
@@ -135,14 +163,14 @@ def test_presets_are_named_beside_their_markers():
 )
 def test_the_title_says_what_was_measured(ns, words):
     rows = [row(model, n=n) for model, n in zip((A, D), ns, strict=True)]
-    title = accuracy_vs_macs(summary_frame(rows)).axes[0].get_title(loc="left")
+    title = accuracy_vs_cost(summary_frame(rows)).axes[0].get_title(loc="left")
     assert words in title
     assert all(fact in title for fact in ("digits", "8 px", "cifar", "29", "2 epochs"))
 
 
 @pytest.mark.parametrize("dataset", HOSTILE)
 def test_any_data_set_name_is_drawn_as_it_is_spelt(tmp_path, dataset):
-    figure = accuracy_vs_macs(summary_frame([row(A) | {"dataset": dataset}]))
+    figure = accuracy_vs_cost(summary_frame([row(A) | {"dataset": dataset}]))
     _, svg = save(figure, tmp_path / "figure")
     assert "<script" not in svg.read_text(encoding="utf-8")
     # What is seen: comments, where the source of a formula would stand, are not read.
@@ -188,7 +216,7 @@ def test_a_figure_is_saved_as_png_and_svg_of_plausible_size(tmp_path, kind):
     runs = grid_of_runs()
     scatter = summary_frame([row(A), row(D), row(D_PRE)])
     figure = (
-        accuracy_vs_macs(scatter) if kind == "scatter" else training_curves(epochs_of(runs), runs)
+        accuracy_vs_cost(scatter) if kind == "scatter" else training_curves(epochs_of(runs), runs)
     )
     png, svg = save(figure, tmp_path / "figure")
     assert (png.name, svg.name) == ("figure.png", "figure.svg")
@@ -203,14 +231,14 @@ def test_a_figure_is_saved_as_png_and_svg_of_plausible_size(tmp_path, kind):
 def test_the_same_table_gives_the_same_bytes(tmp_path):
     summary = summary_frame([row(A), row(D), row(D_PRE)])
     first, second = (
-        [path.read_bytes() for path in save(accuracy_vs_macs(summary), tmp_path / name)]
+        [path.read_bytes() for path in save(accuracy_vs_cost(summary), tmp_path / name)]
         for name in ("first", "second")
     )
     assert first == second
 
 
 def test_a_dot_in_a_name_is_kept(tmp_path):
-    paths = save(accuracy_vs_macs(summary_frame([row(A)])), tmp_path / "of_v1.5_8")
+    paths = save(accuracy_vs_cost(summary_frame([row(A)])), tmp_path / "of_v1.5_8")
     assert [path.name for path in paths] == ["of_v1.5_8.png", "of_v1.5_8.svg"]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from resnet_variants import cli
-from resnet_variants.analysis.tables import markdown, readable
+from resnet_variants.analysis.formats import markdown, readable
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records import read_experiment, read_runs
 from resnet_variants.registry import Registry

@@ -13,12 +13,17 @@ from resnet_variants.analysis.report import build
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 
-TABLES = {"runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md"}
-FIGURES = {
-    f"{name}.{suffix}"
-    for name in ("accuracy_vs_macs", "training_curves")
-    for suffix in ("png", "svg")
-}
+TABLES = {"runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"}
+TABLES |= {"effects.csv", "provenance.json", "report.html"}
+COSTS = ("accuracy_vs_macs", "accuracy_vs_params", "accuracy_vs_train_time")
+
+
+def images(*names):
+    return {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")}
+
+
+ONE_VARIANT = images(*COSTS, "training_curves")
+FIGURES = ONE_VARIANT | images("effects")
 PROMISED = [
     "run_id",
     "status",
@@ -70,8 +75,9 @@ def test_a_report_makes_every_table_and_figure(tmp_path):
     rows = paired_rows({A: [0.8, 0.9], B: [0.7, 0.95], D_PRE: [0.85, 0.86]})
     out = results_folder(tmp_path / "out", rows, baselines=BASELINES)
     report = build(out)
-    assert set(made(out)) == TABLES | FIGURES
-    assert {path.name for path in report.files} == TABLES | FIGURES
+    every = TABLES | FIGURES | images("interactions")
+    assert set(made(out)) == every
+    assert {path.name for path in report.files} == every
     assert all(path.parent == out for path in report.files)
     assert report.counts == {"done": 6}
     for name in FIGURES:
@@ -112,12 +118,15 @@ def test_the_tables_alone_give_the_same_report(tmp_path):
     build(out)
     clone = tmp_path / "clone"
     clone.mkdir()
-    for name in ("runs.csv", "epochs.csv", "experiment.json"):
+    for name in ("runs.csv", "epochs.csv", "experiment.json", "provenance.json"):
         (clone / name).write_bytes((out / name).read_bytes())
     build(clone)
     original, again = made(out), made(clone)
     assert set(again) == set(original)
-    assert [name for name in original if again[name] != original[name]] in ([], ["runs.parquet"])
+    differ = {name for name in original if again[name] != original[name]}
+    assert differ <= {"runs.parquet", "report.html"}  # the page has the logs of failed runs
+    assert b"trained by hand" in original["report.html"]
+    assert b"trained by hand" not in again["report.html"]
     pd.testing.assert_frame_equal(
         *(pd.read_parquet(folder / "runs.parquet") for folder in (out, clone))
     )
@@ -186,8 +195,8 @@ def test_each_data_set_has_its_own_figures(tmp_path):
     out = results_folder(tmp_path / "out", rows)
     files = build(out).files
     figures = [path.name for path in files if path.suffix in (".png", ".svg")]
-    assert len(figures) == len(set(figures)) == 8
-    assert sum("mnist" in name for name in figures) == 4
+    assert len(figures) == len(set(figures)) == 2 * len(ONE_VARIANT)
+    assert sum("mnist" in name for name in figures) == len(ONE_VARIANT)
     assert set(made(out)) == TABLES | set(figures)
 
 
@@ -195,7 +204,7 @@ def test_each_data_set_has_its_own_figures(tmp_path):
 def test_no_data_set_name_leads_outside_the_folder_or_over_another_figure(tmp_path, datasets):
     rows = [row for name in datasets for row in paired_rows({A: [0.8]}, dataset=name)]
     files = build(results_folder(tmp_path / "out", rows)).files
-    assert len(set(files)) == len(files) == len(TABLES) + 2 * len(FIGURES)
+    assert len(set(files)) == len(files) == len(TABLES) + 2 * len(ONE_VARIANT)
     assert all(path.is_file() and path.parent == tmp_path / "out" for path in files)
 
 

@@ -48,6 +48,30 @@ def test_one_value_has_a_mean_and_no_interval():
     assert np.isnan([found.sd, found.low, found.high]).all()
 
 
+@pytest.mark.parametrize("n", [3, 6, 10])
+def test_intervals_hold_the_mean_of_normal_differences_as_often_as_they_say(n):
+    draw = np.random.default_rng(n)
+    found = [estimate(draw.normal(0.002, 0.003, n)) for _ in range(2000)]
+    assert 0.93 <= np.mean([own.low <= 0.002 <= own.high for own in found]) <= 0.97
+
+
+@pytest.mark.parametrize("n", [6, 10])
+def test_nothing_is_seldom_called_better(n):
+    draw = np.random.default_rng(n)
+    words = []
+    for _ in range(2000):
+        differences = draw.normal(0, 0.003, n)
+        p = sign_flip_p(differences)
+        words.append(verdict(differences.mean(), p, enough=n >= pairs_needed(1)))
+    assert words.count("better") / 2000 <= 0.05
+    assert (words.count("better") + words.count("worse")) / 2000 <= 0.06  # 5 % and its error
+
+
+def test_three_pairs_never_reach_a_verdict():
+    p = sign_flip_p(np.array([0.01, 0.011, 0.012]))
+    assert verdict(0.011, p, enough=pairs_needed(1) <= 3) == "inconclusive (n too small)"
+
+
 def exact_p(numerators):
     """Share of sign patterns whose sum is at least as far from 0, in whole numbers."""
     patterns = list(itertools.product((1, -1), repeat=len(numerators)))

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame, summary_frame, summary_row
 
-from resnet_variants.analysis.tables import SUMMARY_COLUMNS, summarise, summary_markdown
+from resnet_variants.analysis.formats import summary_markdown
+from resnet_variants.analysis.tables import SUMMARY_COLUMNS, pairing, summarise
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 PROMISED = [
@@ -66,12 +68,24 @@ def test_a_row_says_what_the_variant_is_and_what_it_costs():
 
 
 def test_the_mean_and_its_interval():
-    row = by_model(paired_rows({A: [0.7, 0.8, 0.9]})).loc[A]
+    row = by_model(paired_rows({A: [0.4, 0.5, 0.6]})).loc[A]
     half = 4.302653 * 0.1 / 3**0.5  # t(0.975; 2)
     assert (row["n"], row["seeds"]) == (3, "0 1 2")
-    assert row["test_acc_mean"] == pytest.approx(0.8)
-    assert row["test_acc_ci_low"] == pytest.approx(0.8 - half)
-    assert row["test_acc_ci_high"] == pytest.approx(0.8 + half)
+    assert row["test_acc_mean"] == pytest.approx(0.5)
+    assert row["test_acc_ci_low"] == pytest.approx(0.5 - half)
+    assert row["test_acc_ci_high"] == pytest.approx(0.5 + half)
+
+
+def test_no_interval_of_an_accuracy_passes_its_limits():
+    row = by_model(paired_rows({A: [0.9, 0.95, 1.0]})).loc[A]
+    assert row["test_acc_ci_low"] < 0.9
+    assert row["test_acc_ci_high"] == 1.0
+
+
+def test_equal_scores_have_no_interval():
+    row = by_model(paired_rows({A: [0.9, 0.9, 0.9], B: [0.8, 0.8, 0.8]})).loc[B]
+    assert (row["test_acc_sd"], row["delta"]) == (0, pytest.approx(-0.1))
+    assert all_missing(row, [*SCORES[2:], *DELTA[1:3]])
 
 
 def test_one_seed_has_a_mean_and_no_interval():
@@ -206,6 +220,56 @@ def test_two_recipes_of_one_variant_are_never_mixed():
 def test_the_front_is_of_the_means():
     summary = by_model(paired_rows({A: [0.5, 0.7], B: [0.5, 0.6], D: [0.9, 0.5], D_PRE: [0.8] * 2}))
     assert summary["on_pareto_front"].to_dict() == {A: True, B: False, D: False, D_PRE: True}
+
+
+def test_the_probability_of_the_front_is_that_of_the_drawn_seeds():
+    # A is on every front, being the cheapest; B beats it unless seed 0 alone is drawn.
+    summary = by_model(paired_rows({A: [0.8, 0.8, 0.8], B: [0.7, 0.9, 0.9], D: [0.1, 0.1, 0.1]}))
+    assert summary["front_probability"][[A, D]].tolist() == [1, 0]
+    # means of three draws: 0.7 + 0.2 k / 3 with k ~ Binomial(3, 2/3); above 0.8 for k = 2, 3
+    assert summary["front_probability"][B] == pytest.approx(20 / 27, abs=0.03)
+    assert by_model(paired_rows({A: [0.8], B: [0.9]}))["front_probability"].isna().all()
+
+
+def test_what_a_point_costs_is_counted_where_it_costs_more():
+    summary = by_model(paired_rows({A: [0.8, 0.8], B: [0.81, 0.81]}))
+    # one point for 25 % more MACs
+    assert summary["points_per_percent_macs"][B] == pytest.approx(1 / 25)
+    cheaper = by_model(paired_rows({A: [0.8], B: [0.9]}), {A: B, B: B})
+    assert cheaper["points_per_percent_macs"].isna().all()
+
+
+def test_the_adjusted_p_is_holms():
+    scores = {A: [0.5] * 9, B: [0.6] * 9, D: [0.5, 0.6] * 4 + [0.5]}
+    summary = by_model(paired_rows(scores))
+    assert summary["p_value"][B] == pytest.approx(2 / 2**9)
+    assert summary["p_adjusted"][B] == pytest.approx(2 * 2 / 2**9)
+    assert summary["p_adjusted"][D] == pytest.approx(summary["p_value"][D])
+
+
+def test_latencies_are_those_of_the_model_at_that_size():
+    runs = runs_frame(paired_rows({A: [0.8], B: [0.9]}))
+    summary = summarise(runs, {}, {(A, 8): 2.5, (B, 32): 9.0}).set_index("model")
+    assert summary["latency_ms"][A] == 2.5
+    assert math.isnan(summary["latency_ms"][B])
+
+
+def test_the_paper_is_shown_beside_the_same_change_and_no_other():
+    summary = by_model(paired_rows({A: [0.8], B: [0.9], D: [0.9], D_PRE: [0.9]}))
+    assert summary["paper_delta"][B] == pytest.approx((76.66 - 76.21) / 100)
+    assert summary["paper_delta"][D] == pytest.approx((77.16 - 76.21) / 100)
+    assert summary["paper"][D] == "ResNet-50, ImageNet, arXiv:1812.01187 table 5"
+    assert math.isnan(summary["paper_delta"][D_PRE])  # two changes at once
+    assert summary["paper"][[A, D_PRE]].tolist() == ["", ""]
+
+
+def test_pairing_saves_what_the_seeds_have_in_common():
+    a = np.array([0.1, 0.2, 0.3, 0.4])
+    b = a + np.array([0, 0.1, 0, 0.1])
+    runs = paired_rows({A: a, B: b})
+    gain = (np.var(a) + np.var(b)) / np.var(b - a)
+    assert pairing(runs_frame(runs), BASELINES) == pytest.approx(gain)
+    assert math.isnan(pairing(runs_frame(paired_rows({A: [0.1], B: [0.2]})), BASELINES))
 
 
 def test_speed_is_the_median_of_the_runs():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.statistics import (
     BASELINE,
     estimate,
+    front_probability,
     holm,
+    pairing_gain,
     pairs_needed,
     pareto_front,
     sign_flip_p,
@@ -44,26 +48,45 @@ SUMMARY_COLUMNS = (
     "precision",
     "device",
     *FURTHER_COLUMNS,
+    "pairs",
+    "p_adjusted",
+    "front_probability",
+    "points_per_percent_macs",
+    "train_ms_per_image",
+    "latency_ms",
+    "paper_delta",
+    "paper",
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
 
 
-def summarise(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
+def summarise(
+    runs: pd.DataFrame,
+    baselines: Mapping[str, str],
+    latencies: Mapping[tuple[str, int], float] | None = None,
+) -> pd.DataFrame:
     """One row per variant, data set and recipe: ``SUMMARY_COLUMNS``.
 
     Failed and diverged runs are counted in ``failed`` and enter no mean. ``delta`` is the mean
-    paired difference to ``baseline`` over the seeds that both have; ``p_value`` is the exact
-    sign-flip p before, and ``verdict`` follows from it after, Holm's correction over the group.
+    paired difference to ``baseline`` over the ``pairs`` seeds that both have; ``p_value`` is the
+    exact sign-flip p, ``p_adjusted`` the same after Holm's correction over the group, from which
+    ``verdict`` follows. ``points_per_percent_macs`` is ``delta`` in points over the MACs that it
+    takes beyond the baseline's, in percent, where it takes more.
 
     Args:
         runs: ``records.RUN_COLUMNS``.
         baselines: model name -> name of the model it is compared with.
+        latencies: milliseconds for one image by model and side of the image, where measured.
     """
     groups = [_group(group, baselines) for _, group in by_group(runs)]
     if not groups:
         return pd.DataFrame(columns=list(SUMMARY_COLUMNS))
-    return pd.concat(groups, ignore_index=True)[list(SUMMARY_COLUMNS)]
+    frame = pd.concat(groups, ignore_index=True)
+    known = latencies or {}
+    keys = zip(frame["model"], frame["img_size"], strict=True)
+    frame["latency_ms"] = [known.get((str(model), int(size)), np.nan) for model, size in keys]
+    return frame[list(SUMMARY_COLUMNS)]
 
 
 def by_group(runs: pd.DataFrame) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
@@ -73,101 +96,91 @@ def by_group(runs: pd.DataFrame) -> list[tuple[tuple[object, ...], pd.DataFrame]
 
 
 def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
-    done = runs[runs["status"] == DONE]
-    scores = {
-        str(model): own.set_index("seed")["test_acc"].astype(float)
-        for model, own in done.groupby("model", sort=False)
-    }
+    scores = scores_by_seed(runs)
     rows = [
-        _row(own, scores.get(str(model)), scores.get(baselines.get(str(model), "")))
-        | {"baseline": baselines.get(str(model), "")}
+        _row(own, scores, baselines.get(str(model), ""))
         for model, own in runs.groupby("model", sort=False)
     ]
     frame = pd.DataFrame(rows)
-    p_values = frame["p_value"].to_numpy(float)
+    frame["p_adjusted"] = holm(frame["p_value"].to_numpy(float))
     needed = pairs_needed(frame["pairs"].gt(0).sum())
-    rows = zip(frame["delta"], holm(p_values), frame["pairs"], strict=True)
+    rows = zip(frame["delta"], frame["p_adjusted"], frame["pairs"], strict=True)
     frame["verdict"] = [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
     frame.loc[frame["model"] == frame["baseline"], "verdict"] = BASELINE
+    _compare_with_baseline(frame)
     scored = frame["n"] > 0
-    front = pareto_front(
-        frame.loc[scored, "macs"].to_numpy(), frame.loc[scored, "test_acc_mean"].to_numpy()
-    )
-    frame["on_pareto_front"] = False
-    frame.loc[scored, "on_pareto_front"] = front
+    frame["on_pareto_front"], frame["front_probability"] = False, np.nan
+    macs, own = frame.loc[scored, "macs"].to_numpy(), scores[frame.loc[scored, "model"]].to_numpy()
+    means = frame.loc[scored, "test_acc_mean"].to_numpy(float)
+    frame.loc[scored, "on_pareto_front"] = pareto_front(macs, means)
+    frame.loc[scored, "front_probability"] = front_probability(macs, own)
     return frame
 
 
-def _row(runs: pd.DataFrame, scores: pd.Series | None, base: pd.Series | None) -> dict[str, object]:
+def scores_by_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracies of the done runs of one group: a row per seed, a column per model."""
+    done = runs[runs["status"] == DONE]
+    table = done.pivot_table(index="seed", columns="model", values="test_acc", sort=True)
+    return table.astype(float)
+
+
+def pairing(runs: pd.DataFrame, baselines: Mapping[str, str]) -> float:
+    """``statistics.pairing_gain`` over all comparisons with a baseline, in all groups."""
+    pairs = []
+    for _, group in by_group(runs):
+        scores = scores_by_seed(group)
+        for model in scores:
+            base = baselines.get(str(model), "")
+            if base in scores and base != model:
+                both = scores[[model, base]].dropna()
+                pairs.append((both[model].to_numpy(), both[base].to_numpy()))
+    return pairing_gain(pairs)
+
+
+def _compare_with_baseline(frame: pd.DataFrame) -> None:
+    """Add what the difference costs, and what a paper found for it."""
+    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    by_model = {row["model"]: row for row in rows}
+    gains, deltas, papers = [], [], []
+    for row in by_model.values():
+        base = by_model.get(row["baseline"])
+        more = 0.0 if base is None else 100 * (row["macs"] / base["macs"] - 1)
+        gains.append(100 * row["delta"] / more if more > 0 else np.nan)
+        found = None if base is None or base is row else paper_effect(row, base)
+        delta, where = found or (np.nan, "")
+        deltas.append(delta)
+        papers.append(where)
+    frame["points_per_percent_macs"] = gains
+    frame["paper_delta"], frame["paper"] = deltas, papers
+
+
+def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, object]:
     first = runs.iloc[0]
+    model = str(first["model"])
     row: dict[str, object] = {
         column: first[column]
         for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP, *FURTHER_COLUMNS)
     }
-    row |= {"n": 0, "seeds": "", "failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
-    row |= dict.fromkeys(
-        ("test_acc_mean", "test_acc_sd", "test_acc_ci_low", "test_acc_ci_high"), np.nan
-    )
-    row |= dict.fromkeys(("delta", "delta_ci_low", "delta_ci_high", "p_value"), np.nan)
-    row |= {"images_per_second": runs["images_per_second"].astype(float).median(), "pairs": 0}
-    if scores is None:
-        return row
-    own = estimate(scores.to_numpy())
-    row |= {"n": len(scores), "seeds": " ".join(map(str, sorted(scores.index)))}
-    row |= {"test_acc_mean": own.mean, "test_acc_sd": own.sd}
-    row |= {"test_acc_ci_low": own.low, "test_acc_ci_high": own.high}
-    differences = (scores - base).dropna().to_numpy() if base is not None else np.array([])
-    if len(differences) and base is not scores:
-        paired = estimate(differences)
-        row |= {"delta": paired.mean, "delta_ci_low": paired.low, "delta_ci_high": paired.high}
-        row |= {"p_value": sign_flip_p(differences), "pairs": len(differences)}
-    return row
+    speed = runs["images_per_second"].astype(float).median()
+    row |= {"images_per_second": speed, "train_ms_per_image": 1000 / speed, "baseline": baseline}
+    row |= {"failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
+    own = scores[model].dropna() if model in scores else pd.Series(dtype=float)
+    row |= {"n": len(own), "seeds": " ".join(map(str, own.index))}
+    row |= _columns("test_acc", own.to_numpy(), limits=(0.0, 1.0))
+    both = pd.Series(dtype=float)
+    if len(own) and baseline in scores and baseline != model:
+        both = (own - scores[baseline]).dropna()
+    row |= _columns("delta", both.to_numpy(), limits=(-1.0, 1.0))
+    row["delta"] = row.pop("delta_mean")
+    p_value = sign_flip_p(both.to_numpy()) if len(both) else np.nan
+    return row | {"p_value": p_value, "pairs": len(both)}
 
 
-def readable(summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary as a reader wants it, all text: percent, intervals, MACs in millions."""
-    return pd.DataFrame(
-        {
-            "model": summary["model"],
-            **{key: summary[key] for key in GROUP if summary[key].nunique() > 1},
-            "stem": summary["stem"],
-            "stride": summary["stride"],
-            "shortcut": summary["shortcut"],
-            "order": summary["order"],
-            "params": summary["params"].map("{:,}".format),
-            "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
-            "n": summary["n"],
-            "test accuracy % [95 %]": [
-                _interval(*row)
-                for row in _columns(summary, "test_acc_mean", "test_acc_ci_low", "test_acc_ci_high")
-            ],
-            "delta, points [95 %]": [
-                _interval(*row, sign="+")
-                for row in _columns(summary, "delta", "delta_ci_low", "delta_ci_high")
-            ],
-            "verdict": summary["verdict"],
-            "front": summary["on_pareto_front"].map({True: "*", False: ""}),
-            "failed": summary["failed"],
-        }
-    )
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown."""
-    return frame.to_markdown(index=False, disable_numparse=True)
-
-
-def summary_markdown(summary: pd.DataFrame) -> str:
-    """``readable`` in Markdown."""
-    return markdown(readable(summary))
-
-
-def _columns(frame: pd.DataFrame, *names: str) -> zip[tuple[float, ...]]:
-    return zip(*(frame[name].astype(float) for name in names), strict=True)
-
-
-def _interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
-    if np.isnan(mean):
-        return ""
-    text = f"{100 * mean:{sign}.2f}"
-    return text if np.isnan(low) else f"{text} [{100 * low:{sign}.2f}, {100 * high:{sign}.2f}]"
+def _columns(name: str, values: np.ndarray, *, limits: tuple[float, float]) -> dict[str, float]:
+    """Mean, deviation and interval, NaN without values; no mean lies beyond the limits."""
+    names = [f"{name}_{what}" for what in ("mean", "sd", "ci_low", "ci_high")]
+    if not len(values):
+        return dict.fromkeys(names, np.nan)
+    found = estimate(values)
+    low, high = np.clip([found.low, found.high], *limits)
+    return dict(zip(names, (found.mean, found.sd, float(low), float(high)), strict=True))

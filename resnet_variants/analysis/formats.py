@@ -1,0 +1,111 @@
+"""Tables as text: Markdown and LaTeX, in percent, with intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from resnet_variants.analysis.tables import GROUP
+from resnet_variants.records import FURTHER_COLUMNS
+
+POINTS = 100  # percentage points in a fraction
+ACCURACY = ("test_acc_mean", "test_acc_ci_low", "test_acc_ci_high")
+DELTA = ("delta", "delta_ci_low", "delta_ci_high")
+
+
+def readable(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary as a reader wants it, all text: percent, intervals, MACs in millions.
+
+    What is the same in all rows and only tells groups or rare axes apart is left out.
+    """
+    apart = [*GROUP, "stem_stride", *FURTHER_COLUMNS]
+    columns = {
+        "model": summary["model"],
+        **{name: summary[name] for name in apart if summary[name].nunique() > 1},
+        **{name: summary[name] for name in ("stem", "stride", "shortcut", "order")},
+        "params": summary["params"].map("{:,}".format),
+        "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
+        "n": summary["n"],
+        "test accuracy % [95 %]": _intervals(summary, ACCURACY),
+        "delta, points [95 %]": _intervals(summary, DELTA, sign="+"),
+        "verdict": summary["verdict"],
+        "front": summary["on_pareto_front"].map({True: "*", False: ""}),
+        "P(front)": summary["front_probability"].map("{:.2f}".format).replace("nan", ""),
+        "failed": summary["failed"],
+    }
+    if summary["paper"].ne("").any():
+        papers = zip(summary["paper_delta"], summary["paper"], strict=True)
+        columns["paper's delta"] = [
+            f"{POINTS * delta:+.2f} ({where})" if where else "" for delta, where in papers
+        ]
+    return pd.DataFrame(columns)
+
+
+def latex(summary: pd.DataFrame) -> str:
+    """The summary as a LaTeX table for booktabs, the best mean of each group in bold."""
+    accuracies = _intervals(summary, ACCURACY)
+    best = summary.groupby([*GROUP], sort=False)["test_acc_mean"].transform("max")
+    bold = (summary["test_acc_mean"] == best).tolist()
+    columns = {
+        "Model": [rf"\texttt{{{_escaped(model)}}}" for model in summary["model"]],
+        **{
+            name.replace("_", " "): summary[name].map(_escaped)
+            for name in GROUP
+            if summary[name].nunique() > 1
+        },
+        "Params (M)": (summary["params"] / 1e6).map("{:.2f}".format),
+        "MACs (M)": (summary["macs"] / 1e6).map("{:.1f}".format),
+        "$n$": summary["n"],
+        r"Accuracy (\%) [95\,\%]": [
+            rf"\textbf{{{text}}}" if strong else text
+            for text, strong in zip(accuracies, bold, strict=True)
+        ],
+        r"$\Delta$ (points) [95\,\%]": [
+            text.replace("-", "$-$") for text in _intervals(summary, DELTA, sign="+")
+        ],
+        "Verdict": summary["verdict"].map(_escaped),
+    }
+    if summary["paper"].ne("").any():
+        columns[r"$\Delta$ (paper)"] = [
+            "" if np.isnan(delta) else f"{POINTS * delta:+.2f}".replace("-", "$-$")
+            for delta in summary["paper_delta"]
+        ]
+    numbers = ("Params (M)", "MACs (M)", "$n$")
+    form = "".join("r" if name in numbers else "l" for name in columns)
+    return pd.DataFrame(columns).to_latex(index=False, escape=False, column_format=form)
+
+
+def _escaped(value: object) -> str:
+    """Text that LaTeX prints as it is."""
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+    return "".join(special.get(letter, letter) for letter in str(value))
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown."""
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def summary_markdown(summary: pd.DataFrame) -> str:
+    """``readable`` in Markdown."""
+    return markdown(readable(summary))
+
+
+def _intervals(summary: pd.DataFrame, names: tuple[str, str, str], *, sign: str = "") -> list[str]:
+    columns = (summary[name].astype(float) for name in names)
+    return [interval(*row, sign=sign) for row in zip(*columns, strict=True)]
+
+
+def interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
+    """``91.23 [90.50, 91.96]``, from fractions; empty where there is no mean."""
+    if np.isnan(mean):
+        return ""
+    text = f"{POINTS * mean:{sign}.2f}"
+    if np.isnan(low):
+        return text
+    return f"{text} [{POINTS * low:{sign}.2f}, {POINTS * high:{sign}.2f}]"

@@ -1,0 +1,127 @@
+"""What lies in results folders, one or several, read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pandas as pd
+
+from resnet_variants.records import (
+    Provenance,
+    planned_runs,
+    read_epochs,
+    read_experiment,
+    read_runs_and_provenance,
+    running,
+)
+from resnet_variants.registry import UserError
+
+BENCH_COLUMNS = ("arm", "model", "img_size", "latency_ms")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The raw material of a report.
+
+    Attributes:
+        titles: name, question and expectation of each experiment.
+        folders: where each run is, by its id.
+        unseen: runs that are planned and have not begun, and whether a process has them.
+        twice: how many runs lie in several folders; the first one counts.
+    """
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    baselines: Mapping[str, str]
+    titles: Sequence[tuple[str, str, str]]
+    provenance: Provenance
+    latencies: Mapping[tuple[str, int], float]
+    folders: Mapping[str, Path]
+    unseen: Mapping[str, bool]
+    twice: int
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Read results folders together.
+
+    Raises:
+        ValueError: no such folder, no runs, a damaged file, or two folders that compare one model
+            with different baselines.
+    """
+    runs, epochs, where, unseen, twice = [], [], {}, {}, 0
+    provenance: Provenance = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no results folder {str(folder)!r}")
+        own, origin = read_runs_and_provenance(folder)
+        again = own["run_id"].isin(list(where))
+        twice, own = twice + int(again.sum()), own[~again]
+        where |= {str(run_id): folder for run_id in own["run_id"]}
+        runs.append(own)
+        epochs.append(read_epochs(folder, own))
+        busy = running(folder)
+        unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
+        for name, values in origin.items():
+            known = provenance.setdefault(name, [])
+            known += [value for value in values if value not in known]
+    if not where:
+        raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
+    return Gathered(
+        runs=_joined(runs),
+        epochs=_joined(epochs),
+        baselines=_baselines(folders),
+        titles=_titles(folders),
+        provenance=provenance,
+        latencies=_latencies(folders),
+        folders=where,
+        unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
+        twice=twice,
+    )
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [frame for frame in frames if not frame.empty] or frames[:1]
+    return pd.concat(filled, ignore_index=True)
+
+
+def _baselines(folders: Sequence[Path]) -> dict[str, str]:
+    found: dict[str, tuple[str, Path]] = {}
+    for folder in folders:
+        own = cast("Mapping[str, str]", read_experiment(folder).get("baselines", {}))
+        for model, base in own.items():
+            before, elsewhere = found.setdefault(model, (base, folder))
+            if before != base:
+                message = f"{model} is compared with {before} in {str(elsewhere)!r} and with {base}"
+                raise UserError(f"{message} in {str(folder)!r}: report them apart")
+    return {model: base for model, (base, _) in found.items()}
+
+
+def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:
+    titles = []
+    for folder in folders:
+        content = read_experiment(folder)
+        name, question, expect = (
+            str(content.get(key) or "") for key in ("name", "question", "expect")
+        )
+        titles.append((name or folder.resolve().name, question, expect))
+    return list(dict.fromkeys(titles))
+
+
+def _latencies(folders: Sequence[Path]) -> dict[tuple[str, int], float]:
+    """Milliseconds for one image by model and side, where ``bench`` wrote to the folder."""
+    found: dict[tuple[str, int], float] = {}
+    for file in (folder / "bench.csv" for folder in folders):
+        if not file.is_file():
+            continue
+        try:
+            table = pd.read_csv(file)
+            table = table[list(BENCH_COLUMNS)].query("arm == 'ours'").dropna()
+            latencies = table["latency_ms"].astype(float)
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{file} is no table of bench: {error}; delete it") from error
+        keys = zip(table["model"].astype(str), table["img_size"].astype(int), strict=True)
+        found |= dict(zip(keys, latencies, strict=True))
+    return found

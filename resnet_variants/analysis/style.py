@@ -1,0 +1,59 @@
+"""How every figure looks, and how it is saved: colour-blind safe, readable in grey."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from resnet_variants.records import FURTHER_COLUMNS
+
+# Okabe and Ito's palette: distinct under the common colour vision deficiencies.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("s", "o", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+FILLS = ("none", "full", "left", "top", "right", "bottom")
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "resnet_variants",  # the same data gives the same bytes
+    "svg.fonttype": "none",
+}
+DPI = 200
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``stem.png`` and ``stem.svg``; return both paths."""
+    FigureCanvasAgg(figure)
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
+    with mpl.rc_context(STYLE):
+        layout = figure.get_layout_engine()
+        if layout is not None:  # once for both
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        figure.savefig(paths[0], dpi=DPI)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
+    """One look per distinct value, in order of appearance."""
+    return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}
+
+
+def design(frame: pd.DataFrame) -> pd.Series:
+    """Downsampling, and whatever else the rows differ in."""
+    text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
+    for axis in ("stem_stride", *FURTHER_COLUMNS):
+        if frame[axis].nunique() > 1:
+            text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
+    return text

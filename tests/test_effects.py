@@ -1,0 +1,190 @@
+"""Effects of axes: known ones are found, and nothing is told that the runs do not show."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame, variant_columns
+
+from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects, factors
+
+STEMS, DOWN, ORDERS = ("conv3", "deep"), ("1x1", "3x3", "3x3+avgpool"), ("post", "preact")
+
+
+def cell(stem, down, order, **changes):
+    """The columns of one variant of a grid."""
+    stride, _, shortcut = down.partition("+")
+    name = f"net_{stem}_{down}_{order}".replace("+", "_")
+    axes = {"model": name, "preset": "", "stem": stem, "stride": stride, "order": order}
+    return variant_columns(A) | axes | {"shortcut": shortcut or "conv"} | changes
+
+
+def grid_runs(score, seeds=3, cells=None):
+    """Runs of a grid of twelve: ``score(stem, down, order, seed)``."""
+    chosen = cells or [(s, d, o) for s in STEMS for d in DOWN for o in ORDERS]
+    rows = []
+    for seed in range(seeds):
+        for choice in chosen:
+            own = cell(*choice)
+            rows.append(
+                run_row(A, seed, score(*choice, seed))
+                | own
+                | {"run_id": f"{own['model']}__digits__2__s{seed}"}
+            )
+    return runs_frame(rows)
+
+
+def noisy(seed=0, sd=0.01):
+    draw = np.random.default_rng(seed)
+    return lambda *_: draw.normal(0.8, sd)
+
+
+def by_contrast(table):
+    return table.set_index(table["effect"] + ": " + table["contrast"])
+
+
+BASE = "net_conv3_1x1_post"
+BASELINES = {cell(s, d, o)["model"]: BASE for s in STEMS for d in DOWN for o in ORDERS}
+
+
+def test_known_effects_are_found_and_an_interaction_is_not_a_main_effect():
+    def score(stem, down, order, seed):
+        noise = np.random.default_rng([seed, *map(ord, stem + down + order)]).normal(0, 0.001)
+        together = 0.04 if (stem, order) == ("deep", "preact") else 0.0
+        return 0.5 + 0.1 * seed + 0.02 * (down == "3x3") + together + noise
+
+    found = by_contrast(effects(grid_runs(score, seeds=4), BASELINES))
+    expected = {
+        "stem: deep - conv3": 0.02,
+        "order: preact - post": 0.02,
+        "downsample: 3x3 - 1x1": 0.02,
+        "downsample: 3x3+avgpool - 1x1": 0.0,
+        "stem x order: (deep - conv3) x (preact - post)": 0.04,
+        "stem x downsample: (deep - conv3) x (3x3 - 1x1)": 0.0,
+    }
+    for name, effect in expected.items():
+        row = found.loc[name]
+        assert row["estimate"] == pytest.approx(effect, abs=0.002), name
+        assert row["ci_low"] - 1e-3 < effect < row["ci_high"] + 1e-3
+    assert (
+        found.loc["stem x order: (deep - conv3) x (preact - post)", "verdict"] == "better together"
+    )
+    assert found.loc["downsample: 3x3 - 1x1", "verdict"] == "better"
+    assert len(found) == 1 + 2 + 1 + 2 + 1 + 2
+    assert set(found["cells"]) == {12}
+    assert set(found["seeds"]) == {4}
+
+
+def test_the_numbers_are_those_of_the_field():
+    runs = grid_runs(noisy(1), cells=[(s, "1x1", o) for s in STEMS for o in ORDERS])
+    found = by_contrast(effects(runs, BASELINES)).loc["order: preact - post"]
+    fit = smf.ols("test_acc ~ C(stem, Sum) * C(order, Sum) + C(seed)", data=runs).fit()
+    # Sum coding: half the difference, with the first choice's sign.
+    name = "C(order, Sum)[S.post]"
+    assert found["estimate"] == pytest.approx(-2 * fit.params[name])
+    assert found["p_value"] == pytest.approx(fit.pvalues[name])
+    low, high = fit.conf_int().loc[name]
+    assert (found["ci_low"], found["ci_high"]) == (
+        pytest.approx(-2 * high),
+        pytest.approx(-2 * low),
+    )
+
+
+@pytest.mark.parametrize("seeds", [3, 6, 10])
+def test_intervals_cover_and_the_null_is_seldom_called(seeds):
+    """600 effects of nothing, from grids of four cells: seeds differ, cells do not."""
+    draw = np.random.default_rng(seeds)
+    frame = grid_runs(noisy(), seeds, cells=[(s, "1x1", o) for s in STEMS for o in ORDERS])
+    covered, called = [], []
+    for _ in range(200):
+        block = draw.normal(0, 0.05, seeds)[frame["seed"].to_numpy(int)]
+        frame["test_acc"] = 0.8 + block + draw.normal(0, 0.01, len(frame))
+        found = effects(frame, BASELINES)
+        covered += ((found["ci_low"] <= 0) & (found["ci_high"] >= 0)).tolist()
+        called.append(found["verdict"].ne("inconclusive").any())
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert np.mean(called) <= 0.09  # 5 % and the error of 200 tables
+
+
+def test_where_cells_are_missing_the_axes_add_up():
+    cells = [("conv3", "1x1", "post"), ("deep", "1x1", "post"), ("conv3", "1x1", "preact")]
+    found = effects(grid_runs(noisy(), cells=cells), BASELINES)
+    assert found["kind"].tolist() == ["main", "main"]
+    assert found["estimate"].notna().all()
+
+
+def test_axes_that_cannot_be_told_apart_are_one_effect_with_both_names():
+    cells = [("conv3", "1x1", "post"), ("deep", "1x1", "preact")]
+    found = effects(grid_runs(noisy(), cells=cells), BASELINES)
+    assert found["effect"].tolist() == ["stem/order"]
+    assert found["contrast"].tolist() == ["deep/preact - conv3/post"]
+
+
+def test_a_contrast_beyond_the_cells_is_not_estimable():
+    # Five coefficients: two stems, three ways down, two orders; and four cells.
+    cells = [("conv3", "1x1", "post"), ("deep", "1x1", "preact"), ("deep", "3x3", "post")]
+    cells.append(("conv3", "3x3+avgpool", "preact"))
+    found = effects(grid_runs(noisy(), cells=cells), BASELINES)
+    lost = found["verdict"] == "not estimable: cells are missing"
+    assert lost.any()
+    assert found.loc[lost, ["estimate", "ci_low", "p_value"]].isna().all(axis=None)
+    assert found.loc[~lost, ["estimate", "ci_low", "p_value"]].notna().all(axis=None)
+
+
+def test_presets_are_an_axis_where_their_parts_do_not_cross():
+    cells = pd.DataFrame(
+        [
+            variant_columns(A)
+            | {"model": f"{preset}{order}", "preset": preset, "stem": stem}
+            | {"stride": stride, "shortcut": shortcut, "order": order}
+            for preset, stem, stride, shortcut in (
+                ("A", "conv3", "1x1", "conv"),
+                ("B", "conv3", "3x3", "conv"),
+                ("C", "deep", "3x3", "conv"),
+                ("D", "deep", "3x3", "avgpool"),
+            )
+            for order in ORDERS
+        ]
+    ).set_index("model")
+    assert factors(cells).columns.tolist() == ["preset", "order"]
+
+
+def test_an_axis_goes_by_its_own_name():
+    frame = pd.DataFrame([variant_columns(A), variant_columns(B)]).set_index("model")
+    assert factors(frame).columns.tolist() == ["stride"]
+    conv = frame.assign(stride="3x3", shortcut=["conv", "pad"])
+    assert factors(conv).columns.tolist() == ["shortcut"]
+    both = frame.assign(shortcut=["conv", "avgpool"])
+    assert factors(both)["downsample"].tolist() == ["1x1", "3x3+avgpool"]
+
+
+def test_one_seed_gives_estimates_without_intervals():
+    found = effects(grid_runs(noisy(), seeds=1), BASELINES)
+    assert found["estimate"].notna().all()
+    assert found[["ci_low", "ci_high", "p_value"]].isna().all(axis=None)
+    assert set(found["verdict"]) == {"inconclusive (one seed, or no spread)"}
+
+
+def test_without_anything_to_compare_there_are_no_rows():
+    assert tuple(effects(runs_frame([]), {}).columns) == EFFECT_COLUMNS
+    assert effects(runs_frame(paired_rows({A: [0.8, 0.9]})), {}).empty
+    failed = [run_row(model, status="failed") for model in (A, D)]
+    assert effects(runs_frame(failed), {}).empty
+
+
+def test_a_failed_run_is_left_out_and_the_rest_is_used():
+    runs = grid_runs(noisy(), cells=[(s, "1x1", o) for s in STEMS for o in ORDERS])
+    runs.loc[0, ["status", "test_acc"]] = ["failed", np.nan]
+    found = effects(runs, BASELINES)
+    assert found["ci_low"].notna().all()
+
+
+def test_groups_are_never_mixed():
+    rows = [
+        row
+        for dataset in ("digits", "mnist")
+        for row in paired_rows({D: [0.8, 0.9], D_PRE: [0.7, 0.9]}, dataset=dataset)
+    ]
+    found = effects(runs_frame(rows), {D: D, D_PRE: D})
+    assert found["dataset"].tolist() == ["digits", "mnist"]
+    assert found["effect"].tolist() == ["order", "order"]

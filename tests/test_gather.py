@@ -1,0 +1,90 @@
+"""Results folders read together: whose run counts, and what they disagree on."""
+
+import json
+
+import pandas as pd
+import pytest
+from factories import A, B, D, paired_rows, results_folder
+
+from resnet_variants import cli, report
+from resnet_variants.analysis.gather import gather
+from resnet_variants.analysis.report import build
+from resnet_variants.registry import UserError
+
+
+def two_folders(tmp_path, **second):
+    one = results_folder(
+        tmp_path / "one", paired_rows({A: [0.8, 0.9], B: [0.7, 0.8]}), baselines={A: A, B: A}
+    )
+    two = results_folder(tmp_path / "two", paired_rows({A: [0.1, 0.2], D: [0.8, 0.85]}), **second)
+    return one, two
+
+
+def test_runs_of_several_folders_are_compared_together(tmp_path):
+    folders = two_folders(tmp_path, baselines={A: A, D: A})
+    made = build(tmp_path / "both", folders)
+    summary = made.summary.set_index("model")
+    assert summary["delta"][D] == pytest.approx(-0.025)
+    assert summary["test_acc_mean"][A] == pytest.approx(0.85)  # of the first folder
+    assert any("2 runs lie in several of the folders" in note for note in made.notes)
+    assert len(pd.read_csv(tmp_path / "both" / "runs.csv")) == 6
+    assert not (tmp_path / "one" / "runs.csv").exists()
+
+
+def test_folders_that_disagree_on_a_baseline_are_refused(tmp_path):
+    folders = two_folders(tmp_path, baselines={A: D, D: D})
+    with pytest.raises(UserError, match=r"net_a is compared with net_a in .*one' and with net_d"):
+        gather(folders)
+
+
+def test_a_folder_of_runs_does_not_take_the_tables_of_several(tmp_path):
+    one, two = two_folders(tmp_path, baselines={A: A, D: A})
+    with pytest.raises(UserError, match="holds runs itself"):
+        build(one, (one, two))
+    assert not (one / "runs.csv").exists()
+
+
+def test_the_command_and_the_function_take_several(tmp_path, capsys):
+    one, two = two_folders(tmp_path, baselines={A: A, D: A})
+    assert cli.main(["report", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
+    assert (tmp_path / "both" / "report.html").is_file()
+    assert "Too few seeds" in capsys.readouterr().out
+    with pytest.raises(UserError, match="name a folder"):
+        report(one, two)
+
+
+def test_latencies_come_from_bench_in_the_folder(tmp_path):
+    one, _ = two_folders(tmp_path)
+    header = "arm,stage,model,batch_size,img_size,latency_ms\n"
+    (one / "bench.csv").write_text(
+        f"{header}ours,inference,{A},1,8,2.5\nours,step,{A},128,8,\ntimm,inference,{A},1,8,9\n"
+    )
+    made = build(one)
+    assert made.summary.set_index("model")["latency_ms"][A] == 2.5
+    assert (one / "accuracy_vs_latency.png").is_file()
+    (one / "bench.csv").write_text("arm,model\nours,x\n")
+    with pytest.raises(UserError, match=r"bench\.csv is no table of bench"):
+        gather([one])
+
+
+def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
+    one, _ = two_folders(tmp_path)
+    path = next((one / "runs").glob("*/run.json"))
+    origin = {"git_commit": "abc", "git_dirty": True, "command": "run me", "threads": 2}
+    origin |= {"versions": {"torch": "9.9"}, "python": "3.11", "device_name": "a machine"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": origin}))
+    build(one)
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in ("runs.csv", "epochs.csv", "experiment.json", "provenance.json"):
+        (clone / name).write_bytes((one / name).read_bytes())
+    for folder in (one, clone):
+        found = gather([folder]).provenance
+        assert found["git commit"] == ["abc with changes"]
+        assert (found["torch"], found["command"], found["threads"]) == (["9.9"], ["run me"], ["2"])
+    page = (one / "report.html").read_text(encoding="utf-8")
+    assert "abc with changes" in page
+    assert "run me" in page
+    (clone / "provenance.json").write_text('{"torch": 5}')
+    with pytest.raises(UserError, match=r"provenance\.json is damaged .*; delete it"):
+        gather([clone])

@@ -1,0 +1,570 @@
+"""The page, read as text and used in a browser."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame
+
+from resnet_variants.analysis import page as page_module
+from resnet_variants.analysis.page import TRACEBACKS, Content, Failure, render
+from resnet_variants.analysis.page_data import CURVE_POINTS, RUNS_DRAWN, group_labels, payload
+from resnet_variants.analysis.tables import summarise
+from resnet_variants.records import EPOCH_COLUMNS, RUN_COLUMNS
+
+STYLE = Path(page_module.__file__).parent / "assets" / "page.css"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>%{x}</b>&lt;\u2028"
+LARGEST = 6_000_000  # bytes
+GROUP = {"dataset": "digits", "img_size": 8, "epochs": 2, "recipe": "2"}
+GROUP |= {"precision": "fp32", "device": "cpu"}
+SCORES = {A: [0.90, 0.91, 0.92], B: [0.915, 0.92, 0.93], D: [0.93, 0.95, 0.94]}
+SCORES |= {D_PRE: [0.92, 0.93, 0.94]}
+
+
+def effect(kind="main", estimate=0.01, **changes):
+    numbers = {"estimate": estimate, "ci_low": estimate - 0.02, "ci_high": estimate + 0.02}
+    words = {"effect": "order", "contrast": "preact - post", "verdict": "inconclusive"}
+    tests = {"p_value": 0.2, "p_adjusted": 0.4, "cells": 4, "seeds": 3}
+    return GROUP | {"kind": kind} | words | numbers | tests | changes
+
+
+def epochs_of(runs):
+    records = [
+        {"run_id": run["run_id"], "model": run["model"], "seed": run["seed"]} | record
+        for run in runs.to_dict("records")
+        for record in epoch_records(run, 3)
+        if run["status"] == "done"
+    ]
+    return pd.DataFrame(records, columns=list(EPOCH_COLUMNS))
+
+
+def summary_of(runs):
+    """With the columns that are measured besides; the cheapest in MACs is not so in time."""
+    summary = summarise(runs, dict.fromkeys(runs["model"], runs["model"].iloc[0]))
+    n = len(summary)
+    return summary.assign(
+        p_adjusted=0.5,
+        front_probability=0.25,
+        points_per_percent_macs=np.nan,
+        train_ms_per_image=np.linspace(2, 1, n),
+        latency_ms=np.nan,
+        paper_delta=[0.004] + [np.nan] * (n - 1),
+        paper="1812.01187 table 5",
+    )
+
+
+def grid_of_runs():
+    """Parameters that would be out of order as text."""
+    params = dict(zip(SCORES, (900, 4_000, 20_000, 100_000), strict=True))
+    return [row | {"params": params[row["model"]]} for row in paired_rows(SCORES)]
+
+
+def content(rows=None, **changes):
+    runs = runs_frame(grid_of_runs() if rows is None else rows)
+    counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
+    own = Content(
+        title="orders",
+        question="Which order?",
+        expect="preact",
+        answer=("D wins.", "Nothing else is clear."),
+        counts=counts,
+        summary=summary_of(runs) if len(runs) else summarise(runs, {}),
+        runs=runs,
+        epochs=epochs_of(runs),
+        effects=pd.DataFrame([effect(), effect("interaction", 0.03, effect="stem x order")]),
+        failures=(),
+        provenance={"torch": ["2.15.0"]},
+        reproduce=["python -m resnet_variants.run"],
+        notes=["Intervals are Student's."],
+    )
+    return replace(own, **changes)
+
+
+def hostile():
+    names = {
+        "model": HOSTILE,
+        "order": HOSTILE,
+        "dataset": HOSTILE,
+        "run_id": f"{HOSTILE}__a__b__s0",
+    }
+    rows = [run_row(A), run_row(A) | names, run_row(B) | {"dataset": HOSTILE}]
+    return content(
+        rows,
+        title=HOSTILE,
+        question=HOSTILE,
+        answer=(HOSTILE,),
+        effects=pd.DataFrame([effect(effect=HOSTILE, contrast=HOSTILE, verdict=HOSTILE)]),
+        failures=[Failure(HOSTILE, "failed", HOSTILE, HOSTILE)],
+        provenance={HOSTILE: [HOSTILE]},
+        reproduce=[HOSTILE],
+        notes=[HOSTILE],
+    )
+
+
+class Tags(HTMLParser):
+    """The start tags of a page and the text of its data."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.names, self.data, self._last = [], "", {}
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self._last = dict(attrs)
+
+    def handle_data(self, data):
+        if self._last.get("id") == "data":
+            self.data += data
+
+
+def data_of(html):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1]
+    return json.loads(text, parse_constant=refuse)
+
+
+# --- the text ---------------------------------------------------------------------------------
+
+
+def test_the_same_content_gives_the_same_bytes():
+    assert render(content()) == render(content())
+
+
+def test_hostile_names_make_no_element():
+    harmless, html = Tags(render(content())), render(hostile())
+    tags = Tags(html)
+    assert tags.names.count("script") == harmless.names.count("script") == 3
+    assert not {"img", "b"} & {*tags.names}
+    assert HOSTILE in json.loads(tags.data)["rows"]["model"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": []}, "No variant has been run yet"),
+        ({"rows": [run_row(A, status="failed")]}, "No run has finished"),
+        ({"rows": [run_row(A)]}, "90.00"),
+        ({"rows": [run_row(A), run_row(B)]}, "inconclusive (n too small)"),
+        ({"rows": [run_row(A, acc=float("nan"))]}, "No run has finished"),
+        ({"epochs": pd.DataFrame(columns=list(EPOCH_COLUMNS))}, "No finished run has recorded"),
+        ({"effects": pd.DataFrame()}, "No effect could be estimated"),
+        ({"counts": {}}, "no runs"),
+        ({"provenance": {}}, "not recorded"),
+    ],
+)
+def test_what_is_missing_is_said_in_words(change, said):
+    html = render(content(**change))
+    assert said in html
+    data_of(html)
+    assert not re.search(r">\s*(nan|inf)\b", html[: html.index('id="data"')])
+
+
+def test_missing_and_infinite_numbers_are_null():
+    own = content([run_row(A), run_row(B)])
+    losses = own.epochs["train_loss"].where(own.epochs["epoch"] > 1, np.inf)
+    data = data_of(render(replace(own, epochs=own.epochs.assign(train_loss=losses))))
+    assert data["rows"]["test_acc_ci_low"] == [None, None]
+    assert data["curves"][0]["train_loss"][0][0] is None
+
+
+def test_failures_stand_at_the_top_and_in_full_below():
+    failures = [
+        Failure("a__b__c__s0", "diverged", "loss is inf", ""),
+        Failure("a__b__c__s1", "failed", "no memory", "Traceback: here"),
+        Failure("a__b__c__s2", "failed", "no memory", "x" * TRACEBACKS),
+    ]
+    html = render(content(failures=failures, counts={"missing": 2, "failed": 1, "done": 3}))
+    top = html[html.index("<header>") : html.index("</header>")]
+    assert [m for m in re.findall(r"<li.*>(.*)</li>", top)] == ["3 done", "1 failed", "2 missing"]
+    assert 'href="#failures"' in top
+    assert "Traceback: here" in html
+    assert html.count("<details>") == 2
+    assert "see log.txt" in html
+
+
+def test_rows_that_may_not_be_compared_share_no_table():
+    other = [run_row(model, dataset="cifar10") for model in (A, B)]
+    html = render(content([*paired_rows(SCORES), *other]))
+    tables = re.findall(r'aria-label="Summary: (.*?)".*?</table>', html, re.DOTALL)
+    assert tables == [
+        f"{name}, 8 px, 2 epochs, recipe 2, fp32 on cpu" for name in ("digits", "cifar10")
+    ]
+    rows = data_of(html)["rows"]
+    assert rows["group"] == [0, 0, 0, 0, 1, 1]
+    assert rows["baseline"] == [0, 0, 0, 0, 4, 4]
+
+
+def test_an_effect_that_cannot_be_estimated_says_why_and_has_no_mark():
+    unknown = dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value", "p_adjusted"), np.nan)
+    html = render(content(effects=pd.DataFrame([effect(), effect(verdict="one stem", **unknown)])))
+    assert "one stem" in html
+    assert html.count('class="zero"') == 2
+    assert html.count('class="span"') == 1
+
+
+def test_an_effect_is_drawn_where_it_lies():
+    html = render(content(effects=pd.DataFrame([effect(estimate=0.0), effect(estimate=0.02)])))
+    spans = [tuple(map(float, m)) for m in re.findall(r'"span" d="M([\d.]+) 8H([\d.]+)', html)]
+    assert spans == [(54.0, 146.0), (100.0, 192.0)]
+    assert re.findall(r'text-anchor="middle">(.*?)<', html) == ["-2", "0", "+2"]
+
+
+def many(variants, seeds, epochs):
+    """Each with a name as long as they get."""
+    one = content([run_row(A, seed) for seed in range(seeds)])
+    names = [f"net_{i:04}_{'x' * 40}" for i in range(variants)]
+    summary = pd.concat([one.summary] * variants).assign(model=names, baseline=names[0])
+    runs = pd.concat([one.runs] * variants).assign(model=np.repeat(names, seeds))
+    runs["run_id"] = [f"{model}__digits__2__s{i % seeds}" for i, model in enumerate(runs["model"])]
+    ids = np.repeat(runs["run_id"].to_numpy(), epochs)
+    numbers = {"epoch": np.tile(np.arange(1, epochs + 1), len(runs)), "val_acc": 1 / 3}
+    by_epoch = pd.DataFrame({"run_id": ids, "train_loss": 2 / 3} | numbers)
+    return replace(one, summary=summary, runs=runs, epochs=by_epoch)
+
+
+def test_a_thousand_variants_stay_small():
+    html = render(many(variants=1000, seeds=2, epochs=50))
+    assert len(html.encode()) <= LARGEST
+    data = data_of(html)
+    assert len(data["runs"]) == RUNS_DRAWN
+    assert sum(len(curve["epoch"]) for curve in data["curves"]) <= CURVE_POINTS
+    assert {curve["epoch"][-1] for curve in data["curves"]} == {50}
+
+
+def test_more_runs_than_a_browser_draws_are_left_out_and_that_is_said():
+    runs = pd.concat([content().runs] * 200, ignore_index=True)
+    html = render(content(runs=runs))
+    assert data_of(html)["runs"] == []
+    assert "Single runs are left out: there are more than 2,000." in html
+
+
+def test_curves_are_means_of_the_finished_runs():
+    rows = [run_row(A, 0), run_row(A, 1), run_row(A, 2, status="diverged")]
+    own = content(rows)
+    epochs = epochs_of(own.runs.assign(status="done"))
+    (curve,) = payload(own.summary, own.runs, epochs, list(group_labels(own.summary)))["curves"]
+    kept = epochs[epochs["seed"] < 2].groupby("epoch")["val_acc"]
+    assert curve["seeds"] == 2
+    assert curve["val_acc"][0] == pytest.approx(100 * kept.mean().to_numpy(), rel=1e-4)
+    assert curve["val_acc"][2] == pytest.approx(100 * kept.max().to_numpy(), rel=1e-4)
+
+
+def test_runs_and_summary_match_whatever_type_a_number_was_read_as():
+    own = content()
+    read = own.runs.astype({"img_size": float, "epochs": float})
+    assert len(data_of(render(replace(own, runs=read)))["runs"]) == 12
+    assert set(read) == set(RUN_COLUMNS)
+
+
+def luminance(colour):
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("ink", ["text", "quiet", "link", "bad"])
+@pytest.mark.parametrize("ground", ["ground", "raised"])
+def test_text_can_be_read(mode, ink, ground):
+    blocks = re.findall(r":root \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#\w+);", blocks[mode]))
+    light, dark = sorted((luminance(colours[ink]), luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+# --- the browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    library = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(names)} is on the PATH")
+    with library.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Open a page of its own; whatever ``watched`` sees fails the test."""
+    contexts, seen = [], []
+
+    def open_page(own, **options):
+        file = tmp_path / "report.html"
+        file.write_text(render(own), encoding="utf-8")
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(5_000)
+        seen.append((file.as_uri(), watched(page)))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert all(troubles == [own] for own, troubles in seen)
+
+
+@pytest.fixture(scope="module")
+def opened(browser, tmp_path_factory):
+    """One page for all that only use it: most of the time goes into loading one."""
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    file.write_text(render(content()), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.set_default_timeout(5_000)
+    troubles = watched(page)
+    page.goto(file.as_uri())
+    return page, troubles
+
+
+@pytest.fixture
+def page(opened):
+    """The page as it opens: light, every control at its default, nothing shown alone."""
+    page, troubles = opened
+    yield page
+    page.emulate_media(media="screen", color_scheme="light")
+    page.evaluate(RESET)
+    assert len(troubles) == 1  # the request for the page itself
+
+
+RESET = """() => {
+  document.querySelectorAll('[aria-pressed=true]').forEach(button => button.click());
+  document.querySelectorAll('select, input').forEach(control => {
+    const chosen = [...control.options ?? []].find(option => option.defaultSelected);
+    control.value = chosen?.value ?? control.options?.[0].value ?? '';
+    control.dispatchEvent(new Event(control.options ? 'change' : 'input'));
+  });
+  document.activeElement.blur();
+}"""
+
+
+def watched(page):
+    """Whatever a page complains of, asks for or pops up; what it makes itself is its own."""
+    troubles = []
+
+    def request(sent):
+        if not sent.url.startswith(("blob:", "data:")):
+            troubles.append(sent.url)
+
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+    page.on("request", request)
+    return troubles
+
+
+def settles(page, script, value):
+    """Wait until a script gives a value; what follows a change comes a frame later."""
+    for _ in range(100):
+        if page.evaluate(script) == value:
+            return
+        page.wait_for_timeout(30)
+    assert page.evaluate(script) == value
+
+
+def variants(page):
+    return page.locator("#summary ~ .group tbody tr:visible th").all_inner_texts()
+
+
+def means(page):
+    """Per trace of means: what stands on the two axes."""
+    script = "t => t.data.filter(d => d.name === 'means').map(d => [d.x, d.y])"
+    return page.locator("#cost").evaluate(script)
+
+
+def front(page):
+    return page.locator("#cost").evaluate("t => t.data.find(d => d.name === 'front').y")
+
+
+def test_sorting_is_numeric_and_announced(page):
+    header = page.locator("#summary ~ .group th", has_text="MACs (M)").first
+    assert page.locator("[aria-sort]").count() == 0
+    page.get_by_role("button", name=re.compile("^delta")).focus()
+    page.keyboard.press("Enter")
+    assert variants(page) == [B, D_PRE, D, A]  # the baseline has no difference to itself
+    page.keyboard.press("Enter")
+    assert variants(page) == [D, D_PRE, B, A]
+    header.get_by_role("button").click()
+    assert variants(page)[0] == A
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert page.locator("[aria-sort]").count() == 1
+    page.get_by_role("button", name="params").click()
+    assert variants(page) == [A, B, D, D_PRE]  # 900, 4,000, 20,000 and 100,000
+
+
+def test_filters_by_text_and_by_axis(page):
+    page.get_by_label("text", exact=True).fill("NET_D")
+    assert {*variants(page)} == {D, D_PRE}
+    page.locator("#filter-order").select_option("post")
+    assert variants(page) == [D]
+    assert page.locator("#matches").inner_text() == "1 of 4 variants"
+    page.get_by_label("text", exact=True).fill("")
+    assert {*variants(page)} == {A, B, D}
+
+
+def test_the_axes_of_the_plot_can_be_chosen(page):
+    assert means(page)[0][0] == pytest.approx([4, 5, 6], abs=0.05)
+    assert front(page) == pytest.approx([91, 92.1667, 94], abs=0.01)
+    page.locator("#cost-x").select_option("train_ms_per_image")
+    assert means(page)[0][0] == pytest.approx([2, 5 / 3, 4 / 3], abs=0.01)
+    assert front(page) == pytest.approx([93, 94], abs=0.01)
+    page.locator("#cost-y").select_option("delta")
+    assert means(page)[0][1] == pytest.approx([0, 1.16667, 3], abs=0.001)
+    script = "t => t.data.filter(d => d.name === 'runs').flatMap(d => d.y)"
+    paired = page.locator("#cost").evaluate(script)
+    assert sorted(paired[:3]) == pytest.approx([0, 0, 0])  # the baseline's own
+    assert sorted(paired[6:9]) == pytest.approx([2, 3, 4])  # seed by seed
+    assert page.locator("#cost-x option").count() == 5  # no latency was measured
+
+
+def test_points_tell_what_they_are(page):
+    script = "(t, name) => t.data.filter(d => d.name === name).flatMap(d => d.hovertext)"
+    (text,) = [t for t in page.locator("#cost").evaluate(script, "means") if f"<b>{D}<" in t]
+    assert "94.00 [91.52, 96.48]" in text
+    assert "n = 3, inconclusive (n too small)" in text
+    assert "25 % of resamples" in text
+    runs = page.locator("#cost").evaluate(script, "runs")
+    assert len(runs) == 12
+    assert f"{A}__digits__2__s1<br>seed 1, test accuracy 91.00 %" in runs
+
+
+@pytest.mark.parametrize("plot", ["cost", "curves"])
+def test_a_legend_entry_shows_its_value_alone_and_all_again(page, plot):
+    page.locator(f"#{plot}-colour").select_option("order")
+    drawn = f"document.getElementById('{plot}').data.length"
+    everything = page.evaluate(drawn)
+    entry = page.locator(f"#{plot}-legend").get_by_role("button", name="preact")
+    entry.click()
+    assert entry.get_attribute("aria-pressed") == "true"
+    assert page.evaluate(drawn) < everything
+    if plot == "cost":
+        assert [len(x) for x, _ in means(page)] == [1]
+    page.keyboard.press("Enter")  # the focus has stayed
+    assert entry.get_attribute("aria-pressed") == "false"
+    assert page.evaluate(drawn) == everything
+
+
+def test_the_measure_of_the_curves_can_be_chosen(page):
+    script = "t => t.data.filter(d => d.name === 'mean').map(d => d.y)[0]"
+    errors = page.locator("#curves").evaluate(script)
+    page.locator("#curves-y").select_option("val_acc")
+    accuracies = page.locator("#curves").evaluate(script)
+    assert np.add(errors, accuracies) == pytest.approx([100] * 3, abs=1e-3)
+    page.locator("#curves-y").select_option("train_loss")
+    assert page.locator("#curves").evaluate("t => t.layout.yaxis.type") == "log"
+
+
+def test_one_group_is_shown_at_a_time(visit):
+    other = [run_row(model, dataset="cifar10", acc=0.5) for model in (A, B)]
+    page = visit(content([*paired_rows(SCORES), *other]))
+    assert len(variants(page)) == 4
+    page.get_by_label("Show the runs of").select_option("1")
+    assert variants(page) == [A, B]
+    assert [y for _, y in means(page)] == [[50, 50]]
+    assert "one seed, so no interval" in page.locator("#cost-note").inner_text()
+    assert page.locator("#curves").evaluate("t => t.data.length") == 2
+    assert "one seed, so no band" in page.locator("#curves-note").inner_text()
+
+
+def test_hostile_names_stay_text_and_fit_a_narrow_screen(visit):
+    page = visit(hostile(), viewport={"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.get_by_label("Show the runs of").select_option("1")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.locator("#cost svg").first.bounding_box()["width"] <= 320
+    assert HOSTILE in page.locator("#summary ~ .group tbody th").all_text_contents()
+    assert any(HOSTILE in text for text in page.locator("#cost-legend button").all_text_contents())
+    page.locator("#cost .points path").last.hover(force=True)
+    hover = page.locator("#cost .hoverlayer").text_content()
+    assert "".join(HOSTILE.split()) in "".join(hover.split())
+    assert page.locator("img, b, a[href^=x]").count() == 0
+    box = page.locator("#summary ~ .group .scroll:visible")
+    box.evaluate("b => { b.scrollLeft = 300 }")
+    names = box.locator("tbody th").first.bounding_box()
+    assert names["x"] == pytest.approx(box.bounding_box()["x"], abs=2)
+
+
+WIDTH = "document.getElementById('cost').layout.width"
+
+
+def test_plots_follow_the_width(page):
+    page.set_viewport_size({"width": 500, "height": 800})
+    settles(page, f"{WIDTH} < 500", True)
+    page.set_viewport_size({"width": 1000, "height": 800})
+    settles(page, f"{WIDTH} > 900", True)
+
+
+INK = "document.getElementById('cost').layout.font.color"
+
+
+def test_dark_and_light_may_change_while_the_page_is_open(page):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(f"[{ground}, {INK}]") == ["rgb(255, 255, 255)", "#16191d"]
+    page.emulate_media(color_scheme="dark")
+    settles(page, INK, "#e6e8eb")
+    assert page.evaluate(ground) == "rgb(20, 23, 27)"
+
+
+def test_print_is_light_and_whole(page):
+    page.emulate_media(color_scheme="dark")
+    settles(page, INK, "#e6e8eb")
+    page.get_by_label("text", exact=True).fill("net_a")
+    assert len(variants(page)) == 1
+    assert page.locator(".controls:visible").count() == 3
+    page.emulate_media(media="print")
+    settles(page, INK, "#16191d")
+    assert page.locator(".controls:visible, .skip:visible").count() == 0
+    assert len(variants(page)) == 4
+
+
+def test_without_scripts_the_tables_are_all_there(visit):
+    other = [run_row(A, dataset="cifar10")]
+    page = visit(content([*paired_rows(SCORES), *other]), java_script_enabled=False)
+    assert len(variants(page)) == 5
+    assert page.locator(".controls:visible").count() == 0
+    assert page.get_by_text("This plot needs JavaScript").first.is_visible()
+
+
+def test_everything_that_can_be_used_has_a_name(page):
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.get_by_role("heading", level=1).count() == 1
+    nameless = """() => [...document.querySelectorAll('select, input, button, figure [role=group]')]
+        .filter(e => !(e.labels?.[0]?.textContent || e.ariaLabel || e.textContent).trim())
+        .map(e => e.outerHTML)"""
+    assert page.evaluate(nameless) == []
+
+
+def test_a_plot_can_be_kept_as_a_picture_and_sent_nowhere(page):
+    buttons = page.locator("#cost .modebar-btn")
+    names = buttons.evaluate_all("all => all.map(b => b.dataset.title)")
+    assert names == ["Zoom", "Zoom in", "Zoom out", "Reset axes", "Download plot as a PNG"]
+    with page.expect_download() as download:
+        buttons.last.click()
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_first_key_leads_past_the_head(visit):
+    page = visit(content([]))
+    page.keyboard.press("Tab")
+    assert page.locator(".skip:focus-visible").bounding_box()["x"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "summary"
+
+
+@pytest.mark.parametrize("rows", [[], [run_row(A, status="failed")], [run_row(A)]])
+def test_pages_with_little_to_show_load(visit, rows):
+    page = visit(content(rows))
+    assert page.locator("#cost svg").count() == 0 or rows[0]["status"] == "done"
