@@ -55,12 +55,15 @@ def test_the_command_and_the_function_take_several(tmp_path, capsys):
 
 def test_latencies_come_from_bench_in_the_folder(tmp_path):
     one, _ = two_folders(tmp_path)
-    header = "arm,stage,model,batch_size,img_size,latency_ms\n"
+    header = "arm,stage,model,batch_size,img_size,precision,device,latency_ms\n"
+    (one / "bench" / "b").mkdir(parents=True)
     (one / "bench.csv").write_text(
-        f"{header}ours,inference,{A},1,8,2.5\nours,step,{A},128,8,\ntimm,inference,{A},1,8,9\n"
+        f"{header}ours,inference,{A},1,8,fp32,cpu,2.5\nours,step,{A},128,8,fp32,cpu,\n"
+        f"timm,inference,{A},1,8,fp32,cpu,9\nours,inference,{A},1,8,bf16,cpu,1\n"
     )
+    (one / "bench" / "b" / "bench.csv").write_text(f"{header}ours,inference,{B},1,8,fp32,cpu,3\n")
     made = build(one)
-    assert made.summary.set_index("model")["latency_ms"][A] == 2.5
+    assert made.summary.set_index("model")["latency_ms"].to_dict() == {A: 2.5, B: 3}
     assert (one / "accuracy_vs_latency.png").is_file()
     (one / "bench.csv").write_text("arm,model\nours,x\n")
     with pytest.raises(UserError, match=r"bench\.csv is no table of bench"):

@@ -249,7 +249,9 @@ def test_the_adjusted_p_is_holms():
 
 def test_latencies_are_those_of_the_model_at_that_size():
     runs = runs_frame(paired_rows({A: [0.8], B: [0.9]}))
-    summary = summarise(runs, {}, {(A, 8): 2.5, (B, 32): 9.0}).set_index("model")
+    summary = summarise(
+        runs, {}, {(A, "8", "fp32", "cpu"): 2.5, (B, "8", "bf16", "cpu"): 9.0}
+    ).set_index("model")
     assert summary["latency_ms"][A] == 2.5
     assert math.isnan(summary["latency_ms"][B])
 

@@ -9,6 +9,7 @@ from typing import cast
 
 import pandas as pd
 
+from resnet_variants.analysis.tables import LATENCY_OF
 from resnet_variants.records import (
     Provenance,
     planned_runs,
@@ -18,8 +19,6 @@ from resnet_variants.records import (
     running,
 )
 from resnet_variants.registry import UserError
-
-BENCH_COLUMNS = ("arm", "model", "img_size", "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Gathered:
     baselines: Mapping[str, str]
     titles: Sequence[tuple[str, str, str]]
     provenance: Provenance
-    latencies: Mapping[tuple[str, int], float]
+    latencies: Mapping[tuple[str, ...], float]
     folders: Mapping[str, Path]
     unseen: Mapping[str, bool]
     twice: int
@@ -110,18 +109,17 @@ def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(titles))
 
 
-def _latencies(folders: Sequence[Path]) -> dict[tuple[str, int], float]:
-    """Milliseconds for one image by model and side, where ``bench`` wrote to the folder."""
-    found: dict[tuple[str, int], float] = {}
-    for file in (folder / "bench.csv" for folder in folders):
-        if not file.is_file():
-            continue
-        try:
-            table = pd.read_csv(file)
-            table = table[list(BENCH_COLUMNS)].query("arm == 'ours'").dropna()
-            latencies = table["latency_ms"].astype(float)
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{file} is no table of bench: {error}; delete it") from error
-        keys = zip(table["model"].astype(str), table["img_size"].astype(int), strict=True)
-        found |= dict(zip(keys, latencies, strict=True))
+def _latencies(folders: Sequence[Path]) -> dict[tuple[str, ...], float]:
+    """Milliseconds for one image by ``LATENCY_OF``, where ``bench`` wrote to a folder of these."""
+    found: dict[tuple[str, ...], float] = {}
+    for folder in folders:
+        for file in (*folder.glob("bench.csv"), *sorted(folder.glob("bench/*/bench.csv"))):
+            try:
+                table = pd.read_csv(file)[["arm", *LATENCY_OF, "latency_ms"]].dropna()
+                latencies = table["latency_ms"].astype(float)
+            except (ValueError, KeyError) as error:
+                raise UserError(f"{file} is no table of bench: {error}; delete it") from error
+            ours = table["arm"] == "ours"
+            keys = table.loc[ours, [*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
+            found |= dict(zip(keys, latencies[ours], strict=True))
     return found

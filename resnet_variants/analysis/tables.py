@@ -59,12 +59,13 @@ SUMMARY_COLUMNS = (
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
+LATENCY_OF = ("model", "img_size", "precision", "device")
 
 
 def summarise(
     runs: pd.DataFrame,
     baselines: Mapping[str, str],
-    latencies: Mapping[tuple[str, int], float] | None = None,
+    latencies: Mapping[tuple[str, ...], float] | None = None,
 ) -> pd.DataFrame:
     """One row per variant, data set and recipe: ``SUMMARY_COLUMNS``.
 
@@ -77,15 +78,15 @@ def summarise(
     Args:
         runs: ``records.RUN_COLUMNS``.
         baselines: model name -> name of the model it is compared with.
-        latencies: milliseconds for one image by model and side of the image, where measured.
+        latencies: milliseconds for one image by ``LATENCY_OF``, where measured.
     """
     groups = [_group(group, baselines) for _, group in by_group(runs)]
     if not groups:
         return pd.DataFrame(columns=list(SUMMARY_COLUMNS))
     frame = pd.concat(groups, ignore_index=True)
     known = latencies or {}
-    keys = zip(frame["model"], frame["img_size"], strict=True)
-    frame["latency_ms"] = [known.get((str(model), int(size)), np.nan) for model, size in keys]
+    keys = frame[[*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
+    frame["latency_ms"] = [known.get(key, np.nan) for key in keys]
     return frame[list(SUMMARY_COLUMNS)]
 
 
