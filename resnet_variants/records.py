@@ -27,7 +27,14 @@ from resnet_variants.files import (
     require_texts,
 )
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RESULT_EXTRAS, RESULT_NUMBERS, RunFolder
+from resnet_variants.run_folder import (
+    DONE,
+    RESULT_EXTRAS,
+    RESULT_NUMBERS,
+    Provenance,
+    RunFolder,
+    note_provenance,
+)
 
 RUNNING = "running"  # a process has it at this moment
 UNFINISHED = "unfinished"  # started, without a result, and nobody is at it
@@ -101,9 +108,6 @@ RESULT_COLUMNS = (
 # --- reading ----------------------------------------------------------------------------------
 
 
-Provenance = dict[str, list[str]]  # what it is of -> its distinct values, in order of appearance
-
-
 def read_runs(out: Path) -> pd.DataFrame:
     """One row per run started in ``out``, unfinished and failed ones too: ``RUN_COLUMNS``.
 
@@ -122,17 +126,30 @@ def read_runs_and_provenance(out: Path) -> tuple[pd.DataFrame, Provenance]:
         ValueError: as ``read_runs`` does.
     """
     if not (out / "runs").is_dir():
-        return _read_table(out / "runs.csv", RUN_COLUMNS), _kept_provenance(out)
+        file = out / "runs.csv"
+        return _checked(file, _read_table(file, RUN_COLUMNS)), _kept_provenance(out)
     rows: list[Json] = []
     provenance: Provenance = {}
     for file in sorted((out / "runs").glob("*/run.json")):
         row = _row(file, provenance)
         if row is not None:
             rows.append(row)
-    frame = pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    frame = _checked(out / "runs", pd.DataFrame(rows, columns=list(RUN_COLUMNS)))
     planned = {run_id: i for i, run_id in enumerate(planned_runs(out))}
     place = frame["run_id"].map(lambda run_id: planned.get(str(run_id), len(planned)))
     return frame.iloc[place.argsort(kind="stable")].reset_index(drop=True), provenance
+
+
+def _checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The same, if its sizes can be divided by and its scores are shares."""
+    done = frame["status"] == DONE
+    wrong = {name: ~(frame[name] > 0) for name in ("depth", "img_size", "epochs", *COST_COLUMNS)}
+    wrong |= {"test_acc": done & ~frame["test_acc"].astype(float).between(0, 1)}
+    for name, rows in wrong.items():
+        if rows.any():
+            run_id, value = frame.loc[rows, ["run_id", name]].iloc[0]
+            raise damaged(path, f"{name} of {run_id} is {value}")
+    return frame
 
 
 def _kept_provenance(out: Path) -> Provenance:
@@ -144,26 +161,6 @@ def _kept_provenance(out: Path) -> Provenance:
         if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
             raise damaged(file, f"{name} is no list of texts", remedy="delete it")
     return cast(Provenance, content)
-
-
-def _note_provenance(provenance: Provenance, config: Json) -> None:
-    """Add what a run's configuration says of where it was trained, and how."""
-    origin = cast(Json, config.get("provenance") or {})
-    versions = cast(Json, origin.get("versions") or {})
-    facts: Json = {"command": origin.get("command"), "device": origin.get("device_name")}
-    facts |= {"threads": origin.get("threads"), "git commit": origin.get("git_commit")}
-    if origin.get("git_commit") and origin.get("git_dirty"):
-        facts["git commit"] = f"{origin['git_commit']} with changes"
-    facts |= {"Python": origin.get("python"), **versions}
-    facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
-    recipe = config.get("recipe")
-    if isinstance(recipe, dict):
-        settings = ", ".join(f"{name} {value}" for name, value in recipe.items())
-        facts[f"recipe {recipe_digest(str(config['run_id']))}"] = settings
-    for name, value in facts.items():
-        values = provenance.setdefault(name, [])
-        if value is not None and str(value) not in values:
-            values.append(str(value))
 
 
 def _row(file: Path, provenance: Provenance) -> Json | None:
@@ -185,7 +182,7 @@ def _row(file: Path, provenance: Provenance) -> Json | None:
         result = folder.result() or {
             "status": UNFINISHED
         }  # it may have ended between the two looks
-    _note_provenance(provenance, config)
+    note_provenance(provenance, config)
     row = {"error": ""} | config | (result or {"status": RUNNING})
     return {name: row[name] for name in RUN_COLUMNS if name in row}  # the rest is large
 
@@ -281,11 +278,6 @@ def read_experiment(out: Path) -> Json:
     if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
         raise damaged(file, "baselines is no table of names", remedy=remedy)
     return content
-
-
-def recipe_digest(run_id: str) -> str:
-    """The part of a run's id that stands for what differs from the default recipe."""
-    return run_id.rsplit("__", 2)[1]
 
 
 def planned_runs(out: Path) -> list[str]:

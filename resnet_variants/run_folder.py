@@ -207,3 +207,37 @@ class RunFolder:
         require_numbers(file, result, RESULT_EXTRAS, null=True)
         require_texts(file, result, ("error",))
         return result
+
+
+# --- where its numbers come from --------------------------------------------------------------
+
+Provenance = dict[str, list[str]]  # what it is of -> its distinct values, in order of appearance
+
+
+def note_provenance(provenance: Provenance, config: Json) -> None:
+    """Add what a run's configuration says of where it was trained, and how."""
+    origin = _mapping(config.get("provenance"))
+    versions = _mapping(origin.get("versions"))
+    facts: Json = {"command": origin.get("command"), "device": origin.get("device_name")}
+    facts |= {"threads": origin.get("threads"), "git commit": origin.get("git_commit")}
+    if origin.get("git_commit") and origin.get("git_dirty"):
+        facts["git commit"] = f"{origin['git_commit']} with changes"
+    facts |= {"Python": origin.get("python"), **versions}
+    facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
+    recipe = _mapping(config.get("recipe"))
+    if recipe:
+        settings = ", ".join(f"{name} {value}" for name, value in recipe.items())
+        facts[f"recipe {recipe_digest(str(config['run_id']))}"] = settings
+    for name, value in facts.items():
+        values = provenance.setdefault(name, [])
+        if value is not None and str(value) not in values:
+            values.append(str(value))
+
+
+def _mapping(value: object) -> Json:
+    return cast(Json, value) if isinstance(value, dict) else {}
+
+
+def recipe_digest(run_id: str) -> str:
+    """The part of a run's id that stands for what differs from the default recipe."""
+    return run_id.rsplit("__", 2)[1]

@@ -10,7 +10,7 @@ import pytest
 from resnet_variants import cli
 from resnet_variants.analysis.formats import markdown, readable
 from resnet_variants.models.stems import STEMS, ConvSpec
-from resnet_variants.records import read_experiment, read_runs
+from resnet_variants.records import read_experiment, read_runs_and_provenance
 from resnet_variants.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -23,17 +23,14 @@ BLOCK = re.compile(r"(<!-- results: .*? -->\n)(.*?)(<!-- end of results -->)", r
 
 def results_block():
     """The table, and a sentence on what it took, from the committed files alone."""
-    summary = pd.read_csv(FOLDER / "summary.csv", keep_default_na=False, na_values={"delta": ""})
-    numbers = [c for c in summary if c.startswith(("test_acc", "delta"))]
-    summary[numbers] = summary[numbers].apply(pd.to_numeric)
-    runs, experiment = read_runs(FOLDER), read_experiment(FOLDER)
-    origin = experiment["provenance"]
+    summary = pd.read_csv(FOLDER / "summary.csv").fillna({"baseline": "", "paper": ""})
+    (runs, origin), experiment = read_runs_and_provenance(FOLDER), read_experiment(FOLDER)
     verdicts = summary["verdict"].value_counts()
     said = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items() if verdict != "baseline")
     took = (
-        f"{experiment['question']} {len(runs)} runs, {runs['seconds'].sum() / 60:.0f} minutes on "
-        f"{origin['threads']} threads of one {origin['device_name']} "
-        f"(torch {origin['versions']['torch']}, {runs['precision'][0]}). "
+        f"{experiment['question']} {len(runs)} runs of {' or '.join(origin['threads'])} thread, "
+        f"{runs['seconds'].sum() / 60:.0f} minutes of training in all on {origin['device'][0]} "
+        f"(torch {origin['torch'][0]}, {runs['precision'][0]}). "
         f"Against `{summary['baseline'][0]}`: {said}."
     )
     return f"{took}\n\n{markdown(readable(summary)[COLUMNS])}\n"

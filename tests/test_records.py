@@ -369,6 +369,19 @@ def test_a_value_of_another_type_or_size_is_named(tmp_path, name, key, value, ki
         read_runs(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("run.json", "macs", 0), ("run.json", "depth", -1), ("result.json", "test_acc", 91.5)],
+)
+def test_sizes_below_one_and_scores_that_are_no_shares_are_named(tmp_path, name, key, value):
+    row = run_row(A)
+    out = results_folder(tmp_path / "out", [row])
+    path = out / "runs" / row["run_id"] / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=rf"{key} of {row['run_id']} is {value}"):
+        read_runs(out)
+
+
 @pytest.mark.parametrize("name", ["run.json", "epochs.jsonl"])
 def test_a_folder_or_endless_brackets_in_place_of_a_record_are_damage(tmp_path, name):
     row = run_row(A)

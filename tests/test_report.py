@@ -75,9 +75,8 @@ def test_a_report_makes_every_table_and_figure(tmp_path):
     rows = paired_rows({A: [0.8, 0.9], B: [0.7, 0.95], D_PRE: [0.85, 0.86]})
     out = results_folder(tmp_path / "out", rows, baselines=BASELINES)
     report = build(out)
-    every = TABLES | FIGURES | images("interactions")
-    assert set(made(out)) == every
-    assert {path.name for path in report.files} == every
+    assert set(made(out)) == TABLES | FIGURES
+    assert {path.name for path in report.files} == TABLES | FIGURES
     assert all(path.parent == out for path in report.files)
     assert report.counts == {"done": 6}
     for name in FIGURES:

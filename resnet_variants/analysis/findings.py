@@ -17,7 +17,7 @@ from resnet_variants.analysis.statistics import (
     pairs_needed,
 )
 from resnet_variants.analysis.tables import GROUP
-from resnet_variants.records import Provenance
+from resnet_variants.run_folder import Provenance
 
 _NAMED = 4  # variants that a sentence names
 

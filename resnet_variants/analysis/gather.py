@@ -11,7 +11,6 @@ import pandas as pd
 
 from resnet_variants.analysis.tables import LATENCY_OF
 from resnet_variants.records import (
-    Provenance,
     planned_runs,
     read_epochs,
     read_experiment,
@@ -19,6 +18,7 @@ from resnet_variants.records import (
     running,
 )
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import Provenance
 
 
 @dataclass(frozen=True)

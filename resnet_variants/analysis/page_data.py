@@ -12,8 +12,8 @@ import pandas as pd
 
 from resnet_variants.analysis.tables import GROUP
 from resnet_variants.files import Json
-from resnet_variants.records import FURTHER_COLUMNS, recipe_digest
-from resnet_variants.run_folder import DONE
+from resnet_variants.records import FURTHER_COLUMNS
+from resnet_variants.run_folder import DONE, recipe_digest
 
 RUNS_DRAWN = 2_000  # beyond that a browser answers slowly
 CURVE_POINTS = 6_000  # of all curves together: a third of a megabyte

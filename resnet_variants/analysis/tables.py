@@ -20,8 +20,8 @@ from resnet_variants.analysis.statistics import (
     sign_flip_p,
     verdict,
 )
-from resnet_variants.records import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS, recipe_digest
-from resnet_variants.run_folder import DIVERGED, DONE, FAILED
+from resnet_variants.records import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS
+from resnet_variants.run_folder import DIVERGED, DONE, FAILED, recipe_digest
 
 SUMMARY_COLUMNS = (
     *VARIANT_COLUMNS,
