@@ -1,0 +1,104 @@
+"""Forests, interactions and depths, read off their artists."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import A, run_row, runs_frame, summary_frame
+from factories import summary_row as row
+from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
+
+from resnet_variants.analysis.effect_plots import error_vs_depth, forest, interactions
+from resnet_variants.analysis.effects import effects
+from resnet_variants.analysis.tables import summarise
+
+
+def two_by_two():
+    return grid_runs(noisy(), cells=[(s, "1x1", o) for s in STEMS for o in ORDERS])
+
+
+def labels(axes):
+    return [text.get_text() for text in axes.get_yticklabels()]
+
+
+def test_each_effect_has_its_interval_in_points_and_its_name():
+    found = effects(two_by_two(), BASELINES)
+    (axes,) = forest(found).axes
+    assert labels(axes) == (found["effect"] + ": " + found["contrast"]).tolist()
+    assert len(axes.containers) == len(found) == 3
+    for bar, effect in zip(axes.containers, found.to_dict("records"), strict=True):
+        assert bar.lines[0].get_xdata()[0] == pytest.approx(100 * effect["estimate"])
+        (segment,) = bar.lines[2][0].get_segments()
+        assert segment[:, 0] == pytest.approx([100 * effect["ci_low"], 100 * effect["ci_high"]])
+    assert {bar.lines[0].get_marker() for bar in axes.containers} == {"s", "o"}
+
+
+def test_an_effect_without_an_interval_is_a_marker():
+    found = effects(grid_runs(noisy(), 1, [("conv3", "1x1", o) for o in ORDERS]), BASELINES)
+    (axes,) = forest(found).axes
+    assert not axes.containers[0].has_xerr
+
+
+def test_two_axes_have_one_panel_with_the_means():
+    runs = two_by_two()
+    summary = summarise(runs, BASELINES)
+    (axes,) = interactions(summary).axes
+    for line in axes.lines:
+        own = runs[runs["order"] == line.get_label()]
+        means = own.groupby("stem", sort=False)["test_acc"].mean()
+        assert line.get_ydata() == pytest.approx(means.to_numpy())
+    assert {line.get_label() for line in axes.lines} == set(ORDERS)
+    assert len({line.get_linestyle() for line in axes.lines}) == 2
+
+
+def test_one_axis_has_no_interaction():
+    runs = grid_runs(noisy(), cells=[("conv3", "1x1", o) for o in ORDERS])
+    assert interactions(summarise(runs, BASELINES)) is None
+
+
+def net(depth, shortcut, **changes):
+    """A summary's row of a net of that depth."""
+    own = {"model": f"net{depth}_{shortcut}", "depth": depth, "shortcut": shortcut, "preset": ""}
+    return row(A, **changes) | own
+
+
+def last_epochs(rows, train_acc):
+    return pd.DataFrame([{"model": own["model"], "train_acc": train_acc} for own in rows])
+
+
+def test_error_by_depth_of_plain_and_residual_nets():
+    errors = {(20, "none"): 0.1, (56, "none"): 0.2, (20, "conv"): 0.09, (56, "conv"): 0.07}
+    rows = [net(*key, mean=1 - error, half=0.01) for key, error in errors.items()]
+    figure = error_vs_depth(summary_frame(rows), last_epochs(rows * 2, 0.95))
+    test, train = figure.axes
+    curves = {bar.get_label(): bar.lines[0].get_ydata() for bar in test.containers}
+    assert curves["plain net (none)"] == pytest.approx([0.1, 0.2])
+    assert curves["conv"] == pytest.approx([0.09, 0.07])
+    assert [bar.lines[0].get_xdata().tolist() for bar in test.containers] == [[20, 56]] * 2
+    (segment, _) = test.containers[0].lines[2][0].get_segments()
+    assert segment[:, 1] == pytest.approx([0.09, 0.11])
+    assert train.containers[0].lines[0].get_ydata() == pytest.approx([0.05, 0.05])
+
+
+def test_training_error_that_was_not_recorded_has_no_panel():
+    rows = [net(20, "none"), net(56, "none")]
+    figure = error_vs_depth(summary_frame(rows), last_epochs(rows, np.nan))
+    assert len(figure.axes) == 1
+
+
+@pytest.mark.parametrize(
+    "rows", [[net(20, "none"), net(20, "conv")], [net(20, "none"), net(56, "conv")]]
+)
+def test_without_two_depths_of_one_design_there_is_no_figure(rows):
+    assert error_vs_depth(summary_frame(rows), last_epochs(rows, 0.9)) is None
+
+
+def test_any_name_is_drawn_as_it_is_spelt():
+    runs = runs_frame(
+        run_row(A, seed, 0.8 + 0.01 * seed * i) | {"order": order, "model": f"m{i}"}
+        for seed in range(3)
+        for i, order in enumerate(("$x$", "$", "%d"))
+    )
+    found = effects(runs, {})
+    figure = forest(found)
+    figure.draw_without_rendering()
+    assert labels(figure.axes[0])[0] == "order: $ - $x$"
