@@ -27,7 +27,8 @@ def show_report(made: Report, out: Path) -> None:
     say(", ".join(f"{n} {status}" for status, n in made.counts.items()))
     for run_id, error in made.runs.loc[made.runs["error"].notna(), ["run_id", "error"]].values:
         if error:
-            say(f"  {run_id}: {error}; see {out / 'runs' / str(run_id) / 'log.txt'}")
+            log = out / "runs" / str(run_id) / "log.txt"
+            say(f"  {run_id}: {error}" + (f"; see {log}" if log.is_file() else ""))
     say(f"in {out}: {', '.join(path.name for path in made.files)}")
 
 

@@ -28,7 +28,9 @@ from resnet_variants.files import (
 )
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import (
+    DIVERGED,
     DONE,
+    FAILED,
     RESULT_EXTRAS,
     RESULT_NUMBERS,
     Provenance,
@@ -38,6 +40,7 @@ from resnet_variants.run_folder import (
 
 RUNNING = "running"  # a process has it at this moment
 UNFINISHED = "unfinished"  # started, without a result, and nobody is at it
+STATUSES = (DONE, RUNNING, UNFINISHED, FAILED, DIVERGED)
 
 VARIANT_COLUMNS = (
     "model",
@@ -52,6 +55,7 @@ VARIANT_COLUMNS = (
 )
 # The other axes. A folder may have no values for them: then they were not varied.
 FURTHER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
+IMAGE_COLUMNS = ("data_hash", "split_hash")  # which images; likewise
 COST_COLUMNS = ("params", "macs", "flops", "acts")
 RUN_COLUMNS = (
     "run_id",
@@ -73,6 +77,7 @@ RUN_COLUMNS = (
     "precision",
     "error",
     *FURTHER_COLUMNS,
+    *IMAGE_COLUMNS,
 )
 EPOCH_COLUMNS = (
     "run_id",
@@ -94,7 +99,7 @@ FURTHER_EPOCH_COLUMNS = ("train_acc", "grad_norm")  # a folder may lack them
 TEXT_COLUMNS = {
     *("run_id", "status", "model", "preset", "family", "stem", "stride", "shortcut", "order"),
     *("dataset", "device", "precision", "error"),
-    *("block", "skip", "attention", "antialias"),
+    *("block", "skip", "attention", "antialias", *IMAGE_COLUMNS),
 }
 # What `run.json` and `result.json` must hold as numbers.
 CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
@@ -141,15 +146,22 @@ def read_runs_and_provenance(out: Path) -> tuple[pd.DataFrame, Provenance]:
 
 
 def _checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """The same, if its sizes can be divided by and its scores are shares."""
-    done = frame["status"] == DONE
-    wrong = {name: ~(frame[name] > 0) for name in ("depth", "img_size", "epochs", *COST_COLUMNS)}
-    wrong |= {"test_acc": done & ~frame["test_acc"].astype(float).between(0, 1)}
+    """The same with numbers as numbers, if each is one that a run can have."""
+    texts = [name for name in RUN_COLUMNS if name in TEXT_COLUMNS]
+    frame = frame.astype({name: float for name in RUN_COLUMNS if name not in TEXT_COLUMNS})
+    frame[texts] = frame[texts].astype(object).where(frame[texts].notna(), "")
+    frame = frame.astype(dict.fromkeys(texts, str))
+    sizes = ("depth", "img_size", "epochs", *COST_COLUMNS)
+    wrong = {name: ~(frame[name] >= 1) for name in sizes}
+    wrong |= {name: wrong.get(name, False) | (frame[name] % 1 != 0) for name in (*sizes, "seed")}
+    wrong["run_id"] = frame["run_id"].duplicated()
+    wrong["status"] = ~frame["status"].isin(STATUSES)
+    wrong["test_acc"] = (frame["status"] == DONE) & ~frame["test_acc"].between(0, 1)
     for name, rows in wrong.items():
         if rows.any():
             run_id, value = frame.loc[rows, ["run_id", name]].iloc[0]
             raise damaged(path, f"{name} of {run_id} is {value}")
-    return frame
+    return frame.astype(dict.fromkeys((*sizes, "seed"), int))
 
 
 def _kept_provenance(out: Path) -> Provenance:
@@ -172,7 +184,7 @@ def _row(file: Path, provenance: Provenance) -> Json | None:
     further = [name for name in ("cardinality", "base_width") if name in config]
     require_numbers(file, config, (*CONFIG_NUMBERS, *further))
     require_texts(file, config, TEXT_COLUMNS)
-    given = {*config, *RESULT_COLUMNS, *FURTHER_COLUMNS}
+    given = {*config, *RESULT_COLUMNS, *FURTHER_COLUMNS, *IMAGE_COLUMNS}
     lost = [name for name in RUN_COLUMNS if name not in given]
     if lost:
         raise damaged(file, f"no {', '.join(lost)}")
@@ -201,7 +213,8 @@ def running(out: Path) -> set[str]:
 def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per epoch of the given runs: ``EPOCH_COLUMNS``."""
     if not (out / "runs").is_dir():
-        return _read_table(out / "epochs.csv", EPOCH_COLUMNS)
+        frame = _read_table(out / "epochs.csv", EPOCH_COLUMNS)
+        return frame[frame["run_id"].isin(runs["run_id"])].reset_index(drop=True)
     parts = [_epochs(out / "runs" / str(run_id) / "epochs.jsonl") for run_id in runs["run_id"]]
     numbers = np.concatenate([np.empty((0, len(_EPOCH_NUMBERS))), *parts])
     frame = pd.DataFrame(numbers, columns=list(_EPOCH_NUMBERS)).astype({"epoch": int})
@@ -252,11 +265,11 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, keep_default_na=False, na_values=missing_numbers)
     except ValueError as error:  # pandas' parser errors, and bytes that are no text
         raise UserError(f"{path} is no table: {error}") from error
-    further = (*FURTHER_COLUMNS, *FURTHER_EPOCH_COLUMNS)
+    further = (*FURTHER_COLUMNS, *IMAGE_COLUMNS, *FURTHER_EPOCH_COLUMNS)
     missing = [name for name in columns if name not in frame and name not in further]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")
-    given = [name for name in numbers if name in frame]
+    given = [name for name in numbers if name in frame and not frame.empty]
     texts = [name for name in given if not pd.api.types.is_numeric_dtype(frame[name])]
     if texts:
         raise UserError(f"{path} is no table: what is no number stands under {', '.join(texts)}")

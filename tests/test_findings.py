@@ -1,10 +1,13 @@
 """The answer in words, and the formats of the tables."""
 
+import re
+
+import pandas as pd
 import pytest
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame
 
 from resnet_variants.analysis.findings import answer, notes
-from resnet_variants.analysis.formats import latex, readable
+from resnet_variants.analysis.formats import latex, readable, summary_markdown
 from resnet_variants.analysis.tables import summarise
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
@@ -22,8 +25,16 @@ def test_the_answer_names_what_is_better_and_what_it_costs():
     assert len(said) == 2
     assert said[0].startswith("Of 2 variants compared with net_a over 9 paired seeds: 1 better (")
     assert "net_d by +2.04 [+2.02, +2.06] points), 1 inconclusive." in said[0]
-    assert said[1].startswith("The best mean, 56.04 %, is that of net_d, at 1.50 times the MACs")
+    assert said[1].startswith(
+        "The best mean of 9 seeds, 56.04 %, is that of net_d, at 1.50 times the baseline's MACs; "
+    )
     assert said[1].endswith("the Pareto front of accuracy against MACs is net_a, net_d.")
+
+
+def test_a_mean_over_fewer_seeds_is_not_ranked():
+    said = answer(summary_of({A: NINE, B: NINE, D: [0.9]}))
+    assert said[1].startswith("The best mean of 9 seeds, 54.00 %, is that of net_a, net_b; ")
+    assert said[1].endswith("is net_a (1 with fewer seeds not ranked).")
 
 
 def test_too_few_seeds_are_said_to_be_too_few():
@@ -59,14 +70,15 @@ def test_each_group_has_its_own_answer():
 
 def test_the_notes_say_what_pairing_saved_and_what_was_not_clean():
     summary = summary_of({A: [0.1, 0.2], B: [0.2, 0.3]})
-    said = " ".join(notes(summary, 3.456, twice=2, provenance={"git commit": ["abc with changes"]}))
-    assert "would take 3.46 times as many runs (1 comparisons of 2 pairs)" in said
-    assert "uncommitted changes" in said
-    assert "2 runs lie in several" in said
-    assert "A paper's difference" in said
-    plain = " ".join(notes(summary_of({A: [0.1]}), float("nan"), provenance={}))
-    assert "Pairing:" not in plain
-    assert "paper" not in plain
+    found = {"git commit": ["abc with changes"], "device": ["this", "that"]}
+    additive = pd.DataFrame({"model": ["crossed", "additive"]})
+    said = " ".join(notes(summary, additive, 3.456, found))
+    assert "would take 3.46 times as many runs (1 x 2 pairs)" in said
+    for words in ("uncommitted changes", "several devices", "add up", "A paper's difference"):
+        assert words in said
+    plain = " ".join(notes(summary_of({A: [0.1]}), additive[:1], float("nan"), {}))
+    for words in ("Pairing:", "uncommitted", "devices", "add up", "paper"):
+        assert words not in plain
 
 
 def test_latex_is_a_booktabs_table_with_the_best_in_bold():
@@ -80,13 +92,31 @@ def test_latex_is_a_booktabs_table_with_the_best_in_bold():
     assert "+0.45" in bold  # the paper's
 
 
+LATEX = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+}
+
+
 @pytest.mark.parametrize("name", ["a_b%&$#{}~^\\c", "<script>"])
 def test_latex_prints_any_name_as_it_is(name):
     rows = [run_row(A) | {"model": name}]
     text = latex(summarise(runs_frame(rows), {}))
-    for letter in set(name) & set("_%&$#{}"):
-        assert f"\\{letter}" in text
+    (cell,) = re.findall(r"\\texttt\{(.*?)\} &", text)
+    spelt = cell
+    for word, letter in LATEX.items():
+        spelt = spelt.replace(word, letter)
+    assert re.sub(r"\\([_%&$#{}])", r"\1", spelt) == name
     assert "\n" not in text.split("\\midrule")[1].split("\\bottomrule")[0].strip()
+
+
+def test_markdown_shows_any_name_as_it_is():
+    text = summary_markdown(summarise(runs_frame([run_row(A) | {"model": "a|b<script>"}]), {}))
+    assert r"a\|b&lt;script>" in text
 
 
 def test_axes_that_vary_have_a_column():

@@ -1,10 +1,11 @@
 """Results folders read together: whose run counts, and what they disagree on."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
-from factories import A, B, D, paired_rows, results_folder
+from factories import A, B, D, paired_rows, results_folder, run_row
 
 from resnet_variants import cli, report
 from resnet_variants.analysis.gather import gather
@@ -16,7 +17,7 @@ def two_folders(tmp_path, **second):
     one = results_folder(
         tmp_path / "one", paired_rows({A: [0.8, 0.9], B: [0.7, 0.8]}), baselines={A: A, B: A}
     )
-    two = results_folder(tmp_path / "two", paired_rows({A: [0.1, 0.2], D: [0.8, 0.85]}), **second)
+    two = results_folder(tmp_path / "two", paired_rows({A: [0.8, 0.9], D: [0.8, 0.85]}), **second)
     return one, two
 
 
@@ -25,10 +26,44 @@ def test_runs_of_several_folders_are_compared_together(tmp_path):
     made = build(tmp_path / "both", folders)
     summary = made.summary.set_index("model")
     assert summary["delta"][D] == pytest.approx(-0.025)
-    assert summary["test_acc_mean"][A] == pytest.approx(0.85)  # of the first folder
-    assert any("2 runs lie in several of the folders" in note for note in made.notes)
+    assert summary["n"][A] == 2  # copies count once
     assert len(pd.read_csv(tmp_path / "both" / "runs.csv")) == 6
+    assert len(pd.read_csv(tmp_path / "both" / "epochs.csv")) == 12
     assert not (tmp_path / "one" / "runs.csv").exists()
+    again = build(tmp_path / "both").summary  # from its own tables
+    pd.testing.assert_frame_equal(again, made.summary)
+
+
+def test_a_finished_run_counts_before_a_failed_one_of_the_same_name(tmp_path):
+    failed = results_folder(tmp_path / "one", [run_row(A, status="failed", error="gone")])
+    done = results_folder(tmp_path / "two", [run_row(A, acc=0.7)])
+    for folders in ((failed, done), (done, failed)):
+        found = gather(folders)
+        assert found.runs["status"].tolist() == ["done"]
+        assert found.folders == {found.runs["run_id"][0]: done}
+
+
+@pytest.mark.parametrize("change", [{"test_acc": 0.1}, {"device": "cuda"}, {"precision": "bf16"}])
+def test_two_runs_of_one_name_that_are_no_copies_are_refused(tmp_path, change):
+    one = results_folder(tmp_path / "one", [run_row(A)])
+    two = results_folder(tmp_path / "two", [run_row(A) | change])
+    with pytest.raises(UserError, match=r"another result, device or precision in .*one and .*two"):
+        gather([one, two])
+
+
+def test_other_images_under_the_same_name_are_refused(tmp_path):
+    folders = [results_folder(tmp_path / name, [run_row(m)]) for name, m in (("1", A), ("2", B))]
+    for i, folder in enumerate(folders):
+        path = next((folder / "runs").glob("*/run.json"))
+        content = json.loads(path.read_text()) | {"data_hash": f"hash{i}", "split_hash": "s"}
+        path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"digits is not the same images .*data_hash hash0"):
+        gather(folders)
+    for folder in folders:
+        build(folder)
+        shutil.rmtree(folder / "runs")
+    with pytest.raises(UserError, match="digits is not the same images"):  # the tables know too
+        gather(folders)
 
 
 def test_folders_that_disagree_on_a_baseline_are_refused(tmp_path):
@@ -39,7 +74,7 @@ def test_folders_that_disagree_on_a_baseline_are_refused(tmp_path):
 
 def test_a_folder_of_runs_does_not_take_the_tables_of_several(tmp_path):
     one, two = two_folders(tmp_path, baselines={A: A, D: A})
-    with pytest.raises(UserError, match="holds runs itself"):
+    with pytest.raises(UserError, match="has results of its own"):
         build(one, (one, two))
     assert not (one / "runs.csv").exists()
 
@@ -65,7 +100,9 @@ def test_latencies_come_from_bench_in_the_folder(tmp_path):
     made = build(one)
     assert made.summary.set_index("model")["latency_ms"].to_dict() == {A: 2.5, B: 3}
     assert (one / "accuracy_vs_latency.png").is_file()
-    (one / "bench.csv").write_text("arm,model\nours,x\n")
+    (one / "bench.csv").write_text("arm,model\nours,x\n")  # which measured no latency
+    gather([one])
+    (one / "bench.csv").write_text("latency_ms\n3\n")
     with pytest.raises(UserError, match=r"bench\.csv is no table of bench"):
         gather([one])
 

@@ -6,13 +6,14 @@ from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks
+from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks, plain
 
 
 def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -49,9 +50,9 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 
 def _curve_legend(colours: dict[Hashable, str], lines: dict[Hashable, str]) -> list[Line2D]:
-    by_colour = [Line2D([], [], color=c, label=str(text)) for text, c in colours.items()]
+    by_colour = [Line2D([], [], color=c, label=plain(text)) for text, c in colours.items()]
     return by_colour + [
-        Line2D([], [], color="0.4", linestyle=cast("Any", line), label=f"{stem} stem")
+        Line2D([], [], color="0.4", linestyle=cast("Any", line), label=plain(f"{stem} stem"))
         for stem, line in lines.items()
     ]
 
@@ -69,7 +70,8 @@ def _scales(first: Sequence[Axes], labels: Sequence[str], error: float) -> None:
     for axes, label in zip(first, labels, strict=True):
         axes.set_ylabel(label)
     loss, mistakes = first
-    loss.set_yscale("log")
+    if any((np.asarray(line.get_ydata(), float) > 0).any() for line in loss.lines):
+        loss.set_yscale("log")
     mistakes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mistakes.yaxis.set_major_formatter(PercentFormatter(1.0))
     mistakes.set_ylim(0, min(1.0, 3 * (error + 0.05)))

@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from resnet_variants.analysis.effects import INTERACTION, MAIN, factors
+from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
 from resnet_variants.analysis.formats import POINTS
 from resnet_variants.analysis.plots import INTERVAL
 from resnet_variants.analysis.statistics import estimate
-from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks
+from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain
 
+MOST = 60  # effects in one figure, main effects first; the table has all
 _COLOURS = {MAIN: PALETTE[0], INTERACTION: PALETTE[1]}
 _KINDS = {MAIN: "s", INTERACTION: "o"}
 
@@ -28,6 +29,7 @@ def forest(effects: pd.DataFrame) -> Figure:
     Args:
         effects: rows of one group that have an estimate, ``effects.EFFECT_COLUMNS``.
     """
+    total, effects = len(effects), effects[:MOST]
     height = 1.3 + 0.28 * len(effects)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, height), layout="constrained")
@@ -52,7 +54,8 @@ def forest(effects: pd.DataFrame) -> Figure:
         _head(
             figure,
             f"{first['cells']} variants on {first['dataset']}, {first['seeds']} seeds as blocks; "
-            "squares: main effects, circles: interactions",
+            "squares: main effects, circles: interactions"
+            + (f"; the first {MOST} of {total}" if total > MOST else ""),
         )
     return figure
 
@@ -69,11 +72,12 @@ def interactions(summary: pd.DataFrame) -> Figure | None:
         summary: rows of one group with a mean, ``tables.SUMMARY_COLUMNS``.
 
     Returns:
-        A panel per pair of axes, or ``None`` where fewer than two axes vary.
+        A panel per pair of axes, or ``None`` where fewer than two axes vary, or not all their
+        combinations are there.
     """
     found = factors(summary)
     pairs = list(itertools.combinations(map(str, found), 2))
-    if not pairs:
+    if not pairs or not is_complete(found):
         return None
     scored = found.assign(mean=summary["test_acc_mean"].astype(float))
     columns = min(3, len(pairs))
@@ -111,7 +115,7 @@ def _interaction(axes: Axes, scored: pd.DataFrame, inner: str, outer: str) -> No
             linestyle=cast("Any", lines[level]),
             marker=markers[level],
             markersize=5,
-            label=str(level),
+            label=plain(level),
         )
     axes.set_xticks(range(len(means)), [str(level) for level in means.index], parse_math=False)
     axes.margins(x=0.15)
@@ -147,7 +151,8 @@ def error_vs_depth(summary: pd.DataFrame, last: pd.DataFrame) -> Figure | None:
     if not training.empty:
         panels["training error, last epoch"] = training
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.8 + 3.6 * len(panels), 3.6), layout="constrained")
+        height = 3.2 + 0.1 * rows["design"].nunique()  # two designs to a line of the legend
+        figure = Figure(figsize=(0.8 + 3.6 * len(panels), height), layout="constrained")
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, points) in zip(grid, panels.items(), strict=True):
             _depths(axes, points)
@@ -191,7 +196,7 @@ def _depths(axes: Axes, points: pd.DataFrame) -> None:
             marker=markers[name],
             markersize=5,
             capsize=2,
-            label=str(name),
+            label=plain(name),
         )
     axes.set_xticks(sorted(points["depth"].unique()))
     axes.set_xlabel("depth (layers)")

@@ -1,8 +1,9 @@
 """What each axis does on the whole: main effects and interactions over the cells of a grid.
 
-A cell is a variant. With seeds as blocks, accuracy = cell + seed + error; an effect is a contrast
-of cells, averaged over the other axes with equal weights. Where cells of the product are missing,
-the model is additive in the axes, and no interaction can be told.
+A cell is a variant. An effect is a contrast of cells, averaged over the other axes with equal
+weights, and taken within each seed: its interval and test are those of any paired difference, and
+hold whatever seeds and axes do to each other. Where cells of the product are missing, the axes are
+taken to add up, and no interaction can be told.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from resnet_variants.analysis.statistics import ALPHA, BETTER, INCONCLUSIVE, WORSE, holm
-from resnet_variants.analysis.tables import GROUP, by_group
-from resnet_variants.run_folder import DONE
+from resnet_variants.analysis.statistics import (
+    BETTER,
+    WORSE,
+    estimate,
+    holm,
+    pairs_needed,
+    sign_flip_p,
+    verdict,
+)
+from resnet_variants.analysis.tables import GROUP, by_group, scores_by_seed
 
 EFFECT_COLUMNS = (
     *GROUP,
@@ -34,12 +41,13 @@ EFFECT_COLUMNS = (
     "verdict",
     "cells",
     "seeds",
+    "model",
 )
-NUMBERS = ("estimate", "ci_low", "ci_high", "p_value")
 MAIN, INTERACTION = "main", "interaction"
 TOGETHER = {BETTER: "better together", WORSE: "worse together"}
+CROSSED, ADDITIVE = "crossed", "additive"
 NOT_ESTIMABLE = "not estimable: cells are missing"
-NO_SPREAD = f"{INCONCLUSIVE} (one seed, or no spread)"
+NO_SEED = "not estimable: no seed has all variants"
 AXES = (
     *("family", "depth", "block", "stem", "stem_stride", "downsample", "order"),
     *("skip", "cardinality", "base_width", "attention", "antialias"),
@@ -60,8 +68,7 @@ def effects(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
     """
     tables = []
     for key, own in by_group(runs):
-        done = own[own["status"] == DONE]
-        rows = [] if done.empty else _rows(done, baselines)
+        rows = _rows(own, baselines)
         if rows:
             group = dict(zip(GROUP, key, strict=True))
             tables.append(_judged(pd.DataFrame([row | group for row in rows])))
@@ -71,14 +78,12 @@ def effects(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _judged(frame: pd.DataFrame) -> pd.DataFrame:
-    adjusted = holm(frame["p_value"].to_numpy(float))
+    p_values = frame["p_value"].to_numpy(float)
+    adjusted, needed = holm(p_values), pairs_needed(int(np.isfinite(p_values).sum()))
     words = []
     for row, p in zip(frame.to_dict("records"), adjusted, strict=True):
-        if row["verdict"] or not p < ALPHA:
-            words.append(row["verdict"] or INCONCLUSIVE)
-            continue
-        word = BETTER if row["estimate"] > 0 else WORSE
-        words.append(word if row["kind"] == MAIN else TOGETHER[word])
+        word = row["verdict"] or verdict(row["estimate"], p, enough=row["seeds"] >= needed)
+        words.append(word if row["kind"] == MAIN else TOGETHER.get(word, word))
     return frame.assign(p_adjusted=adjusted, verdict=words)
 
 
@@ -90,6 +95,7 @@ def factors(cells: pd.DataFrame) -> pd.DataFrame:
     told apart, as one follows from the other (the block from the depth), are one factor with both
     names.
     """
+    cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
     varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
     stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
     both = stride.where(shortcut == "conv", stride + "+" + shortcut)
@@ -98,11 +104,11 @@ def factors(cells: pd.DataFrame) -> pd.DataFrame:
         frame = frame.rename(columns={"downsample": varied[0]})
         frame[varied[0]] = cells[varied[0]]
     frame = frame.loc[:, frame.nunique() > 1]
-    if not _complete(frame) and cells["preset"].ne("").all():
+    if not is_complete(frame) and cells["preset"].ne("").all():
         parts = [axis for axis in ("stem", "downsample", *varied) if axis in frame]
         named = cells[["preset"]].join(frame.drop(columns=parts))
         named = named.loc[:, named.nunique() > 1]
-        frame = named if _complete(named) else frame
+        frame = named if is_complete(named) else frame
     return _merged(frame)
 
 
@@ -124,47 +130,57 @@ def _merged(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _complete(frame: pd.DataFrame) -> bool:
+def is_complete(frame: pd.DataFrame) -> bool:
+    """Whether each combination of the factors' choices is there once."""
     product = math.prod(frame[axis].nunique() for axis in frame)
     return len(frame.drop_duplicates()) == len(frame) == product
 
 
 @dataclass(frozen=True)
 class _Contrast:
-    """An effect, and its weights on the coefficients of the cells' model."""
+    """An effect, and the weights of the cells' scores in it; none where it cannot be told."""
 
     kind: str
     effect: str
     contrast: str
-    weights: np.ndarray
+    weights: np.ndarray | None
 
 
-def _rows(done: pd.DataFrame, baselines: Mapping[str, str]) -> list[dict[str, object]]:
-    cells = done.drop_duplicates("model").set_index("model")
+def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> list[dict[str, object]]:
+    scores = scores_by_seed(runs)
+    cells = runs[runs["model"].isin(scores.columns)].drop_duplicates("model").set_index("model")
     found = factors(cells)
     if found.empty:
         return []
     usual, _ = Counter(baselines.get(str(model), "") for model in found.index).most_common(1)[0]
     at = list(found.index).index(usual) if usual in found.index else 0
     base = {str(axis): str(level) for axis, level in found.iloc[at].items()}
-    matrix, contrasts = (_crossed if _complete(found) else _additive)(found, base)
-    cell = found.index.get_indexer(pd.Index(done["model"]))
-    seeds = pd.get_dummies(done["seed"], drop_first=True).to_numpy(float)
-    design = np.hstack([matrix[cell], seeds])
-    weights = np.zeros((len(contrasts), design.shape[1]))
-    weights[:, : matrix.shape[1]] = [contrast.weights for contrast in contrasts]
-    tested = _test(done["test_acc"].to_numpy(float), design, weights)
-    size = {"cells": len(found), "seeds": done["seed"].nunique()}
+    complete = scores[found.index].dropna().to_numpy(float)
+    crossed = is_complete(found)
+    size = {"cells": len(found), "model": CROSSED if crossed else ADDITIVE}
     return [
         {"kind": contrast.kind, "effect": contrast.effect, "contrast": contrast.contrast}
         | size
-        | row
-        for contrast, row in zip(contrasts, tested, strict=True)
+        | _tested(complete, contrast.weights)
+        for contrast in (_crossed if crossed else _additive)(found, base)
     ]
 
 
-def _crossed(found: pd.DataFrame, base: Mapping[str, str]) -> tuple[np.ndarray, list[_Contrast]]:
-    """A coefficient per cell: every effect of one and of two axes."""
+def _tested(scores: np.ndarray, weights: np.ndarray | None) -> dict[str, object]:
+    """One contrast by seed, as any paired difference; ``scores`` are (seeds, cells)."""
+    row: dict[str, object] = dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan)
+    if weights is None:
+        return row | {"verdict": NOT_ESTIMABLE, "seeds": 0}
+    if not len(scores):
+        return row | {"verdict": NO_SEED, "seeds": 0}
+    by_seed = scores @ weights
+    told = estimate(by_seed)
+    row |= {"estimate": told.mean, "ci_low": told.low, "ci_high": told.high}
+    return row | {"p_value": sign_flip_p(by_seed), "verdict": "", "seeds": len(scores)}
+
+
+def _crossed(found: pd.DataFrame, base: Mapping[str, str]) -> list[_Contrast]:
+    """Every effect of one and of two axes, by means over the cells of a whole product."""
 
     def mean(**chosen: str) -> np.ndarray:
         rows = np.all([found[axis] == level for axis, level in chosen.items()], axis=0)
@@ -181,19 +197,21 @@ def _crossed(found: pd.DataFrame, base: Mapping[str, str]) -> tuple[np.ndarray, 
             ]
             text = f"({x} - {base[a]}) x ({y} - {base[b]})"
             contrasts.append(_Contrast(INTERACTION, f"{a} x {b}", text, gains[0] - gains[1]))
-    return np.eye(len(found)), contrasts
+    return contrasts
 
 
-def _additive(found: pd.DataFrame, base: Mapping[str, str]) -> tuple[np.ndarray, list[_Contrast]]:
-    """A constant, and a coefficient per choice beside the base's."""
+def _additive(found: pd.DataFrame, base: Mapping[str, str]) -> list[_Contrast]:
+    """The main effects by least squares: a constant, and a coefficient per choice."""
     others = list(_others(found, base))
     columns = [np.ones(len(found)), *((found[a] == level).to_numpy(float) for a, level in others)]
-    unit = np.eye(len(columns))
-    contrasts = [
-        _Contrast(MAIN, a, f"{level} - {base[a]}", unit[i])
+    matrix = np.column_stack(columns)
+    inverse = np.linalg.pinv(matrix)
+    # A coefficient that is no combination of the cells is one of many that fit as well.
+    wrong = np.abs(inverse @ matrix - np.eye(len(columns))).max(axis=1) > 1e-8
+    return [
+        _Contrast(MAIN, a, f"{level} - {base[a]}", None if wrong[i] else inverse[i])
         for i, (a, level) in enumerate(others, start=1)
     ]
-    return np.column_stack(columns), contrasts
 
 
 def _others(found: pd.DataFrame, base: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -202,30 +220,3 @@ def _others(found: pd.DataFrame, base: Mapping[str, str]) -> Iterator[tuple[str,
         for level in found[axis].unique():
             if level != base[axis]:
                 yield axis, str(level)
-
-
-def _test(scores: np.ndarray, design: np.ndarray, weights: np.ndarray) -> list[dict[str, object]]:
-    """Each contrast with its interval and t test, as statsmodels' ``OLS(...).t_test`` has them.
-
-    (Which takes a singular value decomposition of all runs: seconds where there are thousands.)
-    """
-    gram = design.T @ design
-    inverse = np.linalg.pinv(gram, hermitian=True)
-    params = inverse @ design.T @ scores
-    df = len(scores) - np.linalg.matrix_rank(gram, hermitian=True)
-    ssr = float(np.sum((scores - design @ params) ** 2))
-    told = df > 0 and ssr > 1e-18  # else the errors are nil: no scale is known
-    rows: list[dict[str, object]] = []
-    for weight in weights:
-        row: dict[str, object] = dict.fromkeys(NUMBERS, np.nan)
-        row["verdict"] = NOT_ESTIMABLE
-        if np.allclose(gram @ inverse @ weight, weight, atol=1e-8):  # a combination of the runs
-            estimate = float(weight @ params)
-            row |= {"estimate": estimate, "verdict": "" if told else NO_SPREAD}
-            if told:
-                error = (weight @ inverse @ weight * ssr / df) ** 0.5
-                half = float(stats.t.ppf(1 - ALPHA / 2, df)) * error
-                row |= {"ci_low": estimate - half, "ci_high": estimate + half}
-                row["p_value"] = 2 * float(stats.t.sf(abs(estimate) / error, df))
-        rows.append(row)
-    return rows

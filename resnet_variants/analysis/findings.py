@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.effects import ADDITIVE
 from resnet_variants.analysis.formats import DELTA, POINTS, interval
 from resnet_variants.analysis.statistics import (
     BASELINE,
@@ -16,7 +15,7 @@ from resnet_variants.analysis.statistics import (
     WORSE,
     pairs_needed,
 )
-from resnet_variants.analysis.tables import GROUP
+from resnet_variants.analysis.tables import GROUP, most_seeds
 from resnet_variants.run_folder import Provenance
 
 _NAMED = 4  # variants that a sentence names
@@ -70,20 +69,26 @@ def _named(own: pd.DataFrame) -> str:
 
 
 def _cost(own: pd.DataFrame) -> str:
-    scored = own[own["n"] > 0]
-    if len(scored) < 2:
+    ranked = own[most_seeds(own)]
+    if len(ranked) < 2:
         return ""
-    at = int(scored["test_acc_mean"].to_numpy(float).argmax())
-    best = cast("dict[str, Any]", scored.iloc[at].to_dict())
-    text = f"The best mean, {POINTS * best['test_acc_mean']:.2f} %, is that of {best['model']}"
-    base = scored[scored["model"] == best["baseline"]]
-    if best["verdict"] == BASELINE:
+    means = ranked["test_acc_mean"].astype(float)
+    best = ranked[means >= means.max() - 1e-12]
+    seeds = f"{ranked['n'].iloc[0]} seed{'s' if ranked['n'].iloc[0] > 1 else ''}"
+    text = f"The best mean of {seeds}, {POINTS * means.max():.2f} %, is that of {_few(best)}"
+    base = ranked[ranked["model"] == best["baseline"].iloc[0]]
+    if len(best) == 1 and best["verdict"].iloc[0] == BASELINE:
         text += ", the baseline itself"
-    elif len(base):
-        text += f", at {best['macs'] / base['macs'].iloc[0]:.2f} times the MACs of the baseline"
-    front = scored[scored["on_pareto_front"]].sort_values("macs")
-    names = ", ".join(front["model"][:_NAMED]) + (", ..." if len(front) > _NAMED else "")
-    return f"{text}; by their means the Pareto front of accuracy against MACs is {names}."
+    elif len(best) == 1 and len(base):
+        text += f", at {best['macs'].iloc[0] / base['macs'].iloc[0]:.2f} times the baseline's MACs"
+    front = ranked[ranked["on_pareto_front"]].sort_values("macs", kind="stable")
+    text += f"; by their means the Pareto front of accuracy against MACs is {_few(front)}"
+    fewer = int((own["n"] < ranked["n"].iloc[0]).sum())
+    return text + (f" ({fewer} with fewer seeds not ranked)." if fewer else ".")
+
+
+def _few(rows: pd.DataFrame) -> str:
+    return ", ".join(rows["model"][:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
 
 
 def _range(numbers: pd.Series) -> str:
@@ -98,24 +103,23 @@ _METHODS = (
     "for all variants. The p value is that of the exact sign-flip test, adjusted by Holm over all "
     "comparisons of a table; a verdict takes an adjusted p below 0.05, so "
     f"{pairs_needed(1)} pairs of seeds for one comparison and {pairs_needed(11)} for eleven.",
-    f"P(front) is how often a variant is on the Pareto front in {DRAWS:,} draws of the seeds with "
-    "replacement.",
-    "Effects are contrasts of a linear model with a mean per variant and the seeds as blocks; "
-    "their p values are from its t tests, adjusted by Holm.",
+    "The Pareto front is of the variants that have most seeds; P(front) is how often one is on it "
+    f"in {DRAWS:,} draws of the seeds with replacement.",
+    "An effect is a contrast of variants, taken within each seed and tested as a difference is.",
     "1 MAC is 2 FLOPs; convolutions and linear layers are counted. Training time per image and "
     "latency are measured, on a machine that may have done other things beside.",
 )
 
 
 def notes(
-    summary: pd.DataFrame, gain: float, *, twice: int = 0, provenance: Provenance
+    summary: pd.DataFrame, effects: pd.DataFrame, gain: float, provenance: Provenance
 ) -> list[str]:
     """How to read the numbers.
 
     Args:
         summary: ``tables.SUMMARY_COLUMNS``.
+        effects: ``effects.EFFECT_COLUMNS``.
         gain: ``tables.pairing`` of the same runs.
-        twice: runs that lie in several folders.
         provenance: where the runs come from.
     """
     lines = [*_METHODS]
@@ -123,16 +127,21 @@ def notes(
         pairs = summary.loc[summary["pairs"] > 1, "pairs"]
         lines.insert(
             2,
-            f"Pairing: with independent seeds, intervals of the same width would take {gain:.2f} "
-            f"times as many runs ({len(pairs)} comparisons of {_range(pairs)} pairs).",
+            f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
+            f"as many runs ({len(pairs)} x {_range(pairs)} pairs).",
+        )
+    if (effects["model"] == ADDITIVE).any():
+        lines.append(
+            "Where variants of the whole product are missing, the axes are taken to add up in the "
+            "effects, and no interaction can be told."
         )
     if summary["paper"].ne("").any():
         lines.append(
             "A paper's difference is for the same change of architecture on its own data, depth "
             "and recipe: compare signs and sizes, never levels."
         )
+    if len(provenance.get("device", [])) > 1:
+        lines.append("Runs of several devices: times per image are not of one machine.")
     if any("with changes" in commit for commit in provenance.get("git commit", [])):
         lines.append("Some runs were trained from a working tree with uncommitted changes.")
-    if twice:
-        lines.append(f"{twice} runs lie in several of the folders; the first one counts.")
     return lines

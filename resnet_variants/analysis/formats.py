@@ -80,6 +80,9 @@ def _escaped(value: object) -> str:
     special = {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "^": r"\textasciicircum{}",
         **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     }
@@ -87,8 +90,9 @@ def _escaped(value: object) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown."""
-    return frame.to_markdown(index=False, disable_numparse=True)
+    """A table in GitHub's Markdown, of which no cell is."""
+    plain = frame.map(lambda cell: str(cell).replace("|", r"\|").replace("<", "&lt;"))
+    return plain.to_markdown(index=False, disable_numparse=True)
 
 
 def summary_markdown(summary: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from resnet_variants.analysis.tables import LATENCY_OF
 from resnet_variants.records import (
+    IMAGE_COLUMNS,
     planned_runs,
     read_epochs,
     read_experiment,
@@ -18,7 +19,7 @@ from resnet_variants.records import (
     running,
 )
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import Provenance
+from resnet_variants.run_folder import DONE, Provenance
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Gathered:
         titles: name, question and expectation of each experiment.
         folders: where each run is, by its id.
         unseen: runs that are planned and have not begun, and whether a process has them.
-        twice: how many runs lie in several folders; the first one counts.
+        twice: how many runs lie in another folder too.
     """
 
     runs: pd.DataFrame
@@ -50,35 +51,71 @@ def gather(folders: Sequence[Path]) -> Gathered:
         ValueError: no such folder, no runs, a damaged file, or two folders that compare one model
             with different baselines.
     """
-    runs, epochs, where, unseen, twice = [], [], {}, {}, 0
+    runs, epochs, where, unseen = [], [], {}, {}
     provenance: Provenance = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no results folder {str(folder)!r}")
         own, origin = read_runs_and_provenance(folder)
-        again = own["run_id"].isin(list(where))
-        twice, own = twice + int(again.sum()), own[~again]
-        where |= {str(run_id): folder for run_id in own["run_id"]}
-        runs.append(own)
-        epochs.append(read_epochs(folder, own))
+        runs.append(own.assign(folder=str(folder)))
+        epochs.append(read_epochs(folder, own).assign(folder=str(folder)))
         busy = running(folder)
         unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
         for name, values in origin.items():
             known = provenance.setdefault(name, [])
             known += [value for value in values if value not in known]
+    every = _joined(runs)
+    kept = _without_copies(every)
+    _require_same_images(kept)
+    where = {str(run_id): Path(folder) for run_id, folder in kept[["run_id", "folder"]].to_numpy()}
+    own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
     return Gathered(
-        runs=_joined(runs),
-        epochs=_joined(epochs),
+        runs=kept.drop(columns="folder"),
+        epochs=own_epochs.drop(columns="folder"),
         baselines=_baselines(folders),
         titles=_titles(folders),
         provenance=provenance,
         latencies=_latencies(folders),
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
-        twice=twice,
+        twice=len(every) - len(kept),
     )
+
+
+def _without_copies(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each run once: a finished one before one that is not.
+
+    Raises:
+        ValueError: two that are finished differ, so they are not copies of one.
+    """
+    result = ["device", "precision", "status", "test_acc"]
+    finished = runs[runs["status"] == DONE]
+    several = finished[["run_id", *result]].drop_duplicates()
+    other = several[several["run_id"].duplicated()]
+    if len(other):
+        run_id = other["run_id"].iloc[0]
+        where = " and ".join(finished.loc[finished["run_id"] == run_id, "folder"])
+        raise UserError(
+            f"{run_id} has another result, device or precision in {where}: report apart"
+        )
+    order = (runs["status"] != DONE).sort_values(kind="stable").index
+    return runs.loc[order].drop_duplicates("run_id").sort_index().reset_index(drop=True)
+
+
+def _require_same_images(runs: pd.DataFrame) -> None:
+    """Refuse to compare runs whose images have one name and are not the same."""
+    known = runs[runs["data_hash"] != ""]
+    for (dataset, _), own in known.groupby(["dataset", "img_size"], sort=False):
+        for name in IMAGE_COLUMNS:
+            first = own.drop_duplicates(name)
+            if len(first) > 1:
+                (a, place), (b, other) = first[[name, "folder"]].to_numpy()[:2]
+                message = (
+                    f"{dataset} is not the same images in all runs ({name} {a} in {place}, {b}"
+                )
+                raise UserError(f"{message} in {other}): report them apart")
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -115,7 +152,10 @@ def _latencies(folders: Sequence[Path]) -> dict[tuple[str, ...], float]:
     for folder in folders:
         for file in (*folder.glob("bench.csv"), *sorted(folder.glob("bench/*/bench.csv"))):
             try:
-                table = pd.read_csv(file)[["arm", *LATENCY_OF, "latency_ms"]].dropna()
+                table = pd.read_csv(file)
+                if "latency_ms" not in table:  # it measured something else
+                    continue
+                table = table[["arm", *LATENCY_OF, "latency_ms"]].dropna()
                 latencies = table["latency_ms"].astype(float)
             except (ValueError, KeyError) as error:
                 raise UserError(f"{file} is no table of bench: {error}; delete it") from error

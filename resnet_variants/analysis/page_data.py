@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.tables import GROUP
+from resnet_variants.analysis.tables import GROUP, with_recipe
 from resnet_variants.files import Json
 from resnet_variants.records import FURTHER_COLUMNS
-from resnet_variants.run_folder import DONE, recipe_digest
+from resnet_variants.run_folder import DONE
 
 RUNS_DRAWN = 2_000  # beyond that a browser answers slowly
 CURVE_POINTS = 6_000  # of all curves together: a third of a megabyte
@@ -38,8 +38,8 @@ COSTS = (
     Choice("flops", "FLOPs per image (millions)", 1e-6),
     Choice("params", "parameters (millions)", 1e-6),
     Choice("acts", "activations per image (millions)", 1e-6),
-    Choice("train_ms_per_image", "training time per image (ms)"),
-    Choice("latency_ms", "inference latency per image (ms)"),
+    Choice("train_ms_per_image", "training time per image, as measured (ms)"),
+    Choice("latency_ms", "latency of one image, as measured (ms)"),
 )
 SCORES = (
     Choice("test_acc_mean", "test accuracy (%)"),
@@ -117,8 +117,7 @@ def json_text(value: object) -> str:
 def _owners(runs: pd.DataFrame, summary: pd.DataFrame) -> list[int]:
     """The row of the summary that each run belongs to; -1 where there is none."""
     place = {key: i for i, key in enumerate(_keys(summary))}
-    marked = runs.assign(recipe=runs["run_id"].map(recipe_digest))
-    return [place.get(key, -1) for key in _keys(marked)]
+    return [place.get(key, -1) for key in _keys(with_recipe(runs))]
 
 
 def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:

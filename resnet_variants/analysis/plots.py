@@ -27,7 +27,9 @@ from resnet_variants.analysis.style import (
     STYLE,
     design,
     looks,
+    plain,
 )
+from resnet_variants.analysis.tables import most_seeds
 
 # A ring around each point of the front, so that a front of one shows too.
 FRONT: dict[str, Any] = {
@@ -79,7 +81,10 @@ def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
     """
     cost = COSTS[column]
     rows = summary[(summary["n"] > 0) & summary[column].notna()]
-    on_front = pareto_front(rows[column].to_numpy(float), rows["test_acc_mean"].to_numpy(float))
+    ranked = most_seeds(rows).to_numpy()
+    on_front = np.zeros(len(rows), bool)
+    numbers = rows.loc[ranked, [column, "test_acc_mean"]].to_numpy(float)
+    on_front[ranked] = pareto_front(numbers[:, 0], numbers[:, 1])
     rows = rows.assign(design=design, x=_dodged(rows[column]) / cost.unit)
     look = _Looks(
         colour=looks(rows["order"], PALETTE),
@@ -116,10 +121,27 @@ def _times(factor: float) -> Callable[[Any], Any]:
 
 
 def _dodged(costs: pd.Series) -> pd.Series:
-    """Costs, spread a little where equal, so that no marker hides another."""
-    rank, size = costs.groupby(costs).cumcount(), costs.groupby(costs).transform("size")
-    span = (costs.max() - costs.min()) or 0.5 * costs.max()
-    return costs + 0.025 * span * (rank - (size - 1) / 2)
+    """Costs, pushed apart in their order where markers would hide each other."""
+    values = costs.to_numpy(float)
+    span = float(np.ptp(values)) or 0.5 * float(values.max())
+    step = span * min(0.025, 0.5 / len(values))
+    order = np.argsort(values, kind="stable")
+    clusters: list[list[float]] = []  # of neighbours that touch: their costs
+    for value in values[order]:
+        clusters.append([value])
+        while len(clusters) > 1 and _start(clusters[-1], step) < _end(clusters[-2], step) + step:
+            last = clusters.pop()
+            clusters[-1] += last
+    places = [_start(own, step) + step * i for own in clusters for i in range(len(own))]
+    return pd.Series(np.array(places)[np.argsort(order)], index=costs.index)
+
+
+def _start(cluster: list[float], step: float) -> float:
+    return sum(cluster) / len(cluster) - step * (len(cluster) - 1) / 2
+
+
+def _end(cluster: list[float], step: float) -> float:
+    return _start(cluster, step) + step * (len(cluster) - 1)
 
 
 def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
@@ -140,7 +162,7 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
         bar.set_linestyle(cast("Any", look.line[row["order"]]))
     if row["preset"]:
         axes.annotate(
-            str(row["preset"]),
+            plain(row["preset"]),
             (x, mean),
             xytext=(4, 4),
             textcoords="offset points",
@@ -154,10 +176,11 @@ def _caption(rows: pd.DataFrame) -> str:
     first, low, high = rows.iloc[0], rows["n"].min(), rows["n"].max()
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
     spread = "95 % Student intervals" if high > 1 else "one seed: no interval"
-    networks = ", ".join(
+    sizes = [
         f"ResNet-{depth} ({family})"
         for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
-    )
+    ]
+    networks = ", ".join(sizes) if len(sizes) < 3 else f"{len(sizes)} depths"
     return (
         f"{networks} on {first['dataset']} at {first['img_size']} px, {first['epochs']} epochs; "
         f"{n} seeds, {spread}\nletters: ResNet-A to D; equal MACs stand side by side"
@@ -173,7 +196,7 @@ def _filling(fill: str, colour: str) -> dict[str, Any]:
 
 def _legend(look: _Looks) -> list[Line2D]:
     def entry(label: object, **look: Any) -> Line2D:
-        grey = {"linestyle": "", "markersize": 6, "color": "0.4", "label": str(label)}
+        grey = {"linestyle": "", "markersize": 6, "color": "0.4", "label": plain(label)}
         return Line2D([], [], **grey | look)
 
     return [

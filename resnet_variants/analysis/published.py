@@ -1,8 +1,9 @@
 """What papers report for the same change: effects beside ours, never levels.
 
 ``published.csv`` has the accuracies that the effects are taken from, with table and confidence. A
-paper's comparison is the same as ours if one axis changes between the same two choices and nothing
-else does; data set, depth, recipe and crops are the paper's own, and are named beside the number.
+paper's comparison is the same as ours if one axis changes between the same two choices, nothing
+else does, and the rest is what the paper had (``_REST``). Recipe and crops are the paper's own;
+data set and depth are named beside the number.
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ from __future__ import annotations
 import csv
 import functools
 import math
+import re
 from collections.abc import Mapping
 from importlib import resources
 
+from resnet_variants.records import FURTHER_COLUMNS
+
 _PARTS = ("stem", "stride", "shortcut", "order")
-_SIZE = ("family", "depth", "block", "stem_stride")
+_SAME = ("family", "depth", "stem_stride", *FURTHER_COLUMNS)
+_PLAIN = ("conv3", "conv7")
+# What the networks of the papers are beside the axis that changes.
+_REST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "preset": {"order": ("post",)},
+    "order": {"stem": _PLAIN, "shortcut": ("conv", "pad")},
+    "shortcut": {"stem": _PLAIN, "order": ("post",)},
+}
 
 
 @functools.cache
@@ -29,10 +40,10 @@ def paper_effect(
 ) -> tuple[float, str] | None:
     """What a paper found for the change from ``baseline`` to ``model``, and where.
 
-    Of several depths it is the nearest.
+    Of several it is the one on the same data set, of the same family, at the nearest depth.
 
     Args:
-        model: ``records.VARIANT_COLUMNS``.
+        model: a row of ``tables.SUMMARY_COLUMNS``.
         baseline: the same of the other network.
 
     Returns:
@@ -52,23 +63,39 @@ def paper_effect(
     ]
     if not both:
         return None
-    depth = int(str(model["depth"]))
-    row, other = min(both, key=lambda pair: abs(math.log(int(pair[0]["depth"]) / depth)))
+    row, other = min(both, key=lambda pair: _distance(pair[0], model))
     delta = (float(row["top1_acc"]) - float(other["top1_acc"])) / 100
     where = f"ResNet-{row['depth']}, {row['dataset']}, {row['source']} {row['table']}"
     return round(delta, 6), where
+
+
+def _distance(row: Mapping[str, str], model: Mapping[str, object]) -> tuple[bool, bool, float]:
+    """How far a paper's experiment is from ours: data set, then family, then depth."""
+    name = row["dataset"].replace("-", "").lower()
+    same = re.search(rf"{name}(?!\d)", str(model["dataset"]).replace("-", "").lower())
+    family = "cifar" if name.startswith("cifar") else "imagenet"
+    depths = int(row["depth"]), int(str(model["depth"]))
+    return not same, family != model["family"], abs(math.log(depths[0] / depths[1]))
 
 
 def _change(
     model: Mapping[str, object], baseline: Mapping[str, object]
 ) -> tuple[str, str, str] | None:
     """The one axis that differs, with both choices; a step of presets counts as one."""
-    if any(model[name] != baseline[name] for name in _SIZE):
+    if not all(_equal(model[name], baseline[name]) for name in _SAME):
         return None
     differ = [name for name in _PARTS if model[name] != baseline[name]]
     presets = str(model["preset"]), str(baseline["preset"])
-    if all(presets) and presets[0] != presets[1] and "order" not in differ:
-        return "preset", *presets
-    if len(differ) == 1 and differ[0] in ("order", "shortcut"):
-        return differ[0], str(model[differ[0]]), str(baseline[differ[0]])
-    return None
+    if all(presets) and presets[0] != presets[1]:
+        axis, change = "preset", presets
+    elif len(differ) == 1:
+        axis, change = differ[0], (str(model[differ[0]]), str(baseline[differ[0]]))
+    else:
+        return None
+    rest = _REST.get(axis, {})
+    alike = all(own[name] in rest[name] for own in (model, baseline) for name in rest)
+    return (axis, *change) if alike else None
+
+
+def _equal(a: object, b: object) -> bool:
+    return a == b or (a != a and b != b)  # NaN: an older table lacks the axis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,18 @@ from resnet_variants.analysis.plots import COSTS, accuracy_vs_cost
 from resnet_variants.analysis.style import save
 from resnet_variants.analysis.tables import GROUP, by_group, pairing, summarise
 from resnet_variants.files import to_json, write_atomically
-from resnet_variants.records import RUNNING
+from resnet_variants.records import RUNNING, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 
-FIGURES = ("accuracy_vs_*", "training_curves*", "effects*", "interactions*", "error_vs_depth*")
+TOGETHER = "folders"  # in experiment.json: those that were reported together
+# Every name that a figure may have: alone, or with its group's, `_digits-8-20-44136fa3-bf16-cpu`.
+FIGURES = re.compile(
+    r"(accuracy_vs_(macs|params|train_time|latency)|training_curves|effects|interactions"
+    r"|error_vs_depth)(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
+)
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
+_LONGEST = 120  # letters of a group in the name of a file
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,14 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
     With ``folders``, from the runs in all of these together instead.
 
     Raises:
-        ValueError: a folder holds no runs, or a damaged file, or ``out`` cannot be written, or is
-            one of several folders.
+        ValueError: a folder holds no runs, or a damaged file, or ``out`` cannot be written, or has
+            results of its own beside those of the folders.
     """
-    if out.resolve() in {folder.resolve() for folder in folders}:
-        message = f"{str(out)!r} holds runs itself: tables of several folders need one of their own"
+    results = any((out / name).exists() for name in ("runs", "runs.csv"))
+    if folders and results and TOGETHER not in read_experiment(out):
+        message = f"{str(out)!r} has results of its own: name a folder for those of all"
         raise UserError(message, field="out")
-    folders = folders or (out,)
-    found = gather(folders)
+    found = gather(folders or (out,))
     try:
         out.mkdir(parents=True, exist_ok=True)
         return _build(found, folders, out)
@@ -74,12 +81,7 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         effects=told,
         counts=_counts(found),
         answer=answer(summary),
-        notes=notes(
-            summary,
-            pairing(found.runs, found.baselines),
-            twice=found.twice,
-            provenance=found.provenance,
-        ),
+        notes=notes(summary, told, pairing(found.runs, found.baselines), found.provenance),
         files=(),
     )
     files = [
@@ -90,8 +92,9 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         _text(latex(summary), out / "summary.tex"),
         *_table(told, out / "effects.csv"),
         _text(to_json(found.provenance), out / "provenance.json"),
+        *_own_experiment(found, folders, out),
         *_all_figures(made, found, out),
-        _text(render(_content(made, found, folders)), out / "report.html"),
+        _text(render(_content(made, found, folders, out)), out / "report.html"),
     ]
     return dataclasses.replace(made, files=tuple(files))
 
@@ -109,18 +112,25 @@ def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
     """Those of each group; figures of groups that have gone are removed."""
     files: list[Path] = []
     groups = by_group(found.runs)
-    for key, own in groups:
-        suffix = "_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(map(str, key)))
+    suffixes = _suffixes([key for key, _ in groups])
+    for (key, own), suffix in zip(groups, suffixes, strict=True):
         summary, told = (_of_group(frame, key) for frame in (made.summary, made.effects))
         for name, figure in _figures(summary, told, own, found.epochs).items():
-            files += save(figure, out / f"{name}{suffix if len(groups) > 1 else ''}")
-    images = {path for form in FIGURES for path in out.glob(form) if path.suffix in _IMAGES}
-    for old in images - {*files}:
+            files += save(figure, out / f"{name}{suffix}")
+    for old in {path for path in out.iterdir() if FIGURES.fullmatch(path.name)} - {*files}:
         old.unlink()
     return files
 
 
-_IMAGES = (".png", ".svg")
+def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
+    """What a group's figures are called beside what they show; nothing where it is alone."""
+    if len(keys) < 2:
+        return [""] * len(keys)
+    texts = [
+        "_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(map(str, key)))[-_LONGEST:] for key in keys
+    ]
+    again = [texts[:i].count(text) for i, text in enumerate(texts)]
+    return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
 
 
 def _of_group(frame: pd.DataFrame, key: Sequence[object]) -> pd.DataFrame:
@@ -150,12 +160,33 @@ def _figures(
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _content(made: Report, found: Gathered, folders: Sequence[Path]) -> Content:
-    names, questions, expectations = (
-        list(dict.fromkeys(filter(None, texts))) for texts in zip(*found.titles, strict=True)
-    )
+def _own_experiment(found: Gathered, folders: Sequence[Path], out: Path) -> list[Path]:
+    """What a folder of several folders' tables needs to be reported again."""
+    if not folders:
+        return []
+    names, questions, expectations = _titles(found)
+    content = {
+        "name": ", ".join(names),
+        "question": " ".join(questions),
+        "expect": " ".join(expectations),
+        "baselines": dict(found.baselines),
+        "runs": [*found.runs["run_id"], *found.unseen],
+        TOGETHER: [folder.resolve().name for folder in folders],
+    }
+    return [_text(to_json(content), out / "experiment.json")]
+
+
+def _titles(found: Gathered) -> list[list[str]]:
+    """Names, questions and expectations, each once."""
+    return [list(dict.fromkeys(filter(None, texts))) for texts in zip(*found.titles, strict=True)]
+
+
+def _content(made: Report, found: Gathered, folders: Sequence[Path], out: Path) -> Content:
+    names, questions, expectations = _titles(found)
     commands = [*found.provenance.get("command", ())]
-    again = " ".join(["python -m resnet_variants.report", *(folder.name for folder in folders)])
+    names_of = [folder.resolve().name for folder in (*folders, out)]
+    where = [*names_of[:-1], "--out", names_of[-1]] if folders else names_of
+    again = shlex.join(["python", "-m", "resnet_variants.report", *where])
     return Content(
         title=", ".join(names),
         question=" ".join(questions),

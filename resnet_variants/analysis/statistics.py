@@ -96,12 +96,13 @@ def pairs_needed(comparisons: int) -> int:
 
 
 def verdict(delta: float, p_adjusted: float, *, enough: bool) -> str:
-    """In one word what the paired differences show after correction, ``enough`` pairs given."""
-    if not enough:
-        return TOO_FEW
-    if not p_adjusted < ALPHA:
-        return INCONCLUSIVE
-    return BETTER if delta > 0 else WORSE
+    """In one word what the paired differences show after correction.
+
+    ``enough``: whether so many pairs could have shown anything.
+    """
+    if p_adjusted < ALPHA:
+        return BETTER if delta > 0 else WORSE
+    return INCONCLUSIVE if enough else TOO_FEW
 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -123,12 +124,11 @@ def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
 def front_probability(cost: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """How often each point is on the front when the seeds are drawn again, with replacement.
 
-    All points are drawn with the same seeds, as they were trained; a draw in which a point has no
-    score counts for none of that point's.
+    All points are drawn with the same seeds, as they were trained.
 
     Args:
         cost: (points,).
-        scores: (seeds, points), NaN where a run has no score; each point has one at least.
+        scores: (seeds, points), of seeds that all points have.
 
     Returns:
         (points,), NaN everywhere with fewer than two seeds.
@@ -137,15 +137,11 @@ def front_probability(cost: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if seeds < 2:
         return np.full(len(cost), np.nan)
     counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS)
-    known = ~np.isnan(scores)
-    n = counts @ known
-    means = np.where(n > 0, counts @ np.where(known, scores, 0) / np.maximum(n, 1), -np.inf)
-    on_front = pareto_front(cost, np.round(means, 12)) & (n > 0)
-    return on_front.sum(axis=0) / np.maximum((n > 0).sum(axis=0), 1)
+    return pareto_front(cost, np.round(counts @ scores / seeds, 12)).mean(axis=0)
 
 
 def pairing_gain(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """How many times as many runs unpaired seeds would take for an interval of the same width.
+    """How many times as many runs unpaired seeds would take for the same standard error.
 
     The variance of a difference of two independent scores over that of the paired differences, both
     summed over the comparisons; NaN where no comparison has two pairs that differ.

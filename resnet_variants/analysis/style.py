@@ -45,6 +45,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
+def plain(text: object) -> str:
+    """Text that matplotlib draws as it is spelt, where it would look for formulas."""
+    return str(text).replace("$", r"\$")
+
+
 def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
     """One look per distinct value, in order of appearance."""
     return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}
@@ -53,7 +58,7 @@ def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
 def design(frame: pd.DataFrame) -> pd.Series:
     """Downsampling, and whatever else the rows differ in."""
     text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
-    for axis in ("stem_stride", *FURTHER_COLUMNS):
+    for axis in ("family", "depth", "stem_stride", *FURTHER_COLUMNS):
         if frame[axis].nunique() > 1:
             text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
     return text

@@ -59,6 +59,7 @@ SUMMARY_COLUMNS = (
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
+LEAST_MORE = 0.1  # percent of MACs, below which nothing is bought with them
 LATENCY_OF = ("model", "img_size", "precision", "device")
 
 
@@ -72,7 +73,8 @@ def summarise(
     Failed and diverged runs are counted in ``failed`` and enter no mean. ``delta`` is the mean
     paired difference to ``baseline`` over the ``pairs`` seeds that both have; ``p_value`` is the
     exact sign-flip p, ``p_adjusted`` the same after Holm's correction over the group, from which
-    ``verdict`` follows. ``points_per_percent_macs`` is ``delta`` in points over the MACs that it
+    ``verdict`` follows. The Pareto front is of those variants that have most seeds: a mean over
+    fewer is another thing. ``points_per_percent_macs`` is ``delta`` in points over the MACs that it
     takes beyond the baseline's, in percent, where it takes more.
 
     Args:
@@ -92,8 +94,13 @@ def summarise(
 
 def by_group(runs: pd.DataFrame) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
     """The runs that may be compared with one another, with their values of ``GROUP``."""
-    marked = runs.assign(recipe=runs["run_id"].map(recipe_digest))
+    marked = with_recipe(runs)
     return [(tuple(key), own) for key, own in marked.groupby([*GROUP], sort=False)]
+
+
+def with_recipe(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the digest of their recipe."""
+    return runs.assign(recipe=runs["run_id"].map(recipe_digest))
 
 
 def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
@@ -104,25 +111,30 @@ def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows)
     frame["p_adjusted"] = holm(frame["p_value"].to_numpy(float))
-    needed = pairs_needed(frame["pairs"].gt(0).sum())
+    needed = pairs_needed(frame["p_value"].notna().sum())
     rows = zip(frame["delta"], frame["p_adjusted"], frame["pairs"], strict=True)
     frame["verdict"] = [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
     frame.loc[frame["model"] == frame["baseline"], "verdict"] = BASELINE
     _compare_with_baseline(frame)
-    scored = frame["n"] > 0
+    ranked = most_seeds(frame)
     frame["on_pareto_front"], frame["front_probability"] = False, np.nan
-    macs, own = frame.loc[scored, "macs"].to_numpy(), scores[frame.loc[scored, "model"]].to_numpy()
-    means = frame.loc[scored, "test_acc_mean"].to_numpy(float)
-    frame.loc[scored, "on_pareto_front"] = pareto_front(macs, means)
-    frame.loc[scored, "front_probability"] = front_probability(macs, own)
+    macs = frame.loc[ranked, "macs"].to_numpy(float)
+    means = frame.loc[ranked, "test_acc_mean"].to_numpy(float)
+    frame.loc[ranked, "on_pareto_front"] = pareto_front(macs, means)
+    common = scores[frame.loc[ranked, "model"]].dropna().to_numpy(float)
+    frame.loc[ranked, "front_probability"] = front_probability(macs, common)
     return frame
+
+
+def most_seeds(summary: pd.DataFrame) -> pd.Series:
+    """Which rows of one group have as many finished seeds as any: their means may be ranked."""
+    return (summary["n"] > 0) & (summary["n"] == summary["n"].max())
 
 
 def scores_by_seed(runs: pd.DataFrame) -> pd.DataFrame:
     """Test accuracies of the done runs of one group: a row per seed, a column per model."""
     done = runs[runs["status"] == DONE]
-    table = done.pivot_table(index="seed", columns="model", values="test_acc", sort=True)
-    return table.astype(float)
+    return done.pivot(index="seed", columns="model", values="test_acc").astype(float)
 
 
 def pairing(runs: pd.DataFrame, baselines: Mapping[str, str]) -> float:
@@ -146,7 +158,7 @@ def _compare_with_baseline(frame: pd.DataFrame) -> None:
     for row in by_model.values():
         base = by_model.get(row["baseline"])
         more = 0.0 if base is None else 100 * (row["macs"] / base["macs"] - 1)
-        gains.append(100 * row["delta"] / more if more > 0 else np.nan)
+        gains.append(100 * row["delta"] / more if more > LEAST_MORE else np.nan)
         found = None if base is None or base is row else paper_effect(row, base)
         delta, where = found or (np.nan, "")
         deltas.append(delta)
@@ -162,7 +174,8 @@ def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, o
         column: first[column]
         for column in (*VARIANT_COLUMNS, *COST_COLUMNS, *GROUP, *FURTHER_COLUMNS)
     }
-    speed = runs["images_per_second"].astype(float).median()
+    speeds = runs["images_per_second"].astype(float)
+    speed = speeds[speeds > 0].median()
     row |= {"images_per_second": speed, "train_ms_per_image": 1000 / speed, "baseline": baseline}
     row |= {"failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
     own = scores[model].dropna() if model in scores else pd.Series(dtype=float)

@@ -124,22 +124,31 @@ function pointsOf(x, y) {
   return rows.model.map(point).filter(({ row, x, y }) => rows.group[row] === group() && x !== null && y !== null);
 }
 
-// No other point is as good at the same cost or lower; ties share the front.
-function paretoFront(points) {
+// No other point is as good at the same cost or lower; ties share the front. Means over fewer seeds
+// than others have are not ranked.
+function paretoFront(every) {
+  const most = Math.max(...every.map(({ row }) => rows.n[row]));
+  const points = every.filter(({ row }) => rows.n[row] === most);
   const beats = (a, b) => a.x <= b.x && a.y >= b.y && (a.x < b.x || a.y > b.y);
   return points.filter((b) => !points.some((a) => beats(a, b))).sort((a, b) => a.x - b.x);
 }
 
-// Points of equal cost stand side by side, so that no interval hides another.
+// Points are pushed apart in the order of their costs, so that no interval hides another.
 function sideBySide(points) {
   const costs = points.map((point) => point.x);
   const span = Math.max(...costs) - Math.min(...costs) || 0.5 * Math.max(...costs);
-  const same = Map.groupBy(points, (point) => point.x);
-  return points.map((point) => {
-    const peers = same.get(point.x);
-    const step = span * Math.min(0.02, 0.15 / peers.length);
-    return { ...point, at: point.x + step * (peers.indexOf(point) - (peers.length - 1) / 2) };
-  });
+  const step = span * Math.min(0.02, 0.5 / points.length);
+  const start = (own) => own.reduce((sum, { x }) => sum + x, 0) / own.length - step * (own.length - 1) / 2;
+  const clusters = []; // of neighbours that touch
+  for (const point of [...points].sort((a, b) => a.x - b.x)) {
+    clusters.push([point]);
+    while (clusters.length > 1 && start(clusters.at(-1)) < start(clusters.at(-2)) + step * clusters.at(-2).length) {
+      const last = clusters.pop();
+      clusters.at(-1).push(...last);
+    }
+  }
+  const places = new Map(clusters.flatMap((own) => own.map((point, i) => [point, start(own) + step * i])));
+  return points.map((point) => ({ ...point, at: places.get(point) }));
 }
 
 function meanText(point, x, y) {
