@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from resnet_variants import cli
-from resnet_variants.analysis.formats import markdown, readable
+from resnet_variants.analysis.formats import interval, markdown, readable
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records import read_experiment, read_runs_and_provenance
 from resnet_variants.registry import Registry
@@ -31,9 +31,22 @@ def results_block():
         f"{experiment['question']} {len(runs)} runs of {' or '.join(origin['threads'])} thread, "
         f"{runs['seconds'].sum() / 60:.0f} minutes of training in all on {origin['device'][0]} "
         f"(torch {origin['torch'][0]}, {runs['precision'][0]}). "
-        f"Against `{summary['baseline'][0]}`: {said}."
+        f"Against `{summary['baseline'][0]}`: {said}. Averaged over the grid: {_effects()}."
     )
     return f"{took}\n\n{markdown(readable(summary)[COLUMNS])}\n"
+
+
+def _effects():
+    """Those main effects that have a verdict."""
+    told = pd.read_csv(FOLDER / "effects.csv").query("kind == 'main'")
+    found = [
+        f"{row['effect']} {row['contrast']}, {row['verdict']} "
+        f"({interval(row['estimate'], row['ci_low'], row['ci_high'], sign='+')} points)"
+        for row in told.to_dict("records")
+        if not row["verdict"].startswith("inconclusive")
+    ]
+    rest = len(told) - len(found)
+    return "; ".join([*found, *([f"{rest} main effects inconclusive"] if rest else [])])
 
 
 def test_the_results_are_those_on_disk(rewrite):
