@@ -25,7 +25,7 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         epochs: ``records.EPOCH_COLUMNS``.
         runs: ``records.RUN_COLUMNS``, of one data set and recipe.
     """
-    runs = runs.assign(design=design, panel=_panel)
+    runs = runs.assign(design=design(runs, sizes=()), panel=_panel)
     keys = ["run_id", "panel", "stem", "design"]
     frame = epochs.merge(runs[keys], on="run_id").assign(val_err=lambda f: 1 - f["val_acc"])
     panels = [panel for panel in runs["panel"].unique() if panel in set(frame["panel"])]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.formats import interval
 from resnet_variants.analysis.page_data import group_labels, text, varied
 
 # Left out where they say nothing about any variant.
@@ -64,8 +65,8 @@ def _summary_cells(summary: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         "variant": summary["model"],
         **{axis.replace("_", " "): summary[axis] for axis in axes},
         "n": summary["n"],
-        "test accuracy % [95 %]": _intervals(summary, "test_acc_mean", "test_acc_ci", ".2f"),
-        "delta, points [95 %]": _intervals(summary, "delta", "delta_ci", "+.2f"),
+        "test accuracy % [95 %]": _intervals(summary, "test_acc_mean", "test_acc_ci"),
+        "delta, points [95 %]": _intervals(summary, "delta", "delta_ci", sign="+"),
         "p (Holm)": _written(summary, "p_adjusted", _p_value),
         "verdict": summary["verdict"],
         "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
@@ -93,7 +94,7 @@ def effect_tables(effects: pd.DataFrame, labels: Sequence[str]) -> list[Table]:
         return []
     columns = {
         **{name: effects[name] for name in ("effect", "kind", "contrast")},
-        "estimate, points [95 %]": _intervals(effects, "estimate", "ci", "+.2f"),
+        "estimate, points [95 %]": _intervals(effects, "estimate", "ci", sign="+"),
         "p": _written(effects, "p_value", _p_value),
         "p (Holm)": _written(effects, "p_adjusted", _p_value),
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
@@ -147,18 +148,10 @@ def _written(frame: pd.DataFrame, column: str, write: Callable[[float], str]) ->
     return pd.Series(["" if math.isnan(v) else write(v) for v in values], index=frame.index)
 
 
-def _intervals(frame: pd.DataFrame, mean: str, bound: str, form: str) -> pd.Series:
-    """Fractions in percent with their interval, where there is one."""
-    names = (mean, f"{bound}_low", f"{bound}_high")
-    rows = zip(*(100 * frame[name].astype(float) for name in names), strict=True)
-    return pd.Series([_interval(row, form) for row in rows], index=frame.index)
-
-
-def _interval(row: tuple[float, ...], form: str) -> str:
-    mean, low, high = (f"{value:{form}}" for value in row)
-    if math.isnan(row[0]):
-        return ""
-    return mean if math.isnan(row[1]) else f"{mean} [{low}, {high}]"
+def _intervals(frame: pd.DataFrame, mean: str, bound: str, *, sign: str = "") -> pd.Series:
+    columns = (frame[name].astype(float) for name in (mean, f"{bound}_low", f"{bound}_high"))
+    cells = [interval(*row, sign=sign) for row in zip(*columns, strict=True)]
+    return pd.Series(cells, index=frame.index)
 
 
 def _p_value(value: float) -> str:

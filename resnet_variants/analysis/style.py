@@ -55,10 +55,13 @@ def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
     return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}
 
 
-def design(frame: pd.DataFrame) -> pd.Series:
-    """Downsampling, and whatever else the rows differ in."""
+SIZES = ("family", "depth", "stem_stride")
+
+
+def design(frame: pd.DataFrame, sizes: Sequence[str] = SIZES) -> pd.Series:
+    """Downsampling, and whatever else the rows differ in; ``sizes`` told elsewhere are left out."""
     text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
-    for axis in ("family", "depth", "stem_stride", *FURTHER_COLUMNS):
+    for axis in (*sizes, *FURTHER_COLUMNS):
         if frame[axis].nunique() > 1:
             text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
     return text
