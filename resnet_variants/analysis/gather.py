@@ -30,7 +30,6 @@ class Gathered:
         titles: name, question and expectation of each experiment.
         folders: where each run is, by its id.
         unseen: runs that are planned and have not begun, and whether a process has them.
-        twice: how many runs lie in another folder too.
     """
 
     runs: pd.DataFrame
@@ -41,17 +40,17 @@ class Gathered:
     latencies: Mapping[tuple[str, ...], float]
     folders: Mapping[str, Path]
     unseen: Mapping[str, bool]
-    twice: int
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
     """Read results folders together.
 
     Raises:
-        ValueError: no such folder, no runs, a damaged file, or two folders that compare one model
-            with different baselines.
+        ValueError: no such folder, no runs, a damaged file; or folders that have other baselines
+            for a model, other results for a run, or other images under one name.
     """
-    runs, epochs, where, unseen = [], [], {}, {}
+    runs, epochs = [], []
+    unseen: dict[str, bool] = {}
     provenance: Provenance = {}
     for folder in folders:
         if not folder.is_dir():
@@ -64,8 +63,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         for name, values in origin.items():
             known = provenance.setdefault(name, [])
             known += [value for value in values if value not in known]
-    every = _joined(runs)
-    kept = _without_copies(every)
+    kept = _without_copies(_joined(runs))
     _require_same_images(kept)
     where = {str(run_id): Path(folder) for run_id, folder in kept[["run_id", "folder"]].to_numpy()}
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
@@ -80,7 +78,6 @@ def gather(folders: Sequence[Path]) -> Gathered:
         latencies=_latencies(folders),
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
-        twice=len(every) - len(kept),
     )
 
 
