@@ -55,6 +55,7 @@ VARIANT_COLUMNS = (
 )
 # The other axes. A folder may have no values for them: then they were not varied.
 FURTHER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
+OPTIONAL_NUMBERS = ("cardinality", "base_width")  # those of them that are numbers
 IMAGE_COLUMNS = ("data_hash", "split_hash")  # which images; likewise
 COST_COLUMNS = ("params", "macs", "flops", "acts")
 RUN_COLUMNS = (
@@ -103,12 +104,7 @@ TEXT_COLUMNS = {
 }
 # What `run.json` and `result.json` must hold as numbers.
 CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
-RESULT_COLUMNS = (
-    "status",
-    *RESULT_NUMBERS,
-    *RESULT_EXTRAS,
-    "error",
-)
+RESULT_COLUMNS = ("status", *RESULT_NUMBERS, *RESULT_EXTRAS, "error")
 
 # --- reading ----------------------------------------------------------------------------------
 
@@ -152,8 +148,10 @@ def _checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     frame[texts] = frame[texts].astype(object).where(frame[texts].notna(), "")
     frame = frame.astype(dict.fromkeys(texts, str))
     sizes = ("depth", "img_size", "epochs", *COST_COLUMNS)
+    known = [name for name in OPTIONAL_NUMBERS if frame[name].notna().all()]
+    whole = (*sizes, "stem_stride", "seed", *known)
     wrong = {name: ~(frame[name] >= 1) for name in sizes}
-    wrong |= {name: wrong.get(name, False) | (frame[name] % 1 != 0) for name in (*sizes, "seed")}
+    wrong |= {name: wrong.get(name, False) | (frame[name] % 1 != 0) for name in whole}
     wrong["run_id"] = frame["run_id"].duplicated()
     wrong["status"] = ~frame["status"].isin(STATUSES)
     wrong["test_acc"] = (frame["status"] == DONE) & ~frame["test_acc"].between(0, 1)
@@ -161,7 +159,7 @@ def _checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
         if rows.any():
             run_id, value = frame.loc[rows, ["run_id", name]].iloc[0]
             raise damaged(path, f"{name} of {run_id} is {value}")
-    return frame.astype(dict.fromkeys((*sizes, "seed"), int))
+    return frame.astype(dict.fromkeys(whole, int))
 
 
 def _kept_provenance(out: Path) -> Provenance:
@@ -181,7 +179,7 @@ def _row(file: Path, provenance: Provenance) -> Json | None:
         config, result = read_json(file), folder.result()
     except FileNotFoundError:  # it is being started anew at this moment
         return None
-    further = [name for name in ("cardinality", "base_width") if name in config]
+    further = [name for name in OPTIONAL_NUMBERS if name in config]
     require_numbers(file, config, (*CONFIG_NUMBERS, *further))
     require_texts(file, config, TEXT_COLUMNS)
     given = {*config, *RESULT_COLUMNS, *FURTHER_COLUMNS, *IMAGE_COLUMNS}
@@ -190,10 +188,8 @@ def _row(file: Path, provenance: Provenance) -> Json | None:
         raise damaged(file, f"no {', '.join(lost)}")
     if config["run_id"] != file.parent.name or not _is_run_id(file.parent.name):
         raise damaged(file, f"run_id {config['run_id']!r} is not its folder's name")
-    if not result and not folder.claimed:
-        result = folder.result() or {
-            "status": UNFINISHED
-        }  # it may have ended between the two looks
+    if not result and not folder.claimed:  # it may have ended between the two looks
+        result = folder.result() or {"status": UNFINISHED}
     note_provenance(provenance, config)
     row = {"error": ""} | config | (result or {"status": RUNNING})
     return {name: row[name] for name in RUN_COLUMNS if name in row}  # the rest is large

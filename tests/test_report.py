@@ -102,6 +102,18 @@ def test_the_tables_hold_what_was_measured(tmp_path):
     assert "85.00" in (out / "summary.md").read_text()
 
 
+def test_whole_numbers_are_written_as_such(tmp_path):
+    out = results_folder(tmp_path / "out", paired_rows({A: [0.8], B: [0.7]}))
+    build(out)
+    for name, whole in (
+        ("runs.csv", ("depth", "stem_stride", "seed", "macs", "cardinality", "base_width")),
+        ("summary.csv", ("depth", "stem_stride", "n", "macs", "cardinality", "base_width")),
+    ):
+        table = pd.read_csv(out / name, dtype=str)
+        for column in whole:
+            assert table[column].str.fullmatch(r"\d+").all(), (name, column)
+
+
 def test_a_second_report_has_the_same_bytes(tmp_path):
     rows = [*paired_rows({A: [0.8, 0.9], B: [0.7]}), *UNSETTLED]
     out = results_folder(tmp_path / "out", rows, baselines=BASELINES)
