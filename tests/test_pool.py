@@ -98,10 +98,9 @@ class KillsOnce(Silent):
         self.ended.append(run.id)
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(
-    tmp_path, undisturbed, monkeypatch
-):
-    watcher, real = KillsOnce(), local.pool
+def shown_the_pool(watcher, monkeypatch):
+    """The watcher, which finds the workers in its attribute ``pool``."""
+    real = local.pool
 
     @contextlib.contextmanager
     def seen(*args):
@@ -110,6 +109,13 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(
             yield made
 
     monkeypatch.setattr(local, "pool", seen)
+    return watcher
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(
+    tmp_path, undisturbed, monkeypatch
+):
+    watcher = shown_the_pool(KillsOnce(), monkeypatch)
     assert conduct(experiment(), tmp_path, TWO, watching(watcher))
     assert len(watcher.killed) == 1
     assert watcher.begun.count(watcher.killed[0]) == 2
@@ -133,15 +139,7 @@ class Kills(Silent):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_losing_all_workers_at_once_loses_no_run(tmp_path, undisturbed, monkeypatch, number):
-    watcher, real = Kills(number), local.pool
-
-    @contextlib.contextmanager
-    def seen(*args):
-        with real(*args) as made:
-            watcher.pool = made
-            yield made
-
-    monkeypatch.setattr(local, "pool", seen)
+    watcher = shown_the_pool(Kills(number), monkeypatch)
     monkeypatch.setattr(pool_module, "_TRIES", 2)
     assert conduct(experiment(), tmp_path, TWO, watching(watcher))
     assert watcher.struck
