@@ -55,7 +55,7 @@ VARIANT_COLUMNS = (
 )
 # The other axes. A folder may have no values for them: then they were not varied.
 FURTHER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
-OPTIONAL_NUMBERS = ("cardinality", "base_width")  # those of them that are numbers
+OPTIONAL_NUMBERS = ("cardinality", "base_width", "n_test")  # numbers that may be missing
 IMAGE_COLUMNS = ("data_hash", "split_hash")  # which images; likewise
 COST_COLUMNS = ("params", "macs", "flops", "acts")
 RUN_COLUMNS = (
@@ -79,6 +79,7 @@ RUN_COLUMNS = (
     "error",
     *FURTHER_COLUMNS,
     *IMAGE_COLUMNS,
+    "n_test",
 )
 EPOCH_COLUMNS = (
     "run_id",
@@ -261,7 +262,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, keep_default_na=False, na_values=missing_numbers)
     except ValueError as error:  # pandas' parser errors, and bytes that are no text
         raise UserError(f"{path} is no table: {error}") from error
-    further = (*FURTHER_COLUMNS, *IMAGE_COLUMNS, *FURTHER_EPOCH_COLUMNS)
+    further = (*FURTHER_COLUMNS, *OPTIONAL_NUMBERS, *IMAGE_COLUMNS, *FURTHER_EPOCH_COLUMNS)
     missing = [name for name in columns if name not in frame and name not in further]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}")

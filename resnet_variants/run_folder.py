@@ -30,7 +30,7 @@ from resnet_variants.registry import UserError
 
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
-RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb")
+RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb", "n_test")
 
 # What may differ when a run goes on: a newer library or another folder is no other run, and
 # whether it is compiled stays as it was.

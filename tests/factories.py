@@ -76,7 +76,7 @@ def summary_row(model: str, mean: float = 0.9, half: float = 0.01, n: int = 3) -
     measured |= {"test_acc_mean": mean, "test_acc_sd": half if n > 1 else nan}
     measured |= {"test_acc_ci_low": low, "test_acc_ci_high": high, "images_per_second": 1234.5}
     labels = {"baseline": "", "verdict": "", "on_pareto_front": False, "pairs": 0}
-    labels |= {"paper": "", "paper_delta": nan, "front_probability": nan}
+    labels |= {"paper": "", "paper_delta": nan, "front_probability": nan, "test_acc_common": mean}
     group = {"dataset": "digits", "img_size": 8, "epochs": 2}
     return variant_columns(model) | missing | measured | labels | group
 

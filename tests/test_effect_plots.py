@@ -9,7 +9,8 @@ from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
 
 from resnet_variants.analysis.effect_plots import error_vs_depth, forest, interactions
 from resnet_variants.analysis.effects import effects
-from resnet_variants.analysis.tables import summarise
+from resnet_variants.analysis.statistics import estimate
+from resnet_variants.analysis.tables import complete, scores_by_seed, summarise
 
 
 def two_by_two():
@@ -41,18 +42,52 @@ def test_an_effect_without_an_interval_is_a_marker():
 def test_two_axes_have_one_panel_with_the_means():
     runs = two_by_two()
     summary = summarise(runs, BASELINES)
-    (axes,) = interactions(summary).axes
-    for line in axes.lines:
-        own = runs[runs["order"] == line.get_label()]
-        means = own.groupby("stem", sort=False)["test_acc"].mean()
-        assert line.get_ydata() == pytest.approx(means.to_numpy())
-    assert {line.get_label() for line in axes.lines} == set(ORDERS)
-    assert len({line.get_linestyle() for line in axes.lines}) == 2
+    (axes,) = interactions(summary, complete(scores_by_seed(runs))).axes
+    for bar in axes.containers:
+        own = runs[runs["order"] == bar.get_label()]
+        by_stem = own.groupby("stem", sort=False)["test_acc"]
+        assert bar.lines[0].get_ydata() == pytest.approx(by_stem.mean().to_numpy())
+        told = [estimate(accs.to_numpy()) for _, accs in by_stem]
+        ends = [segment[:, 1].tolist() for segment in bar.lines[2][0].get_segments()]
+        assert ends == [pytest.approx([one.low, one.high]) for one in told]
+    assert {bar.get_label() for bar in axes.containers} == set(ORDERS)
+    assert len({bar.lines[0].get_linestyle() for bar in axes.containers}) == 2
+
+
+def test_interactions_are_drawn_over_the_seeds_that_the_effects_are_taken_from():
+    runs = two_by_two()
+    runs.loc[(runs["order"] == "preact") & (runs["seed"] == 0), "test_acc"] = 0.0
+    runs.loc[(runs["order"] == "post") & (runs["seed"] == 0), "status"] = "failed"
+    (axes,) = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))).axes
+    own = runs[(runs["order"] == "preact") & (runs["seed"] > 0)]
+    (bar,) = (bar for bar in axes.containers if bar.get_label() == "preact")
+    means = own.groupby("stem", sort=False)["test_acc"].mean().to_numpy()
+    assert bar.lines[0].get_ydata() == pytest.approx(means)
+
+
+def test_what_has_no_verdict_is_not_filled():
+    found = effects(two_by_two(), BASELINES).assign(verdict=["better", "inconclusive", "worse"])
+    faces = [bar.lines[0].get_markerfacecolor() for bar in forest(found).axes[0].containers]
+    assert [face == "white" for face in faces] == [False, True, False]
+
+
+def test_families_are_never_joined_by_a_line():
+    rows = [
+        net(20, order, mean=0.9) | {"order": order, "shortcut": "conv"}
+        for order in ("post", "preact")
+    ]
+    rows += [
+        own | {"depth": 18, "family": "imagenet", "model": f"i{i}"} for i, own in enumerate(rows)
+    ]
+    assert error_vs_depth(summary_frame(rows), last_epochs(rows, 0.9)) is None
+    rows += [own | {"depth": 34, "model": f"{own['model']}34"} for own in rows[2:]]
+    test, _ = error_vs_depth(summary_frame(rows), last_epochs(rows, 0.9)).axes
+    assert [bar.lines[0].get_xdata().tolist() for bar in test.containers] == [[18, 34]] * 2
 
 
 def test_one_axis_has_no_interaction():
     runs = grid_runs(noisy(), cells=[("conv3", "1x1", o) for o in ORDERS])
-    assert interactions(summarise(runs, BASELINES)) is None
+    assert interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))) is None
 
 
 def net(depth, shortcut, **changes):

@@ -107,6 +107,38 @@ def test_latencies_come_from_bench_in_the_folder(tmp_path):
         gather([one])
 
 
+def test_a_report_of_several_folders_keeps_their_latencies(tmp_path):
+    one, two = two_folders(tmp_path, baselines={A: A, D: A})
+    (one / "bench.csv").write_text(
+        "arm,stage,model,batch_size,img_size,precision,device,latency_ms\n"
+        f"ours,inference,{A},1,8,fp32,cpu,2.5\n"
+    )
+    both = tmp_path / "both"
+    first = build(both, (one, two)).summary
+    pd.testing.assert_frame_equal(build(both).summary, first)
+    assert first.set_index("model")["latency_ms"][A] == 2.5
+    assert (both / "accuracy_vs_latency.png").is_file()
+    content = json.loads((both / "experiment.json").read_text())
+    for wrong in (3, {"net": "fast"}):
+        (both / "experiment.json").write_text(json.dumps(content | {"latencies": wrong}))
+        with pytest.raises(UserError, match=r"experiment\.json is damaged \(latencies is no table"):
+            gather([both])
+
+
+def test_the_page_says_how_the_report_was_made(tmp_path):
+    one, two = two_folders(tmp_path, baselines={A: A, D: A})
+    build(tmp_path / "both", (one, two))
+    page = (tmp_path / "both" / "report.html").read_text(encoding="utf-8")
+    assert f"report {one} {two} --out {tmp_path / 'both'}" in page
+
+
+def test_one_run_under_two_names_is_refused(tmp_path):
+    rows = [run_row(A), run_row(A, run_id=f"{A}__copy__2__s0")]
+    folder = results_folder(tmp_path / "one", rows)
+    with pytest.raises(UserError, match="are the same run twice: delete one of them"):
+        gather([folder])
+
+
 def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
     one, _ = two_folders(tmp_path)
     path = next((one / "runs").glob("*/run.json"))

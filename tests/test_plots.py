@@ -14,7 +14,7 @@ from resnet_variants.analysis.curves import training_curves
 from resnet_variants.analysis.plots import accuracy_vs_cost
 from resnet_variants.analysis.style import save
 
-HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 80)
+HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 60)
 
 
 def markers(figure):
@@ -105,6 +105,13 @@ def test_the_legend_mentions_every_look():
     assert len(texts) == len(set(texts)) == 7
 
 
+def test_the_shape_that_shows_stems_stands_for_nothing_else():
+    handles = accuracy_vs_cost(summary_frame([row(A), row(D)])).axes[0].get_legend().legend_handles
+    shapes = {handle.get_label(): handle.get_marker() for handle in handles}
+    stems = {shape for label, shape in shapes.items() if label.endswith(" stem")}
+    assert stems.isdisjoint(shape for label, shape in shapes.items() if "shortcut" in label)
+
+
 def test_the_line_joins_the_front_from_cheap_to_dear():
     axes = accuracy_vs_cost(summary_frame([row(D, 0.9), row(B, 0.6), row(A, 0.7)])).axes[0]
     (line,) = (line for line in axes.lines if len(line.get_xdata()) == 2)
@@ -119,17 +126,31 @@ def test_the_line_meets_markers_that_stand_side_by_side():
 
 
 def test_the_front_is_that_of_the_cost_on_the_axis():
-    costs = {"params": 2_000_000, "train_ms_per_image": 3.0, "latency_ms": 5.0}
+    costs = {"params": 2_000_000, "latency_ms": 5.0}
     dear, cheap = row(A, 0.7) | costs, row(D, 0.9) | dict.fromkeys(costs, 1.0)
-    for column, label in (
-        ("params", "param"),
-        ("train_ms_per_image", "train"),
-        ("latency_ms", "lat"),
-    ):
+    for column, label in (("params", "param"), ("latency_ms", "lat")):
         figure = accuracy_vs_cost(summary_frame([dear, cheap]), column)
         front = figure.axes[0].lines[-1]
         assert front.get_xydata()[:, 1].tolist() == [0.9]
         assert figure.axes[0].get_xlabel().startswith(label)
+
+
+def test_training_time_has_no_front_and_shows_the_median():
+    fast, slow = row(A, 0.7), row(D, 0.9)
+    fast |= {"train_ms_per_image": 1.0, "images_per_second": 500.0}
+    slow |= {"train_ms_per_image": 4.0, "images_per_second": 250.0}
+    figure = accuracy_vs_cost(summary_frame([fast, slow]), "train_ms_per_image")
+    assert "Pareto front of the means" not in legend_texts(figure)
+    bars = figure.axes[0].containers
+    assert [bar.lines[0].get_xdata().tolist() for bar in bars] == [[1.0], [4.0]]
+    assert [bar.has_xerr for bar in bars] == [True, False]
+    assert bars[0].lines[2][0].get_segments()[0][:, 0].tolist() == [1.0, 2.0]
+
+
+def test_what_is_not_ranked_is_on_no_front():
+    unranked = row(D, 0.99) | {"test_acc_common": np.nan}
+    front = accuracy_vs_cost(summary_frame([row(A, 0.7), unranked])).axes[0].lines[-1]
+    assert front.get_xydata()[:, 1].tolist() == [0.7]
 
 
 def test_a_variant_without_the_cost_has_no_marker():
@@ -150,6 +171,13 @@ def test_the_lines_of_the_intervals_tell_orders_apart_in_grey():
     figure = accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)]))
     a, d, d_pre = (bar.lines[2][0].get_linestyle() for bar in figure.axes[0].containers)
     assert a == d != d_pre
+
+
+def test_the_baseline_is_marked():
+    baseline = row(A) | {"verdict": "baseline"}
+    other = row("net_free") | {"verdict": "baseline"}
+    figure = accuracy_vs_cost(summary_frame([baseline, other, row(D)]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["A (baseline)", "(baseline)", "D"]
 
 
 def test_presets_are_named_beside_their_markers():
@@ -175,6 +203,12 @@ def test_any_data_set_name_is_drawn_as_it_is_spelt(tmp_path, dataset):
     assert "<script" not in svg.read_text(encoding="utf-8")
     # What is seen: comments, where the source of a formula would stand, are not read.
     assert f" {dataset} " in "".join(ElementTree.parse(svg).getroot().itertext())
+
+
+def test_a_long_name_is_drawn_with_both_its_ends(tmp_path):
+    figure = accuracy_vs_cost(summary_frame([row(A) | {"dataset": "a" * 150 + "b" * 150}]))
+    _, svg = save(figure, tmp_path / "figure")
+    assert f" {'a' * 30}...{'b' * 30} " in "".join(ElementTree.parse(svg).getroot().itertext())
 
 
 # --- training curves --------------------------------------------------------------------------

@@ -8,9 +8,13 @@ import pandas as pd
 import pytest
 
 from resnet_variants import cli
-from resnet_variants.analysis.formats import interval, markdown, readable
+from resnet_variants.analysis.effects import effects
+from resnet_variants.analysis.findings import answer
+from resnet_variants.analysis.formats import markdown, readable
+from resnet_variants.analysis.gather import gather
+from resnet_variants.analysis.tables import summarise
 from resnet_variants.models.stems import STEMS, ConvSpec
-from resnet_variants.records import read_experiment, read_runs_and_provenance
+from resnet_variants.records import read_experiment
 from resnet_variants.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -22,31 +26,17 @@ BLOCK = re.compile(r"(<!-- results: .*? -->\n)(.*?)(<!-- end of results -->)", r
 
 
 def results_block():
-    """The table, and a sentence on what it took, from the committed files alone."""
-    summary = pd.read_csv(FOLDER / "summary.csv").fillna({"baseline": "", "paper": ""})
-    (runs, origin), experiment = read_runs_and_provenance(FOLDER), read_experiment(FOLDER)
-    verdicts = summary["verdict"].value_counts()
-    said = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items() if verdict != "baseline")
+    """The answer, the table, and a sentence on what it took, from the committed files alone."""
+    found, experiment = gather([FOLDER]), read_experiment(FOLDER)
+    runs, origin = found.runs, found.provenance
+    summary = summarise(runs, found.baselines)
     took = (
         f"{experiment['question']} {len(runs)} runs of {' or '.join(origin['threads'])} thread, "
         f"{runs['seconds'].sum() / 60:.0f} minutes of training in all on {origin['device'][0]} "
-        f"(torch {origin['torch'][0]}, {runs['precision'][0]}). "
-        f"Against `{summary['baseline'][0]}`: {said}. Averaged over the grid: {_effects()}."
+        f"(torch {origin['torch'][0]}, {runs['precision'][0]})."
     )
-    return f"{took}\n\n{markdown(readable(summary)[COLUMNS])}\n"
-
-
-def _effects():
-    """Those main effects that have a verdict."""
-    told = pd.read_csv(FOLDER / "effects.csv").query("kind == 'main'")
-    found = [
-        f"{row['effect']} {row['contrast']}, {row['verdict']} "
-        f"({interval(row['estimate'], row['ci_low'], row['ci_high'], sign='+')} points)"
-        for row in told.to_dict("records")
-        if not row["verdict"].startswith("inconclusive")
-    ]
-    rest = len(told) - len(found)
-    return "; ".join([*found, *([f"{rest} main effects inconclusive"] if rest else [])])
+    said = " ".join([took, *answer(summary, effects(runs, found.baselines))])
+    return f"{said}\n\n{markdown(readable(summary)[COLUMNS])}\n"
 
 
 def test_the_results_are_those_on_disk(rewrite):

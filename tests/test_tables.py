@@ -4,9 +4,22 @@ import math
 
 import numpy as np
 import pytest
-from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame, summary_frame, summary_row
+from factories import (
+    D_PRE,
+    A,
+    B,
+    D,
+    paired_rows,
+    run_row,
+    runs_frame,
+    summary_frame,
+    summary_row,
+    variant_columns,
+)
+from scipy.stats import binom
 
 from resnet_variants.analysis.formats import summary_markdown
+from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS, pairing, summarise
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
@@ -223,12 +236,35 @@ def test_the_front_is_of_the_means():
 
 
 def test_the_probability_of_the_front_is_that_of_the_drawn_seeds():
-    # A is on every front, being the cheapest; B beats it unless seed 0 alone is drawn.
-    summary = by_model(paired_rows({A: [0.8, 0.8, 0.8], B: [0.7, 0.9, 0.9], D: [0.1, 0.1, 0.1]}))
+    # A is on every front, being the cheapest; B beats it where most draws are of seeds 2 to 5.
+    scores = {A: [0.8] * 6, B: [0.7] * 2 + [0.9] * 4, D: [0.1] * 6}
+    summary = by_model(paired_rows(scores))
     assert summary["front_probability"][[A, D]].tolist() == [1, 0]
-    # means of three draws: 0.7 + 0.2 k / 3 with k ~ Binomial(3, 2/3); above 0.8 for k = 2, 3
-    assert summary["front_probability"][B] == pytest.approx(20 / 27, abs=0.03)
-    assert by_model(paired_rows({A: [0.8], B: [0.9]}))["front_probability"].isna().all()
+    # means of six draws: 0.7 + 0.2 k / 6 with k ~ Binomial(6, 2/3); above 0.8 for k > 3
+    assert summary["front_probability"][B] == pytest.approx(binom.sf(3, 6, 2 / 3), abs=0.03)
+    five = {model: own[:5] for model, own in scores.items()}
+    assert by_model(paired_rows(five))["front_probability"].isna().all()
+
+
+RANKS = {
+    "one seed more says nothing": ({A: 4, B: 3, D: 3}, [A, B, D], 3),
+    "a lost run takes its seed away": ({A: 9, B: 9, D: 8, D_PRE: 9}, [A, B, D, D_PRE], 8),
+    "who lost most runs is not ranked": ({A: 4, B: 4, D: 1}, [A, B], 4),
+    "of equal parts the one of more seeds": ({A: 9, B: 9, D: 3}, [A, B], 9),
+    "one variant alone is no rank": ({A: 4, B: 0}, [], 0),
+}
+
+
+@pytest.mark.parametrize(("seeds", "ranked", "n"), RANKS.values(), ids=RANKS)
+def test_variants_are_ranked_over_common_seeds(seeds, ranked, n):
+    scores = {model: [0.5 + 0.01 * i for i in range(own)] for model, own in seeds.items()}
+    lost = [run_row(model, 20, status="failed") for model, own in seeds.items() if not own]
+    summary = by_model([*paired_rows(scores), *lost])
+    common = summary["test_acc_common"].dropna()
+    assert common.index.tolist() == ranked
+    assert common.tolist() == pytest.approx([0.5 + 0.005 * (n - 1)] * len(ranked))
+    # All are equal, so the cheapest alone is on the front.
+    assert summary.index[summary["on_pareto_front"].astype(bool)].tolist() == ranked[:1]
 
 
 def test_what_a_point_costs_is_counted_where_it_costs_more():
@@ -257,12 +293,36 @@ def test_latencies_are_those_of_the_model_at_that_size():
 
 
 def test_the_paper_is_shown_beside_the_same_change_and_no_other():
-    summary = by_model(paired_rows({A: [0.8], B: [0.9], D: [0.9], D_PRE: [0.9]}))
+    rows = paired_rows({A: [0.8], B: [0.9], D: [0.9], D_PRE: [0.9]}, family="imagenet")
+    summary = by_model(rows)
     assert summary["paper_delta"][B] == pytest.approx((76.66 - 76.21) / 100)
     assert summary["paper_delta"][D] == pytest.approx((77.16 - 76.21) / 100)
     assert summary["paper"][D] == "ResNet-50, ImageNet, arXiv:1812.01187 table 5"
     assert math.isnan(summary["paper_delta"][D_PRE])  # two changes at once
     assert summary["paper"][[A, D_PRE]].tolist() == ["", ""]
+    small = by_model([row | {"family": "cifar"} for row in rows])
+    assert small["paper"][B] and not small["paper"][D]  # theirs is deep in place of a 7x7
+
+
+@pytest.mark.parametrize(
+    ("changes", "paper"),
+    [
+        ({"depth": 29, "block": "bottleneck"}, "ResNet-164, CIFAR-10"),
+        ({"depth": 29, "block": "basic"}, "ResNet-110, CIFAR-10"),
+        ({"depth": 110, "block": "basic", "dataset": "cifar100"}, "ResNet-164, CIFAR-100"),
+        (
+            {"depth": 110, "block": "basic", "dataset": "folder-cifar100-jpeg"},
+            "ResNet-164, CIFAR-100",
+        ),
+        ({"depth": 110, "block": "basic", "dataset": "cifar1000"}, "ResNet-110, CIFAR-10"),
+        ({"family": "imagenet", "depth": 152, "dataset": "imagenet"}, "ResNet-152, ImageNet"),
+        ({"depth": 110, "block": "basic", "dataset": "tiny-imagenet"}, "ResNet-110, CIFAR-10"),
+        ({"depth": 110, "block": "basic", "dataset": "imagenette"}, "ResNet-110, CIFAR-10"),
+    ],
+)
+def test_the_paper_is_the_one_nearest_by_data_family_block_and_depth(changes, paper):
+    base = variant_columns(A) | {"preset": "", "dataset": "digits"} | changes
+    assert paper_effect(base | {"order": "preact"}, base)[1].startswith(f"{paper}, arXiv:1603")
 
 
 def test_pairing_saves_what_the_seeds_have_in_common():
@@ -274,10 +334,12 @@ def test_pairing_saves_what_the_seeds_have_in_common():
     assert math.isnan(pairing(runs_frame(paired_rows({A: [0.1], B: [0.2]})), BASELINES))
 
 
-def test_speed_is_the_median_of_the_runs():
-    speeds = (100.0, 900.0, 200.0)
+def test_speed_is_the_median_of_the_runs_and_time_that_of_the_fastest_finished_one():
+    speeds = (100.0, 500.0, 200.0)
     rows = [run_row(A, seed, images_per_second=speed) for seed, speed in enumerate(speeds)]
     assert by_model(rows).loc[A, "images_per_second"] == 200
+    rows += [run_row(A, 3, status="diverged") | {"images_per_second": 9000.0}]
+    assert by_model(rows).loc[A, "train_ms_per_image"] == 2
 
 
 # --- markdown ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks, plain
+from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks, plain, shortened
 
 
 def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -45,8 +45,19 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                     grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
         _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))
+        figure.suptitle(_caption(runs, grid[1, 0]), x=0.01, ha="left", fontsize=9, parse_math=False)
         figure.legend(handles=_curve_legend(colours, lines), loc="outside lower center", ncols=3)
     return figure
+
+
+def _caption(runs: pd.DataFrame, errors: Axes) -> str:
+    seeds = runs.groupby("model")["seed"].nunique()
+    low, high = seeds.min(), seeds.max()
+    n = f"n = {low}" if low == high else f"n = {low} to {high}"
+    top = errors.get_ylim()[1]
+    cut = f"; errors above {100 * top:.0f} % are cut off" if top < 1 else ""
+    spread = ", bands from the lowest to the highest" if high > 1 else ""
+    return f"{shortened(runs['dataset'].iloc[0])}, means over {n} seeds{spread}{cut}"
 
 
 def _curve_legend(colours: dict[Hashable, str], lines: dict[Hashable, str]) -> list[Line2D]:

@@ -15,10 +15,11 @@ from matplotlib.ticker import PercentFormatter
 from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
 from resnet_variants.analysis.formats import POINTS
 from resnet_variants.analysis.plots import INTERVAL
-from resnet_variants.analysis.statistics import estimate
-from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain
+from resnet_variants.analysis.statistics import INCONCLUSIVE, TOO_FEW, estimate
+from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
 
 MOST = 60  # effects in one figure, main effects first; the table has all
+OPEN = (INCONCLUSIVE, TOO_FEW)  # verdicts whose marker is not filled
 _COLOURS = {MAIN: PALETTE[0], INTERACTION: PALETTE[1]}
 _KINDS = {MAIN: "s", INTERACTION: "o"}
 
@@ -30,7 +31,7 @@ def forest(effects: pd.DataFrame) -> Figure:
         effects: rows of one group that have an estimate, ``effects.EFFECT_COLUMNS``.
     """
     total, effects = len(effects), effects[:MOST]
-    height = 1.3 + 0.28 * len(effects)
+    height = 1.5 + 0.28 * len(effects)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, height), layout="constrained")
         axes = figure.add_subplot()
@@ -43,6 +44,7 @@ def forest(effects: pd.DataFrame) -> Figure:
                 xerr=None if np.isnan(low) else [[mean - low], [high - mean]],
                 color=_COLOURS[row["kind"]],
                 marker=_KINDS[row["kind"]],
+                markerfacecolor="white" if row["verdict"] in OPEN else _COLOURS[row["kind"]],
                 markersize=5,
                 capsize=2,
                 label=row["kind"],
@@ -53,8 +55,9 @@ def forest(effects: pd.DataFrame) -> Figure:
         first = effects.iloc[0]
         _head(
             figure,
-            f"{first['cells']} variants on {first['dataset']}, {first['seeds']} seeds as blocks; "
-            "squares: main effects, circles: interactions"
+            f"{first['cells']} variants on {shortened(first['dataset'])}, "
+            f"{first['seeds']} seeds as blocks; squares: main effects, circles: interactions\n"
+            "intervals are of one effect each; filled: p below 0.05 after Holm's correction"
             + (f"; the first {MOST} of {total}" if total > MOST else ""),
         )
     return figure
@@ -65,21 +68,25 @@ def _head(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=9, parse_math=False)
 
 
-def interactions(summary: pd.DataFrame) -> Figure | None:
+def interactions(summary: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
     """Mean accuracy by one axis for each choice of another; lines in parallel: no interaction.
 
     Args:
         summary: rows of one group with a mean, ``tables.SUMMARY_COLUMNS``.
+        scores: those that the effects are taken from, ``tables.complete``.
 
     Returns:
         A panel per pair of axes, or ``None`` where fewer than two axes vary, or not all their
         combinations are there.
     """
+    summary = summary[summary["model"].isin(scores.columns)]
+    if summary.empty:
+        return None
     found = factors(summary)
     pairs = list(itertools.combinations(map(str, found), 2))
     if not pairs or not is_complete(found):
         return None
-    scored = found.assign(mean=summary["test_acc_mean"].astype(float))
+    values = scores[summary["model"]].T.set_axis(found.index)  # a row per cell, a column per seed
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     with mpl.rc_context(STYLE):
@@ -88,40 +95,51 @@ def interactions(summary: pd.DataFrame) -> Figure | None:
         for axes, (inner, outer) in zip(grid.flat, pairs, strict=False):
             if found[inner].nunique() < found[outer].nunique():
                 inner, outer = outer, inner
-            _interaction(axes, scored, inner, outer)
+            _interaction(axes, values.groupby([found[outer], found[inner]], sort=False).mean())
         for axes in grid.flat[len(pairs) :]:
             axes.set_axis_off()
         for row in grid:
             row[0].set_ylabel("mean test accuracy")
-        first = summary.iloc[0]
-        _head(figure, f"{first['dataset']}, {_seeds(summary)}; means over all other axes")
+        about = f"{shortened(summary.iloc[0]['dataset'])}, {_seeds(scores.shape[0])}"
+        _head(figure, f"{about}; means over all other axes, {_spread(scores.shape[0])}")
     return figure
 
 
-def _seeds(summary: pd.DataFrame) -> str:
-    low, high = summary["n"].min(), summary["n"].max()
-    return f"n = {low} seeds" if low == high else f"n = {low} to {high} seeds"
+def _seeds(low: int, high: int | None = None) -> str:
+    return f"n = {low} seeds" if high in (None, low) else f"n = {low} to {high} seeds"
 
 
-def _interaction(axes: Axes, scored: pd.DataFrame, inner: str, outer: str) -> None:
-    means = scored.pivot_table(index=inner, columns=outer, values="mean", sort=False)
-    colours, lines = looks(scored[outer], PALETTE), looks(scored[outer], LINES)
-    markers = looks(scored[outer], MARKERS)
-    for level in means:
-        axes.plot(
-            range(len(means)),
-            means[level],
+def _spread(seeds: int) -> str:
+    return "95 % Student intervals" if seeds > 1 else "one seed: no interval"
+
+
+def _interaction(axes: Axes, values: pd.DataFrame) -> None:
+    """A line per choice of the first level of the index; values by seed, as means over cells."""
+    outer, inner = values.index.names
+    lines, choices = (values.index.unique(level).to_series() for level in (0, 1))
+    colours, styles, markers = (looks(lines, shown) for shown in (PALETTE, LINES, MARKERS))
+    places = {level: i for i, level in enumerate(choices)}
+    for i, level in enumerate(lines):
+        own = values.loc[level]
+        told = [estimate(row) for row in own.to_numpy(float)]
+        axes.errorbar(
+            # Side by side, so that no interval hides another.
+            [places[choice] + 0.06 * (i - (len(lines) - 1) / 2) for choice in own.index],
+            [one.mean for one in told],
+            yerr=[[one.high - one.mean for one in told]] * 2,
             color=colours[level],
-            linestyle=cast("Any", lines[level]),
+            linestyle=cast("Any", styles[level]),
             marker=markers[level],
             markersize=5,
+            elinewidth=1,
+            capsize=2,
             label=plain(level),
         )
-    axes.set_xticks(range(len(means)), [str(level) for level in means.index], parse_math=False)
-    axes.margins(x=0.15)
-    axes.set_xlabel(inner.replace("_", " "))
+    axes.set_xticks(range(len(choices)), [str(level) for level in choices], parse_math=False)
+    axes.margins(x=0.25)
+    axes.set_xlabel(str(inner).replace("_", " "))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(title=outer.replace("_", " "), fontsize=8, title_fontsize=8)
+    axes.legend(title=str(outer).replace("_", " "), fontsize=8, title_fontsize=8)
 
 
 def error_vs_depth(summary: pd.DataFrame, last: pd.DataFrame) -> Figure | None:
@@ -136,13 +154,7 @@ def error_vs_depth(summary: pd.DataFrame, last: pd.DataFrame) -> Figure | None:
     Returns:
         ``None`` where no design has two depths.
     """
-    found = factors(summary)
-    others = [str(axis) for axis in found if "depth" not in str(axis).split("/")]
-    if len(others) == found.shape[1]:
-        return None
-    names = summary["family"].astype(str) if not others else found[others].agg(", ".join, axis=1)
-    names = names.where(summary["shortcut"] != "none", "plain net (" + names + ")")
-    rows = summary.assign(design=names)
+    rows = summary.assign(design=_designs(summary))
     rows = rows[rows.groupby("design")["depth"].transform("nunique") > 1]
     if rows.empty:
         return None
@@ -157,10 +169,22 @@ def error_vs_depth(summary: pd.DataFrame, last: pd.DataFrame) -> Figure | None:
         for axes, (title, points) in zip(grid, panels.items(), strict=True):
             _depths(axes, points)
             axes.set_title(title, loc="left")
-        _head(figure, f"{summary.iloc[0]['dataset']}, {_seeds(summary)}, 95 % Student intervals")
+        low, high = rows["n"].min(), rows["n"].max()
+        about = f"{shortened(summary.iloc[0]['dataset'])}, {_seeds(low, high)}"
+        _head(figure, f"{about}, {_spread(high)}")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+def _designs(summary: pd.DataFrame) -> pd.Series:
+    """What each row is besides its depth; an axis that goes along with the depth is named too."""
+    found = factors(summary)
+    others = [str(axis) for axis in found if "depth" not in str(axis).split("/")]
+    told = [a for a in ("family", "stem_stride") if summary[a].nunique() > 1 and a not in others]
+    parts = found[others].join(summary[told].astype(str))
+    names = parts.agg(", ".join, axis=1) if len(parts.columns) else summary["family"].astype(str)
+    return names.where(summary["shortcut"] != "none", "plain net (" + names + ")")
 
 
 def _test_error(rows: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +214,7 @@ def _depths(axes: Axes, points: pd.DataFrame) -> None:
         axes.errorbar(
             own["depth"],
             own["error"],
-            yerr=np.nan_to_num(spread),
+            yerr=spread,
             color=colours[name],
             linestyle=cast("Any", lines[name]),
             marker=markers[name],

@@ -2,8 +2,9 @@
 
 A cell is a variant. An effect is a contrast of cells, averaged over the other axes with equal
 weights, and taken within each seed: its interval and test are those of any paired difference, and
-hold whatever seeds and axes do to each other. Where cells of the product are missing, the axes are
-taken to add up, and no interaction can be told.
+hold whatever seeds and axes do to each other. Cells that share too few seeds with the others are
+left out (``tables.complete``). Where cells of the product are missing, the axes are taken to add
+up, and no interaction can be told.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from resnet_variants.analysis.statistics import (
     sign_flip_p,
     verdict,
 )
-from resnet_variants.analysis.tables import GROUP, by_group, scores_by_seed
+from resnet_variants.analysis.tables import GROUP, by_group, complete, scores_by_seed
 
 EFFECT_COLUMNS = (
     *GROUP,
@@ -44,10 +45,9 @@ EFFECT_COLUMNS = (
     "model",
 )
 MAIN, INTERACTION = "main", "interaction"
-TOGETHER = {BETTER: "better together", WORSE: "worse together"}
+TOGETHER = {BETTER: "above the sum", WORSE: "below the sum"}  # of what both do alone
 CROSSED, ADDITIVE = "crossed", "additive"
 NOT_ESTIMABLE = "not estimable: cells are missing"
-NO_SEED = "not estimable: no seed has all variants"
 AXES = (
     *("family", "depth", "block", "stem", "stem_stride", "downsample", "order"),
     *("skip", "cardinality", "base_width", "attention", "antialias"),
@@ -59,8 +59,9 @@ def effects(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
 
     A main effect is the difference between two choices of an axis, an interaction how much more
     that is under another choice of a second axis; both against the choices of the most usual
-    baseline. Estimates and intervals are of accuracy, in [-1, 1]; Holm's correction is over a
-    group.
+    baseline. Estimates and intervals are of accuracy, in [-1, 1]; Holm's correction is over all
+    effects of a group. The verdict of an interaction is whether both choices together are above
+    the sum of what they do alone.
 
     Args:
         runs: ``records.RUN_COLUMNS``; those that are not done are left out.
@@ -147,7 +148,9 @@ class _Contrast:
 
 
 def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> list[dict[str, object]]:
-    scores = scores_by_seed(runs)
+    scores = complete(scores_by_seed(runs))
+    if scores.empty:
+        return []
     cells = runs[runs["model"].isin(scores.columns)].drop_duplicates("model").set_index("model")
     found = factors(cells)
     if found.empty:
@@ -155,13 +158,13 @@ def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> list[dict[str, ob
     usual, _ = Counter(baselines.get(str(model), "") for model in found.index).most_common(1)[0]
     at = list(found.index).index(usual) if usual in found.index else 0
     base = {str(axis): str(level) for axis, level in found.iloc[at].items()}
-    complete = scores[found.index].dropna().to_numpy(float)
+    values = scores[found.index].to_numpy(float)
     crossed = is_complete(found)
     size = {"cells": len(found), "model": CROSSED if crossed else ADDITIVE}
     return [
         {"kind": contrast.kind, "effect": contrast.effect, "contrast": contrast.contrast}
         | size
-        | _tested(complete, contrast.weights)
+        | _tested(values, contrast.weights)
         for contrast in (_crossed if crossed else _additive)(found, base)
     ]
 
@@ -171,8 +174,6 @@ def _tested(scores: np.ndarray, weights: np.ndarray | None) -> dict[str, object]
     row: dict[str, object] = dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan)
     if weights is None:
         return row | {"verdict": NOT_ESTIMABLE, "seeds": 0}
-    if not len(scores):
-        return row | {"verdict": NO_SEED, "seeds": 0}
     by_seed = scores @ weights
     told = estimate(by_seed)
     row |= {"estimate": told.mean, "ci_low": told.low, "ci_high": told.high}

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.effects import ADDITIVE
 from resnet_variants.analysis.formats import DELTA, POINTS, interval
 from resnet_variants.analysis.statistics import (
+    ALPHA,
     BASELINE,
     BETTER,
     DRAWS,
+    EXACT,
+    INCONCLUSIVE,
     TOO_FEW,
     WORSE,
     pairs_needed,
 )
-from resnet_variants.analysis.tables import GROUP, most_seeds
+from resnet_variants.analysis.tables import GROUP
 from resnet_variants.run_folder import Provenance
 
-_NAMED = 4  # variants that a sentence names
+_NAMED = 4  # variants or effects that a sentence names
+_LITTLE = 1.2  # times as many runs
 
 
-def answer(summary: pd.DataFrame) -> tuple[str, ...]:
-    """Two sentences per group of runs that may be compared: the verdict, and what it costs."""
+def answer(summary: pd.DataFrame, effects: pd.DataFrame) -> tuple[str, ...]:
+    """What came out, per group of runs that may be compared.
+
+    The verdict, the effects of axes, what the best costs, and which runs are in no mean.
+
+    Args:
+        summary: ``tables.SUMMARY_COLUMNS``.
+        effects: ``effects.EFFECT_COLUMNS``.
+    """
     groups = [own for _, own in summary.groupby([*GROUP], sort=False)]
     sentences: list[str] = []
     for own in groups:
         place = f"On {_group_name(own, summary)}: " if len(groups) > 1 else ""
-        said = _verdict(own), _cost(own)
+        told = effects[(effects[[*GROUP]] == own[[*GROUP]].iloc[0]).all(axis=1)]
+        said = _verdict(own), _effects(told), _cost(own), _lost(own)
         sentences += [f"{place}{said[0]}", *filter(None, said[1:])]
     return tuple(sentences)
 
@@ -41,6 +55,8 @@ def _verdict(own: pd.DataFrame) -> str:
     if not own["n"].gt(0).any():
         return "No run has finished, so there is nothing to compare yet."
     compared = own[own["pairs"] > 0]
+    if compared.empty and own["n"].gt(0).sum() == 1:
+        return f"Only {own.loc[own['n'] > 0, 'model'].iloc[0]} has finished: nothing to compare."
     if compared.empty:
         return "No variant shares a finished seed with a baseline, so none can be compared."
     bases = ", ".join(compared["baseline"].unique())
@@ -68,14 +84,46 @@ def _named(own: pd.DataFrame) -> str:
     return ", ".join(names) + (", ..." if len(own) > _NAMED else "")
 
 
-def _cost(own: pd.DataFrame) -> str:
-    ranked = own[most_seeds(own)]
-    if len(ranked) < 2:
+def _effects(told: pd.DataFrame) -> str:
+    """Those effects that have a verdict; the main ones are named first."""
+    known = told[told["estimate"].notna()]
+    if known.empty:
         return ""
-    means = ranked["test_acc_mean"].astype(float)
-    best = ranked[means >= means.max() - 1e-12]
-    seeds = f"{ranked['n'].iloc[0]} seed{'s' if ranked['n'].iloc[0] > 1 else ''}"
-    text = f"The best mean of {seeds}, {POINTS * means.max():.2f} %, is that of {_few(best)}"
+    found = [
+        f"{row['effect']} {row['contrast']}, {row['verdict']} "
+        f"({interval(row['estimate'], row['ci_low'], row['ci_high'], sign='+')} points)"
+        for row in known.to_dict("records")
+        if not row["verdict"].startswith(INCONCLUSIVE)
+    ]
+    shown = found[:_NAMED] + (["..."] if len(found) > _NAMED else [])
+    rest = len(known) - len(found)
+    if rest:
+        shown.append(f"{rest} effect{'s' if rest > 1 else ''} inconclusive")
+    return f"Averaged over the grid: {'; '.join(shown)}."
+
+
+def _lost(own: pd.DataFrame) -> str:
+    """The runs that are in no mean: what is left may be the better part."""
+    lost = own[own["failed"] > 0]
+    if lost.empty:
+        return ""
+    named = [
+        f"{row['model']} ({row['failed']} of {row['failed'] + row['n']})"
+        for row in lost.sort_values("failed", ascending=False, kind="stable")[:_NAMED].to_dict(
+            "records"
+        )
+    ]
+    more = ", ..." if len(lost) > _NAMED else ""
+    return f"Failed or diverged, and in no mean: {', '.join(named)}{more}."
+
+
+def _cost(own: pd.DataFrame) -> str:
+    ranked = own[own["test_acc_common"].notna()]
+    if ranked.empty:
+        return ""
+    means = ranked["test_acc_common"].astype(float).round(12)
+    best = ranked[means == means.max()]
+    text = f"The best mean over common seeds, {POINTS * means.max():.2f} %, is that of {_few(best)}"
     base = ranked[ranked["model"] == best["baseline"].iloc[0]]
     if len(best) == 1 and best["verdict"].iloc[0] == BASELINE:
         text += ", the baseline itself"
@@ -83,8 +131,8 @@ def _cost(own: pd.DataFrame) -> str:
         text += f", at {best['macs'].iloc[0] / base['macs'].iloc[0]:.2f} times the baseline's MACs"
     front = ranked[ranked["on_pareto_front"]].sort_values("macs", kind="stable")
     text += f"; by their means the Pareto front of accuracy against MACs is {_few(front)}"
-    fewer = int((own["n"] < ranked["n"].iloc[0]).sum())
-    return text + (f" ({fewer} with fewer seeds not ranked)." if fewer else ".")
+    fewer = len(own) - len(ranked)
+    return text + (f" ({fewer} with too few seeds not ranked)." if fewer else ".")
 
 
 def _few(rows: pd.DataFrame) -> str:
@@ -100,14 +148,19 @@ _METHODS = (
     "Intervals are Student's, of 95 %; where there is one seed, or all scores are equal, there is "
     "none. An accuracy's interval ends at 0 and 100 %.",
     "Differences are paired: the same seed means the same split, order of images and augmentation "
-    "for all variants. The p value is that of the exact sign-flip test, adjusted by Holm over all "
-    "comparisons of a table; a verdict takes an adjusted p below 0.05, so "
-    f"{pairs_needed(1)} pairs of seeds for one comparison and {pairs_needed(11)} for eleven.",
-    "The Pareto front is of the variants that have most seeds; P(front) is how often one is on it "
-    f"in {DRAWS:,} draws of the seeds with replacement.",
-    "An effect is a contrast of variants, taken within each seed and tested as a difference is.",
-    "1 MAC is 2 FLOPs; convolutions and linear layers are counted. Training time per image and "
-    "latency are measured, on a machine that may have done other things beside.",
+    f"for all variants. The p value is that of the sign-flip test (exact up to {EXACT} pairs, "
+    "beyond that over as many drawn patterns), adjusted by Holm over all comparisons of a table; a "
+    f"verdict takes an adjusted p below 0.05, so {pairs_needed(1)} pairs of seeds for one "
+    f"comparison and {pairs_needed(11)} for eleven. Intervals are of one difference each and not "
+    "adjusted: one may leave zero out where the verdict is inconclusive.",
+    "Variants are ranked by their means over common seeds; those that share too few with the "
+    "others are not. P(front) is how often one is on the Pareto front in "
+    f"{DRAWS:,} draws of the seeds with replacement, from {pairs_needed(1)} seeds on; the cheapest "
+    "always is. The best of many means flatters: on new images it will do a little less well.",
+    "An effect is a contrast of variants, taken within each seed and tested as a difference is; "
+    "the effects of a table are adjusted together.",
+    "1 MAC is 2 FLOPs; convolutions and linear layers are counted. Training time per image is that "
+    "of the fastest finished run: what else the machine did can only slow one.",
 )
 
 
@@ -128,8 +181,10 @@ def notes(
         lines.insert(
             2,
             f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
-            f"as many runs ({len(pairs)} x {_range(pairs)} pairs).",
+            f"as many runs ({len(pairs)} x {_range(pairs)} pairs)"
+            + (": here the seeds have little in common." if gain < _LITTLE else "."),
         )
+    lines += _test_images(summary)
     if (effects["model"] == ADDITIVE).any():
         lines.append(
             "Where variants of the whole product are missing, the axes are taken to add up in the "
@@ -144,4 +199,20 @@ def notes(
         lines.append("Runs of several devices: times per image are not of one machine.")
     if any("with changes" in commit for commit in provenance.get("git commit", [])):
         lines.append("Some runs were trained from a working tree with uncommitted changes.")
+    return lines
+
+
+def _test_images(summary: pd.DataFrame) -> list[str]:
+    """What another test set would do, by the normal approximation of the binomial."""
+    known = summary.dropna(subset=["n_test", "test_acc_mean"])
+    lines = []
+    for dataset, own in known.groupby("dataset", sort=False):
+        n = float(own["n_test"].max())
+        accuracy = own["test_acc_mean"].astype(float).mean()
+        half = NormalDist().inv_cdf(1 - ALPHA / 2) * (accuracy * (1 - accuracy) / n) ** 0.5
+        lines.append(
+            f"All intervals are over seeds, on the same {n:.0f} test images of {dataset}. Another "
+            f"draw of so many images would move an accuracy by about {POINTS * half:.2f} points "
+            "either way (95 %), differences between variants by less."
+        )
     return lines

@@ -21,7 +21,7 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
     apart = [*GROUP, "stem_stride", *FURTHER_COLUMNS]
     columns = {
         "model": summary["model"],
-        **{name: summary[name] for name in apart if summary[name].nunique() > 1},
+        **{name: summary[name] for name in apart if summary[name].nunique(dropna=False) > 1},
         **{name: summary[name] for name in ("stem", "stride", "shortcut", "order")},
         "params": summary["params"].map("{:,}".format),
         "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
@@ -42,10 +42,10 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def latex(summary: pd.DataFrame) -> str:
-    """The summary as a LaTeX table for booktabs, the best mean of each group in bold."""
+    """The summary as a LaTeX table for booktabs, the best of each group's ranked means in bold."""
     accuracies = _intervals(summary, ACCURACY)
-    best = summary.groupby([*GROUP], sort=False)["test_acc_mean"].transform("max")
-    bold = (summary["test_acc_mean"] == best).tolist()
+    common = summary["test_acc_common"].astype(float).round(12)
+    bold = common == common.groupby([summary[name] for name in GROUP], sort=False).transform("max")
     columns = {
         "Model": [rf"\texttt{{{_escaped(model)}}}" for model in summary["model"]],
         **{
@@ -53,7 +53,7 @@ def latex(summary: pd.DataFrame) -> str:
             for name in GROUP
             if summary[name].nunique() > 1
         },
-        "Params (M)": (summary["params"] / 1e6).map("{:.2f}".format),
+        "Params (M)": (summary["params"] / 1e6).map("{:.3f}".format),
         "MACs (M)": (summary["macs"] / 1e6).map("{:.1f}".format),
         "$n$": summary["n"],
         r"Accuracy (\%) [95\,\%]": [
@@ -63,6 +63,7 @@ def latex(summary: pd.DataFrame) -> str:
         r"$\Delta$ (points) [95\,\%]": [
             text.replace("-", "$-$") for text in _intervals(summary, DELTA, sign="+")
         ],
+        "$p$ (Holm)": [p_value(p).replace("<", "$<$") for p in summary["p_adjusted"].astype(float)],
         "Verdict": summary["verdict"].map(_escaped),
     }
     if summary["paper"].ne("").any():
@@ -70,7 +71,7 @@ def latex(summary: pd.DataFrame) -> str:
             "" if np.isnan(delta) else f"{POINTS * delta:+.2f}".replace("-", "$-$")
             for delta in summary["paper_delta"]
         ]
-    numbers = ("Params (M)", "MACs (M)", "$n$")
+    numbers = ("Params (M)", "MACs (M)", "$n$", "$p$ (Holm)")
     form = "".join("r" if name in numbers else "l" for name in columns)
     return pd.DataFrame(columns).to_latex(index=False, escape=False, column_format=form)
 
@@ -90,7 +91,7 @@ def _escaped(value: object) -> str:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown, of which no cell is."""
+    """A table in GitHub's Markdown; nothing in a cell is read as Markdown's table or as HTML."""
     plain = frame.map(lambda cell: str(cell).replace("|", r"\|").replace("<", "&lt;"))
     return plain.to_markdown(index=False, disable_numparse=True)
 
@@ -113,3 +114,10 @@ def interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
     if np.isnan(low):
         return text
     return f"{text} [{POINTS * low:{sign}.2f}, {POINTS * high:{sign}.2f}]"
+
+
+def p_value(value: float) -> str:
+    """``0.035``, or ``<0.001``; empty where there is none."""
+    if np.isnan(value):
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

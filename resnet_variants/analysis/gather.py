@@ -9,7 +9,8 @@ from typing import cast
 
 import pandas as pd
 
-from resnet_variants.analysis.tables import LATENCY_OF
+from resnet_variants.analysis.tables import LATENCY_OF, by_group
+from resnet_variants.files import damaged, is_number
 from resnet_variants.records import (
     IMAGE_COLUMNS,
     planned_runs,
@@ -20,6 +21,8 @@ from resnet_variants.records import (
 )
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, Provenance
+
+LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
             known += [value for value in values if value not in known]
     kept = _without_copies(_joined(runs))
     _require_same_images(kept)
+    _require_one_result(kept)
     where = {str(run_id): Path(folder) for run_id, folder in kept[["run_id", "folder"]].to_numpy()}
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
     if not where:
@@ -115,6 +119,15 @@ def _require_same_images(runs: pd.DataFrame) -> None:
                 raise UserError(f"{message} in {other}): report them apart")
 
 
+def _require_one_result(runs: pd.DataFrame) -> None:
+    """Refuse two runs of one network with one seed under one recipe."""
+    for _, own in by_group(runs):
+        twice = own[own.duplicated(["model", "seed"], keep=False)]
+        if len(twice):
+            first, second = twice["run_id"].iloc[:2]
+            raise UserError(f"{first} and {second} are the same run twice: delete one of them")
+
+
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     filled = [frame for frame in frames if not frame.empty] or frames[:1]
     return pd.concat(filled, ignore_index=True)
@@ -143,10 +156,21 @@ def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:
     return list(dict.fromkeys(titles))
 
 
+def _kept_latencies(folder: Path) -> dict[tuple[str, ...], float]:
+    kept = read_experiment(folder).get(LATENCIES, {})
+    if not (isinstance(kept, dict) and all(map(is_number, kept.values()))):
+        raise damaged(folder / "experiment.json", f"{LATENCIES} is no table of numbers")
+    return {tuple(text.split()): float(latency) for text, latency in kept.items()}
+
+
 def _latencies(folders: Sequence[Path]) -> dict[tuple[str, ...], float]:
-    """Milliseconds for one image by ``LATENCY_OF``, where ``bench`` wrote to a folder of these."""
+    """Milliseconds for one image by ``LATENCY_OF``, where ``bench`` wrote to a folder of these.
+
+    A report of several folders keeps what it found in theirs.
+    """
     found: dict[tuple[str, ...], float] = {}
     for folder in folders:
+        found |= _kept_latencies(folder)
         for file in (*folder.glob("bench.csv"), *sorted(folder.glob("bench/*/bench.csv"))):
             try:
                 table = pd.read_csv(file)

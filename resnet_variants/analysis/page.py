@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("done", "running", "unfinished", FAILED, DIVERGED, "missing")
 BAD = {FAILED, DIVERGED, "missing"}
-FEW = 12  # curves that can be told apart
+FEW = 6  # curves that can be told apart
 TRACEBACKS = 100_000  # characters on the page; the runs' folders have the rest
 
 
@@ -60,7 +60,7 @@ class Content:
     expect: str  # what was expected; may be empty
     answer: tuple[str, ...]  # the verdict, a sentence each
     counts: Mapping[str, int]  # runs by status
-    summary: pd.DataFrame  # tables.SUMMARY_COLUMNS and what was measured besides
+    summary: pd.DataFrame  # tables.SUMMARY_COLUMNS
     runs: pd.DataFrame  # records.RUN_COLUMNS
     epochs: pd.DataFrame  # records.EPOCH_COLUMNS
     effects: pd.DataFrame  # one row per main effect or interaction; may be empty

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.formats import interval
+from resnet_variants.analysis.formats import interval, p_value
 from resnet_variants.analysis.page_data import group_labels, text, varied
 
 # Left out where they say nothing about any variant.
@@ -55,8 +55,7 @@ class Forest:
 
 def summary_tables(summary: pd.DataFrame, labels: Sequence[str]) -> list[Table]:
     """One table per group, all with the same columns."""
-    shown = [axis for axis in dict.fromkeys((*varied(summary), *ALWAYS)) if axis in summary]
-    cells = _summary_cells(summary, shown)
+    cells = _summary_cells(summary, list(dict.fromkeys((*varied(summary), *ALWAYS))))
     return _split(cells, group_labels(summary), labels)
 
 
@@ -67,7 +66,7 @@ def _summary_cells(summary: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         "n": summary["n"],
         "test accuracy % [95 %]": _intervals(summary, "test_acc_mean", "test_acc_ci"),
         "delta, points [95 %]": _intervals(summary, "delta", "delta_ci", sign="+"),
-        "p (Holm)": _written(summary, "p_adjusted", _p_value),
+        "p (Holm)": _written(summary, "p_adjusted", p_value),
         "verdict": summary["verdict"],
         "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
         "FLOPs (M)": (summary["flops"] / 1e6).map("{:.3f}".format),
@@ -79,7 +78,7 @@ def _summary_cells(summary: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         "front probability": _written(summary, "front_probability", lambda v: f"{100 * v:.0f} %"),
         "points per +1 % MACs": _written(summary, "points_per_percent_macs", "{:+.3f}".format),
         "paper's delta, points": _written(summary, "paper_delta", lambda v: f"{100 * v:+.2f}"),
-        "paper": summary.get("paper", default=pd.Series("", index=summary.index)),
+        "paper": summary["paper"],
         "failed": summary["failed"],
     }
     said = {name: column.map(text) for name, column in columns.items()}
@@ -95,8 +94,8 @@ def effect_tables(effects: pd.DataFrame, labels: Sequence[str]) -> list[Table]:
     columns = {
         **{name: effects[name] for name in ("effect", "kind", "contrast")},
         "estimate, points [95 %]": _intervals(effects, "estimate", "ci", sign="+"),
-        "p": _written(effects, "p_value", _p_value),
-        "p (Holm)": _written(effects, "p_adjusted", _p_value),
+        "p": _written(effects, "p_value", p_value),
+        "p (Holm)": _written(effects, "p_adjusted", p_value),
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
     }
     cells = pd.DataFrame({name: column.map(text) for name, column in columns.items()})
@@ -142,8 +141,6 @@ def _round_below(value: float) -> float:
 
 
 def _written(frame: pd.DataFrame, column: str, write: Callable[[float], str]) -> pd.Series:
-    if column not in frame:
-        return pd.Series("", index=frame.index)
     values = frame[column].to_numpy(float)
     return pd.Series(["" if math.isnan(v) else write(v) for v in values], index=frame.index)
 
@@ -152,7 +149,3 @@ def _intervals(frame: pd.DataFrame, mean: str, bound: str, *, sign: str = "") ->
     columns = (frame[name].astype(float) for name in (mean, f"{bound}_low", f"{bound}_high"))
     cells = [interval(*row, sign=sign) for row in zip(*columns, strict=True)]
     return pd.Series(cells, index=frame.index)
-
-
-def _p_value(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

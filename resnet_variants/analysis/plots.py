@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from resnet_variants.analysis.statistics import pareto_front
+from resnet_variants.analysis.statistics import BASELINE, pareto_front
 from resnet_variants.analysis.style import (
     FILLS,
     LINES,
@@ -28,8 +28,8 @@ from resnet_variants.analysis.style import (
     design,
     looks,
     plain,
+    shortened,
 )
-from resnet_variants.analysis.tables import most_seeds
 
 # A ring around each point of the front, so that a front of one shows too.
 FRONT: dict[str, Any] = {
@@ -52,12 +52,15 @@ class Cost:
     label: str
     unit: float = 1.0
     second: tuple[str, float] | None = None  # another axis, and how many of its units one is
+    counted: str = ""  # what is equal where it is; nothing is, where it is measured
 
 
 COSTS = {
-    "macs": Cost("macs", "MACs per image (millions)", 1e6, ("FLOPs per image (millions)", 2.0)),
-    "params": Cost("params", "parameters (millions)", 1e6),
-    "train_ms_per_image": Cost("train_time", "training time per image, as measured (ms)"),
+    "macs": Cost(
+        "macs", "MACs per image (millions)", 1e6, ("FLOPs per image (millions)", 2.0), "MACs"
+    ),
+    "params": Cost("params", "parameters (millions)", 1e6, counted="parameters"),
+    "train_ms_per_image": Cost("train_time", "training time per image, fastest run (ms)"),
     "latency_ms": Cost("latency", "latency of one image, as measured (ms)"),
 }
 
@@ -81,11 +84,8 @@ def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
     """
     cost = COSTS[column]
     rows = summary[(summary["n"] > 0) & summary[column].notna()]
-    ranked = most_seeds(rows).to_numpy()
-    on_front = np.zeros(len(rows), bool)
-    numbers = rows.loc[ranked, [column, "test_acc_mean"]].to_numpy(float)
-    on_front[ranked] = pareto_front(numbers[:, 0], numbers[:, 1])
-    rows = rows.assign(design=design, x=_dodged(rows[column]) / cost.unit)
+    x = _dodged(rows[column]) if cost.counted else rows[column]
+    rows = rows.assign(design=design, x=x / cost.unit, slower=_slower(rows, column))
     look = _Looks(
         colour=looks(rows["order"], PALETTE),
         line=looks(rows["order"], LINES),
@@ -97,12 +97,31 @@ def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
         axes = figure.add_subplot()
         for row in rows.to_dict("records"):
             _point(axes, row, look)
-        front = rows[on_front].sort_values("x")
+        front = _front(rows, column).sort_values("x")
         axes.plot(front["x"], front["test_acc_mean"], **FRONT)
         _scales(axes, cost)
-        axes.set_title(_caption(rows), loc="left", fontsize=9, parse_math=False)
-        axes.legend(handles=_legend(look), loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.set_title(_caption(rows, cost), loc="left", fontsize=9, parse_math=False)
+        handles = _legend(look, front=not front.empty)
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _front(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Those on the Pareto front of the ranked variants; of training times, which noise moves, none.
+
+    (``bench`` takes turns with its latencies; a sweep's runs have the machine as it happens to be.)
+    """
+    ranked = rows[rows["test_acc_common"].notna()]
+    if column == "train_ms_per_image":
+        return ranked[:0]
+    return ranked[pareto_front(*ranked[[column, "test_acc_common"]].to_numpy(float).T)]
+
+
+def _slower(rows: pd.DataFrame, column: str) -> pd.Series:
+    """How much slower than the fastest run the median was."""
+    if column != "train_ms_per_image":
+        return pd.Series(0.0, index=rows.index)
+    return (1000 / rows["images_per_second"] - rows[column]).clip(lower=0.0)
 
 
 def _scales(axes: Axes, cost: Cost) -> None:
@@ -151,6 +170,7 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
         [x],
         [mean],
         yerr=None if np.isnan(low) else [[mean - low], [high - mean]],
+        xerr=[[0.0], [row["slower"]]] if row["slower"] else None,
         color=colour,
         marker=look.marker[row["design"]],
         markersize=6,
@@ -160,11 +180,12 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
     )
     for bar in drawn.lines[2]:
         bar.set_linestyle(cast("Any", look.line[row["order"]]))
-    if row["preset"]:
+    text = f"{row['preset']} (baseline)" if row["verdict"] == BASELINE else row["preset"]
+    if text:
         axes.annotate(
-            plain(row["preset"]),
+            plain(text.strip()),
             (x, mean),
-            xytext=(4, 4),
+            xytext=(4, 4 - 12 * (list(look.colour).index(row["order"]) % 2)),
             textcoords="offset points",
             fontsize=8,
             color=colour,
@@ -172,7 +193,7 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
         )
 
 
-def _caption(rows: pd.DataFrame) -> str:
+def _caption(rows: pd.DataFrame, cost: Cost) -> str:
     first, low, high = rows.iloc[0], rows["n"].min(), rows["n"].max()
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
     spread = "95 % Student intervals" if high > 1 else "one seed: no interval"
@@ -181,9 +202,13 @@ def _caption(rows: pd.DataFrame) -> str:
         for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
     ]
     networks = ", ".join(sizes) if len(sizes) < 3 else f"{len(sizes)} depths"
+    beside = f"equal {cost.counted} stand side by side" if cost.counted else ""
+    if rows["slower"].any():
+        beside = "bars to the right: the median run"
     return (
-        f"{networks} on {first['dataset']} at {first['img_size']} px, {first['epochs']} epochs; "
-        f"{n} seeds, {spread}\nletters: ResNet-A to D; equal MACs stand side by side"
+        f"{networks} on {shortened(first['dataset'])} at {first['img_size']} px, "
+        f"{first['epochs']} epochs; {n} seeds, {spread}\n"
+        + "; ".join(filter(None, ["letters: ResNet-A to D", beside]))
     )
 
 
@@ -194,11 +219,13 @@ def _filling(fill: str, colour: str) -> dict[str, Any]:
     return {"markerfacecolor": colour, "markerfacecoloralt": "white", "fillstyle": fill}
 
 
-def _legend(look: _Looks) -> list[Line2D]:
+def _legend(look: _Looks, *, front: bool) -> list[Line2D]:
     def entry(label: object, **look: Any) -> Line2D:
         grey = {"linestyle": "", "markersize": 6, "color": "0.4", "label": plain(label)}
         return Line2D([], [], **grey | look)
 
+    # A shape that stands for nothing else.
+    unused = next((m for m in MARKERS if m not in look.marker.values()), "o")
     return [
         *(
             entry(order, color=colour, linestyle=look.line[order])
@@ -209,8 +236,8 @@ def _legend(look: _Looks) -> list[Line2D]:
             for text, marker in look.marker.items()
         ),
         *(
-            entry(f"{stem} stem", marker="o", **_filling(fill, "0.4"))
+            entry(f"{stem} stem", marker=unused, **_filling(fill, "0.4"))
             for stem, fill in look.fill.items()
         ),
-        entry("Pareto front of the means", **FRONT),
+        *([entry("Pareto front of the means", **FRONT)] if front else []),
     ]

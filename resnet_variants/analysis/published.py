@@ -20,6 +20,7 @@ from resnet_variants.records import FURTHER_COLUMNS
 _PARTS = ("stem", "stride", "shortcut", "order")
 _SAME = ("family", "depth", "stem_stride", *FURTHER_COLUMNS)
 _PLAIN = ("conv3", "conv7")
+_BASIC = {"imagenet": (18, 34), "cifar": (20, 32, 44, 56, 110)}  # depths of basic blocks
 # What the networks of the papers are beside the axis that changes.
 _REST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "preset": {"order": ("post",)},
@@ -40,7 +41,8 @@ def paper_effect(
 ) -> tuple[float, str] | None:
     """What a paper found for the change from ``baseline`` to ``model``, and where.
 
-    Of several it is the one on the same data set, of the same family, at the nearest depth.
+    Of several it is the one on the same data set, of the same family and block, at the nearest
+    depth.
 
     Args:
         model: a row of ``tables.SUMMARY_COLUMNS``.
@@ -71,11 +73,18 @@ def paper_effect(
 
 def _distance(row: Mapping[str, str], model: Mapping[str, object]) -> tuple[bool, bool, float]:
     """How far a paper's experiment is from ours: data set, then family, then depth."""
-    name = row["dataset"].replace("-", "").lower()
-    same = re.search(rf"{name}(?!\d)", str(model["dataset"]).replace("-", "").lower())
-    family = "cifar" if name.startswith("cifar") else "imagenet"
+    name = row["dataset"].lower().replace("-", "-?")
+    own = re.sub("^(folder|timm)-((torch|tfds|hfds)-)?", "", str(model["dataset"]).lower())
+    same = re.match(rf"{name}(?!\w|-\d)", own)
+    family = "cifar" if row["dataset"].startswith("CIFAR") else "imagenet"
     depths = int(row["depth"]), int(str(model["depth"]))
-    return not same, family != model["family"], abs(math.log(depths[0] / depths[1]))
+    other = family != model["family"] or _block(family, depths[0]) != model["block"]
+    return not same, other, abs(math.log(depths[0] / depths[1]))
+
+
+def _block(family: str, depth: int) -> str:
+    """The papers' block at a depth."""
+    return "basic" if depth in _BASIC[family] else "bottleneck"
 
 
 def _change(
@@ -86,6 +95,8 @@ def _change(
         return None
     differ = [name for name in _PARTS if model[name] != baseline[name]]
     presets = str(model["preset"]), str(baseline["preset"])
+    if "stem" in differ and model["family"] != "imagenet":
+        return None  # the papers' deep stem takes the place of a 7x7
     if all(presets) and presets[0] != presets[1]:
         axis, change = "preset", presets
     elif len(differ) == 1:

@@ -17,12 +17,19 @@ from resnet_variants.analysis.effect_plots import error_vs_depth, forest, intera
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.findings import answer, notes
 from resnet_variants.analysis.formats import latex, summary_markdown
-from resnet_variants.analysis.gather import Gathered, gather
+from resnet_variants.analysis.gather import LATENCIES, Gathered, gather
 from resnet_variants.analysis.page import Content, Failure, render
 from resnet_variants.analysis.plots import COSTS, accuracy_vs_cost
 from resnet_variants.analysis.style import save
-from resnet_variants.analysis.tables import GROUP, by_group, pairing, summarise
-from resnet_variants.files import to_json, write_atomically
+from resnet_variants.analysis.tables import (
+    GROUP,
+    by_group,
+    complete,
+    pairing,
+    scores_by_seed,
+    summarise,
+)
+from resnet_variants.files import atomic_file, to_json, write_atomically
 from resnet_variants.records import RUNNING, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
@@ -80,7 +87,7 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         summary=summary,
         effects=told,
         counts=_counts(found),
-        answer=answer(summary),
+        answer=answer(summary, told),
         notes=notes(summary, told, pairing(found.runs, found.baselines), found.provenance),
         files=(),
     )
@@ -155,7 +162,7 @@ def _figures(
         figures["effects"] = forest(known)
     if len(scored) > 1:
         last = own.loc[own.groupby("run_id")["epoch"].idxmax(), ["model", "train_acc"]]
-        figures["interactions"] = interactions(scored)
+        figures["interactions"] = interactions(scored, complete(scores_by_seed(runs)))
         figures["error_vs_depth"] = error_vs_depth(scored, last)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -172,6 +179,7 @@ def _own_experiment(found: Gathered, folders: Sequence[Path], out: Path) -> list
         "baselines": dict(found.baselines),
         "runs": [*found.runs["run_id"], *found.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],
+        LATENCIES: {" ".join(key): ms for key, ms in sorted(found.latencies.items())},
     }
     return [_text(to_json(content), out / "experiment.json")]
 
@@ -184,8 +192,7 @@ def _titles(found: Gathered) -> list[list[str]]:
 def _content(made: Report, found: Gathered, folders: Sequence[Path], out: Path) -> Content:
     names, questions, expectations = _titles(found)
     commands = [*found.provenance.get("command", ())]
-    names_of = [folder.resolve().name for folder in (*folders, out)]
-    where = [*names_of[:-1], "--out", names_of[-1]] if folders else names_of
+    where = [*map(str, folders), "--out", str(out)] if folders else [str(out)]
     again = shlex.join(["python", "-m", "resnet_variants.report", *where])
     return Content(
         title=", ".join(names),
@@ -222,7 +229,8 @@ def _table(frame: pd.DataFrame, *paths: Path) -> list[Path]:
         if path.suffix == ".csv":
             write_atomically(path, frame.to_csv(index=False))
         else:
-            frame.to_parquet(path, index=False)
+            with atomic_file(path) as temporary:
+                frame.to_parquet(temporary, index=False)
     return list(paths)
 
 

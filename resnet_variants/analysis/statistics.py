@@ -47,10 +47,11 @@ def estimate(values: np.ndarray) -> Estimate:
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
-    """Two-sided exact p of paired differences: the share of sign patterns at least as extreme.
+    """Two-sided p of paired differences: the share of sign patterns at least as extreme.
 
-    Beyond ``2**EXACT`` patterns it is estimated from as many that are drawn with a fixed seed. (For
-    250 pairs scipy's ``permutation_test``, which says the same, takes 30 times longer.)
+    It is exact up to ``EXACT`` pairs; beyond ``2**EXACT`` patterns it is estimated from as many
+    that are drawn with a fixed seed. (For 250 pairs scipy's ``permutation_test``, which says the
+    same, takes 30 times longer.)
     """
     n = len(differences)
     if n < 2:
@@ -108,10 +109,13 @@ def verdict(delta: float, p_adjusted: float, *, enough: bool) -> str:
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Which points no other point beats at the same or lower cost; ties share the front.
 
+    Values are equal to 12 digits: means of the same scores differ in their last bits.
+
     Args:
         cost: (points,).
         value: (points,), or (draws, points) for one front per draw.
     """
+    value = np.round(value, 12)
     front, best = np.zeros(value.shape, bool), np.full(value.shape[:-1], -np.inf)
     for c in np.unique(cost):
         same = cost == c
@@ -124,20 +128,22 @@ def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
 def front_probability(cost: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """How often each point is on the front when the seeds are drawn again, with replacement.
 
-    All points are drawn with the same seeds, as they were trained.
+    All points are drawn with the same seeds, as they were trained. (Of two points that are equally
+    good, the dearer one had 0.975 or more in 23 % of simulations with two seeds, in 12 % with
+    three, in 5 % with nine.)
 
     Args:
         cost: (points,).
         scores: (seeds, points), of seeds that all points have.
 
     Returns:
-        (points,), NaN everywhere with fewer than two seeds.
+        (points,), NaN everywhere with fewer seeds than a verdict takes.
     """
     seeds = len(scores)
-    if seeds < 2:
+    if seeds < pairs_needed(1):
         return np.full(len(cost), np.nan)
     counts = np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS)
-    return pareto_front(cost, np.round(counts @ scores / seeds, 12)).mean(axis=0)
+    return pareto_front(cost, counts @ scores / seeds).mean(axis=0)
 
 
 def pairing_gain(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

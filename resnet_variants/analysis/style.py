@@ -50,6 +50,12 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
+def shortened(text: object, most: int = 60) -> str:
+    """The text as a caption has room for it: of a long one, both ends."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+
+
 def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
     """One look per distinct value, in order of appearance."""
     return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}

@@ -56,6 +56,8 @@ SUMMARY_COLUMNS = (
     "latency_ms",
     "paper_delta",
     "paper",
+    "test_acc_common",
+    "n_test",
 )
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 GROUP = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -72,10 +74,12 @@ def summarise(
 
     Failed and diverged runs are counted in ``failed`` and enter no mean. ``delta`` is the mean
     paired difference to ``baseline`` over the ``pairs`` seeds that both have; ``p_value`` is the
-    exact sign-flip p, ``p_adjusted`` the same after Holm's correction over the group, from which
-    ``verdict`` follows. The Pareto front is of those variants that have most seeds: a mean over
-    fewer is another thing. ``points_per_percent_macs`` is ``delta`` in points over the MACs that it
-    takes beyond the baseline's, in percent, where it takes more.
+    sign-flip p, ``p_adjusted`` the same after Holm's correction over the group, from which
+    ``verdict`` follows. Variants are ranked by ``test_acc_common``, the mean over the seeds that
+    all ranked ones have (``complete``), and so is the Pareto front. ``images_per_second`` is the
+    median of the runs, ``train_ms_per_image`` that of the fastest finished one, as other work on a
+    machine can only slow it. ``points_per_percent_macs`` is ``delta`` in points over the MACs that
+    it takes beyond the baseline's, in percent, where it takes more.
 
     Args:
         runs: ``records.RUN_COLUMNS``.
@@ -116,19 +120,41 @@ def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
     frame["verdict"] = [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
     frame.loc[frame["model"] == frame["baseline"], "verdict"] = BASELINE
     _compare_with_baseline(frame)
-    ranked = most_seeds(frame)
-    frame["on_pareto_front"], frame["front_probability"] = False, np.nan
-    macs = frame.loc[ranked, "macs"].to_numpy(float)
-    means = frame.loc[ranked, "test_acc_mean"].to_numpy(float)
-    frame.loc[ranked, "on_pareto_front"] = pareto_front(macs, means)
-    common = scores[frame.loc[ranked, "model"]].dropna().to_numpy(float)
-    frame.loc[ranked, "front_probability"] = front_probability(macs, common)
+    _rank(frame, complete(scores))
     return frame
 
 
-def most_seeds(summary: pd.DataFrame) -> pd.Series:
-    """Which rows of one group have as many finished seeds as any: their means may be ranked."""
-    return (summary["n"] > 0) & (summary["n"] == summary["n"].max())
+def _rank(frame: pd.DataFrame, common: pd.DataFrame) -> None:
+    """Add what compares all variants with one another, where there are two."""
+    frame["test_acc_common"] = frame["front_probability"] = np.nan
+    frame["on_pareto_front"] = False
+    if common.empty:
+        return
+    ranked = frame["model"].isin(common.columns)
+    values = common[frame.loc[ranked, "model"]].to_numpy(float)
+    macs, means = frame.loc[ranked, "macs"].to_numpy(float), values.mean(axis=0)
+    frame.loc[ranked, "test_acc_common"] = means
+    frame.loc[ranked, "on_pareto_front"] = pareto_front(macs, means)
+    frame.loc[ranked, "front_probability"] = front_probability(macs, values)
+
+
+def complete(scores: pd.DataFrame) -> pd.DataFrame:
+    """The part of ``scores_by_seed`` without gaps that holds most pairs of runs of one seed.
+
+    A mean over other seeds is another thing. The part is of all variants that have at least so many
+    seeds, and of the seeds that they all have: one run that is lost takes its seed away, a variant
+    that lost most of its runs goes itself; of two parts that are equal the one with more seeds. It
+    is empty where no two variants share a seed.
+    """
+    counts = scores.notna().sum().to_numpy()
+    parts = [scores[scores.columns[counts >= n]].dropna() for n in np.unique(counts)[::-1]]
+    largest = max(parts, key=_pairs, default=scores.iloc[:0])
+    return largest if _pairs(largest) else scores.iloc[:0, :0]
+
+
+def _pairs(scores: pd.DataFrame) -> int:
+    seeds, variants = scores.shape
+    return seeds * variants * (variants - 1) // 2
 
 
 def scores_by_seed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -176,7 +202,9 @@ def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, o
     }
     speeds = runs["images_per_second"].astype(float)
     speed = speeds[speeds > 0].median()
-    row |= {"images_per_second": speed, "train_ms_per_image": 1000 / speed, "baseline": baseline}
+    fastest = speeds[runs["status"] == DONE].max()
+    row |= {"images_per_second": speed, "train_ms_per_image": 1000 / fastest, "baseline": baseline}
+    row |= {"n_test": runs["n_test"].max()}
     row |= {"failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
     own = scores[model].dropna() if model in scores else pd.Series(dtype=float)
     row |= {"n": len(own), "seeds": " ".join(map(str, own.index))}

@@ -124,12 +124,13 @@ function pointsOf(x, y) {
   return rows.model.map(point).filter(({ row, x, y }) => rows.group[row] === group() && x !== null && y !== null);
 }
 
-// No other point is as good at the same cost or lower; ties share the front. Means over fewer seeds
-// than others have are not ranked.
-function paretoFront(every) {
-  const most = Math.max(...every.map(({ row }) => rows.n[row]));
-  const points = every.filter(({ row }) => rows.n[row] === most);
-  const beats = (a, b) => a.x <= b.x && a.y >= b.y && (a.x < b.x || a.y > b.y);
+// No other point is as good at the same cost or lower; ties share the front. Ranked are means over
+// common seeds, and not by the training times, which what else the machine did has moved.
+function paretoFront(every, x) {
+  if (x === "train_ms_per_image") return [];
+  const points = every.filter(({ row }) => rows.test_acc_common[row] !== null);
+  const value = ({ row }) => rows.test_acc_common[row];
+  const beats = (a, b) => a.x <= b.x && value(a) >= value(b) && (a.x < b.x || value(a) > value(b));
   return points.filter((b) => !points.some((a) => beats(a, b))).sort((a, b) => a.x - b.x);
 }
 
@@ -210,18 +211,19 @@ function costPlot() {
     const own = points.filter((point) => rows[axis][point.row] === value);
     return [runTrace(own, y, look), meanTrace(own, x, y, look)];
   });
+  const front = paretoFront(points, x);
   const single = points.every((point) => point.low === null);
   const note = points.length === 0
     ? `${data.groups[group()]}: no variant has both numbers yet.`
     : `${data.groups[group()]}. Means${single ? "; one seed, so no interval" : " with 95 % intervals"}` +
-      `${runs.length ? ", single runs faint" : ""}; ringed and joined: the Pareto front. Equal costs stand side by side.`;
+      `${runs.length ? ", single runs faint" : ""}${front.length ? "; ringed and joined: the Pareto front" : ""}. Equal costs stand side by side.`;
   const layout = { xaxis: { title: { text: labels[x] } }, yaxis: { title: { text: labels[y] } } };
-  return { shown, note, layout, revision: `${group()} ${x} ${y}`, traces: [frontTrace(paretoFront(points)), ...traces.flat()] };
+  return { shown, note, layout, revision: `${group()} ${x} ${y}`, traces: [frontTrace(front), ...traces.flat()] };
 }
 
 // --- training curves --------------------------------------------------------------------------
 
-const BANDS = 12; // curves beyond which bands only blur
+const BANDS = 6; // curves beyond which bands only blur
 
 // [epoch, mean, low, high] where the measure is known; an error is what the accuracy leaves.
 function pointsOfCurve(curve, y) {
