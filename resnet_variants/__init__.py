@@ -12,11 +12,11 @@ from resnet_variants.models.card import model_card, save_pretrained
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.grids import grid, parse_name, preset
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import load_weights, resnetv2_state_dict
+from resnet_variants.models.weights import load_backbone, load_weights, resnetv2_state_dict
 from resnet_variants.models.zoo import create_model, list_models
 
 if TYPE_CHECKING:
-    from resnet_variants.api import run
+    from resnet_variants.api import diagnose, run
     from resnet_variants.report import report
 
 __all__ = [
@@ -24,8 +24,10 @@ __all__ = [
     "Variant",
     "cost",
     "create_model",
+    "diagnose",
     "grid",
     "list_models",
+    "load_backbone",
     "load_weights",
     "model_card",
     "parse_name",
@@ -38,7 +40,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Both bring pandas and matplotlib along: only who trains or reports pays for that.
-    if name in ("run", "report"):
+    # They bring pandas and matplotlib along: only who trains or reports pays for that.
+    if name in ("run", "report", "diagnose"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pandas as pd
 
+from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
 from resnet_variants.analysis.report import build
+from resnet_variants.analysis.style import save
+from resnet_variants.diagnosis.study import Study, diagnose_run, finished
+from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
+from resnet_variants.files import write_atomically, writing
 from resnet_variants.models.grids import merge, parse_name
 from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError
+from resnet_variants.run_folder import DONE, RunFolder
 from resnet_variants.sweeps.conduct import Options, conduct, silent
 from resnet_variants.sweeps.engine import Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
@@ -28,6 +36,7 @@ def run(
     seeds: int = Experiment.seeds,
     out: str | Path,
     img_size: int = Experiment.img_size,
+    diagnose: bool = False,
     log: Sequence[str] = (),
     **settings: Any,
 ) -> pd.DataFrame:
@@ -39,6 +48,7 @@ def run(
         seeds: how many: 0 to seeds - 1.
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
+        diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
         settings: fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``, ``Loading``
             and ``Workers``. With ``jobs``, processes share the runs; they import the calling
@@ -47,20 +57,70 @@ def run(
     Raises:
         ValueError: an unknown choice or a number out of range.
     """
+    settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options, loading = _options(settings, tuple(log)), _taken(settings, Loading)
-    kept, merged = merge((variant, variant.name) for variant in _listed(variants))
-    experiment = Experiment(
-        name=slug(Path(out).resolve().name),
-        variants=tuple(kept),
-        merged=tuple(merged),
-        data=data,
-        img_size=img_size,
-        loading=loading,
-        seeds=seeds,
-        recipe=recipe_from(settings),
-    )
+    given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
+    experiment = _experiment(variants, Path(out), **given, recipe=recipe_from(settings))
     conduct(experiment, Path(out), options, silent)
+    if diagnose:
+        list(diagnose_runs(experiment, Path(out), options.machine.device))
     return build(Path(out)).runs
+
+
+def _experiment(
+    variants: Iterable[Variant | str] | Variant | str, out: Path, **given: Any
+) -> Experiment:
+    kept, merged = merge((variant, variant.name) for variant in _listed(variants))
+    name = slug(out.resolve().name)
+    return Experiment(name=name, variants=tuple(kept), merged=tuple(merged), **given)
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """What ``diagnose`` measured, by the names of ``diagnosis_files.TABLES``, and wrote."""
+
+    tables: Diagnosis
+    files: tuple[Path, ...]
+
+
+def diagnose(folder: str | Path, **settings: Any) -> Diagnosed:
+    """Measure what goes on inside a finished run's network; tables and figures beside the run.
+
+    Args:
+        folder: the run's directory.
+        settings: fields of ``Study``.
+
+    Raises:
+        ValueError: see ``diagnose_run``; or the directory cannot be written.
+    """
+    path, study = Path(folder), Study(**settings)
+    dataset = str(finished(path)["dataset"])
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{str(path)!r} cannot be written")
+    tables = diagnose_run(path, study)
+    figures = diagnosis_figures(tables, dataset)
+    files = []
+    with writing(path):
+        for name, figure in figures.items():
+            files += save(figure, path / name)
+        for name, table in tables.items():  # last: they say that all is there
+            files.append(path / f"{name}.csv")
+            write_atomically(files[-1], table.to_csv(index=False))
+    return Diagnosed(tables, tuple(files))
+
+
+def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[Path]:
+    """Diagnose the finished runs that have not been; the directory of each, when it is done."""
+    data = experiment.runs[0].load()
+    for run in experiment.runs:
+        folder = out / "runs" / run.id
+        result = RunFolder(folder).result()
+        if result and result["status"] == DONE and not is_diagnosed(folder):
+            # A small validation split is no reason to refuse what has been trained.
+            size = min(Study.batch_size, len(data.val))
+            settings = {"data": run.data, "loading": run.loading, "device": device}
+            diagnose(folder, batch_size=size, **settings)
+            yield folder
 
 
 def _options(settings: dict[str, Any], sinks: tuple[str, ...]) -> Options:

@@ -22,6 +22,7 @@ from resnet_variants.registry import UserError, refuse
 VERBS = {
     "run": "train variants, then write tables and plots",
     "report": "rebuild tables and plots from what is on disk",
+    "diagnose": "gradients, lesions, distances and sensitivity of trained runs",
     "list": "registered model names with params and MACs",
     "describe": "one variant: axes, names elsewhere, layers, cost",
     "check-data": "decode every image; say what is wrong, by path",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import tyro
 
+from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.families import PRESETS
 from resnet_variants.models.grids import FULL_GRID
 from resnet_variants.models.variant import AXES, Variant
@@ -115,6 +116,35 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """What trained networks are diagnosed on: images of the validation split."""
+
+    images: Annotated[int, tyro.conf.arg(help="drawn at random; all where there are fewer")] = (
+        Study.images
+    )
+    batch_size: Annotated[int, tyro.conf.arg(help="for gradients, paths and distances")] = (
+        Study.batch_size
+    )
+    draws: Annotated[int, tyro.conf.arg(help="random deletions, orders and paths of each size")] = (
+        Study.draws
+    )
+    seed: Annotated[int, tyro.conf.arg(help="which images and draws")] = Study.seed
+    device: Annotated[str, _choice("where", DEVICES)] = Study.device
+    data: Annotated[str, tyro.conf.arg(help="where the run's images are now, if moved")] = (
+        Study.data
+    )
+    data_dir: Annotated[Path, tyro.conf.arg(help="where downloads are", metavar="DIR")] = (
+        Loading.data_dir
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As ``Study`` takes it."""
+        settings = dict(vars(self))
+        return settings | {"loading": Loading(data_dir=settings.pop("data_dir"))}
+
+
+@dataclass(frozen=True)
 class Hardware:
     """Where and how: recorded with a run, no part of its id."""
 
@@ -128,6 +158,9 @@ class Hardware:
     checkpoint_seconds: Annotated[float, tyro.conf.arg(help="between two checkpoints of a run")] = (
         Machine.checkpoint_seconds
     )
+    snapshots: Annotated[
+        Switch, tyro.conf.arg(help="keep the weights after epochs 1, 2, 4, 8, ...")
+    ] = Machine.snapshots
 
     @property
     def machine(self) -> Machine:

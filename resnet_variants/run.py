@@ -18,8 +18,9 @@ from typing import Annotated
 import tyro
 
 from resnet_variants.analysis.report import build
+from resnet_variants.api import diagnose_runs
 from resnet_variants.api import run as run_variants
-from resnet_variants.cli import callable_module, guard, parse
+from resnet_variants.cli import callable_module, guard, parse, say
 from resnet_variants.console import show_plan, show_settings
 from resnet_variants.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
 from resnet_variants.live import make_watcher
@@ -62,6 +63,9 @@ class Output:
     dry_run: Annotated[Switch, tyro.conf.arg(help="list the runs and estimate the time")] = False
     fresh: Annotated[Switch, tyro.conf.arg(help="redo these runs from the start")] = False
     retry_failed: Annotated[Switch, tyro.conf.arg(help="redo those that failed")] = False
+    diagnose: Annotated[
+        Switch, tyro.conf.arg(help="then look into the trained networks; see `diagnose`")
+    ] = False
     yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
 
 
@@ -81,7 +85,10 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when every run is done, 1 when some failed or diverged."""
     experiment, flags = read(argv)
-    machine, output = flags.hardware.machine, flags.output
+    output = flags.output
+    machine = flags.hardware.machine
+    if output.diagnose:
+        machine = replace(machine, snapshots=True)
     options = Options(
         machine=machine,
         workers=flags.sharing.workers,
@@ -92,7 +99,7 @@ def command(argv: Sequence[str]) -> int:
     out = output.out or Path("results") / experiment.name
     experiment = experiment.fitted()
     if output.dry_run:
-        check(experiment, options)
+        check(experiment, out, options)
         show_settings(experiment, out, options)
         show_plan(experiment, machine)
         return 0
@@ -102,6 +109,9 @@ def command(argv: Sequence[str]) -> int:
         return make_watcher()
 
     complete = conduct(experiment, out, options, watch)
+    if output.diagnose:
+        for folder in diagnose_runs(experiment, out, machine.device):
+            say(f"diagnosed {folder.name}")
     show_report(build(out), out)
     return 0 if complete else 1
 

@@ -116,8 +116,12 @@ class RunFolder:
 
     def _refuse_other(self, before: Json, now: Json) -> None:
         for key in {**before, **now}:
-            if key not in _MAY_DIFFER and before.get(key) != now.get(key):
-                change = f"{key} was {short(before.get(key))}, is now {short(now.get(key))}"
+            was, new = before.get(key), now.get(key)
+            if isinstance(was, dict) and isinstance(new, dict):
+                # A setting that is not there yet had its default, or the run's id were another.
+                was, new = ({k: d[k] for k in was if was[k] != new.get(k)} for d in (was, new))
+            if key not in _MAY_DIFFER and was != new:
+                change = f"{key} was {short(was)}, is now {short(new)}"
                 message = f"{self.path} was started with other settings ({change})"
                 raise UserError(f"{message}: give --fresh or another --out")
 
@@ -142,6 +146,16 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The state of an unfinished training."""
         return self.path / "checkpoint.safetensors"
+
+    def snapshot(self, epoch: int) -> Path:
+        """The weights after an epoch, kept for ``diagnose``."""
+        return self.path / "snapshots" / f"epoch_{epoch:06d}.safetensors"
+
+    @property
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """Epochs whose weights were kept, in order."""
+        files = sorted(self.snapshot(0).parent.glob("epoch_*.safetensors"))
+        return [(int(file.stem.removeprefix("epoch_")), file) for file in files]
 
     def remove(self) -> None:
         """Delete the run, whatever stands in its place."""

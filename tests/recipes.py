@@ -28,6 +28,8 @@ OTHERS = {
     "drop_path": 0.5,
     "zero_init": True,
     "init_fan": "fan_in",
+    "weights": "pretrained",
+    "head": "bn_linear",
     "clip_grad": 0.1,
     "accumulate": 2,
     "ema": 0.9,

@@ -11,9 +11,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
     *("registry", "files", "models", "training", "run_folder", "records"),
-    *("sweeps", "analysis", "speed"),
+    *("diagnosis_files", "sweeps", "analysis", "diagnosis", "speed"),
 )
-VERBS = {"run", "report", "list", "describe", "check-data", "bench"}
+VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
 BELOW = {
     "registry": set(),
     "models": {"registry", "files"},
@@ -22,9 +22,13 @@ BELOW = {
     "run_folder": {"registry", "files"},
     "records": {"registry", "files", "run_folder"},
     "sweeps": {"registry", "files", "models", "training", "run_folder", "records"},
-    "analysis": {"registry", "files", "run_folder", "records"},
+    "diagnosis_files": {"registry"},
+    "analysis": {"registry", "files", "run_folder", "records", "diagnosis_files"},
+    "diagnosis": {
+        *("registry", "files", "models", "training", "run_folder", "diagnosis_files", "sweeps"),
+    },
     "speed": {"registry", "files", "models", "training"},
-    "flags": {"registry", "models", "training", "sweeps"},
+    "flags": {"registry", "models", "training", "sweeps", "diagnosis"},
     "api": set(ROOMS),
     "cli": {"registry"},
     "live": {*ROOMS, "cli"},

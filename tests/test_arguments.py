@@ -38,9 +38,10 @@ def seen(variant, **model_args):
     torch.manual_seed(0)
     model = ResNet(variant, **model_args)
     tensors = [(n, t.device.type, t.dtype, t.shape) for n, t in model.state_dict().items()]
-    if model.fc.weight.is_meta:
+    first = next(model.parameters())
+    if first.is_meta:
         return structure(model), tensors
-    x = torch.randn(4, model.in_chans, 33, 33, dtype=model.fc.weight.dtype)
+    x = torch.randn(4, model.in_chans, 33, 33, dtype=first.dtype)
     return structure(model), tensors, model(x).tolist(), model(x).tolist()
 
 
@@ -56,6 +57,7 @@ OTHERS = {
     "act_layer": "silu",
     "zero_init_last": True,
     "init_fan": "fan_in",
+    "head": "bn_linear",
     "gate_bias": 0.0,
     "device": "meta",
     "dtype": torch.float64,

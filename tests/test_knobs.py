@@ -41,6 +41,7 @@ OTHERS = {
     "drop_path": (0.5, {}),
     "zero_init": (True, {}),
     "init_fan": ("fan_in", {}),
+    "head": ("bn_linear", {}),
     "clip_grad": (0.1, {}),
     "accumulate": (2, {}),
     "ema": (0.5, {}),
@@ -48,6 +49,7 @@ OTHERS = {
     "precision": ("bf16", {}),
 }
 ELSEWHERE = {
+    "weights": "test_transfer: it takes a trained run",
     "sync_bn": "test_devices: it takes two",
     "deterministic": "below: on CPUs the results are the same",
 }

@@ -121,6 +121,8 @@ def test_commands_exist(line, tmp_path, monkeypatch, capsys):
         assert read(words)[0].runs
     elif verb == "report":
         assert Path(words[0]).is_dir()
+    elif verb == "diagnose":
+        assert Path(words[0]).parents[1].is_dir()
     elif verb in ("check-data", "bench"):
         flags = import_module(f"resnet_variants.{verb}").Flags
         assert cli.parse(flags, words, verb) != cli.parse(flags, ["another"], verb)

@@ -10,6 +10,7 @@ from typing import cast
 import pandas as pd
 
 from resnet_variants.analysis.tables import LATENCY_OF, by_group
+from resnet_variants.diagnosis_files import TABLES, Diagnosis, read_diagnoses
 from resnet_variants.files import damaged, is_number
 from resnet_variants.records import (
     IMAGE_COLUMNS,
@@ -43,6 +44,7 @@ class Gathered:
     latencies: Mapping[tuple[str, ...], float]
     folders: Mapping[str, Path]
     unseen: Mapping[str, bool]
+    diagnosis: Diagnosis
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
@@ -82,7 +84,15 @@ def gather(folders: Sequence[Path]) -> Gathered:
         latencies=_latencies(folders),
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
+        diagnosis=_diagnosis(where),
     )
+
+
+def _diagnosis(where: Mapping[str, Path]) -> Diagnosis:
+    """What is known of the insides of the runs, each from its own folder."""
+    folders = dict.fromkeys(where.values())
+    parts = [read_diagnoses(f, [run_id for run_id in where if where[run_id] == f]) for f in folders]
+    return {name: _joined([part[name] for part in parts]) for name in TABLES}
 
 
 def _without_copies(runs: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,13 @@ from resnet_variants.analysis.page_data import (
     text,
     varied,
 )
-from resnet_variants.analysis.page_tables import FOREST_WIDTH, effect_tables, summary_tables
+from resnet_variants.analysis.page_tables import (
+    FOREST_WIDTH,
+    diagnosis_tables,
+    effect_tables,
+    summary_tables,
+)
+from resnet_variants.diagnosis_files import TABLES
 from resnet_variants.run_folder import DIVERGED, FAILED
 
 if TYPE_CHECKING:
@@ -52,6 +58,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure that is shown as it is."""
+
+    name: str  # of its file
+    svg: bytes
+
+    @property
+    def url(self) -> str:
+        """The picture itself, as an address."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+    @property
+    def table(self) -> str:
+        """The file that has its numbers."""
+        return next(name for name in TABLES if self.name.startswith(name)) + ".csv"
+
+
+@dataclass(frozen=True)
 class Content:
     """All that the page says."""
 
@@ -68,6 +92,8 @@ class Content:
     provenance: Mapping[str, Sequence[str]]  # label -> distinct values
     reproduce: Sequence[str]  # shell commands
     notes: Sequence[str]  # how to read the numbers
+    diagnosis: pd.DataFrame | None = None  # diagnosis_tables.diagnosis_summary; none or empty: none
+    pictures: Sequence[Picture] = ()  # of the diagnosis
 
 
 def render(content: Content) -> str:
@@ -88,6 +114,7 @@ def render(content: Content) -> str:
         groups=list(enumerate(labels)),
         summary_tables=summary_tables(content.summary, labels),
         effect_tables=effect_tables(content.effects, labels),
+        diagnosis_tables=diagnosis_tables(content.diagnosis, labels),
         forest_width=FOREST_WIDTH,
         filters=_filters(content.summary),
         **choices,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.diagnosis_tables import readable_diagnoses
 from resnet_variants.analysis.formats import interval, p_value
 from resnet_variants.analysis.page_data import group_labels, text, varied
 
@@ -104,6 +105,13 @@ def effect_tables(effects: pd.DataFrame, labels: Sequence[str]) -> list[Table]:
         replace(table, forest=_forest(points.iloc[list(table.places)]))
         for table in _split(cells, group_labels(effects), labels)
     ]
+
+
+def diagnosis_tables(summary: pd.DataFrame | None, labels: Sequence[str]) -> list[Table]:
+    """One table per group of what was diagnosed."""
+    if summary is None or summary.empty:
+        return []
+    return _split(readable_diagnoses(summary).map(text), group_labels(summary), labels)
 
 
 def _split(cells: pd.DataFrame, groups: pd.Series, labels: Sequence[str]) -> list[Table]:

@@ -13,12 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from resnet_variants.analysis.curves import training_curves
+from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
+from resnet_variants.analysis.diagnosis_tables import diagnosis_summary
 from resnet_variants.analysis.effect_plots import error_vs_depth, forest, interactions
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.findings import answer, notes
 from resnet_variants.analysis.formats import latex, summary_markdown
 from resnet_variants.analysis.gather import LATENCIES, Gathered, gather
-from resnet_variants.analysis.page import Content, Failure, render
+from resnet_variants.analysis.page import Content, Failure, Picture, render
 from resnet_variants.analysis.plots import COSTS, accuracy_vs_cost
 from resnet_variants.analysis.style import save
 from resnet_variants.analysis.tables import (
@@ -29,6 +31,7 @@ from resnet_variants.analysis.tables import (
     scores_by_seed,
     summarise,
 )
+from resnet_variants.diagnosis_files import TABLES
 from resnet_variants.files import atomic_file, to_json, write_atomically
 from resnet_variants.records import RUNNING, read_experiment
 from resnet_variants.registry import UserError
@@ -38,7 +41,7 @@ TOGETHER = "folders"  # in experiment.json: those that were reported together
 # Every name that a figure may have: alone, or with its group's, `_digits-8-20-44136fa3-bf16-cpu`.
 FIGURES = re.compile(
     r"(accuracy_vs_(macs|params|train_time|latency)|training_curves|effects|interactions"
-    r"|error_vs_depth)(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
+    rf"|error_vs_depth|{'|'.join(TABLES)})(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
 )
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
 _LONGEST = 120  # letters of a group in the name of a file
@@ -91,6 +94,15 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         notes=notes(summary, told, pairing(found.runs, found.baselines), found.provenance),
         files=(),
     )
+    diagnosed = diagnosis_summary(found.runs, found.diagnosis)
+    figures = _all_figures(made, found, out)
+    content = _content(made, found, folders, out)
+    pictures = [
+        Picture(path.stem, path.read_bytes())
+        for path in figures
+        if path.suffix == ".svg" and path.name.startswith(tuple(TABLES))
+    ]
+    content = dataclasses.replace(content, diagnosis=diagnosed, pictures=pictures)
     files = [
         *_table(found.runs, out / "runs.csv", out / "runs.parquet"),
         *_table(found.epochs, out / "epochs.csv"),
@@ -100,8 +112,9 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         *_table(told, out / "effects.csv"),
         _text(to_json(found.provenance), out / "provenance.json"),
         *_own_experiment(found, folders, out),
-        *_all_figures(made, found, out),
-        _text(render(_content(made, found, folders, out)), out / "report.html"),
+        *_diagnosis_tables(found, diagnosed, out),
+        *figures,
+        _text(render(content), out / "report.html"),
     ]
     return dataclasses.replace(made, files=tuple(files))
 
@@ -122,7 +135,10 @@ def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
     suffixes = _suffixes([key for key, _ in groups])
     for (key, own), suffix in zip(groups, suffixes, strict=True):
         summary, told = (_of_group(frame, key) for frame in (made.summary, made.effects))
-        for name, figure in _figures(summary, told, own, found.epochs).items():
+        drawn = _figures(summary, told, own, found.epochs)
+        inside = {name: _of_runs(frame, own) for name, frame in found.diagnosis.items()}
+        drawn |= diagnosis_figures(inside, str(own["dataset"].iloc[0]))
+        for name, figure in drawn.items():
             files += save(figure, out / f"{name}{suffix}")
     for old in {path for path in out.iterdir() if FIGURES.fullmatch(path.name)} - {*files}:
         old.unlink()
@@ -138,6 +154,21 @@ def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
     ]
     again = [texts[:i].count(text) for i, text in enumerate(texts)]
     return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
+
+
+def _of_runs(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    return frame[frame["run_id"].isin(runs["run_id"])]
+
+
+def _diagnosis_tables(found: Gathered, summary: pd.DataFrame, out: Path) -> list[Path]:
+    """What was diagnosed of all runs; tables that nothing is left of are removed."""
+    files: list[Path] = []
+    for name, frame in {**found.diagnosis, "diagnosis": summary}.items():
+        if summary.empty:
+            (out / f"{name}.csv").unlink(missing_ok=True)
+        else:
+            files += _table(frame, out / f"{name}.csv")
+    return files
 
 
 def _of_group(frame: pd.DataFrame, key: Sequence[object]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ _CHOICES: Mapping[str, Iterable[object]] = {
     "norm_layer": NORMS,
     "zero_init_last": (False, True),
     "init_fan": ("fan_out", "fan_in"),
+    "head": ("linear", "bn_linear"),
 }
 
 
@@ -45,6 +46,7 @@ class ModelArgs:
     act_layer: str = "relu"  # any of timm's
     zero_init_last: bool = False  # every branch starts as zero (timm's ResNet: True)
     init_fan: str = "fan_out"  # or "fan_in": whose variance the initial convolutions keep
+    head: str = "linear"  # or "bn_linear": a batch norm of the pooled features before it
     gate_bias: float = -6.0  # initial b of the gates; -6 is the best of arXiv:1603.05027, table 1
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None

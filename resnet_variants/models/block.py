@@ -44,6 +44,7 @@ class ResidualBlock(nn.Module):
         self.layout = " ".join(self._modules)
         # An activation keeps its output for the backward pass: nothing may be added to it there.
         self.adds_in_place = ORDERS[variant.order].ends_with != "act"
+        self.keeps_shape = change.keeps_shape
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, w_in, H, W) -> (N, w_out, H', W')."""

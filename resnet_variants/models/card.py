@@ -13,6 +13,7 @@ from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
 from resnet_variants.files import write_atomically
+from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.synonyms import synonyms
@@ -73,6 +74,8 @@ def save_pretrained(
     # safetensors stores contiguous tensors only; training leaves channels-last ones.
     stored = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     arguments = architecture(model.variant)[1]
+    if model.head_type != ModelArgs.head:
+        arguments = arguments | {"head": model.head_type}
     save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
     (Path(folder) / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
     readme = generate_readme(model_card(model, training), model.variant.name)

@@ -53,6 +53,7 @@ def layer_costs(
     img_size: int = 0,
     in_chans: int = ModelArgs.in_chans,
     num_classes: int = 0,
+    head: str = ModelArgs.head,
 ) -> list[LayerCost]:
     """Every leaf module in the order in which it runs, at output stride 32.
 
@@ -70,9 +71,8 @@ def layer_costs(
     ):
         require_count(name, value, low)
     side = img_size or family.img_size
-    model = build(
-        variant, in_chans=in_chans, num_classes=num_classes or family.num_classes, device="meta"
-    )
+    classes = num_classes or family.num_classes
+    model = build(variant, in_chans=in_chans, num_classes=classes, head=head, device="meta")
     return measure(model.eval(), (in_chans, side, side))
 
 
@@ -142,8 +142,11 @@ def cost(
     img_size: int = 0,
     in_chans: int = ModelArgs.in_chans,
     num_classes: int = 0,
+    head: str = ModelArgs.head,
 ) -> Cost:
     """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
     return total(
-        layer_costs(variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes)
+        layer_costs(
+            variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes, head=head
+        )
     )

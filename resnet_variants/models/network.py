@@ -46,6 +46,7 @@ class ResNet(nn.Module):
         self.num_classes = args.num_classes
         self.in_chans = args.in_chans
         self.drop_rate = args.drop_rate
+        self.head_type = args.head
         self.grad_checkpointing = False
         self.feature_info = list[dict[str, object]]()
         layers = args.layers
@@ -233,6 +234,8 @@ class ResNet(nn.Module):
         made = create_classifier(self.num_features, self.num_classes, pool, **place)
         self.global_pool, self.fc = cast("tuple[SelectAdaptivePool2d, nn.Module]", made)
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        if self.head_type == "bn_linear" and self.num_classes:
+            self.fc = nn.Sequential(nn.BatchNorm1d(self.head_hidden_size, **place), self.fc)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
         """Recompute each unit in the backward pass instead of keeping its activations."""

@@ -61,13 +61,33 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) ->
         ValueError: names the first missing, unexpected and misshapen key; or the file is of another
             kind, damaged, or not there.
     """
+    _fill(model, _state(model, source), model.state_dict())
+
+
+def load_backbone(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> None:
+    """``load_weights`` of all but the classifier, which stays as it is, for other classes.
+
+    Raises:
+        ValueError: as ``load_weights`` does.
+    """
+    _fill(model, _without_head(_state(model, source)), _without_head(model.state_dict()))
+
+
+def _state(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
     if isinstance(source, str | Path):
         _check_architecture(Path(source), model)
         source = read_safetensors(Path(source))
-    state = converted(source, model)
-    own = model.state_dict()
+    return converted(source, model)
+
+
+def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not str(key).startswith("fc.")}
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Copy a state that has exactly the names of ``own``, the model's or a part of them."""
     check_fit(state, own, _name(model))
-    model.load_state_dict(_copies(state, own, _name(model)))
+    model.load_state_dict(_copies(state, own, _name(model)), strict=False)
 
 
 def _copies(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -121,10 +141,10 @@ def require_safetensors(path: Path) -> None:
     Raises:
         ValueError: says which.
     """
-    if path.suffix != SAFETENSORS:
-        raise UserError(f"{str(path)!r} is no {SAFETENSORS} file, and no other kind is read")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no file {str(path)!r}")
+    if path.suffix != SAFETENSORS or not path.is_file():
+        raise UserError(f"{str(path)!r} is no {SAFETENSORS} file, and no other kind is read")
 
 
 def converted(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -242,9 +262,7 @@ def pretrained_filter(state: Mapping[str, Tensor], model: ResNet) -> dict[str, T
     state = converted(state, model)
     cfg, own, given = cast("dict[str, Any]", model.pretrained_cfg), model.state_dict(), dict(state)
     if model.num_classes != cfg["num_classes"]:
-        for key in ("fc.weight", "fc.bias"):
-            own.pop(key, None)
-            given.pop(key, None)
+        own, given, state = (_without_head(tensors) for tensors in (own, given, state))
     first = f"{cfg['first_conv']}.weight"
     if model.in_chans != cfg["input_size"][0]:
         w_out, _, *kernel = own[first].shape

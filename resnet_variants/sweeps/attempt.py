@@ -26,6 +26,7 @@ from resnet_variants.sweeps.capacity import advice, out_of_memory
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.sweeps.sinks import opened
+from resnet_variants.sweeps.snapshots import Snapshots
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.compiler import choose
@@ -151,12 +152,12 @@ class Attempt:
             DivergedError: the loss is no finite number.
         """
         run, folder, writes = self.run, RunFolder(self.path), fabric.is_global_zero
-        peak_is_own = reset_peak(fabric.device)
         keeper = Keeper(folder.checkpoint, self.machine.checkpoint_seconds, stop)
-        records: list[EpochRecord] = []
+        records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
         sinks = self.sinks if writes else ()
+        snapshots = Snapshots(folder, run.recipe, wanted=self.machine.snapshots and writes)
         with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
-            model = run.build(data)
+            model = snapshots.begin(run.build(data))
             for record in fit(
                 model,
                 data,
@@ -170,6 +171,7 @@ class Attempt:
                 if writes:
                     folder.append_epoch(asdict(record))
                     if len(records) > keeper.replayed:
+                        snapshots.add(model, record.epoch)
                         folder.log(_line(record))
                         log(asdict(record), record.epoch)
                     tell(record)

@@ -78,19 +78,20 @@ def conduct(
     Raises:
         ValueError: see ``check``, ``claimed`` and ``prepare``; nothing has been trained then.
     """
-    check(experiment, options)
+    check(experiment, out, options)
     with claimed(out):
         todo = prepare(experiment, out, options)
     with watch() as watcher:
         return run_all(experiment, todo, out, options=options, watcher=watcher)
 
 
-def check(experiment: Experiment, options: Options) -> None:
+def check(experiment: Experiment, out: Path, options: Options) -> None:
     """Refuse what could not start.
 
     Raises:
         ValueError: no such device or cluster, a batch larger than the training data, a network
-            that the images are too small for, or a sink that is not installed.
+            that the images are too small for, weights that are not there or do not fit, or a sink
+            that is not installed.
     """
     check_engine(options.machine, options.workers, experiment.recipe.precision)
     check_sinks(options.sinks)
@@ -98,6 +99,10 @@ def check(experiment: Experiment, options: Options) -> None:
     check_batch(data, experiment.recipe, options.machine.devices)
     for run in experiment.runs[: len(experiment.variants)]:
         run.cost(data)
+    if experiment.recipe.weights:
+        for run in experiment.runs:
+            if options.fresh or not RunFolder(out / "runs" / run.id).result():
+                run.build(data)
 
 
 @contextlib.contextmanager

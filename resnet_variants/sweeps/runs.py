@@ -6,23 +6,28 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from resnet_variants.files import Json
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import build, pretrained_cfg
+from resnet_variants.models.weights import WEIGHTS_FILE, load_backbone
+from resnet_variants.models.zoo import build, create_model, pretrained_cfg
+from resnet_variants.registry import UserError
 from resnet_variants.sweeps.provenance import place
 from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import Recipe
 
 _LOADING = Loading()
+PRETRAINED = "pretrained"  # timm's published weights of the same network
 # What the digest in an id is of: the differences from this recipe. When a default changes, the
 # field's old value is named here, so that old ids keep their meaning.
 REFERENCE = Recipe()
@@ -75,7 +80,11 @@ class Run:
         return load_dataset(self.data, img_size=self.img_size, loading=self.loading)
 
     def build(self, data: Dataset) -> ResNet:
-        """The network with this run's initial weights."""
+        """The network with this run's initial weights.
+
+        Raises:
+            ValueError: the recipe's ``weights`` are not there, or those of another network.
+        """
         torch.manual_seed(self.seed)
         side = data.img_size
         overlay = {
@@ -88,14 +97,45 @@ class Run:
             "label_names": data.classes,
         }
         cfg = pretrained_cfg(self.variant)  # not that of some published weights
-        return build(
+        model = build(
             self.variant,
             pretrained_cfg=cfg,
             pretrained_cfg_overlay=overlay,
             drop_path_rate=self.recipe.drop_path,
             zero_init_last=self.recipe.zero_init,
             init_fan=self.recipe.init_fan,
+            head=self.recipe.head,
         )
+        if self.recipe.weights:
+            load_backbone(model, self._weights(data.in_chans))
+        return model
+
+    def _weights(self, in_chans: int) -> Mapping[str, Tensor] | Path:
+        """What the recipe's ``weights`` name for this network and seed."""
+        if self.recipe.weights == PRETRAINED:
+            try:
+                made = create_model(self.variant, pretrained=True, in_chans=in_chans)
+            except (RuntimeError, OSError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"{self.variant.name}: {reason}", field="weights") from error
+            return made.state_dict()
+        path = Path(self.recipe.weights)
+        if not (path / "runs").is_dir():
+            return path
+        found = sorted((path / "runs").glob(f"{self.variant.name}__*__s{self.seed}/{WEIGHTS_FILE}"))
+        if len(found) != 1:
+            count = f"{len(found)} finished runs" if found else "no finished run"
+            which = f"{count} of {self.variant.name} with seed {self.seed}"
+            raise UserError(f"{str(path)!r} holds {which}", field="weights")
+        return found[0].parent
+
+    def _weights_hash(self, data: Dataset) -> str:
+        """Of the body that the network starts from: another one is another run."""
+        digest = hashlib.sha256()
+        for key, value in self.build(data).state_dict().items():
+            if not key.startswith("fc."):
+                digest.update(value.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def cost(self, data: Dataset) -> Cost:
         """What the network costs on one of these images."""
@@ -104,6 +144,7 @@ class Run:
             img_size=data.img_size,
             in_chans=data.in_chans,
             num_classes=len(data.classes),
+            head=self.recipe.head,
         )
 
     def config(self, data: Dataset, fabric: Fabric, origin: Json) -> Json:
@@ -123,5 +164,6 @@ class Run:
             "precision": resolve(self.recipe.precision, fabric.device.type),
             "recipe": asdict(self.recipe),
             **data.facts,
-            "provenance": origin | place(fabric.device),
+            **({"weights_hash": self._weights_hash(data)} if self.recipe.weights else {}),
+            "provenance": origin | place(fabric.device) | {"data": self.data},
         }

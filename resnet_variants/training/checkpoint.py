@@ -25,6 +25,7 @@ _KEY = "state"
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write a checkpoint, whole or not at all; an error, such as a full disk, is the caller's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         save_file(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},

@@ -37,6 +37,7 @@ class Machine:
     devices: int = 1  # processes, each with a GPU or its share of the cores
     compile: str = "auto"  # torch.compile: where it was measured to pay; on; off
     checkpoint_seconds: float = 60.0  # between two checkpoints of a run
+    snapshots: bool = False  # keep the weights after epochs 1, 2, 4, 8 and so on
 
     def __post_init__(self) -> None:
         for name, choices in (("device", DEVICES), ("compile", COMPILE)):

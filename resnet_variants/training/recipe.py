@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "loss": ("cross_entropy", "binary"),
     "init_fan": ("fan_out", "fan_in"),
     "select": ("last", "best"),
+    "head": ("linear", "bn_linear"),
     "precision": PRECISIONS,
 }
 _LARGEST = 1_000_000
@@ -79,6 +81,8 @@ class Recipe:
     drop_path: float = 0.0  # stochastic depth (arXiv:1603.09382), rising to this at the last unit
     zero_init: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
     init_fan: str = "fan_out"  # fan_out or fan_in: whose variance the initial convolutions keep
+    weights: str = ""  # what the body starts from: a run, a results folder, or pretrained
+    head: str = "linear"  # linear, or bn_linear: a batch norm of the pooled features before it
     clip_grad: float = 0.0  # largest norm of the whole gradient; 0: none
     accumulate: int = 1  # parts that a batch is computed in; batch norm sees a part
     ema: float = 0.0  # decay of a moving average of the weights, which is then tested; 0: none
@@ -101,10 +105,16 @@ class Recipe:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 refuse(name, getattr(self, name), choices)
-        for field in fields(self):  # 1 and 1.0 are one recipe
+        self._spell()
+        self._check_together()
+
+    def _spell(self) -> None:
+        """One spelling of one recipe: 1 as 1.0, ``first/`` as ``first``."""
+        for field in fields(self):
             if type(field.default) is float:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
-        self._check_together()
+        if self.weights:
+            object.__setattr__(self, "weights", os.path.normpath(self.weights))
 
     def _check_ranges(self) -> None:
         if not 0 < self.lr <= sys.float_info.max:
@@ -137,5 +147,8 @@ class Recipe:
                 "label_smoothing is nothing to mixed labels under the binary loss: set it to 0"
             )
             raise UserError(message, field="label_smoothing")
+        if self.head == "bn_linear" and self.batch_size // self.accumulate < 2:
+            message = "head 'bn_linear' takes statistics of at least 2 images at a time"
+            raise UserError(message, field="accumulate")
         if self.auto_augment:
             policy(self.auto_augment)

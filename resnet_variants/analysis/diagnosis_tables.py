@@ -1,0 +1,107 @@
+"""What diagnoses come to: one row per network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from resnet_variants.analysis.tables import GROUP, by_group
+from resnet_variants.diagnosis_files import Diagnosis
+
+COLUMNS = (
+    "model",
+    "seeds",
+    "acc",
+    "lost_by_one_unit",
+    "lost_by_worst_unit",
+    "gradient_ratio_initial",
+    "gradient_ratio_trained",
+    "branch_to_shortcut",
+    "growth",
+    "acc_under_noise",
+)
+NOISE = 0.1  # standard deviation, of values from 0 to 1
+
+
+def summarise_diagnoses(tables: Diagnosis) -> pd.DataFrame:
+    """Means over the seeds of what each run's tables come to: ``COLUMNS``.
+
+    ``acc``: of the whole network on the validation images. ``lost_by_one_unit``,
+    ``lost_by_worst_unit``: accuracy lost by deleting a unit, the median and the largest, of those
+    that keep the shape, as a plain net has no others.
+    ``gradient_ratio_initial``, ``gradient_ratio_trained``: largest over smallest gradient norm at
+    the inputs of units. ``branch_to_shortcut``: median over the units of the trained network.
+    ``growth``: of a small disturbance, at the last output. ``acc_under_noise``: of deviation 0.1.
+    """
+    rows = [_row(tables, str(run_id)) for run_id in tables["lesion"]["run_id"].unique()]
+    runs = pd.DataFrame(rows, columns=["model", *COLUMNS[2:]])
+    by_model = runs.groupby("model", sort=False)
+    means = by_model.mean().assign(seeds=by_model.size()).reset_index()
+    return means[list(COLUMNS)]
+
+
+def diagnosis_summary(runs: pd.DataFrame, tables: Diagnosis) -> pd.DataFrame:
+    """``summarise_diagnoses`` of each group of runs that may be compared, with ``GROUP``."""
+    parts = []
+    for key, own in by_group(runs):
+        inside = {
+            name: frame[frame["run_id"].isin(own["run_id"])] for name, frame in tables.items()
+        }
+        group: dict[str, Any] = dict(zip(GROUP, key, strict=True))
+        parts.append(summarise_diagnoses(inside).assign(**group))
+    filled = [part for part in parts if not part.empty]
+    empty = pd.DataFrame(columns=[*COLUMNS, *GROUP])
+    return pd.concat(filled, ignore_index=True) if filled else empty
+
+
+def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
+    own = {name: frame[frame["run_id"] == run_id] for name, frame in tables.items()}
+    lesion, sensitivity = own["lesion"], own["sensitivity"]
+    whole = lesion.loc[lesion["kind"] == "none", "acc"].iloc[0]
+    distance = own["identity_distance"]
+    trained = distance[distance["epoch"] == distance["epoch"].max()]
+    alike = lesion["unit"].isin(trained.loc[trained["cosine"].notna(), "unit"])
+    lost = whole - lesion.loc[(lesion["kind"] == "delete") & alike, "acc"]
+    flow = own["gradient_flow"]
+    at_units = flow[flow["branch_norm"].notna()].groupby("epoch")["grad_norm"]
+    ratios = at_units.max() / at_units.min()
+    growth = sensitivity.loc[sensitivity["kind"] == "growth", "growth"]
+    return {
+        "model": lesion["model"].iloc[0],
+        "acc": whole,
+        "lost_by_one_unit": lost.median(),
+        "lost_by_worst_unit": lost.max(),
+        "gradient_ratio_initial": ratios.iloc[0],
+        "gradient_ratio_trained": ratios.iloc[-1],
+        "branch_to_shortcut": trained["branch_to_shortcut"].median(),
+        "growth": growth.iloc[-1],
+        "acc_under_noise": sensitivity.loc[sensitivity["noise_sd"] == NOISE, "acc"].mean(),
+    }
+
+
+def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:
+    """``summarise_diagnoses`` as a reader wants it, all text."""
+    percent = ("acc", "lost_by_one_unit", "lost_by_worst_unit", "acc_under_noise")
+    names = {
+        "acc": "validation accuracy %",
+        "lost_by_one_unit": "lost without a unit (median), points",
+        "lost_by_worst_unit": "lost without the worst, points",
+        "gradient_ratio_initial": "gradient max/min, initial",
+        "gradient_ratio_trained": "gradient max/min, trained",
+        "branch_to_shortcut": "branch/shortcut (median)",
+        "growth": "growth of a disturbance",
+        "acc_under_noise": f"accuracy % under noise {NOISE}",
+    }
+    columns = {
+        name: summary[name].map(lambda value: _number(100 * value, ".2f"))
+        if name in percent
+        else summary[name].map(lambda value: _number(value, ".3g"))
+        for name in names
+    }
+    told = pd.DataFrame({"model": summary["model"], "seeds": summary["seeds"], **columns})
+    return told.rename(columns=names)
+
+
+def _number(value: Any, form: str) -> str:
+    return "" if pd.isna(value) else format(value, form)

@@ -1,0 +1,157 @@
+"""Lesion study: what a trained network loses with its units (arXiv:1605.06431, section 5)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from resnet_variants.diagnosis.units import (
+    Unit,
+    deleted,
+    evaluating,
+    exchanged,
+    require_ours,
+    resume,
+    unit_inputs,
+    units,
+)
+from resnet_variants.models.network import ResNet
+from resnet_variants.training.batches import generator
+
+# Units to delete together, and exchanges to make one after another, as far as there are so many.
+STEPS = (1, 2, 4, 8, 16)
+
+Pair = tuple[Unit, Unit]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A change to a network: units deleted, or exchanged pair by pair."""
+
+    kind: str  # none, delete, delete_random or permute
+    draw: int = 0
+    gone: Sequence[Unit] = ()
+    pairs: Sequence[Pair] = ()
+
+    @contextlib.contextmanager
+    def applied(self, model: ResNet) -> Iterator[None]:
+        """Within the block the network has it."""
+        with deleted(self.gone), exchanged(model, self.pairs):
+            yield
+
+    @property
+    def first(self) -> Unit | None:
+        """The first unit in the chain that it touches."""
+        touched = [*self.gone, *(unit for pair in self.pairs for unit in pair)]
+        return min(touched, key=lambda unit: unit.at, default=None)
+
+
+def lesion_study(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = 128,
+    draws: int = 2,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Accuracy without a unit, without k random ones, and with units in another order.
+
+    Random deletions and exchanges take units that keep the shape, in plain nets too; exchanges
+    stay within a stage. A residual unit that is deleted passes its shortcut on, a plain one its
+    input; a plain net's units that change the shape cannot be deleted.
+
+    Args:
+        model: a trained network of this package.
+        images: (N, C, H, W), normalised.
+        labels: (N,).
+        batch_size: images at a time.
+        draws: random choices of each size.
+        seed: which.
+
+    Returns:
+        One row per lesion: ``kind`` (``none``, ``delete``, ``delete_random``, ``permute``),
+        ``unit`` and ``name`` (of the only one deleted), ``deleted`` (units), ``exchanged`` (pairs,
+        one after another), ``kendall_tau`` (rank correlation of the order with the original),
+        ``draw``, ``acc``, ``loss``, ``n``.
+
+    Raises:
+        ValueError: no network of this package.
+    """
+    model = require_ours(model)
+    lesions = [*_lesions(units(model), draws, generator("lesions", seed))]
+    sums = _sums(model, lesions, images.split(batch_size), labels.split(batch_size))
+    scores = pd.DataFrame((sums / len(images)).numpy(), columns=["acc", "loss"])
+    about = pd.DataFrame([_row(lesion, units(model)) for lesion in lesions])
+    return about.join(scores).assign(n=len(images))
+
+
+def _sums(
+    model: ResNet, lesions: Sequence[Lesion], images: Sequence[Tensor], labels: Sequence[Tensor]
+) -> Tensor:
+    """Correct answers and loss by lesion, summed over the batches: (lesions, 2)."""
+    sums = torch.zeros(len(lesions), 2, dtype=torch.float64)
+    places = {unit.name: i for i, unit in enumerate(units(model))}
+    with torch.no_grad(), evaluating(model):
+        for x, y in zip(images, labels, strict=True):
+            inputs = unit_inputs(model, x)
+            for i, lesion in enumerate(lesions):
+                first = lesion.first or units(model)[0]
+                with lesion.applied(model):  # what comes before it is as it was
+                    logits = resume(model, inputs[places[first.name]], first.at).float()
+                hits = (logits.argmax(1) == y).sum().cpu()
+                sums[i] += torch.stack([hits, cross_entropy(logits, y, reduction="sum").cpu()])
+    return sums
+
+
+def _lesions(all_units: list[Unit], draws: int, stream: torch.Generator) -> Iterator[Lesion]:
+    yield Lesion("none")
+    for unit in all_units:
+        if unit.deletable:
+            yield Lesion("delete", gone=[unit])
+    alike = [unit for unit in all_units if unit.module.keeps_shape]
+    pairs = [(a, b) for i, a in enumerate(alike) for b in alike[i + 1 :] if _stage(a) == _stage(b)]
+    for k in STEPS:
+        for draw in range(draws):
+            if k <= len(alike):
+                chosen = torch.randperm(len(alike), generator=stream)[:k]
+                yield Lesion("delete_random", draw, gone=[alike[i] for i in chosen.tolist()])
+            if k <= min(len(alike), len(pairs)):
+                chosen = torch.randperm(len(pairs), generator=stream)[:k]
+                yield Lesion("permute", draw, pairs=[pairs[i] for i in chosen.tolist()])
+
+
+def _stage(unit: Unit) -> str:
+    return unit.name.partition(".")[0]
+
+
+def _row(lesion: Lesion, all_units: list[Unit]) -> dict[str, object]:
+    only = lesion.gone[0] if lesion.kind == "delete" else None
+    return {
+        "kind": lesion.kind,
+        "unit": np.nan if only is None else [unit.name for unit in all_units].index(only.name),
+        "name": "" if only is None else only.name,
+        "deleted": len(lesion.gone),
+        "exchanged": len(lesion.pairs),
+        "kendall_tau": _tau(lesion.pairs, all_units),
+        "draw": lesion.draw,
+    }
+
+
+def _tau(pairs: Sequence[Pair], all_units: list[Unit]) -> float:
+    """Kendall's rank correlation of the order after the exchanges with the one before."""
+    places = {unit.name: i for i, unit in enumerate(all_units)}
+    order = list(range(len(all_units)))
+    for first, second in pairs:
+        i, j = places[first.name], places[second.name]
+        order[i], order[j] = order[j], order[i]
+    return 1.0 if len(order) < 2 else float(cast(Any, kendalltau(order, sorted(order))).statistic)

@@ -1,0 +1,198 @@
+"""A trained run diagnosed: its network before, during and after training, on validation images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from resnet_variants.diagnosis.distances import identity_distance, sensitivity
+from resnet_variants.diagnosis.gradients import gradient_flow, has_paths, paths
+from resnet_variants.diagnosis.lesions import lesion_study
+from resnet_variants.diagnosis_files import KEYS, TABLES, Diagnosis
+from resnet_variants.files import Json, damaged, read_json
+from resnet_variants.models.grids import parse_name
+from resnet_variants.models.network import ResNet
+from resnet_variants.models.weights import check_fit, load_weights
+from resnet_variants.registry import UserError
+from resnet_variants.run_folder import DONE, RunFolder
+from resnet_variants.sweeps.runs import Run
+from resnet_variants.training import checkpoint
+from resnet_variants.training.augment import Normalise
+from resnet_variants.training.batches import generator
+from resnet_variants.training.data import Dataset, Loading
+from resnet_variants.training.device import Machine, make_fabric
+from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.splits import Batch
+
+_COUNTS = {"images": 1, "batch_size": 2, "draws": 1}
+_LARGEST = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """How a run is diagnosed.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    images: int = 1000  # of the validation split, drawn at random; all where it has fewer
+    batch_size: int = 100  # images that gradients, paths and distances are taken over
+    draws: int = 2  # random deletions, orders and paths of each size
+    seed: int = 0  # which images and draws
+    device: str = Machine.device
+    data: str = ""  # a SPEC; empty: that of the run
+    loading: Loading = field(default_factory=Loading)
+
+    def __post_init__(self) -> None:
+        for name, low in _COUNTS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= _LARGEST:
+                message = f"{name} {value!r} must be a whole number from {low} to {_LARGEST}"
+                raise UserError(message, field=name)
+        if self.batch_size > self.images:
+            message = f"batch_size {self.batch_size} exceeds the {self.images} images"
+            raise UserError(message, field="batch_size")
+
+
+def diagnose_run(path: Path, study: Study) -> Diagnosis:
+    """The tables of ``diagnosis_files.TABLES`` for a finished run.
+
+    Gradient flow and distances to the identity are measured at the initial weights, at those kept
+    while it was trained (``Machine.snapshots``) and at the trained ones, which are averages where
+    the recipe has ``ema``; paths, lesions and sensitivity at the trained ones. Paths are empty for
+    a plain net and for gates.
+
+    Raises:
+        ValueError: no finished run, without weights or with those of another network; other images
+            than it was trained on; fewer validation images than the batch.
+    """
+    config = finished(path)
+    run = _run(path, config, study)
+    data = run.load()
+    _require_images(config, data)
+    fabric = make_fabric(Machine(device=study.device), run.recipe.precision)
+    images, labels = sample(data, study, fabric.device)
+    model = run.build(data).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    some = images[: study.batch_size], labels[: study.batch_size]
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    for epoch in _states(model, path, _trained_epochs(path, run)):
+        found["gradient_flow"].append(gradient_flow(model, *some).assign(epoch=epoch))
+        found["identity_distance"].append(identity_distance(model, some[0]).assign(epoch=epoch))
+    chosen: dict[str, Any] = {"seed": study.seed}
+    if has_paths(model):
+        found["paths"].append(paths(model, *some, draws=study.draws, **chosen))
+    chosen["batch_size"] = study.batch_size
+    with fabric.autocast():  # accuracies are those of the precision that it was trained in
+        lesions = lesion_study(model, images, labels, draws=study.draws, **chosen)
+        disturbed = sensitivity(model, images, labels, std=torch.tensor(data.std), **chosen)
+    found["lesion"].append(lesions)
+    found["sensitivity"].append(disturbed)
+    for name in ("paths", "lesion", "sensitivity"):
+        found[name] = [frame.assign(epoch=_trained_epochs(path, run)) for frame in found[name]]
+    keys: dict[str, Any] = {"run_id": str(config["run_id"]), "seed": run.seed}
+    keys["model"] = run.variant.name
+    return {name: _joined(name, parts, keys) for name, parts in found.items()}
+
+
+def _joined(name: str, parts: list[pd.DataFrame], keys: dict[str, Any]) -> pd.DataFrame:
+    columns = [*KEYS, *TABLES[name]]
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return frame.assign(**keys)[columns]
+
+
+def finished(path: Path) -> Json:
+    """What ``run.json`` says of a finished run.
+
+    Raises:
+        ValueError: it is none, or has no weights.
+    """
+    if not (path / "run.json").is_file():
+        hint = f"; name one of those in {path / 'runs'}" if (path / "runs").is_dir() else ""
+        raise UserError(f"{str(path)!r} is no run's directory: it has no run.json{hint}")
+    result = RunFolder(path).result()
+    status = result["status"] if result else "not finished"
+    if status != DONE:
+        raise UserError(f"{str(path)!r} is {status}: only a finished run can be diagnosed")
+    if not (path / "model.safetensors").is_file():
+        raise UserError(f"{str(path)!r} holds no weights: model.safetensors is missing")
+    return read_json(path / "run.json")
+
+
+def _run(path: Path, config: Json, study: Study) -> Run:
+    """The run, whose data is where ``study`` or else the run's own record says."""
+    origin = cast("Json", config.get("provenance") or {})
+    spec = study.data or str(origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"])))
+    try:
+        given = cast("dict[str, Any]", config["recipe"])
+        known = {item.name for item in fields(Recipe)}
+        recipe = Recipe(**{name: value for name, value in given.items() if name in known})
+        if any(epoch == 0 for epoch, _ in RunFolder(path).snapshots):
+            recipe = replace(recipe, weights="")  # it is known what the run began with
+        loading = study.loading
+        if config.get("skipped_images"):
+            loading = replace(loading, on_bad_image="skip")
+        return Run(
+            variant=parse_name(str(config["model"])),
+            data=spec,
+            recipe=recipe,
+            seed=int(cast(int, config["seed"])),
+            img_size=int(cast(int, config["img_size"])),
+            loading=loading,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path / "run.json", error) from error
+
+
+def _require_images(config: Json, data: Dataset) -> None:
+    for key in ("split_hash", "data_hash"):
+        now = data.facts[key]
+        if config.get(key, now) != now:
+            message = f"{data.name} is not the images of this run ({key} {config[key]}, here {now})"
+            raise UserError(f"{message}: name those", field="data")
+
+
+def sample(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Validation images (N, C, H, W), drawn at random, normalised; and their labels (N,).
+
+    Raises:
+        ValueError: there are fewer than the batch.
+    """
+    there = len(data.val)
+    if there < study.batch_size:
+        message = f"batch_size {study.batch_size} exceeds the {there} validation images"
+        raise UserError(message, field="batch_size")
+    order = torch.randperm(there, generator=generator("diagnose", study.seed))[: study.images]
+    with closing(data.val.batches([Batch(order)])) as batches:
+        images = next(batches).to(device)
+    return Normalise.of(data, device)(images), data.val.labels[order].to(device)
+
+
+def _trained_epochs(path: Path, run: Run) -> int:
+    """After how many epochs the run had the weights that it kept."""
+    result = RunFolder(path).result() or {}
+    best = result.get("best_epoch")
+    return best if run.recipe.select == "best" and isinstance(best, int) else run.recipe.epochs
+
+
+def _states(model: ResNet, path: Path, last: int) -> Iterator[int]:
+    """Give the model its weights from the start to the end; the epoch after which it had them."""
+    kept = dict(RunFolder(path).snapshots)
+    if 0 not in kept:
+        yield 0  # as it was built
+    for epoch, file in kept.items():
+        if epoch < last:
+            state, _ = checkpoint.load(file)
+            check_fit(state, model.state_dict(), model.variant.name)
+            model.load_state_dict(state)
+            yield epoch
+    load_weights(model, path)
+    yield last

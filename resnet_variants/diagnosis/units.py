@@ -1,0 +1,185 @@
+"""A network as a chain of units: run from any of them, with some taken out or exchanged."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from resnet_variants.models.block import ResidualBlock
+from resnet_variants.models.network import ResNet
+from resnet_variants.registry import UserError
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A residual unit, or a plain net's counterpart, and where it stands."""
+
+    name: str  # ``layer2.0``
+    at: int  # in the network's chain
+    module: ResidualBlock
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no shortcut."""
+        return not hasattr(self.module, "drop_path")
+
+    @property
+    def deletable(self) -> bool:
+        """Whether something passes it without its branch."""
+        return self.module.keeps_shape or not self.is_plain
+
+
+def require_ours(model: nn.Module) -> ResNet:
+    """The model, if it is one of this package's networks.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(model, ResNet):
+        message = f"{type(model).__name__} is none of this package's networks, whose units are read"
+        raise UserError(message)
+    return model
+
+
+def require_shortcuts(model: ResNet) -> None:
+    """Refuse a plain net.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if model.variant.is_plain:
+        raise UserError(f"{model.variant.name} is a plain net: it has no shortcut")
+
+
+# --- the chain --------------------------------------------------------------------------------
+
+
+def chain(model: ResNet) -> list[nn.Module]:
+    """What an image passes up to the features: the stem's layers, the units, the head's."""
+    return [module for _, module in _named_chain(model)]
+
+
+def _named_chain(model: ResNet) -> Iterator[tuple[str, nn.Module]]:
+    for name in model.body:
+        child = model.get_submodule(name)
+        if isinstance(child, nn.Sequential) and name.startswith("layer"):
+            for i, unit in enumerate(child):
+                yield f"{name}.{i}", unit
+        else:
+            yield name, child
+
+
+def units(model: ResNet) -> list[Unit]:
+    """The units in the order in which they run."""
+    return [
+        Unit(name, at, module)
+        for at, (name, module) in enumerate(_named_chain(model))
+        if isinstance(module, ResidualBlock)
+    ]
+
+
+def resume(model: ResNet, x: Tensor, at: int = 0) -> Tensor:
+    """Logits (N, classes) from the input of the chain's ``at``-th part."""
+    for module in chain(model)[at:]:
+        x = module(x)
+    return model.forward_head(x)
+
+
+def unit_inputs(model: ResNet, images: Tensor) -> list[Tensor]:
+    """The input of every unit, and the output of the last one; each (N, C, H, W)."""
+    found: list[Tensor] = []
+    x = images
+    for module in chain(model)[: units(model)[-1].at + 1]:
+        if isinstance(module, ResidualBlock):
+            found.append(x)
+        x = module(x)
+    return [*found, x]
+
+
+# --- altered ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def deleted(gone: Sequence[Unit]) -> Iterator[None]:
+    """Within the block these units pass on their shortcut alone; a plain one passes its input.
+
+    Raises:
+        ValueError: a plain net's unit that changes the shape, which nothing could pass.
+    """
+    for unit in gone:
+        if not unit.deletable:
+            message = f"{unit.name} changes the shape and has no shortcut: nothing would pass it"
+            raise UserError(message)
+    with contextlib.ExitStack() as hooks:
+        for unit in gone:
+            if unit.is_plain:
+                handle = unit.module.register_forward_hook(lambda _, args, __: args[0])
+            else:
+                branch_end = unit.module.get_submodule("drop_path")
+                handle = branch_end.register_forward_hook(lambda *args: torch.zeros_like(args[2]))
+            hooks.callback(handle.remove)
+        yield
+
+
+@contextlib.contextmanager
+def exchanged(model: ResNet, pairs: Sequence[tuple[Unit, Unit]]) -> Iterator[None]:
+    """Within the block the units of each pair, one after another, stand in each other's place.
+
+    Raises:
+        ValueError: units of two stages, or one that changes the shape.
+    """
+    for first, second in pairs:
+        stages = {unit.name.rpartition(".")[0] for unit in (first, second)}
+        if len(stages) > 1 or not (first.module.keeps_shape and second.module.keeps_shape):
+            message = f"{first.name} and {second.name} take maps of other shapes"
+            raise UserError(f"{message}: they cannot change places")
+    done: list[tuple[Unit, Unit]] = []
+    try:
+        for pair in pairs:
+            _exchange(model, *pair)
+            done.append(pair)
+        yield
+    finally:
+        for pair in reversed(done):
+            _exchange(model, *pair)
+
+
+def _exchange(model: ResNet, first: Unit, second: Unit) -> None:
+    stage = model.get_submodule(first.name.rpartition(".")[0])
+    assert isinstance(stage, nn.Sequential)
+    i, j = (int(unit.name.rpartition(".")[2]) for unit in (first, second))
+    stage[i], stage[j] = stage[j], stage[i]
+
+
+# --- modes ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module is in the mode it was in."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
+
+
+@contextlib.contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with norms that take each batch's own statistics, as in training.
+
+    The running statistics, which say nothing before training, are neither used nor moved.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    with evaluating(model), contextlib.ExitStack() as restored:
+        for norm in norms:
+            for name, running in list(norm._buffers.items()):
+                restored.callback(norm._buffers.__setitem__, name, running)
+                norm._buffers[name] = None
+        yield

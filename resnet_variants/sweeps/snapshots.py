@@ -1,0 +1,32 @@
+"""Weights that are kept while a run is trained, so that ``diagnose`` sees how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from resnet_variants.models.network import ResNet
+from resnet_variants.run_folder import RunFolder
+from resnet_variants.training import checkpoint
+from resnet_variants.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Those of one run, after epochs 1, 2, 4 and so on but the last."""
+
+    folder: RunFolder
+    recipe: Recipe
+    wanted: bool
+
+    def begin(self, model: ResNet) -> ResNet:
+        """The model; its initial weights are kept where a seed alone does not give them again."""
+        if self.recipe.weights:
+            self.add(model, 0)
+        return model
+
+    def add(self, model: nn.Module, epoch: int) -> None:
+        """Keep the weights after an epoch, if it is one of those."""
+        if self.wanted and epoch & (epoch - 1) == 0 and epoch < self.recipe.epochs:
+            checkpoint.save(self.folder.snapshot(epoch), model.state_dict(), {})

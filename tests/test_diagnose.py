@@ -1,0 +1,356 @@
+"""`diagnose` on trained runs: what it writes, what it refuses, and what reports make of it."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import digits_run
+
+import resnet_variants as rv
+from resnet_variants import cli
+from resnet_variants.analysis.diagnosis_tables import summarise_diagnoses
+from resnet_variants.analysis.report import build
+from resnet_variants.diagnosis.distances import identity_distance
+from resnet_variants.diagnosis.study import Study, diagnose_run, sample
+from resnet_variants.diagnosis_files import KEYS, TABLES, is_diagnosed, read_diagnoses
+from resnet_variants.files import to_json
+from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+
+SMALL = {"images": 60, "batch_size": 30, "draws": 1}
+
+
+def trained(out, run, **machine):
+    """A run's directory, as `run` leaves it."""
+    path = out / "runs" / run.id
+    attempt = Attempt(run, path, Machine(device="cpu", **machine), origin={})
+    result = attempt.execute(run.load(), lambda _: None, Stop())
+    assert result["status"] == "done", result
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two seeds of a residual net and one plain net, three epochs each."""
+    out = tmp_path_factory.mktemp("results")
+    torch.set_num_threads(1)
+    runs = [digits_run(seed, epochs=3) for seed in (0, 1)]
+    plain = Variant(family="cifar", depth=14, shortcut="none")
+    runs.append(dataclasses.replace(digits_run(epochs=3), variant=plain))
+    for run in runs:
+        trained(out, run, snapshots=run.seed == 0)
+    experiment = {"question": "?", "runs": [run.id for run in runs], "baselines": {}}
+    (out / "experiment.json").write_text(to_json(experiment))
+    return out
+
+
+@pytest.fixture
+def folder(results, tmp_path):
+    """A copy of the first run, which a test may spoil."""
+    first = next((results / "runs").glob("rv_resnet8*__s0"))
+    return shutil.copytree(first, tmp_path / first.name)
+
+
+@pytest.fixture(scope="module")
+def diagnosed(results, tmp_path_factory):
+    out = shutil.copytree(results, tmp_path_factory.mktemp("diagnosed") / "out")
+    for folder in sorted((out / "runs").iterdir()):
+        rv.diagnose(folder, **SMALL)
+    return out
+
+
+def test_a_run_gets_tables_and_figures(diagnosed):
+    for folder in (diagnosed / "runs").iterdir():
+        assert is_diagnosed(folder)
+        plain = "none" in folder.name
+        for name, columns in TABLES.items():
+            table = pd.read_csv(folder / f"{name}.csv")
+            assert tuple(table) == (*KEYS, *columns)
+            assert table.empty == (plain and name == "paths")
+            assert (folder / f"{name}.png").is_file() != table.empty
+            assert (folder / f"{name}.svg").is_file() != table.empty
+            assert set(table["run_id"]) <= {folder.name}
+
+
+def test_the_states_are_those_before_during_and_after_training(diagnosed):
+    by_run = {folder.name: folder for folder in (diagnosed / "runs").iterdir()}
+    for name, folder in by_run.items():
+        kept = [0, 1, 2, 3] if name.endswith("s0") else [0, 3]
+        for table in ("gradient_flow", "identity_distance"):
+            assert sorted(pd.read_csv(folder / f"{table}.csv")["epoch"].unique()) == kept
+        for table in ("lesion", "sensitivity"):
+            assert set(pd.read_csv(folder / f"{table}.csv")["epoch"]) == {3}
+
+
+def test_the_initial_weights_are_those_that_the_run_began_with(folder):
+    run = digits_run(epochs=3)
+    model = run.build(run.load())
+    table = diagnose_run(folder, Study(**SMALL))["identity_distance"]
+    by_epoch = table.set_index("epoch")["branch_to_shortcut"]
+    images, _ = sample(run.load(), Study(**SMALL), torch.device("cpu"))
+    model = model.to(memory_format=torch.channels_last)
+    expected = identity_distance(model, images[:30])["branch_to_shortcut"]
+    assert by_epoch[0].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-5)
+    assert by_epoch[3].to_numpy() != pytest.approx(expected.to_numpy(), rel=1e-3)
+
+
+def test_the_whole_network_has_the_accuracy_of_the_run(folder):
+    found = diagnose_run(folder, Study(images=1000, batch_size=100, draws=1))
+    whole = found["lesion"].query("kind == 'none'")["acc"].item()
+    assert whole == json.loads((folder / "result.json").read_text())["val_acc"]
+    assert set(found["lesion"]["n"]) == {120}  # all that there are
+
+
+def test_the_same_run_gives_the_same_tables(folder):
+    first, again = (diagnose_run(folder, Study(**SMALL)) for _ in range(2))
+    for name in TABLES:
+        pd.testing.assert_frame_equal(first[name], again[name])
+    other = diagnose_run(folder, Study(**SMALL, seed=1))
+    assert not other["sensitivity"].equals(first["sensitivity"])
+
+
+def test_the_command_says_what_it_found(folder, capsys):
+    words = [str(folder), "--images", "60", "--batch-size", "30", "--draws", "1"]
+    assert cli.main(["diagnose", *words]) == 0
+    said = capsys.readouterr().out
+    assert "rv_resnet8_cifar_b" in said and "lost without a unit" in said
+    assert "gradient_flow.csv" in said
+    assert is_diagnosed(folder)
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+def refused(folder, capsys, *words):
+    """The one line that says why."""
+    before = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
+    assert cli.main(["diagnose", str(folder), "--batch-size", "30", *words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    if before is not None:
+        assert sorted(path.name for path in folder.iterdir()) == before
+    return line
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert "is no run's directory: it has no run.json" in refused(tmp_path, capsys)
+    assert "is no run's directory" in refused(tmp_path / "nowhere", capsys)
+    assert cli.main(["diagnose"]) == 2
+    assert "missing RUN_DIR" in capsys.readouterr().err
+
+
+def test_a_run_without_weights_is_refused(folder, capsys):
+    (folder / "model.safetensors").unlink()
+    assert "holds no weights: model.safetensors is missing" in refused(folder, capsys)
+    (folder / "result.json").write_text('{"status": "failed", "seconds": 1}')
+    assert "is failed: only a finished run can be diagnosed" in refused(folder, capsys)
+    (folder / "result.json").unlink()
+    assert "is not finished: only a finished run" in refused(folder, capsys)
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_weights_of_another_variant_are_refused(results, folder, capsys, config):
+    other = next((results / "runs").glob("*none*"))
+    for name in ("model.safetensors", "config.json")[: 1 + config]:
+        shutil.copy(other / name, folder / name)
+    said = refused(folder, capsys)
+    if config:
+        assert (
+            "holds weights of rv_resnet14_cifar_conv3_3x3_none, not of rv_resnet8_cifar_b" in said
+        )
+    else:
+        assert "these weights do not fit rv_resnet8_cifar_b: " in said
+
+
+@pytest.mark.parametrize("content", [b"", b"not a tensor" * 10])
+def test_damaged_weights_are_refused(folder, capsys, content):
+    (folder / "model.safetensors").write_bytes(content)
+    assert "cannot read weights" in refused(folder, capsys)
+
+
+def test_a_damaged_snapshot_is_refused(folder, capsys):
+    (folder / "snapshots" / "epoch_000001.safetensors").write_bytes(b"x")
+    assert "epoch_000001.safetensors is damaged" in refused(folder, capsys)
+
+
+def test_fewer_images_than_the_batch_are_refused(folder, capsys):
+    said = refused(folder, capsys, "--images", "20")
+    assert said.endswith("--batch-size: batch_size 30 exceeds the 20 images")
+    assert cli.main(["diagnose", str(folder), "--batch-size", "500"]) == 2
+    assert "batch_size 500 exceeds the 120 validation images" in capsys.readouterr().err
+
+
+def test_other_images_are_refused(folder, capsys, tmp_path):
+    config = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(config | {"data_hash": "other"}))
+    assert "--data: digits is not the images of this run (data_hash other" in refused(
+        folder, capsys
+    )
+    assert "--data: " in refused(folder, capsys, "--data", "nothing")
+    moved = config | {"provenance": {"data": f"folder:{tmp_path / 'gone'}"}}
+    (folder / "run.json").write_text(json.dumps(moved))
+    assert "gone" in refused(folder, capsys)
+    assert cli.main(["diagnose", str(folder), "--data", "digits", "--draws", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"recipe": None}, {"recipe": {"epochs": "x"}}, {"model": "rv_x"}, {"seed": "a"}]
+)
+def test_a_damaged_configuration_is_refused(folder, capsys, change):
+    config = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(config | change))
+    assert "run.json is damaged" in refused(folder, capsys)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images": 0}, {"draws": 0}, {"batch_size": 1}, {"images": 1.5}]
+)
+def test_counts_out_of_range_are_refused(changes):
+    with pytest.raises(UserError, match="must be a whole number from"):
+        Study(**changes)
+
+
+# --- runs that keep snapshots -----------------------------------------------------------------
+
+
+def test_snapshots_are_the_weights_after_their_epochs(results, tmp_path):
+    kept = next((results / "runs").glob("rv_resnet8*__s0")) / "snapshots"
+    assert sorted(p.name for p in kept.iterdir()) == [
+        "epoch_000001.safetensors",
+        "epoch_000002.safetensors",
+    ]
+    assert not (next((results / "runs").glob("rv_resnet8*__s1")) / "snapshots").exists()
+    first = load_file(kept / "epoch_000001.safetensors")
+    assert first["bn1.num_batches_tracked"] == 4  # steps of an epoch
+
+
+def test_run_diagnoses_when_asked(tmp_path):
+    out = tmp_path / "out"
+    words = ["--variant", "B", "--depth", "8", "--epochs", "2", "--seeds", "1", "--diagnose"]
+    words += ["--out", str(out), "--engine", "inline", "--batch-size", "256"]
+    assert cli.main(["run", *words]) == 0
+    (run,) = (out / "runs").glob("rv_*")
+    assert is_diagnosed(run)
+    assert (run / "snapshots" / "epoch_000001.safetensors").is_file()
+    assert (out / "lesion.png").is_file()
+    before = (run / "lesion.csv").stat().st_mtime_ns
+    assert cli.main(["run", *words]) == 0  # once is enough
+    assert (run / "lesion.csv").stat().st_mtime_ns == before
+
+
+# --- reports ----------------------------------------------------------------------------------
+
+
+def test_a_report_shows_all_diagnosed_runs(diagnosed):
+    made = build(diagnosed)
+    names = {path.name for path in made.files}
+    assert {f"{name}.csv" for name in TABLES} | {"diagnosis.csv"} <= names
+    assert {f"{name}.svg" for name in TABLES} <= names
+    assert pd.read_csv(diagnosed / "lesion.csv")["run_id"].nunique() == 3
+    summary = pd.read_csv(diagnosed / "diagnosis.csv").set_index("model")
+    assert summary["seeds"].to_dict() == {
+        "rv_resnet8_cifar_b": 2,
+        "rv_resnet14_cifar_conv3_3x3_none": 1,
+    }
+    page = (diagnosed / "report.html").read_text(encoding="utf-8")
+    assert '<h2 id="diagnosis">Diagnosis</h2>' in page
+    assert page.count('src="data:image/svg+xml;base64,') == len(TABLES)
+    assert len(page) < 6_000_000
+
+
+def test_the_tables_alone_give_the_same_report(diagnosed, tmp_path):
+    build(diagnosed)
+    clone = tmp_path / diagnosed.name
+    clone.mkdir()
+    for path in diagnosed.iterdir():
+        if path.suffix in (".csv", ".json"):
+            shutil.copy(path, clone / path.name)
+    build(clone)
+    for name in (*TABLES, "diagnosis"):
+        assert (clone / f"{name}.csv").read_bytes() == (diagnosed / f"{name}.csv").read_bytes()
+        if name in TABLES:
+            assert (clone / f"{name}.svg").read_bytes() == (diagnosed / f"{name}.svg").read_bytes()
+
+
+def test_without_a_diagnosis_there_is_none_in_the_report(results, tmp_path):
+    out = shutil.copytree(results, tmp_path / "out")
+    (out / "lesion.csv").write_text("left over")
+    (out / "lesion.png").write_text("left over")
+    build(out)
+    assert not (out / "lesion.csv").exists() and not (out / "lesion.png").exists()
+    assert 'id="diagnosis"' not in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_lacks_a_table_is_not_diagnosed(diagnosed, tmp_path):
+    out = shutil.copytree(diagnosed, tmp_path / "out")
+    (next((out / "runs").glob("rv_resnet8*__s0")) / "gradient_flow.csv").unlink()
+    build(out)
+    assert pd.read_csv(out / "lesion.csv")["run_id"].nunique() == 2
+
+
+def test_whole_numbers_stay_whole(diagnosed):
+    build(diagnosed)
+    whole = {"gradient_flow": ["seed", "epoch", "unit", "n"], "lesion": ["deleted"]}
+    for name, columns in whole.items():
+        for path in (diagnosed, next((diagnosed / "runs").iterdir())):
+            table = pd.read_csv(path / f"{name}.csv")
+            assert all(pd.api.types.is_integer_dtype(table[column]) for column in columns)
+
+
+def test_a_directory_of_another_name_is_a_run_as_well(folder):
+    other = folder.rename(folder.parent / "mymodel")
+    assert set(rv.diagnose(other, **SMALL).tables["lesion"]["run_id"]) == {folder.name}
+
+
+def test_a_results_folder_is_pointed_to_its_runs(results, capsys):
+    assert f"name one of those in {results / 'runs'}" in refused(results, capsys)
+
+
+def test_nothing_is_measured_where_one_of_several_cannot_be(folder, tmp_path, capsys):
+    assert cli.main(["diagnose", str(folder), str(tmp_path)]) == 2
+    assert not is_diagnosed(folder)
+    assert "is no run's directory" in capsys.readouterr().err
+
+
+def test_the_weights_of_the_best_epoch_are_called_so(tmp_path):
+    run = digits_run(epochs=3, lr=1.0, select="best")
+    path = trained(tmp_path, run, snapshots=True)
+    best = json.loads((path / "result.json").read_text())["best_epoch"]
+    found = diagnose_run(path, Study(**SMALL))
+    assert set(found["lesion"]["epoch"]) == {best}
+    before = {epoch for epoch in (1, 2) if epoch < best}
+    assert set(found["gradient_flow"]["epoch"]) == {0, best, *before}
+
+
+def test_a_damaged_table_is_refused(diagnosed, tmp_path):
+    run = next((diagnosed / "runs").iterdir())
+    copy = shutil.copytree(run, tmp_path / "runs" / run.name)
+    for text in ("", "a,b\n1,2\n", "\x00"):
+        (copy / "lesion.csv").write_text(text)
+        with pytest.raises(UserError, match=r"lesion\.csv is no table of diagnose .*: delete it"):
+            read_diagnoses(tmp_path, [run.name])
+
+
+def test_the_summary_is_what_the_tables_come_to(diagnosed):
+    ids = [path.name for path in (diagnosed / "runs").glob("rv_resnet8*")]
+    tables = read_diagnoses(diagnosed, ids)
+    (row,) = summarise_diagnoses(tables).to_dict("records")
+    lesion = tables["lesion"]
+    whole = lesion[lesion["kind"] == "none"].set_index("run_id")["acc"]
+    alike = lesion[lesion["unit"] == 0]  # of three units, one per stage, only the first
+    single = alike.groupby("run_id")["acc"]
+    assert row["acc"] == pytest.approx(whole.mean())
+    assert row["lost_by_one_unit"] == pytest.approx((whole - single.median()).mean())
+    assert row["lost_by_worst_unit"] == pytest.approx((whole - single.min()).mean())
+    flow = tables["gradient_flow"].query("name != 'output' and epoch == 3")["grad_norm"]
+    by_run = flow.groupby(tables["gradient_flow"]["run_id"])
+    assert row["gradient_ratio_trained"] == pytest.approx((by_run.max() / by_run.min()).mean())
+    assert row["seeds"] == 2
+    assert np.isfinite(row["growth"])

@@ -1,0 +1,147 @@
+"""Gradients by unit, branch and path, against sums that must come out."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_units import assert_untouched, batch, net, snapshot
+from torch.nn.functional import cross_entropy
+
+from resnet_variants.diagnosis.gradients import gradient_flow, gradient_parts, path_gradient, paths
+from resnet_variants.diagnosis.tape import record
+from resnet_variants.diagnosis.units import batch_statistics, units
+from resnet_variants.models.branches import ORDERS
+from resnet_variants.registry import UserError
+
+
+def test_with_preact_the_gradient_grows_by_the_parts_of_the_branches():
+    model = net(depth=20, order="preact")
+    with batch_statistics(model):
+        whole, branches = gradient_parts(record(model, *batch()))
+    # The third stage's first unit changes the shape; within the stages identities pass all on.
+    for low, high in ((0, 3), (4, 6), (7, 9)):
+        for at in range(low, high):
+            difference = whole[at] - whole[high]
+            assert torch.allclose(difference, sum(branches[at:high]), rtol=0, atol=1e-12)
+            assert (difference - sum(branches[at:high])).abs().max() < 1e-6 * difference.abs().max()
+
+
+def test_the_recursion_holds_with_preact_and_not_with_post():
+    preact, post = (gradient_flow(net(order=order), *batch()) for order in ("preact", "post"))
+    keeps = [0, 1, 3, 5]
+    assert preact["recursion_error"].notna().tolist() == [i in keeps for i in range(7)]
+    assert preact["recursion_error"].max() < 1e-12
+    assert post["recursion_error"][keeps].min() > 1e-3  # the ReLU after the addition
+    assert gradient_flow(net(shortcut="none"), *batch())["recursion_error"].isna().all()
+
+
+def branch_of(module, x):
+    """A unit's branch alone."""
+    seen = []
+    with module.drop_path.register_forward_hook(lambda _, __, out: seen.append(out.clone())):
+        module(x)
+    return seen[0]
+
+
+@pytest.mark.parametrize("order", [o for o in ORDERS if o != "bn_after_add"])
+def test_the_parts_are_those_of_a_unit_alone(order):
+    model, (images, labels) = net(order=order), batch()
+    with batch_statistics(model):
+        tape = record(model, images, labels)
+        whole, branches = gradient_parts(tape)
+        for passage, part in zip(tape.passages, branches, strict=True):
+            x = passage.x.detach().requires_grad_()
+            (at_branch,) = tape.gradients([passage.branch])
+            (alone,) = torch.autograd.grad(branch_of(passage.unit.module, x), x, at_branch)
+            assert torch.allclose(part, alone, rtol=1e-10, atol=1e-14)
+        (first,) = tape.gradients([tape.passages[0].x])
+    assert torch.equal(whole[0], first)
+
+
+def test_the_table_has_the_norms_of_the_gradients():
+    model, (images, labels) = net(), batch()
+    before = snapshot(model)
+    found = gradient_flow(model, images, labels)
+    assert_untouched(model, before)
+    inputs = []
+    hooks = [
+        unit.module.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        for unit in units(model)
+    ]
+    model.train()
+    loss = cross_entropy(model(images), labels)
+    gradients = torch.autograd.grad(loss, inputs)
+    for hook in hooks:
+        hook.remove()
+    assert found["grad_norm"][:6].to_numpy() == pytest.approx([g.norm().item() for g in gradients])
+    assert found["name"].tolist()[-1] == "output"
+    assert found["unit"].tolist() == list(range(7))
+    assert set(found["n"]) == {6}
+    last = found.iloc[-1]
+    assert math.isnan(last["branch_norm"]) and last["grad_norm"] > 0
+
+
+def test_a_plain_net_has_no_part_through_a_shortcut():
+    found = gradient_flow(net(shortcut="none"), *batch())
+    assert found["shortcut_norm"].isna().all()
+    assert found["branch_norm"][:6].tolist() == pytest.approx(found["grad_norm"][:6].tolist())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_need_no_trainable_weights(frozen):
+    model = net()
+    expected = gradient_flow(model, *batch())
+    model.requires_grad_(not frozen)
+    assert gradient_flow(model, *batch()).equals(expected)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "axes", [{"order": order} for order in ORDERS] + [{"skip": "scale"}], ids=str
+)
+def test_all_paths_together_are_the_gradient(axes):
+    model = net(depth=14, **axes)
+    with batch_statistics(model):
+        tape = record(model, *batch())
+        (whole,) = tape.gradients([tape.passages[0].x])
+        subsets = itertools.chain.from_iterable(
+            itertools.combinations(range(6), length) for length in range(7)
+        )
+        found = sum(path_gradient(tape, subset) for subset in subsets)
+    assert torch.allclose(found, whole, rtol=1e-9, atol=1e-12)
+
+
+def test_paths_are_binomial_and_their_contributions_add_up():
+    found = paths(net(), *batch(), draws=2)
+    assert found["length"].tolist() == list(range(7))
+    assert found["share"].tolist() == pytest.approx([math.comb(6, k) / 2**6 for k in range(7)])
+    assert found["contribution"].sum() == pytest.approx(1)
+    weights = found["share"] * found["grad_norm"]
+    assert found["contribution"].to_numpy() == pytest.approx((weights / weights.sum()).to_numpy())
+
+
+def test_the_shortest_and_the_longest_path_have_no_choice():
+    model = net()
+    found = paths(model, *batch())["grad_norm"].to_numpy()
+    with batch_statistics(model):
+        tape = record(model, *batch())
+        ends = [path_gradient(tape, own).norm().item() for own in ((), range(6))]
+    assert found[[0, -1]] == pytest.approx(ends)
+
+
+def test_of_a_deep_net_lengths_are_spread_evenly():
+    found = paths(net(depth=56), *batch(2), draws=1)
+    assert len(found) == 28
+    followed = found.loc[found["grad_norm"].notna(), "length"].to_numpy()
+    assert len(followed) == 16
+    assert followed[[0, -1]].tolist() == [0, 27]
+    assert np.diff(followed).max() == 2
+
+
+def test_without_shortcuts_or_with_gates_there_are_no_paths():
+    with pytest.raises(UserError, match="is a plain net: it has no shortcut"):
+        paths(net(shortcut="none"), *batch())
+    with pytest.raises(UserError, match="has gates: they mix branch and shortcut"):
+        paths(net(skip="exclusive_gate"), *batch())
