@@ -20,7 +20,7 @@ from resnet_variants.diagnosis_files import KEYS, TABLES, Diagnosis
 from resnet_variants.files import Json, damaged, read_json
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.weights import check_fit, load_weights
+from resnet_variants.models.weights import WEIGHTS_FILE, check_fit, load_weights
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, RunFolder
 from resnet_variants.sweeps.runs import Run
@@ -84,20 +84,20 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     model = run.build(data).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     some = images[: study.batch_size], labels[: study.batch_size]
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    for epoch in _states(model, path, _trained_epochs(path, run)):
+    last = _trained_epochs(path, run)
+    for epoch in _states(model, path, last):
         found["gradient_flow"].append(gradient_flow(model, *some).assign(epoch=epoch))
         found["identity_distance"].append(identity_distance(model, some[0]).assign(epoch=epoch))
-    chosen: dict[str, Any] = {"seed": study.seed}
     if has_paths(model):
-        found["paths"].append(paths(model, *some, draws=study.draws, **chosen))
-    chosen["batch_size"] = study.batch_size
+        found["paths"].append(paths(model, *some, draws=study.draws, seed=study.seed))
+    chosen: dict[str, Any] = {"batch_size": study.batch_size, "seed": study.seed}
     with fabric.autocast():  # accuracies are those of the precision that it was trained in
         lesions = lesion_study(model, images, labels, draws=study.draws, **chosen)
         disturbed = sensitivity(model, images, labels, std=torch.tensor(data.std), **chosen)
     found["lesion"].append(lesions)
     found["sensitivity"].append(disturbed)
     for name in ("paths", "lesion", "sensitivity"):
-        found[name] = [frame.assign(epoch=_trained_epochs(path, run)) for frame in found[name]]
+        found[name] = [frame.assign(epoch=last) for frame in found[name]]
     keys: dict[str, Any] = {"run_id": str(config["run_id"]), "seed": run.seed}
     keys["model"] = run.variant.name
     return {name: _joined(name, parts, keys) for name, parts in found.items()}
@@ -122,8 +122,8 @@ def finished(path: Path) -> Json:
     status = result["status"] if result else "not finished"
     if status != DONE:
         raise UserError(f"{str(path)!r} is {status}: only a finished run can be diagnosed")
-    if not (path / "model.safetensors").is_file():
-        raise UserError(f"{str(path)!r} holds no weights: model.safetensors is missing")
+    if not (path / WEIGHTS_FILE).is_file():
+        raise UserError(f"{str(path)!r} holds no weights: {WEIGHTS_FILE} is missing")
     return read_json(path / "run.json")
 
 

@@ -70,7 +70,7 @@ def load_backbone(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -
     Raises:
         ValueError: as ``load_weights`` does.
     """
-    _fill(model, _without_head(_state(model, source)), _without_head(model.state_dict()))
+    _fill(model, without_head(_state(model, source)), without_head(model.state_dict()))
 
 
 def _state(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
@@ -80,7 +80,8 @@ def _state(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> dict[
     return converted(source, model)
 
 
-def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All but the classifier's tensors."""
     return {key: value for key, value in state.items() if not str(key).startswith("fc.")}
 
 
@@ -262,7 +263,7 @@ def pretrained_filter(state: Mapping[str, Tensor], model: ResNet) -> dict[str, T
     state = converted(state, model)
     cfg, own, given = cast("dict[str, Any]", model.pretrained_cfg), model.state_dict(), dict(state)
     if model.num_classes != cfg["num_classes"]:
-        own, given, state = (_without_head(tensors) for tensors in (own, given, state))
+        own, given, state = (without_head(tensors) for tensors in (own, given, state))
     first = f"{cfg['first_conv']}.weight"
     if model.in_chans != cfg["input_size"][0]:
         w_out, _, *kernel = own[first].shape

@@ -18,7 +18,7 @@ from resnet_variants.files import Json
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import WEIGHTS_FILE, load_backbone
+from resnet_variants.models.weights import WEIGHTS_FILE, load_backbone, without_head
 from resnet_variants.models.zoo import build, create_model, pretrained_cfg
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.provenance import place
@@ -132,9 +132,8 @@ class Run:
     def _weights_hash(self, data: Dataset) -> str:
         """Of the body that the network starts from: another one is another run."""
         digest = hashlib.sha256()
-        for key, value in self.build(data).state_dict().items():
-            if not key.startswith("fc."):
-                digest.update(value.contiguous().numpy().tobytes())
+        for value in without_head(self.build(data).state_dict()).values():
+            digest.update(value.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def cost(self, data: Dataset) -> Cost:
