@@ -209,6 +209,13 @@ def test_a_damaged_configuration_is_refused(folder, capsys, change):
     assert "run.json is damaged" in refused(folder, capsys)
 
 
+def test_a_configuration_without_its_data_set_is_refused(folder, capsys):
+    config = json.loads((folder / "run.json").read_text())
+    del config["dataset"]
+    (folder / "run.json").write_text(json.dumps(config))
+    assert "run.json is damaged (no dataset)" in refused(folder, capsys)
+
+
 @pytest.mark.parametrize(
     "changes", [{"images": 0}, {"draws": 0}, {"batch_size": 1}, {"images": 1.5}]
 )

@@ -124,14 +124,19 @@ def finished(path: Path) -> Json:
         raise UserError(f"{str(path)!r} is {status}: only a finished run can be diagnosed")
     if not (path / WEIGHTS_FILE).is_file():
         raise UserError(f"{str(path)!r} holds no weights: {WEIGHTS_FILE} is missing")
-    return read_json(path / "run.json")
+    config = read_json(path / "run.json")
+    if "dataset" not in config:
+        raise damaged(path / "run.json", "no dataset")
+    return config
 
 
 def _run(path: Path, config: Json, study: Study) -> Run:
     """The run, whose data is where ``study`` or else the run's own record says."""
     origin = cast("Json", config.get("provenance") or {})
-    spec = study.data or str(origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"])))
     try:
+        spec = study.data or str(
+            origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"]))
+        )
         given = cast("dict[str, Any]", config["recipe"])
         known = {item.name for item in fields(Recipe)}
         recipe = Recipe(**{name: value for name, value in given.items() if name in known})
