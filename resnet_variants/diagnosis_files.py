@@ -39,6 +39,12 @@ def is_diagnosed(folder: Path) -> bool:
     return all((folder / f"{name}.csv").is_file() for name in TABLES)
 
 
+def of_runs(tables: Diagnosis, run_ids: Iterable[str]) -> Diagnosis:
+    """The rows of these runs."""
+    ids = set(run_ids)
+    return {name: frame[frame["run_id"].isin(ids)] for name, frame in tables.items()}
+
+
 def read_diagnoses(out: Path, run_ids: Iterable[str]) -> Diagnosis:
     """The tables of those of the runs that have been diagnosed: ``KEYS`` and ``TABLES``.
 

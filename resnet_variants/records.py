@@ -40,6 +40,7 @@ from resnet_variants.run_folder import (
 
 RUNNING = "running"  # a process has it at this moment
 UNFINISHED = "unfinished"  # started, without a result, and nobody is at it
+MISSING = "missing"  # planned, never started: such a run has no row
 STATUSES = (DONE, RUNNING, UNFINISHED, FAILED, DIVERGED)
 
 VARIANT_COLUMNS = (

@@ -13,6 +13,7 @@ from small import digits_run
 
 import resnet_variants as rv
 from resnet_variants import cli
+from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
 from resnet_variants.analysis.diagnosis_tables import summarise_diagnoses
 from resnet_variants.analysis.report import build
 from resnet_variants.diagnosis.distances import identity_distance
@@ -361,3 +362,38 @@ def test_the_summary_is_what_the_tables_come_to(diagnosed):
     assert row["gradient_ratio_trained"] == pytest.approx((by_run.max() / by_run.min()).mean())
     assert row["seeds"] == 2
     assert np.isfinite(row["growth"])
+
+
+# --- growth against noise ---------------------------------------------------------------------
+
+
+def sensitivities(lost):
+    """Tables of runs whose disturbances grow by 1, 2, 3, ... and that lose so much by noise."""
+    rows = []
+    for i, loss in enumerate(lost):
+        run = {"run_id": f"run{i}", "model": f"net{i % 2}", "seed": i // 2, "epoch": 1, "n": 9}
+        rows += [run | {"kind": "growth", "unit": unit, "growth": i + unit} for unit in (0, 1)]
+        rows += [
+            run | {"kind": "noise", "noise_sd": sd, "acc": 0.9 - (loss if sd else 0.0)}
+            for sd in (0.0, 0.1)
+        ]
+    frame = pd.DataFrame(rows)
+    empty = {name: frame[:0] for name in TABLES}
+    flow = frame[frame["kind"] == "growth"].assign(grad_norm=1.0)
+    return empty | {"gradient_flow": flow, "sensitivity": frame}
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.6], "(rank correlation +1.00 over 5 runs)"),
+        ([0.4, 0.3, 0.2, 0.1], "(rank correlation -1.00 over 4 runs)"),
+        ([0.1, 0.3, 0.2], ""),  # too few
+        ([0.1] * 5, ""),  # nothing varies
+    ],
+)
+def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
+    figure = diagnosis_figures(sensitivities(lost), "digits")["sensitivity"]
+    first, *rest = figure.axes[-1].get_title(loc="left").splitlines()
+    assert first == "accuracy lost by noise of 0.1"
+    assert "".join(rest) == said

@@ -166,7 +166,7 @@ def test_the_experiments_are_the_ones_the_readme_names():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert {path.stem for path in COMMITTED} == {
         *("activation_orders", "bag_of_tricks", "digits_grid", "full_grid"),
-        *("plain_vs_residual", "shortcut_options"),
+        *("plain_vs_residual", "preact_at_110", "shortcut_options"),
     }
     assert all(f"`{path.stem}`" in readme for path in COMMITTED)
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from resnet_variants.analysis.formats import span
 from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks, plain, shortened
 
 
@@ -52,12 +53,10 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 def _caption(runs: pd.DataFrame, errors: Axes) -> str:
     seeds = runs.groupby("model")["seed"].nunique()
-    low, high = seeds.min(), seeds.max()
-    n = f"n = {low}" if low == high else f"n = {low} to {high}"
     top = errors.get_ylim()[1]
     cut = f"; errors above {100 * top:.0f} % are cut off" if top < 1 else ""
-    spread = ", bands from the lowest to the highest" if high > 1 else ""
-    return f"{shortened(runs['dataset'].iloc[0])}, means over {n} seeds{spread}{cut}"
+    spread = ", bands from the lowest to the highest" if seeds.max() > 1 else ""
+    return f"{shortened(runs['dataset'].iloc[0])}, means over n = {span(seeds)} seeds{spread}{cut}"
 
 
 def _curve_legend(colours: dict[Hashable, str], lines: dict[Hashable, str]) -> list[Line2D]:

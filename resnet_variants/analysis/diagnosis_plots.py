@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -16,13 +16,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.stats import spearmanr
 
 from resnet_variants.analysis.diagnosis_tables import NOISE
+from resnet_variants.analysis.formats import span
 from resnet_variants.analysis.style import LINES, PALETTE, STYLE, looks, plain, shortened
 from resnet_variants.diagnosis_files import Diagnosis
 
 _MOST_EPOCHS = 3  # panels: the first, one between, the last
 _MARKED = 25  # points of a line that have markers
+_CORRELATED = 4  # runs that a rank correlation takes at least
 _UNIT = "unit (0: the first)"
 
 
@@ -171,9 +174,7 @@ def _figure(
     rows: int, columns: int, frame: pd.DataFrame, look: _Look, *, sharey: Any
 ) -> tuple[Figure, np.ndarray]:
     seeds = frame.groupby("model")["seed"].nunique()
-    low, high = seeds.min(), seeds.max()
-    n = f"n = {low}" if low == high else f"n = {low} to {high}"
-    n += " seeds, bands span them" if high > 1 else " seed"
+    n = f"n = {span(seeds)} seed" + ("s, bands span them" if seeds.max() > 1 else "")
     size = (0.9 + 3.5 * max(columns, 2), 0.9 + 2.7 * rows)
     figure = Figure(figsize=size, layout="constrained")
     images = " and ".join(f"{count:.0f}" for count in sorted(frame["n"].unique()))
@@ -207,10 +208,18 @@ def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, look: _Loo
     """A point per run: how far a disturbance grows, and what noise costs."""
     last = growth.loc[growth.groupby("run_id")["unit"].idxmax()].set_index("run_id")["growth"]
     by_noise = noise.pivot_table(index=["run_id", "model"], columns="noise_sd", values="acc")
-    axes.set_title(f"accuracy lost by noise of {NOISE:g}", loc="left")
     lost = by_noise[0.0] - by_noise[NOISE]
+    axes.set_title(f"accuracy lost by noise of {NOISE:g}{_correlation(last, lost)}", loc="left")
     for (run_id, model), value in lost.items():  # type: ignore[misc]
         axes.plot([last[run_id]], [value], "o", color=look.colours[model], markersize=4)
+
+
+def _correlation(last: pd.Series, lost: pd.Series) -> str:
+    """Spearman's rank correlation over all runs, where there are enough to have one."""
+    if len(lost) < _CORRELATED or min(last.nunique(), lost.nunique()) < 2:
+        return ""
+    ranked = spearmanr(last[lost.index.get_level_values("run_id")], lost)
+    return f"\n(rank correlation {cast('Any', ranked).statistic:+.2f} over {len(lost)} runs)"
 
 
 def _with_legend(figure: Figure, axes: Axes) -> Figure:

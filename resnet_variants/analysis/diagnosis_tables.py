@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from resnet_variants.analysis.tables import GROUP, by_group
-from resnet_variants.diagnosis_files import Diagnosis
+from resnet_variants.diagnosis_files import Diagnosis, of_runs
 
 COLUMNS = (
     "model",
@@ -45,18 +45,15 @@ def diagnosis_summary(runs: pd.DataFrame, tables: Diagnosis) -> pd.DataFrame:
     """``summarise_diagnoses`` of each group of runs that may be compared, with ``GROUP``."""
     parts = []
     for key, own in by_group(runs):
-        inside = {
-            name: frame[frame["run_id"].isin(own["run_id"])] for name, frame in tables.items()
-        }
         group: dict[str, Any] = dict(zip(GROUP, key, strict=True))
-        parts.append(summarise_diagnoses(inside).assign(**group))
+        parts.append(summarise_diagnoses(of_runs(tables, own["run_id"])).assign(**group))
     filled = [part for part in parts if not part.empty]
     empty = pd.DataFrame(columns=[*COLUMNS, *GROUP])
     return pd.concat(filled, ignore_index=True) if filled else empty
 
 
 def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
-    own = {name: frame[frame["run_id"] == run_id] for name, frame in tables.items()}
+    own = of_runs(tables, [run_id])
     lesion, sensitivity = own["lesion"], own["sensitivity"]
     whole = lesion.loc[lesion["kind"] == "none", "acc"].iloc[0]
     distance = own["identity_distance"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
-from resnet_variants.analysis.formats import POINTS
+from resnet_variants.analysis.formats import POINTS, span
 from resnet_variants.analysis.plots import INTERVAL
 from resnet_variants.analysis.statistics import INCONCLUSIVE, TOO_FEW, estimate
 from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
@@ -100,13 +100,9 @@ def interactions(summary: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
             axes.set_axis_off()
         for row in grid:
             row[0].set_ylabel("mean test accuracy")
-        about = f"{shortened(summary.iloc[0]['dataset'])}, {_seeds(scores.shape[0])}"
+        about = f"{shortened(summary.iloc[0]['dataset'])}, n = {scores.shape[0]} seeds"
         _head(figure, f"{about}; means over all other axes, {_spread(scores.shape[0])}")
     return figure
-
-
-def _seeds(low: int, high: int | None = None) -> str:
-    return f"n = {low} seeds" if high in (None, low) else f"n = {low} to {high} seeds"
 
 
 def _spread(seeds: int) -> str:
@@ -169,9 +165,8 @@ def error_vs_depth(summary: pd.DataFrame, last: pd.DataFrame) -> Figure | None:
         for axes, (title, points) in zip(grid, panels.items(), strict=True):
             _depths(axes, points)
             axes.set_title(title, loc="left")
-        low, high = rows["n"].min(), rows["n"].max()
-        about = f"{shortened(summary.iloc[0]['dataset'])}, {_seeds(low, high)}"
-        _head(figure, f"{about}, {_spread(high)}")
+        about = f"{shortened(summary.iloc[0]['dataset'])}, n = {span(rows['n'])} seeds"
+        _head(figure, f"{about}, {_spread(rows['n'].max())}")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.effects import ADDITIVE
-from resnet_variants.analysis.formats import DELTA, POINTS, interval
+from resnet_variants.analysis.formats import DELTA, POINTS, interval, span
 from resnet_variants.analysis.statistics import (
     ALPHA,
     BASELINE,
@@ -61,7 +61,7 @@ def _verdict(own: pd.DataFrame) -> str:
         return "No variant shares a finished seed with a baseline, so none can be compared."
     bases = ", ".join(compared["baseline"].unique())
     count = f"{len(compared)} variant{'s' if len(compared) > 1 else ''}"
-    seeds = _range(compared["pairs"])
+    seeds = span(compared["pairs"])
     if (compared["verdict"] == TOO_FEW).all():
         needed = pairs_needed(len(compared))
         return (
@@ -139,11 +139,6 @@ def _few(rows: pd.DataFrame) -> str:
     return ", ".join(rows["model"][:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
 
 
-def _range(numbers: pd.Series) -> str:
-    low, high = numbers.min(), numbers.max()
-    return str(low) if low == high else f"{low} to {high}"
-
-
 _METHODS = (
     "Intervals are Student's, of 95 %; where there is one seed, or all scores are equal, there is "
     "none. An accuracy's interval ends at 0 and 100 %.",
@@ -181,7 +176,7 @@ def notes(
         lines.insert(
             2,
             f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
-            f"as many runs ({len(pairs)} x {_range(pairs)} pairs)"
+            f"as many runs ({len(pairs)} x {span(pairs)} pairs)"
             + (": here the seeds have little in common." if gain < _LITTLE else "."),
         )
     lines += _test_images(summary)

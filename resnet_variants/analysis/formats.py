@@ -116,6 +116,12 @@ def interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
     return f"{text} [{POINTS * low:{sign}.2f}, {POINTS * high:{sign}.2f}]"
 
 
+def span(counts: pd.Series) -> str:
+    """``9``, or ``3 to 9``."""
+    low, high = counts.min(), counts.max()
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def p_value(value: float) -> str:
     """``0.035``, or ``<0.001``; empty where there is none."""
     if np.isnan(value):

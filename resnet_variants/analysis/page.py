@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from resnet_variants.analysis.page_data import (
-    COSTS,
+    COST_CHOICES,
     CURVES,
     RUNS_DRAWN,
     SCORES,
@@ -36,13 +36,14 @@ from resnet_variants.analysis.page_tables import (
     summary_tables,
 )
 from resnet_variants.diagnosis_files import TABLES
+from resnet_variants.records import MISSING, STATUSES
 from resnet_variants.run_folder import DIVERGED, FAILED
 
 if TYPE_CHECKING:
     import jinja2
 
-STATUSES = ("done", "running", "unfinished", FAILED, DIVERGED, "missing")
-BAD = {FAILED, DIVERGED, "missing"}
+SHOWN = (*STATUSES, MISSING)
+BAD = {FAILED, DIVERGED, MISSING}
 FEW = 6  # curves that can be told apart
 TRACEBACKS = 100_000  # characters on the page; the runs' folders have the rest
 
@@ -160,7 +161,7 @@ def _digest(script: str) -> str:
 
 def _counts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Runs by status, those that there are, in the order of a run's life."""
-    order = (*STATUSES, *sorted(set(counts) - {*STATUSES}))
+    order = (*SHOWN, *sorted(set(counts) - {*SHOWN}))
     return [(status, counts[status]) for status in order if counts.get(status)]
 
 
@@ -181,7 +182,7 @@ def _choices(summary: pd.DataFrame) -> dict[str, object]:
     axes = varied(summary)
     few = len(summary) <= FEW
     return {
-        "costs": _named(known(summary, COSTS)),
+        "costs": _named(known(summary, COST_CHOICES)),
         "scores": _named(known(summary, SCORES)),
         "axes": [(axis, axis.replace("_", " ")) for axis in ("model", *axes)],
         "point_colour": "order" if "order" in axes else [*axes, "model"][0],

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.style import COSTS
 from resnet_variants.analysis.tables import GROUP, with_recipe
 from resnet_variants.files import Json
 from resnet_variants.records import FURTHER_COLUMNS
@@ -33,14 +34,7 @@ class Choice:
     scale: float = 1.0
 
 
-COSTS = (
-    Choice("macs", "MACs per image (millions)", 1e-6),
-    Choice("flops", "FLOPs per image (millions)", 1e-6),
-    Choice("params", "parameters (millions)", 1e-6),
-    Choice("acts", "activations per image (millions)", 1e-6),
-    Choice("train_ms_per_image", "training time per image, fastest run (ms)"),
-    Choice("latency_ms", "latency of one image, as measured (ms)"),
-)
+COST_CHOICES = tuple(Choice(column, *about) for column, about in COSTS.items())
 SCORES = (
     Choice("test_acc_mean", "test accuracy (%)"),
     Choice("delta", "difference to the baseline (points)"),
@@ -99,7 +93,7 @@ def payload(
         "rows": _rows(summary, labels),
         "runs": _runs(done, owners) if few else [],
         "curves": _curves(epochs, dict(zip(done["run_id"], owners, strict=True))),
-        "labels": {choice.column: choice.label for choice in (*COSTS, *SCORES, *CURVES)},
+        "labels": {choice.column: choice.label for choice in (*COST_CHOICES, *SCORES, *CURVES)},
     }
 
 
@@ -129,7 +123,7 @@ def _rows(summary: pd.DataFrame, labels: Sequence[str]) -> Json:
     groups = [labels.index(label) for label in group_labels(summary)]
     place = {(text(m), g): i for i, (m, g) in enumerate(zip(summary["model"], groups, strict=True))}
     pairs = zip(summary["baseline"].map(text), groups, strict=True)
-    scales = {cost.column: cost.scale for cost in COSTS} | dict.fromkeys(PERCENT, 100.0)
+    scales = {cost.column: cost.scale for cost in COST_CHOICES} | dict.fromkeys(PERCENT, 100.0)
     return {
         **{axis: summary[axis].map(text).tolist() for axis in ("model", *varied(summary))},
         **{name: _numbers(scale * _finite(summary, name)) for name, scale in scales.items()},

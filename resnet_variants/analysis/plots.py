@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from resnet_variants.analysis.formats import span
 from resnet_variants.analysis.statistics import BASELINE, pareto_front
 from resnet_variants.analysis.style import (
+    COSTS,
     FILLS,
     LINES,
     MARKERS,
@@ -49,19 +51,15 @@ class Cost:
     """A column of the summary to draw accuracy against."""
 
     name: str  # of the figure: accuracy_vs_NAME
-    label: str
-    unit: float = 1.0
-    second: tuple[str, float] | None = None  # another axis, and how many of its units one is
+    second: tuple[str, float] | None = None  # another such column, and how many of its units one is
     counted: str = ""  # what is equal where it is; nothing is, where it is measured
 
 
-COSTS = {
-    "macs": Cost(
-        "macs", "MACs per image (millions)", 1e6, ("FLOPs per image (millions)", 2.0), "MACs"
-    ),
-    "params": Cost("params", "parameters (millions)", 1e6, counted="parameters"),
-    "train_ms_per_image": Cost("train_time", "training time per image, fastest run (ms)"),
-    "latency_ms": Cost("latency", "latency of one image, as measured (ms)"),
+DRAWN = {
+    "macs": Cost("macs", ("flops", 2.0), "MACs"),
+    "params": Cost("params", counted="parameters"),
+    "train_ms_per_image": Cost("train_time"),
+    "latency_ms": Cost("latency"),
 }
 
 
@@ -80,12 +78,12 @@ def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
 
     Args:
         summary: rows of one group, ``tables.SUMMARY_COLUMNS``; those without the cost are left out.
-        column: one of ``COSTS``.
+        column: one of ``DRAWN``.
     """
-    cost = COSTS[column]
+    cost, (label, scale) = DRAWN[column], COSTS[column]
     rows = summary[(summary["n"] > 0) & summary[column].notna()]
     x = _dodged(rows[column]) if cost.counted else rows[column]
-    rows = rows.assign(design=design, x=x / cost.unit, slower=_slower(rows, column))
+    rows = rows.assign(design=design, x=x * scale, slower=_slower(rows, column))
     look = _Looks(
         colour=looks(rows["order"], PALETTE),
         line=looks(rows["order"], LINES),
@@ -99,7 +97,7 @@ def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
             _point(axes, row, look)
         front = _front(rows, column).sort_values("x")
         axes.plot(front["x"], front["test_acc_mean"], **FRONT)
-        _scales(axes, cost)
+        _scales(axes, label, cost.second)
         axes.set_title(_caption(rows, cost), loc="left", fontsize=9, parse_math=False)
         handles = _legend(look, front=not front.empty)
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -124,15 +122,15 @@ def _slower(rows: pd.DataFrame, column: str) -> pd.Series:
     return (1000 / rows["images_per_second"] - rows[column]).clip(lower=0.0)
 
 
-def _scales(axes: Axes, cost: Cost) -> None:
-    axes.set_xlabel(cost.label)
+def _scales(axes: Axes, label: str, second: tuple[str, float] | None) -> None:
+    axes.set_xlabel(label)
     axes.set_ylabel("test accuracy")
     axes.margins(x=0.12)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if cost.second:
-        label, factor = cost.second
+    if second:
+        column, factor = second
         top = axes.secondary_xaxis("top", (_times(factor), _times(1 / factor)))
-        top.set_xlabel(label)
+        top.set_xlabel(COSTS[column][0])
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -142,8 +140,8 @@ def _times(factor: float) -> Callable[[Any], Any]:
 def _dodged(costs: pd.Series) -> pd.Series:
     """Costs, pushed apart in their order where markers would hide each other."""
     values = costs.to_numpy(float)
-    span = float(np.ptp(values)) or 0.5 * float(values.max())
-    step = span * min(0.025, 0.5 / len(values))
+    width = float(np.ptp(values)) or 0.5 * float(values.max())
+    step = width * min(0.025, 0.5 / len(values))
     order = np.argsort(values, kind="stable")
     clusters: list[list[float]] = []  # of neighbours that touch: their costs
     for value in values[order]:
@@ -194,9 +192,8 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
 
 
 def _caption(rows: pd.DataFrame, cost: Cost) -> str:
-    first, low, high = rows.iloc[0], rows["n"].min(), rows["n"].max()
-    n = f"n = {low}" if low == high else f"n = {low} to {high}"
-    spread = "95 % Student intervals" if high > 1 else "one seed: no interval"
+    first = rows.iloc[0]
+    spread = "95 % Student intervals" if rows["n"].max() > 1 else "one seed: no interval"
     sizes = [
         f"ResNet-{depth} ({family})"
         for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
@@ -207,7 +204,7 @@ def _caption(rows: pd.DataFrame, cost: Cost) -> str:
         beside = "bars to the right: the median run"
     return (
         f"{networks} on {shortened(first['dataset'])} at {first['img_size']} px, "
-        f"{first['epochs']} epochs; {n} seeds, {spread}\n"
+        f"{first['epochs']} epochs; n = {span(rows['n'])} seeds, {spread}\n"
         + "; ".join(filter(None, ["letters: ResNet-A to D", beside]))
     )
 

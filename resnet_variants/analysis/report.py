@@ -21,7 +21,7 @@ from resnet_variants.analysis.findings import answer, notes
 from resnet_variants.analysis.formats import latex, summary_markdown
 from resnet_variants.analysis.gather import LATENCIES, Gathered, gather
 from resnet_variants.analysis.page import Content, Failure, Picture, render
-from resnet_variants.analysis.plots import COSTS, accuracy_vs_cost
+from resnet_variants.analysis.plots import DRAWN, accuracy_vs_cost
 from resnet_variants.analysis.style import save
 from resnet_variants.analysis.tables import (
     GROUP,
@@ -31,9 +31,9 @@ from resnet_variants.analysis.tables import (
     scores_by_seed,
     summarise,
 )
-from resnet_variants.diagnosis_files import TABLES
+from resnet_variants.diagnosis_files import TABLES, of_runs
 from resnet_variants.files import atomic_file, to_json, write_atomically
-from resnet_variants.records import RUNNING, read_experiment
+from resnet_variants.records import MISSING, RUNNING, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 
@@ -54,7 +54,7 @@ class Report:
     runs: pd.DataFrame
     summary: pd.DataFrame
     effects: pd.DataFrame
-    counts: Mapping[str, int]  # runs by status; ``missing`` are planned and not started
+    counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
     answer: Sequence[str]
     notes: Sequence[str]
     files: tuple[Path, ...]
@@ -122,7 +122,7 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
 def _counts(found: Gathered) -> dict[str, int]:
     counts = {str(status): int(n) for status, n in found.runs["status"].value_counts().items()}
     starting = sum(found.unseen.values())
-    for status, n in ((RUNNING, starting), ("missing", len(found.unseen) - starting)):
+    for status, n in ((RUNNING, starting), (MISSING, len(found.unseen) - starting)):
         if n:
             counts[status] = counts.get(status, 0) + n
     return counts
@@ -136,7 +136,7 @@ def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
     for (key, own), suffix in zip(groups, suffixes, strict=True):
         summary, told = (_of_group(frame, key) for frame in (made.summary, made.effects))
         drawn = _figures(summary, told, own, found.epochs)
-        inside = {name: _of_runs(frame, own) for name, frame in found.diagnosis.items()}
+        inside = of_runs(found.diagnosis, own["run_id"])
         drawn |= diagnosis_figures(inside, str(own["dataset"].iloc[0]))
         for name, figure in drawn.items():
             files += save(figure, out / f"{name}{suffix}")
@@ -154,10 +154,6 @@ def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
     ]
     again = [texts[:i].count(text) for i, text in enumerate(texts)]
     return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
-
-
-def _of_runs(frame: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["run_id"].isin(runs["run_id"])]
 
 
 def _diagnosis_tables(found: Gathered, summary: pd.DataFrame, out: Path) -> list[Path]:
@@ -183,7 +179,7 @@ def _figures(
     scored = summary[summary["n"] > 0]
     done = runs[runs["status"] == DONE]
     own = epochs[epochs["run_id"].isin(done["run_id"])]
-    for column, cost in COSTS.items():
+    for column, cost in DRAWN.items():
         if scored[column].notna().any():
             figures[f"accuracy_vs_{cost.name}"] = accuracy_vs_cost(scored, column)
     if not own.empty:

@@ -29,6 +29,14 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 DPI = 200
+COSTS = {  # columns of the summary: what an axis says, and how many of its units one is
+    "macs": ("MACs per image (millions)", 1e-6),
+    "flops": ("FLOPs per image (millions)", 1e-6),
+    "params": ("parameters (millions)", 1e-6),
+    "acts": ("activations per image (millions)", 1e-6),
+    "train_ms_per_image": ("training time per image, fastest run (ms)", 1.0),
+    "latency_ms": ("latency of one image, as measured (ms)", 1.0),
+}
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
