@@ -16,12 +16,13 @@ from resnet_variants.registry import UserError
 KEYS = ("run_id", "model", "seed", "epoch")  # epoch 0: the initial weights
 TABLES = {
     "gradient_flow": (
-        *("unit", "name", "grad_norm", "shortcut_norm", "branch_norm", "recursion_error", "n"),
+        *("unit", "name", "input_norm", "grad_norm", "shortcut_norm", "branch_norm"),
+        *("recursion_error", "n"),
     ),
-    "paths": ("length", "share", "grad_norm", "contribution", "draws", "n"),
+    "paths": ("length", "share", "grad_norm", "grad_norm_sd", "contribution", "draws", "n"),
     "lesion": (
-        *("kind", "unit", "name", "deleted", "exchanged", "kendall_tau", "draw"),
-        *("acc", "loss", "n"),
+        *("kind", "unit", "name", "keeps_shape", "deleted", "exchanged", "kendall_tau"),
+        *("draw", "acc", "loss", "n"),
     ),
     "identity_distance": ("unit", "name", "branch_to_shortcut", "cosine", "n"),
     "sensitivity": ("kind", "unit", "name", "growth", "noise_sd", "acc", "n"),

@@ -122,11 +122,14 @@ class Sampling:
     images: Annotated[int, tyro.conf.arg(help="drawn at random; all where there are fewer")] = (
         Study.images
     )
-    batch_size: Annotated[int, tyro.conf.arg(help="for gradients, paths and distances")] = (
+    batch_size: Annotated[int, tyro.conf.arg(help="for gradients, paths, distances, growth")] = (
         Study.batch_size
     )
-    draws: Annotated[int, tyro.conf.arg(help="random deletions, orders and paths of each size")] = (
+    draws: Annotated[int, tyro.conf.arg(help="random deletions and orders of each size")] = (
         Study.draws
+    )
+    paths: Annotated[int, tyro.conf.arg(help="paths of each length that are followed")] = (
+        Study.paths
     )
     seed: Annotated[int, tyro.conf.arg(help="which images and draws")] = Study.seed
     device: Annotated[str, _choice("where", DEVICES)] = Study.device

@@ -1,6 +1,7 @@
 """`diagnose` on trained runs: what it writes, what it refuses, and what reports make of it."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import gmean
 from small import digits_run
 
 import resnet_variants as rv
@@ -17,6 +19,8 @@ from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
 from resnet_variants.analysis.diagnosis_tables import summarise_diagnoses
 from resnet_variants.analysis.report import build
 from resnet_variants.diagnosis.distances import identity_distance
+from resnet_variants.diagnosis.gradients import gradient_flow
+from resnet_variants.diagnosis.lesions import lesion_study
 from resnet_variants.diagnosis.study import Study, diagnose_run, sample
 from resnet_variants.diagnosis_files import KEYS, TABLES, is_diagnosed, read_diagnoses
 from resnet_variants.files import to_json
@@ -108,6 +112,38 @@ def test_the_whole_network_has_the_accuracy_of_the_run(folder):
     whole = found["lesion"].query("kind == 'none'")["acc"].item()
     assert whole == json.loads((folder / "result.json").read_text())["val_acc"]
     assert set(found["lesion"]["n"]) == {120}  # all that there are
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """For each lesion study, whether it ran under autocast and with which seed."""
+    seen = []
+
+    def study(*args, **settings):
+        seen.append((torch.is_autocast_enabled("cpu"), settings["seed"]))
+        return lesion_study(*args, **settings)
+
+    monkeypatch.setattr("resnet_variants.diagnosis.study.lesion_study", study)
+    return seen
+
+
+def test_the_precision_is_that_of_the_training_wherever_that_was(folder, asked, monkeypatch):
+    diagnose_run(folder, Study(**SMALL))
+    config = json.loads((folder / "run.json").read_text())
+    config |= {"precision": "bf16", "recipe": config["recipe"] | {"precision": "auto"}}
+    (folder / "run.json").write_text(json.dumps(config))
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)  # where `auto` would be fp32
+    diagnose_run(folder, Study(**SMALL))
+    assert [autocast for autocast, _ in asked] == [False, True]
+
+
+def test_the_runs_of_a_network_lose_different_units(results, asked):
+    for path in sorted((results / "runs").glob("rv_resnet8*")):
+        for seed in (0, 0, 1):
+            diagnose_run(path, Study(**SMALL, seed=seed))
+    seeds = [seed for _, seed in asked]
+    assert seeds[::3] == seeds[1::3]
+    assert len(set(seeds)) == 4
 
 
 def test_the_same_run_gives_the_same_tables(folder):
@@ -202,7 +238,11 @@ def test_other_images_are_refused(folder, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"recipe": None}, {"recipe": {"epochs": "x"}}, {"model": "rv_x"}, {"seed": "a"}]
+    "change",
+    [
+        *({"recipe": None}, {"recipe": {"epochs": "x"}}, {"recipe": {"unknown": 1}}),
+        *({"model": "rv_x"}, {"seed": "a"}, {"precision": "fp8"}),
+    ],
 )
 def test_a_damaged_configuration_is_refused(folder, capsys, change):
     config = json.loads((folder / "run.json").read_text())
@@ -210,11 +250,12 @@ def test_a_damaged_configuration_is_refused(folder, capsys, change):
     assert "run.json is damaged" in refused(folder, capsys)
 
 
-def test_a_configuration_without_its_data_set_is_refused(folder, capsys):
+@pytest.mark.parametrize("name", ["dataset", "run_id", "precision"])
+def test_a_configuration_that_lacks_something_is_refused(folder, capsys, name):
     config = json.loads((folder / "run.json").read_text())
-    del config["dataset"]
+    del config[name]
     (folder / "run.json").write_text(json.dumps(config))
-    assert "run.json is damaged (no dataset)" in refused(folder, capsys)
+    assert "run.json is damaged" in refused(folder, capsys)
 
 
 @pytest.mark.parametrize(
@@ -357,9 +398,13 @@ def test_the_summary_is_what_the_tables_come_to(diagnosed):
     assert row["acc"] == pytest.approx(whole.mean())
     assert row["lost_by_one_unit"] == pytest.approx((whole - single.median()).mean())
     assert row["lost_by_worst_unit"] == pytest.approx((whole - single.min()).mean())
-    flow = tables["gradient_flow"].query("name != 'output' and epoch == 3")["grad_norm"]
-    by_run = flow.groupby(tables["gradient_flow"]["run_id"])
-    assert row["gradient_ratio_trained"] == pytest.approx((by_run.max() / by_run.min()).mean())
+    flow = tables["gradient_flow"].query("name != 'output' and epoch == 3")
+    for name, norms in {
+        "gradient_ratio_trained": flow["grad_norm"],
+        "scaled_ratio_trained": flow["grad_norm"] * flow["input_norm"],
+    }.items():
+        by_run = norms.groupby(flow["run_id"])
+        assert row[name] == pytest.approx(gmean(by_run.max() / by_run.min()))
     assert row["seeds"] == 2
     assert np.isfinite(row["growth"])
 
@@ -368,28 +413,32 @@ def test_the_summary_is_what_the_tables_come_to(diagnosed):
 
 
 def sensitivities(lost):
-    """Tables of runs whose disturbances grow by 1, 2, 3, ... and that lose so much by noise."""
+    """Tables of networks whose disturbances grow by 1, 2, 3, ... and what each loses by noise."""
     rows = []
-    for i, loss in enumerate(lost):
-        run = {"run_id": f"run{i}", "model": f"net{i % 2}", "seed": i // 2, "epoch": 1, "n": 9}
-        rows += [run | {"kind": "growth", "unit": unit, "growth": i + unit} for unit in (0, 1)]
+    for i, (loss, seed) in enumerate(itertools.product(lost, (0, 1))):
+        run = {"run_id": f"run{i}", "model": f"net{i // 2}", "seed": seed, "epoch": 1, "n": 9}
+        # Inside a network it is the other way round.
         rows += [
-            run | {"kind": "noise", "noise_sd": sd, "acc": 0.9 - (loss if sd else 0.0)}
-            for sd in (0.0, 0.1)
+            run | {"kind": "growth", "unit": unit, "growth": i // 2 + unit - 0.1 * seed}
+            for unit in (0, 1)
+        ]
+        noisy = 0.9 - loss - 0.01 * seed
+        rows += [
+            run | {"kind": "noise", "noise_sd": sd, "acc": noisy if sd else 0.9} for sd in (0, 0.1)
         ]
     frame = pd.DataFrame(rows)
     empty = {name: frame[:0] for name in TABLES}
-    flow = frame[frame["kind"] == "growth"].assign(grad_norm=1.0)
+    flow = frame[frame["kind"] == "growth"].assign(grad_norm=1.0, input_norm=1.0)
     return empty | {"gradient_flow": flow, "sensitivity": frame}
 
 
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
-        ([0.1, 0.2, 0.3, 0.4, 0.6], "(rank correlation +1.00 over 5 runs)"),
-        ([0.4, 0.3, 0.2, 0.1], "(rank correlation -1.00 over 4 runs)"),
-        ([0.1, 0.3, 0.2], ""),  # too few
-        ([0.1] * 5, ""),  # nothing varies
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "(rank correlation +1.00, p <0.001, 6 networks)"),
+        ([0.6, 0.5, 0.4, 0.3, 0.1, 0.2], "(rank correlation -0.94, p 0.005, 6 networks)"),
+        ([0.1, 0.3, 0.2, 0.4, 0.5], ""),  # too few
+        ([0.1] * 6, ""),  # nothing varies
     ],
 )
 def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
@@ -397,3 +446,36 @@ def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
     first, *rest = figure.axes[-1].get_title(loc="left").splitlines()
     assert first == "accuracy lost by noise of 0.1"
     assert "".join(rest) == said
+
+
+# --- networks with little to show -------------------------------------------------------------
+
+
+def test_a_plain_net_without_units_of_one_shape_has_fewer_figures(tmp_path):
+    plain = Variant(depth=14, block="bottleneck", shortcut="none", stem_stride=4)
+    run = dataclasses.replace(digits_run(epochs=1, batch_size=512), variant=plain)
+    found = rv.diagnose(trained(tmp_path, run), **SMALL)
+    assert found.tables["identity_distance"]["cosine"].isna().all()
+    assert {path.stem for path in found.files if path.suffix == ".svg"} == {
+        *("gradient_flow", "lesion", "sensitivity")
+    }
+
+
+def test_the_trained_state_is_drawn_of_runs_whose_best_epochs_differ():
+    run = {"model": "a", "seed": 0, "n": 9, "unit": 0, "grad_norm": 1.0, "input_norm": 1.0}
+    ends = {"x": (0, 1, 2, 3), "y": (0, 1, 2, 4, 5)}
+    rows = [run | {"run_id": i, "epoch": epoch} for i, own in ends.items() for epoch in own]
+    frame = pd.DataFrame(rows)
+    tables = {name: frame[:0] for name in TABLES} | {"gradient_flow": frame}
+    panels = diagnosis_figures(tables, "digits")["gradient_flow"].axes
+    assert [axes.get_title(loc="left") for axes in panels[:3]] == [
+        *("initial weights", "after epoch 2", "trained, 3 to 5 epochs"),
+    ]
+
+
+def test_a_gradient_of_zero_has_no_ratio():
+    model = rv.create_model("rv_resnet8_cifar_b_preact", num_classes=3)
+    torch.nn.init.zeros_(model.fc.weight)
+    found = gradient_flow(model, torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 0]))
+    assert found["grad_norm"].eq(0).all()
+    assert found["recursion_error"].isna().all()

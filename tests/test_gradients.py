@@ -28,11 +28,12 @@ def test_with_preact_the_gradient_grows_by_the_parts_of_the_branches():
             assert (difference - sum(branches[at:high])).abs().max() < 1e-6 * difference.abs().max()
 
 
-def test_the_recursion_holds_with_preact_and_not_with_post():
-    preact, post = (gradient_flow(net(order=order), *batch()) for order in ("preact", "post"))
-    keeps = [0, 1, 3, 5]
-    assert preact["recursion_error"].notna().tolist() == [i in keeps for i in range(7)]
-    assert preact["recursion_error"].max() < 1e-12
+def test_the_recursion_holds_where_nothing_follows_the_addition():
+    found = {order: gradient_flow(net(order=order), *batch()) for order in ORDERS}
+    keeps, post = [0, 1, 3, 5], found["post"]
+    for order in ("preact", "relu_preact", "relu_before_add"):
+        assert found[order]["recursion_error"].notna().tolist() == [i in keeps for i in range(7)]
+        assert found[order]["recursion_error"].max() < 1e-12
     assert post["recursion_error"][keeps].min() > 1e-3  # the ReLU after the addition
     assert gradient_flow(net(shortcut="none"), *batch())["recursion_error"].isna().all()
 
@@ -76,6 +77,7 @@ def test_the_table_has_the_norms_of_the_gradients():
     for hook in hooks:
         hook.remove()
     assert found["grad_norm"][:6].to_numpy() == pytest.approx([g.norm().item() for g in gradients])
+    assert found["input_norm"][:6].to_numpy() == pytest.approx([x.norm().item() for x in inputs])
     assert found["name"].tolist()[-1] == "output"
     assert found["unit"].tolist() == list(range(7))
     assert set(found["n"]) == {6}
@@ -99,7 +101,9 @@ def test_gradients_need_no_trainable_weights(frozen):
 
 
 @pytest.mark.parametrize(
-    "axes", [{"order": order} for order in ORDERS] + [{"skip": "scale"}], ids=str
+    "axes",
+    [{"order": order} for order in ORDERS] + [{"skip": "scale"}, {"skip": "shortcut_gate"}],
+    ids=str,
 )
 def test_all_paths_together_are_the_gradient(axes):
     model = net(depth=14, **axes)
@@ -113,13 +117,43 @@ def test_all_paths_together_are_the_gradient(axes):
     assert torch.allclose(found, whole, rtol=1e-9, atol=1e-12)
 
 
-def test_paths_are_binomial_and_their_contributions_add_up():
-    found = paths(net(), *batch(), draws=2)
-    assert found["length"].tolist() == list(range(7))
-    assert found["share"].tolist() == pytest.approx([math.comb(6, k) / 2**6 for k in range(7)])
+@pytest.mark.parametrize("depth", [14, 38])
+def test_paths_are_binomial_and_their_contributions_add_up(depth):
+    found = paths(net(depth=depth), *batch(), draws=2)
+    n = (depth - 2) // 2
+    assert found["length"].tolist() == list(range(n + 1))
+    binomial = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    assert found["share"].tolist() == pytest.approx(binomial)
     assert found["contribution"].sum() == pytest.approx(1)
-    weights = found["share"] * found["grad_norm"]
-    assert found["contribution"].to_numpy() == pytest.approx((weights / weights.sum()).to_numpy())
+    assert found["contribution"].notna().all()
+
+
+def test_what_paths_contribute_does_not_depend_on_how_many_lengths_are_followed(monkeypatch):
+    """A gradient that falls by a third with every branch."""
+    found = []
+    for every in (1, 2, 9):
+
+        def norms(tape, draws, stream, every=every):
+            return {k: [1.5**-k] * 2 for k in range(0, len(tape.passages) + 1, every)}
+
+        monkeypatch.setattr("resnet_variants.diagnosis.gradients._norms_by_length", norms)
+        found.append(paths(net(depth=38), *batch(2)))
+    weights = np.array([math.comb(18, k) * 1.5**-k for k in range(19)])
+    for table in found:
+        assert table["contribution"].to_numpy() == pytest.approx(weights / weights.sum())
+
+
+def test_paths_of_one_length_differ_and_the_table_says_how_much():
+    model = net(depth=14)
+    few, many = (paths(model, *batch(), draws=n).set_index("length") for n in (1, 4))
+    assert few["grad_norm_sd"].isna().all()
+    assert many["grad_norm_sd"].notna().tolist() == [False, *[True] * 5, False]
+    assert many["draws"].tolist() == [1, 4, 4, 4, 4, 4, 1]
+    with batch_statistics(model):
+        tape = record(model, *batch())
+        single = [path_gradient(tape, [i]).norm().item() for i in range(6)]
+    assert min(single) <= few["grad_norm"][1] <= max(single)
+    assert many["grad_norm_sd"][1] <= np.ptp(single)
 
 
 def test_the_shortest_and_the_longest_path_have_no_choice():
@@ -143,5 +177,5 @@ def test_of_a_deep_net_lengths_are_spread_evenly():
 def test_without_shortcuts_or_with_gates_there_are_no_paths():
     with pytest.raises(UserError, match="is a plain net: it has no shortcut"):
         paths(net(shortcut="none"), *batch())
-    with pytest.raises(UserError, match="has gates: they mix branch and shortcut"):
+    with pytest.raises(UserError, match="gates its branches by what its shortcuts carry"):
         paths(net(skip="exclusive_gate"), *batch())

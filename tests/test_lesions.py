@@ -32,6 +32,7 @@ def test_each_row_is_the_network_with_that_lesion():
         assert row["name"] == unit.name
         assert row["loss"] == pytest.approx(loss, rel=1e-5)
         assert row["deleted"] == 1
+        assert row["keeps_shape"] == unit.module.keeps_shape
     assert set(found["n"]) == {10}
 
 
@@ -160,3 +161,12 @@ def test_noise_is_of_the_image_before_it_was_normalised():
     strong = sensitivity(model, IMAGES, LABELS, std=torch.tensor([0.01]), noise=(0.1,))
     same = sensitivity(model, IMAGES, LABELS, noise=(10.0,))
     assert strong["acc"].dropna().tolist() == same["acc"].dropna().tolist()
+
+
+def test_the_growth_is_that_of_full_precision_under_autocast_too():
+    model = net().float()
+    images = IMAGES.float()
+    exact = sensitivity(model, images, LABELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sensitivity(model, images, LABELS)
+    assert found["growth"].equals(exact["growth"])

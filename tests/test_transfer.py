@@ -14,6 +14,7 @@ import resnet_variants as rv
 from resnet_variants import cli
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
+from resnet_variants.models.weights import WEIGHTS_FILE
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps import runs
 from resnet_variants.sweeps.attempt import Attempt
@@ -219,6 +220,21 @@ def test_a_finished_run_needs_its_source_no_more(results, tmp_path):
     assert command(*words, out=out) == 0  # nothing to do
     found = rv.diagnose(folder, images=40, batch_size=20, draws=1).tables
     assert found["gradient_flow"]["epoch"].min() == 0
+
+
+def test_initial_weights_that_have_changed_since_are_refused(results, tmp_path):
+    source = shutil.copytree(results, tmp_path / "source")
+    out = tmp_path / "out"
+    assert command("--weights", str(source), out=out) == 0  # without snapshots
+    (folder,) = (out / "runs").glob("rv_*")
+    settings = {"images": 40, "batch_size": 20, "draws": 1, "paths": 1}
+    assert rv.diagnose(folder, **settings).tables["gradient_flow"]["epoch"].min() == 0
+    weights = next((source / "runs").glob("*__s0")) / WEIGHTS_FILE
+    state = load_file(weights)
+    state["conv1.weight"] += 1
+    save_file(state, weights)
+    with pytest.raises(UserError, match=r"source' is no longer what this run began with, and it"):
+        rv.diagnose(folder, **settings)
 
 
 def test_a_folder_is_one_however_it_is_spelt():

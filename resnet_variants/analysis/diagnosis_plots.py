@@ -6,9 +6,9 @@ and look the same in all figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,13 +19,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import spearmanr
 
 from resnet_variants.analysis.diagnosis_tables import NOISE
-from resnet_variants.analysis.formats import span
-from resnet_variants.analysis.style import LINES, PALETTE, STYLE, looks, plain, shortened
+from resnet_variants.analysis.formats import p_value, span
+from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
 from resnet_variants.diagnosis_files import Diagnosis
 
-_MOST_EPOCHS = 3  # panels: the first, one between, the last
 _MARKED = 25  # points of a line that have markers
-_CORRELATED = 4  # runs that a rank correlation takes at least
+_CORRELATED = 6  # networks that a rank correlation takes at least
 _UNIT = "unit (0: the first)"
 
 
@@ -35,35 +34,43 @@ class _Look:
 
     colours: dict[Hashable, str]
     lines: dict[Hashable, Any]
+    markers: dict[Hashable, str]
     dataset: str
 
 
-def _gradient_flow(frame: pd.DataFrame, look: _Look) -> Figure:
-    """Norm of the loss gradient at each unit's input, a panel per epoch."""
-    epochs = _epochs(frame)
-    figure, (panels,) = _figure(1, len(epochs), frame, look, sharey=True)
-    for axes, epoch in zip(panels, epochs, strict=True):
-        _draw(axes, frame[frame["epoch"] == epoch], "unit", "grad_norm", look)
-        axes.set_yscale("log")
-        axes.set_title(_when(epoch), loc="left")
-        axes.set_xlabel(_UNIT)
-    panels[0].set_ylabel("norm of the loss gradient\nat the unit's input")
-    return _with_legend(figure, panels[0])
+def _gradient_flow(frame: pd.DataFrame, look: _Look) -> Figure | None:
+    """Norm of the gradient at each unit's input, alone and times that of the input, by epoch."""
+    scaled = frame.assign(scaled=frame["grad_norm"] * frame["input_norm"])
+    measures = {
+        "grad_norm": "gradient of the cross entropy\nat the unit's input, norm",
+        "scaled": "that times\nthe norm of the input",
+    }
+    return _by_epoch(scaled, measures, look, scale="log")
 
 
-def _identity_distance(frame: pd.DataFrame, look: _Look) -> Figure:
-    """Size of each unit's branch, and the cosine of its input and output, a column per epoch."""
-    epochs = _epochs(frame)
+def _identity_distance(frame: pd.DataFrame, look: _Look) -> Figure | None:
+    """Size of each unit's branch, and the cosine of its input and output, by epoch."""
     measures = {
         "branch_to_shortcut": "norm of the branch\nover that of the shortcut",
-        "cosine": "cosine of input and output",
+        "cosine": "cosine of input and output\n(compares within one order)",
     }
+    return _by_epoch(frame, measures, look, scale="linear")
+
+
+def _by_epoch(
+    frame: pd.DataFrame, measures: Mapping[str, str], look: _Look, *, scale: str
+) -> Figure | None:
+    """A row per measure, a column per state of the networks; none where nothing was measured."""
     shown = [name for name in measures if frame[name].notna().any()]
-    figure, grid = _figure(len(shown), len(epochs), frame, look, sharey="row")
+    if not shown:
+        return None
+    states = _states(frame)
+    figure, grid = _figure(len(shown), len(states), frame, look, sharey="row")
     for row, name in zip(grid, shown, strict=True):
-        for axes, epoch in zip(row, epochs, strict=True):
-            _draw(axes, frame[frame["epoch"] == epoch], "unit", name, look)
-            axes.set_title(_when(epoch), loc="left")
+        for axes, (title, own) in zip(row, states.items(), strict=True):
+            _draw(axes, own, "unit", name, look)
+            axes.set_yscale(scale)
+            axes.set_title(title, loc="left")
             axes.set_xlabel(_UNIT)
         row[0].set_ylabel(measures[name])
     return _with_legend(figure, grid[-1][0])
@@ -78,13 +85,15 @@ def _lesion(frame: pd.DataFrame, look: _Look) -> Figure:
     )
     _draw(panels[0], one, "unit", "acc", look)
     _draw(panels[1], pd.concat([whole, several]), "deleted", "acc", look)
-    _draw(panels[2], pd.concat([whole, moved]), "exchanged", "acc", look)
     for model, own in whole.groupby("model", sort=False):
         panels[0].axhline(own["acc"].mean(), color=look.colours[model], lw=0.8, alpha=0.6)
+    for model, own in moved.groupby("model", sort=False):
+        panels[2].plot(own["kendall_tau"], own["acc"], look.markers[model], **_point(look, model))
+    panels[2].invert_xaxis()
     for axes, title, label in zip(
         panels,
         ("one unit deleted", "several deleted", "units exchanged"),
-        (_UNIT, "units deleted at random", "pairs exchanged, one after another"),
+        (_UNIT, "units deleted at random", "rank correlation with the right order"),
         strict=True,
     ):
         axes.set_title(title, loc="left")
@@ -99,7 +108,7 @@ def _paths(frame: pd.DataFrame, look: _Look) -> Figure:
     figure, (panels,) = _figure(1, 3, frame, look, sharey=False)
     measures = {
         "share": "share of all paths",
-        "grad_norm": "gradient of one path",
+        "grad_norm": f"gradient of one path (mean of {frame['draws'].max():.0f})",
         "contribution": "share of what all carry",
     }
     for axes, (name, label) in zip(panels, measures.items(), strict=True):
@@ -130,7 +139,7 @@ def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
     return _with_legend(figure, panels[0])
 
 
-_FIGURES: dict[str, Callable[[pd.DataFrame, _Look], Figure]] = {
+_FIGURES: dict[str, Callable[[pd.DataFrame, _Look], Figure | None]] = {
     "gradient_flow": _gradient_flow,
     "paths": _paths,
     "lesion": _lesion,
@@ -140,34 +149,41 @@ _FIGURES: dict[str, Callable[[pd.DataFrame, _Look], Figure]] = {
 
 
 def diagnosis_figures(tables: Diagnosis, dataset: str) -> dict[str, Figure]:
-    """A figure of each table that has rows, by its name.
+    """A figure of each table that has something to show, by its name.
 
     Args:
         tables: of runs of one data set.
         dataset: its name.
     """
     models = tables["gradient_flow"]["model"]
-    look = _Look(looks(models, PALETTE), looks(models, LINES), dataset)
+    look = _Look(
+        colours=looks(models, PALETTE),
+        lines=looks(models, LINES),
+        markers=looks(models, MARKERS),
+        dataset=dataset,
+    )
     with mpl.rc_context(STYLE):
-        return {
+        drawn = {
             name: draw(tables[name], look) for name, draw in _FIGURES.items() if len(tables[name])
         }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 # --- parts ------------------------------------------------------------------------------------
 
 
-def _epochs(frame: pd.DataFrame) -> list[int]:
-    """The first, the last, and one in the middle that all runs have."""
-    runs = frame["run_id"].nunique()
-    by_epoch = frame.groupby("epoch")["run_id"].nunique()
-    common = by_epoch.index[by_epoch == runs].tolist() or by_epoch.index.tolist()
-    places = np.unique(np.linspace(0, len(common) - 1, min(len(common), _MOST_EPOCHS)).round())
-    return [common[int(i)] for i in places]
-
-
-def _when(epoch: int) -> str:
-    return f"after epoch {epoch}" if epoch else "initial weights"
+def _states(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of the initial weights, of an epoch halfway that all runs have, of the trained."""
+    last = frame["run_id"].map(frame.groupby("run_id")["epoch"].max())
+    before, trained = frame[frame["epoch"] < last], frame[frame["epoch"] == last]
+    by_epoch = before.groupby("epoch")["run_id"].nunique()
+    common = by_epoch.index[by_epoch == frame["run_id"].nunique()].tolist()
+    between = common[1:][len(common[1:]) // 2 :][:1]
+    states = {
+        f"after epoch {epoch}" if epoch else "initial weights": before[before["epoch"] == epoch]
+        for epoch in [*common[:1], *between]
+    }
+    return states | {f"trained, {span(trained['epoch'])} epochs": trained}
 
 
 def _figure(
@@ -211,15 +227,24 @@ def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, look: _Loo
     lost = by_noise[0.0] - by_noise[NOISE]
     axes.set_title(f"accuracy lost by noise of {NOISE:g}{_correlation(last, lost)}", loc="left")
     for (run_id, model), value in lost.items():  # type: ignore[misc]
-        axes.plot([last[run_id]], [value], "o", color=look.colours[model], markersize=4)
+        axes.plot([last[run_id]], [value], look.markers[model], **_point(look, model))
 
 
-def _correlation(last: pd.Series, lost: pd.Series) -> str:
-    """Spearman's rank correlation over all runs, where there are enough to have one."""
-    if len(lost) < _CORRELATED or min(last.nunique(), lost.nunique()) < 2:
+def _point(look: _Look, model: Hashable) -> dict[str, Any]:
+    return {"color": look.colours[model], "markersize": 4, "alpha": 0.8}
+
+
+def _correlation(growth: pd.Series, lost: pd.Series) -> str:
+    """Spearman's rank correlation of the networks' means: a network's seeds are no others."""
+    means = lost.groupby("model").mean()
+    grown = growth[lost.index.get_level_values("run_id")].groupby(
+        lost.index.get_level_values("model")
+    )
+    if len(means) < _CORRELATED or min(means.nunique(), grown.mean().nunique()) < 2:
         return ""
-    ranked = spearmanr(last[lost.index.get_level_values("run_id")], lost)
-    return f"\n(rank correlation {cast('Any', ranked).statistic:+.2f} over {len(lost)} runs)"
+    ranked: Any = spearmanr(grown.mean()[means.index], means)
+    told = f"rank correlation {ranked.statistic:+.2f}, p {p_value(ranked.pvalue)}"
+    return f"\n({told}, {len(means)} networks)"
 
 
 def _with_legend(figure: Figure, axes: Axes) -> Figure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.tables import GROUP, by_group
@@ -17,10 +18,23 @@ COLUMNS = (
     "lost_by_worst_unit",
     "gradient_ratio_initial",
     "gradient_ratio_trained",
+    "scaled_ratio_initial",
+    "scaled_ratio_trained",
     "branch_to_shortcut",
     "growth",
     "acc_under_noise",
 )
+CAPTIONS = {  # of each table's figure
+    "gradient_flow": "Gradient of the cross entropy at each unit's input: its norm, and that times "
+    "the norm of the input",
+    "paths": "Paths through branches and shortcuts by length: how many there are, the gradient of "
+    "one, and the share of all that those of one length carry",
+    "lesion": "Accuracy without one unit, without several, and with units in another order",
+    "identity_distance": "Size of each unit's branch beside its shortcut, and cosine of its input "
+    "and output",
+    "sensitivity": "Growth of a small disturbance from unit to unit, accuracy under noise, and the "
+    "one against the other",
+}
 NOISE = 0.1  # standard deviation, of values from 0 to 1
 
 
@@ -29,15 +43,20 @@ def summarise_diagnoses(tables: Diagnosis) -> pd.DataFrame:
 
     ``acc``: of the whole network on the validation images. ``lost_by_one_unit``,
     ``lost_by_worst_unit``: accuracy lost by deleting a unit, the median and the largest, of those
-    that keep the shape, as a plain net has no others.
+    that keep the shape, as a plain net has no others; of all where none does.
     ``gradient_ratio_initial``, ``gradient_ratio_trained``: largest over smallest gradient norm at
-    the inputs of units. ``branch_to_shortcut``: median over the units of the trained network.
-    ``growth``: of a small disturbance, at the last output. ``acc_under_noise``: of deviation 0.1.
+    the inputs of units; ``scaled_ratio_...``: of the norm times that of the input, which compares
+    orders whose maps have other scales; geometric means over the seeds. ``branch_to_shortcut``:
+    median over the units of the trained network. ``growth``: of a small disturbance, at the last
+    output. ``acc_under_noise``: of deviation 0.1.
     """
     rows = [_row(tables, str(run_id)) for run_id in tables["lesion"]["run_id"].unique()]
     runs = pd.DataFrame(rows, columns=["model", *COLUMNS[2:]])
+    ratios = [name for name in COLUMNS if "_ratio_" in name]
+    runs[ratios] = np.log(runs[ratios].astype(float))
     by_model = runs.groupby("model", sort=False)
     means = by_model.mean().assign(seeds=by_model.size()).reset_index()
+    means[ratios] = np.exp(means[ratios])
     return means[list(COLUMNS)]
 
 
@@ -58,23 +77,33 @@ def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
     whole = lesion.loc[lesion["kind"] == "none", "acc"].iloc[0]
     distance = own["identity_distance"]
     trained = distance[distance["epoch"] == distance["epoch"].max()]
-    alike = lesion["unit"].isin(trained.loc[trained["cosine"].notna(), "unit"])
-    lost = whole - lesion.loc[(lesion["kind"] == "delete") & alike, "acc"]
+    single = lesion[lesion["kind"] == "delete"]
+    alike = single[single["keeps_shape"] == 1]
+    lost = whole - (single if alike.empty else alike)["acc"]
     flow = own["gradient_flow"]
-    at_units = flow[flow["branch_norm"].notna()].groupby("epoch")["grad_norm"]
-    ratios = at_units.max() / at_units.min()
+    flow = flow[flow["branch_norm"].notna()]
+    raw = _spreads(flow["grad_norm"], flow["epoch"])
+    scaled = _spreads(flow["grad_norm"] * flow["input_norm"], flow["epoch"])
     growth = sensitivity.loc[sensitivity["kind"] == "growth", "growth"]
     return {
         "model": lesion["model"].iloc[0],
         "acc": whole,
         "lost_by_one_unit": lost.median(),
         "lost_by_worst_unit": lost.max(),
-        "gradient_ratio_initial": ratios.iloc[0],
-        "gradient_ratio_trained": ratios.iloc[-1],
+        "gradient_ratio_initial": raw.iloc[0],
+        "gradient_ratio_trained": raw.iloc[-1],
+        "scaled_ratio_initial": scaled.iloc[0],
+        "scaled_ratio_trained": scaled.iloc[-1],
         "branch_to_shortcut": trained["branch_to_shortcut"].median(),
         "growth": growth.iloc[-1],
         "acc_under_noise": sensitivity.loc[sensitivity["noise_sd"] == NOISE, "acc"].mean(),
     }
+
+
+def _spreads(norms: pd.Series, epochs: pd.Series) -> pd.Series:
+    """Largest over smallest, by epoch."""
+    by_epoch = norms.groupby(epochs)
+    return by_epoch.max() / by_epoch.min()
 
 
 def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:
@@ -86,6 +115,8 @@ def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:
         "lost_by_worst_unit": "lost without the worst, points",
         "gradient_ratio_initial": "gradient max/min, initial",
         "gradient_ratio_trained": "gradient max/min, trained",
+        "scaled_ratio_initial": "gradient x input max/min, initial",
+        "scaled_ratio_trained": "gradient x input max/min, trained",
         "branch_to_shortcut": "branch/shortcut (median)",
         "growth": "growth of a disturbance",
         "acc_under_noise": f"accuracy % under noise {NOISE}",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from resnet_variants.analysis.diagnosis_tables import CAPTIONS
 from resnet_variants.analysis.page_data import (
     COST_CHOICES,
     CURVES,
@@ -35,7 +36,6 @@ from resnet_variants.analysis.page_tables import (
     effect_tables,
     summary_tables,
 )
-from resnet_variants.diagnosis_files import TABLES
 from resnet_variants.records import MISSING, STATUSES
 from resnet_variants.run_folder import DIVERGED, FAILED
 
@@ -72,8 +72,13 @@ class Picture:
 
     @property
     def table(self) -> str:
-        """The file that has its numbers."""
-        return next(name for name in TABLES if self.name.startswith(name)) + ".csv"
+        """The name of the table that has its numbers."""
+        return next(name for name in CAPTIONS if self.name.startswith(name))
+
+    @property
+    def caption(self) -> str:
+        """What it shows, and where its numbers are."""
+        return f"{CAPTIONS[self.table]}; the numbers are in {self.table}.csv."
 
 
 @dataclass(frozen=True)

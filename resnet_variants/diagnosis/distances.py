@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from resnet_variants.diagnosis.tape import Passage, recorded
+from resnet_variants.diagnosis.tape import Passage, quotient, recorded
 from resnet_variants.diagnosis.units import (
     batch_statistics,
     evaluating,
@@ -21,6 +21,7 @@ from resnet_variants.diagnosis.units import (
 )
 from resnet_variants.models.network import ResNet
 from resnet_variants.training.batches import generator
+from resnet_variants.training.device import full_precision
 
 NOISE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, of values from 0 to 1
 _SMALL = 1e-3  # of the disturbance whose growth is followed, in normalised units
@@ -31,7 +32,8 @@ def identity_distance(model: nn.Module, images: Tensor) -> pd.DataFrame:
 
     The norms take the batch's own statistics, so that networks compare before, during and after
     training. A unit whose branch is small is nearly skipped (arXiv:1512.03385, section 4.2 and
-    fig. 7).
+    fig. 7). Cosines compare within one order: maps that a ReLU has passed are never negative, so
+    that with ``post`` those of two different images have a cosine of a half or so too.
 
     Args:
         model: one of this package's networks, trained or not.
@@ -63,7 +65,7 @@ def identity_distance(model: nn.Module, images: Tensor) -> pd.DataFrame:
 def _ratio(passage: Passage) -> float:
     if passage.branch is None or passage.shortcut is None:
         return np.nan
-    return _quotient(_size(passage.branch), _size(passage.shortcut))
+    return quotient(_size(passage.branch), _size(passage.shortcut))
 
 
 def _cosine(passage: Passage) -> float:
@@ -76,10 +78,6 @@ def _cosine(passage: Passage) -> float:
 def _size(maps: Tensor) -> float:
     """The images' Euclidean norms, summed."""
     return maps.flatten(1).double().norm(dim=1).sum().item()
-
-
-def _quotient(a: float, b: float) -> float:
-    return a / b if b else np.nan
 
 
 def sensitivity(
@@ -130,11 +128,11 @@ def _hits(model: ResNet, images: Tensor, labels: Tensor) -> int:
 
 def _growth(model: ResNet, images: Tensor, stream: torch.Generator) -> pd.DataFrame:
     disturbed = images + _SMALL * torch.randn(images.shape, generator=stream).to(images)
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False), full_precision():
         before, after = ([x, *unit_inputs(model, x)] for x in (images, disturbed))
     # The change relative to the maps, first that of the images.
-    changes = [_quotient(_size(b - a), _size(a)) for a, b in zip(before, after, strict=True)]
+    changes = [quotient(_size(b - a), _size(a)) for a, b in zip(before, after, strict=True)]
     names = [*(unit.name for unit in units(model)), "output"]
-    growth = [_quotient(change, changes[0]) for change in changes[1:]]
+    growth = [quotient(change, changes[0]) for change in changes[1:]]
     columns = {"kind": "growth", "unit": range(len(names)), "name": names, "growth": growth}
     return pd.DataFrame(columns).assign(n=len(images))

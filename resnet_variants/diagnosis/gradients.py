@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -11,24 +11,27 @@ import torch
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from resnet_variants.diagnosis.tape import Passage, Tape, pulled_back, record
+from resnet_variants.diagnosis.tape import Passage, Tape, pulled_back, quotient, record
 from resnet_variants.diagnosis.units import batch_statistics, require_ours, require_shortcuts, units
-from resnet_variants.models.layers import Gate
 from resnet_variants.models.network import ResNet
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 
 MOST_LENGTHS = 16  # path lengths whose gradients are measured, evenly spread over all
 
+_NORMS = ("input_norm", "grad_norm", "shortcut_norm", "branch_norm")
+
 
 def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFrame:
     """Norm of the loss gradient at every unit's input, with each batch's own norm statistics.
 
-    At a unit's input the gradient is the sum of what comes back through its shortcut and what
-    comes back through its branch. With identity shortcuts and nothing after the addition
-    (``preact``), the former is the gradient at its output, so that the gradient at any unit
-    minus that at a later one of the stage is the sum of the branches' parts between them
-    (arXiv:1603.05027, eq. 5).
+    It is the sum of what comes back through the unit's shortcut and through its branch. With
+    identity shortcuts and nothing after the addition (such as ``preact``), the former is the
+    gradient at its output, so that the gradient at any unit minus that at a later one of the stage
+    is the sum of the branches' parts between them (arXiv:1603.05027, eq. 5).
+
+    Branches with norms take maps of any scale, so that a gradient is smaller where maps are larger.
+    ``grad_norm`` times ``input_norm`` has no scale: what a relative change can do to the loss.
 
     Args:
         model: one of this package's networks, trained or not.
@@ -37,11 +40,11 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFr
 
     Returns:
         One row per unit, and one for the last unit's output (``branch_norm`` missing): ``unit``
-        (from 0), ``name``, ``grad_norm``, ``shortcut_norm`` and ``branch_norm`` (Euclidean norms
-        of the gradient of the mean cross entropy and its two parts over the batch),
+        (from 0), ``name``, Euclidean norms over the batch: ``input_norm``, ``grad_norm`` (of the
+        mean cross entropy), its parts ``shortcut_norm`` (none in a plain net) and ``branch_norm``;
         ``recursion_error`` (the difference of the shortcut's part and the gradient at the output,
-        over ``grad_norm``: rounding alone with ``preact`` and identity shortcuts; missing where the
-        shape changes), ``n`` (images). A plain net has no part through a shortcut.
+        over ``grad_norm``: rounding alone with identity shortcuts and nothing after the addition;
+        missing where the shape changes), ``n`` (images).
 
     Raises:
         ValueError: no network of this package.
@@ -51,19 +54,21 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFr
         tape = record(model, images, labels)
         whole, branches = gradient_parts(tape)
     rows = [_row(i, tape.passages[i], whole, branch) for i, branch in enumerate(branches)]
-    end = {"unit": len(rows), "name": "output", "grad_norm": _norm(whole[-1])}
-    columns = ["unit", "name", "grad_norm", "shortcut_norm", "branch_norm", "recursion_error"]
+    end = {"unit": len(rows), "name": "output"}
+    end |= {"input_norm": _norm(tape.out), "grad_norm": _norm(whole[-1])}
+    columns = ["unit", "name", *_NORMS, "recursion_error"]
     return pd.DataFrame([*rows, end]).reindex(columns=columns).assign(n=len(images))
 
 
 def _row(i: int, passage: Passage, whole: Sequence[Tensor], branch: Tensor) -> dict[str, object]:
     gradient, shortcut = whole[i], whole[i] - branch
     row: dict[str, object] = {"unit": i, "name": passage.unit.name}
-    row |= {"grad_norm": _norm(gradient), "branch_norm": _norm(branch)}
+    row |= {"input_norm": _norm(passage.x), "grad_norm": _norm(gradient)}
+    row["branch_norm"] = _norm(branch)
     if not passage.unit.is_plain:
         row["shortcut_norm"] = _norm(shortcut)
         if passage.unit.module.keeps_shape:
-            row["recursion_error"] = _norm(shortcut - whole[i + 1]) / _norm(gradient)
+            row["recursion_error"] = quotient(_norm(shortcut - whole[i + 1]), _norm(gradient))
     return row
 
 
@@ -89,59 +94,71 @@ def _norm(gradient: Tensor) -> float:
 
 
 def paths(
-    model: nn.Module, images: Tensor, labels: Tensor, *, draws: int = 2, seed: int = 0
+    model: nn.Module, images: Tensor, labels: Tensor, *, draws: int = 8, seed: int = 0
 ) -> pd.DataFrame:
     """Paths through a residual network by length: how many there are, and what gradient they carry.
 
     Each of n units is passed by its branch or by its shortcut, which makes 2^n paths, a binomial
-    number of each length (arXiv:1605.06431, section 4). The gradient of a path is what comes back
-    to the first unit's input when every unit passes it on by that path alone; forward all stays
-    as it is.
+    number of each length (arXiv:1605.06431, sections 3 and 5). The gradient of a path is what comes
+    back to the first unit's input when every unit passes it on by that path alone; forward all
+    stays as it is.
 
     Args:
         model: a residual network of this package.
         images: (N, C, H, W), normalised.
         labels: (N,).
-        draws: paths of one length that are followed.
+        draws: paths of one length that are followed; of the shortest and the longest is one each.
         seed: which.
 
     Returns:
         One row per length 0 to n: ``length`` (branches passed), ``share`` (of all paths),
-        ``grad_norm`` (mean over the draws) and ``contribution`` (share x grad_norm over its sum),
-        both at the lengths that were followed, ``draws``, ``n`` (images).
+        ``grad_norm`` and ``grad_norm_sd`` (mean and sample deviation over the draws, at the lengths
+        that were followed: paths of one length differ many times over), ``contribution`` (share x
+        grad_norm over its sum, grad_norm being interpolated between those lengths by its
+        logarithm), ``draws``, ``n`` (images).
 
     Raises:
-        ValueError: a plain net, or one with gates, which mix both ways.
+        ValueError: a plain net, or one whose gates mix both ways.
     """
     model = require_ours(model)
     require_shortcuts(model)
     if not has_paths(model):
-        message = f"{model.variant.name} has gates: they mix branch and shortcut, and no path is"
-        raise UserError(f"{message} a product of their derivatives")
+        message = f"{model.variant.name} gates its branches by what its shortcuts carry"
+        raise UserError(f"{message}: no path is a product of derivatives of one of them")
     count = len(units(model))
-    lengths = range(count + 1)
     with batch_statistics(model):
         norms = _norms_by_length(record(model, images, labels), draws, generator("paths", seed))
+    return _by_length(count, norms).assign(n=len(images))
+
+
+def _by_length(count: int, norms: Mapping[int, Sequence[float]]) -> pd.DataFrame:
+    """The columns of ``paths``, from what was found at the lengths that were followed."""
+    lengths = range(count + 1)
+    means = {length: float(np.mean(found)) for length, found in norms.items()}
+    spreads = {k: float(np.std(found, ddof=1)) for k, found in norms.items() if len(found) > 1}
     frame = pd.DataFrame({"length": lengths, "share": binom.pmf(lengths, count, 0.5)})
-    frame["grad_norm"] = frame["length"].map(norms)
-    weight = frame["share"] * frame["grad_norm"]
-    frame["contribution"] = weight / weight.sum()
-    return frame.assign(draws=draws, n=len(images))
+    frame["grad_norm"] = frame["length"].map(means)
+    frame["grad_norm_sd"] = frame["length"].map(spreads)
+    logs = np.log(np.maximum([*means.values()], np.finfo(float).tiny))
+    weight = frame["share"] * np.exp(np.interp(lengths, [*means], logs))
+    draws = [len(norms.get(length, ())) for length in lengths]
+    return frame.assign(contribution=weight / weight.sum(), draws=draws)
 
 
-def _norms_by_length(tape: Tape, draws: int, stream: torch.Generator) -> dict[int, float]:
+def _norms_by_length(tape: Tape, draws: int, stream: torch.Generator) -> dict[int, list[float]]:
     count = len(tape.passages)
     followed = np.unique(np.linspace(0, count, min(count + 1, MOST_LENGTHS)).round().astype(int))
-    norms: dict[int, float] = {}
+    norms: dict[int, list[float]] = {}
     for length in followed.tolist():
-        drawn = [torch.randperm(count, generator=stream)[:length] for _ in range(draws)]
-        norms[length] = float(np.mean([_norm(path_gradient(tape, p.tolist())) for p in drawn]))
+        times = 1 if length in (0, count) else draws
+        drawn = [torch.randperm(count, generator=stream)[:length] for _ in range(times)]
+        norms[length] = [_norm(path_gradient(tape, path.tolist())) for path in drawn]
     return norms
 
 
 def has_paths(model: ResNet) -> bool:
     """Whether every unit is the sum of a branch and a shortcut that do not mix."""
-    gated = any(isinstance(module, Gate) for module in model.modules())
+    gated = any(hasattr(unit.module, "gate") for unit in units(model))
     return not (gated or model.variant.is_plain)
 
 

@@ -1,4 +1,4 @@
-"""Lesion study: what a trained network loses with its units (arXiv:1605.06431, section 5)."""
+"""Lesion study: what a trained network loses with its units (arXiv:1605.06431, section 4)."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def lesion_study(
 
     Returns:
         One row per lesion: ``kind`` (``none``, ``delete``, ``delete_random``, ``permute``),
-        ``unit`` and ``name`` (of the only one deleted), ``deleted`` (units), ``exchanged`` (pairs,
-        one after another), ``kendall_tau`` (rank correlation of the order with the original),
-        ``draw``, ``acc``, ``loss``, ``n``.
+        ``unit``, ``name`` and ``keeps_shape`` (1 or 0; of the only one deleted), ``deleted``
+        (units), ``exchanged`` (pairs, one after another), ``kendall_tau`` (rank correlation of the
+        order with the original), ``draw``, ``acc``, ``loss``, ``n``.
 
     Raises:
         ValueError: no network of this package.
@@ -119,7 +119,7 @@ def _lesions(all_units: list[Unit], draws: int, stream: torch.Generator) -> Iter
         if unit.deletable:
             yield Lesion("delete", gone=[unit])
     alike = [unit for unit in all_units if unit.module.keeps_shape]
-    pairs = [(a, b) for i, a in enumerate(alike) for b in alike[i + 1 :] if _stage(a) == _stage(b)]
+    pairs = [(a, b) for i, a in enumerate(alike) for b in alike[i + 1 :] if a.stage == b.stage]
     for k in STEPS:
         for draw in range(draws):
             if k <= len(alike):
@@ -130,16 +130,13 @@ def _lesions(all_units: list[Unit], draws: int, stream: torch.Generator) -> Iter
                 yield Lesion("permute", draw, pairs=[pairs[i] for i in chosen.tolist()])
 
 
-def _stage(unit: Unit) -> str:
-    return unit.name.partition(".")[0]
-
-
 def _row(lesion: Lesion, all_units: list[Unit]) -> dict[str, object]:
     only = lesion.gone[0] if lesion.kind == "delete" else None
     return {
         "kind": lesion.kind,
         "unit": np.nan if only is None else [unit.name for unit in all_units].index(only.name),
         "name": "" if only is None else only.name,
+        "keeps_shape": np.nan if only is None else float(only.module.keeps_shape),
         "deleted": len(lesion.gone),
         "exchanged": len(lesion.pairs),
         "kendall_tau": _tau(lesion.pairs, all_units),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from resnet_variants.diagnosis_files import KEYS, TABLES, Diagnosis
 from resnet_variants.files import Json, damaged, read_json
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.weights import WEIGHTS_FILE, check_fit, load_weights
+from resnet_variants.models.weights import WEIGHTS_FILE, body_hash, check_fit, load_weights
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, RunFolder
 from resnet_variants.sweeps.runs import Run
@@ -28,11 +28,11 @@ from resnet_variants.training import checkpoint
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.batches import generator
 from resnet_variants.training.data import Dataset, Loading
-from resnet_variants.training.device import Machine, make_fabric
+from resnet_variants.training.device import Machine, full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.splits import Batch
 
-_COUNTS = {"images": 1, "batch_size": 2, "draws": 1}
+_COUNTS = {"images": 1, "batch_size": 2, "draws": 1, "paths": 1}
 _LARGEST = 1_000_000
 
 
@@ -45,9 +45,10 @@ class Study:
     """
 
     images: int = 1000  # of the validation split, drawn at random; all where it has fewer
-    batch_size: int = 100  # images that gradients, paths and distances are taken over
-    draws: int = 2  # random deletions, orders and paths of each size
-    seed: int = 0  # which images and draws
+    batch_size: int = 100  # images that gradients, paths, distances and growth are taken over
+    draws: int = 2  # random deletions and orders of each size, others in every run
+    paths: int = 8  # paths of each length that are followed, others in every run
+    seed: int = 0  # which images, the same in every run, and which draws
     device: str = Machine.device
     data: str = ""  # a SPEC; empty: that of the run
     loading: Loading = field(default_factory=Loading)
@@ -67,9 +68,8 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     """The tables of ``diagnosis_files.TABLES`` for a finished run.
 
     Gradient flow and distances to the identity are measured at the initial weights, at those kept
-    while it was trained (``Machine.snapshots``) and at the trained ones, which are averages where
-    the recipe has ``ema``; paths, lesions and sensitivity at the trained ones. Paths are empty for
-    a plain net and for gates.
+    while it was trained (``Machine.snapshots``) and at the trained ones (averages with ``ema``);
+    the rest at the trained ones. Paths are empty for a plain net and for gates that mix both ways.
 
     Raises:
         ValueError: no finished run, without weights or with those of another network; other images
@@ -81,17 +81,20 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     _require_images(config, data)
     fabric = make_fabric(Machine(device=study.device), run.recipe.precision)
     images, labels = sample(data, study, fabric.device)
-    model = run.build(data).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _as_it_began(config, run, data)
+    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     some = images[: study.batch_size], labels[: study.batch_size]
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     last = _trained_epochs(path, run)
-    for epoch in _states(model, path, last):
-        found["gradient_flow"].append(gradient_flow(model, *some).assign(epoch=epoch))
-        found["identity_distance"].append(identity_distance(model, some[0]).assign(epoch=epoch))
-    if has_paths(model):
-        found["paths"].append(paths(model, *some, draws=study.draws, seed=study.seed))
-    chosen: dict[str, Any] = {"batch_size": study.batch_size, "seed": study.seed}
-    with fabric.autocast():  # accuracies are those of the precision that it was trained in
+    drawn = generator("draws", study.seed, run.seed).initial_seed()
+    with full_precision():
+        for epoch in _states(model, path, last):
+            found["gradient_flow"].append(gradient_flow(model, *some).assign(epoch=epoch))
+            found["identity_distance"].append(identity_distance(model, some[0]).assign(epoch=epoch))
+        if has_paths(model):
+            found["paths"].append(paths(model, *some, draws=study.paths, seed=drawn))
+    chosen: dict[str, Any] = {"batch_size": study.batch_size, "seed": drawn}
+    with fabric.autocast():
         lesions = lesion_study(model, images, labels, draws=study.draws, **chosen)
         disturbed = sensitivity(model, images, labels, std=torch.tensor(data.std), **chosen)
     found["lesion"].append(lesions)
@@ -125,8 +128,9 @@ def finished(path: Path) -> Json:
     if not (path / WEIGHTS_FILE).is_file():
         raise UserError(f"{str(path)!r} holds no weights: {WEIGHTS_FILE} is missing")
     config = read_json(path / "run.json")
-    if "dataset" not in config:
-        raise damaged(path / "run.json", "no dataset")
+    for name in ("run_id", "dataset"):
+        if name not in config:
+            raise damaged(path / "run.json", f"no {name}")
     return config
 
 
@@ -137,9 +141,9 @@ def _run(path: Path, config: Json, study: Study) -> Run:
         spec = study.data or str(
             origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"]))
         )
-        given = cast("dict[str, Any]", config["recipe"])
-        known = {item.name for item in fields(Recipe)}
-        recipe = Recipe(**{name: value for name, value in given.items() if name in known})
+        # Accuracies are those of the precision that it was trained in, wherever that was.
+        given = {**cast("dict[str, Any]", config["recipe"]), "precision": config["precision"]}
+        recipe = Recipe(**given)
         if any(epoch == 0 for epoch, _ in RunFolder(path).snapshots):
             recipe = replace(recipe, weights="")  # it is known what the run began with
         loading = study.loading
@@ -155,6 +159,15 @@ def _run(path: Path, config: Json, study: Study) -> Run:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(path / "run.json", error) from error
+
+
+def _as_it_began(config: Json, run: Run, data: Dataset) -> ResNet:
+    """The network before training; of one that began with weights that a snapshot has, as built."""
+    model = run.build(data)
+    if run.recipe.weights and config.get("weights_hash") != body_hash(model):
+        message = f"{run.recipe.weights!r} is no longer what this run began with"
+        raise UserError(f"{message}, and it kept no snapshot of that")
+    return model
 
 
 def _require_images(config: Json, data: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,11 @@ class Tape:
 def pulled_back(gradient: Tensor, of: Tensor, by: Tensor) -> Tensor:
     """The gradient at ``by`` of what has this gradient at ``of``, as far as it comes from there."""
     return torch.autograd.grad(of, by, gradient, retain_graph=True)[0]
+
+
+def quotient(a: float, b: float) -> float:
+    """``a / b``; NaN over nothing."""
+    return a / b if b else math.nan
 
 
 def record(model: ResNet, images: Tensor, labels: Tensor) -> Tape:

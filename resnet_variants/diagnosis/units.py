@@ -23,6 +23,11 @@ class Unit:
     module: ResidualBlock
 
     @property
+    def stage(self) -> str:
+        """The stage that it is in, ``layer2``."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def is_plain(self) -> bool:
         """Whether it has no shortcut."""
         return not hasattr(self.module, "drop_path")
@@ -133,8 +138,8 @@ def exchanged(model: ResNet, pairs: Sequence[tuple[Unit, Unit]]) -> Iterator[Non
         ValueError: units of two stages, or one that changes the shape.
     """
     for first, second in pairs:
-        stages = {unit.name.rpartition(".")[0] for unit in (first, second)}
-        if len(stages) > 1 or not (first.module.keeps_shape and second.module.keeps_shape):
+        alike = first.module.keeps_shape and second.module.keeps_shape
+        if first.stage != second.stage or not alike:
             message = f"{first.name} and {second.name} take maps of other shapes"
             raise UserError(f"{message}: they cannot change places")
     done: list[tuple[Unit, Unit]] = []
@@ -149,7 +154,7 @@ def exchanged(model: ResNet, pairs: Sequence[tuple[Unit, Unit]]) -> Iterator[Non
 
 
 def _exchange(model: ResNet, first: Unit, second: Unit) -> None:
-    stage = model.get_submodule(first.name.rpartition(".")[0])
+    stage = model.get_submodule(first.stage)
     assert isinstance(stage, nn.Sequential)
     i, j = (int(unit.name.rpartition(".")[2]) for unit in (first, second))
     stage[i], stage[j] = stage[j], stage[i]

@@ -7,6 +7,7 @@ here unpickles: files are safetensors.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -83,6 +84,14 @@ def _state(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> dict[
 def without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All but the classifier's tensors."""
     return {key: value for key, value in state.items() if not str(key).startswith("fc.")}
+
+
+def body_hash(model: nn.Module) -> str:
+    """Of all weights but the classifier's: runs that begin with another body are others."""
+    digest = hashlib.sha256()
+    for value in without_head(model.state_dict()).values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from resnet_variants.files import Json
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import WEIGHTS_FILE, load_backbone, without_head
+from resnet_variants.models.weights import WEIGHTS_FILE, body_hash, load_backbone
 from resnet_variants.models.zoo import build, create_model, pretrained_cfg
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.provenance import place
@@ -129,13 +129,6 @@ class Run:
             raise UserError(f"{str(path)!r} holds {which}", field="weights")
         return found[0].parent
 
-    def _weights_hash(self, data: Dataset) -> str:
-        """Of the body that the network starts from: another one is another run."""
-        digest = hashlib.sha256()
-        for value in without_head(self.build(data).state_dict()).values():
-            digest.update(value.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
     def cost(self, data: Dataset) -> Cost:
         """What the network costs on one of these images."""
         return cost(
@@ -163,6 +156,6 @@ class Run:
             "precision": resolve(self.recipe.precision, fabric.device.type),
             "recipe": asdict(self.recipe),
             **data.facts,
-            **({"weights_hash": self._weights_hash(data)} if self.recipe.weights else {}),
+            **({"weights_hash": body_hash(self.build(data))} if self.recipe.weights else {}),
             "provenance": origin | place(fabric.device) | {"data": self.data},
         }

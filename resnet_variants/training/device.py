@@ -106,6 +106,18 @@ def resolve(precision: str, device: str) -> str:
 
 
 @contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions of fp32 with all bits of it inside the block: TF32 has 10 bits of mantissa."""
+    settings: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = settings.fp32_precision
+    settings.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@contextlib.contextmanager
 def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
     """Deterministic kernels inside the block, where they were asked for."""
     before = torch.are_deterministic_algorithms_enabled()
