@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from factories import A, run_row, runs_frame, summary_frame
 from factories import summary_row as row
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
 
 from resnet_variants.analysis.effect_plots import error_vs_depth, forest, interactions
@@ -52,6 +53,14 @@ def test_two_axes_have_one_panel_with_the_means():
         assert ends == [pytest.approx([one.low, one.high]) for one in told]
     assert {bar.get_label() for bar in axes.containers} == set(ORDERS)
     assert len({bar.lines[0].get_linestyle() for bar in axes.containers}) == 2
+
+
+def test_the_caption_of_a_single_panel_has_room():
+    runs = two_by_two().assign(dataset="folder-a-name-of-some-length")
+    figure = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs)))
+    FigureCanvasAgg(figure).draw()
+    (caption,) = figure.texts
+    assert caption.get_window_extent().x1 < figure.bbox.x1
 
 
 def test_interactions_are_drawn_over_the_seeds_that_the_effects_are_taken_from():

@@ -109,7 +109,7 @@ def test_the_notes_say_what_another_test_set_would_do():
     summary = summarise(runs_frame(rows), BASELINES)
     said = " ".join(notes(summary, effects(runs_frame(rows), BASELINES), float("nan"), {}))
     # 1.96 sqrt(0.9 x 0.1 / 900)
-    assert "900 test images of digits" in said and "by about 1.96 points" in said
+    assert "900 test images of digits" in said and "by up to 1.96 points" in said
     assert "test images" not in " ".join(
         notes(summary_of({A: [0.9]}), effects(runs_frame([]), {}), 2.0, {})
     )

@@ -242,6 +242,21 @@ def test_the_legend_of_the_curves_mentions_stems_and_downsampling():
     assert {"conv7 stem", "deep stem", "1x1 stride, conv shortcut"} <= set(texts)
 
 
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [([0.35, 0.2], ""), ([1.0, *[0.2] * 6], "; errors above 75 % are cut off")],
+)
+def test_what_the_curves_do_not_show_is_said(errors, said):
+    runs = runs_frame([run_row(A, 0)])
+    first = epochs_of(runs).head(1).to_dict("records")
+    epochs = pd.DataFrame(
+        [first[0] | {"epoch": i + 1, "val_acc": 1 - error} for i, error in enumerate(errors)]
+    )
+    figure = training_curves(epochs, runs)
+    assert figure.get_suptitle().endswith(f"n = 1 seeds{said}")
+    assert (figure.axes[1].get_ylim()[1] < max(errors)) == bool(said)
+
+
 # --- files ------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from resnet_variants.analysis.formats import span
 from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks, plain, shortened
@@ -45,18 +45,16 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                     _curve(grid[i, j], curve, measure, colours[look["design"]])
                     grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
-        _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))
-        figure.suptitle(_caption(runs, grid[1, 0]), x=0.01, ha="left", fontsize=9, parse_math=False)
+        cut = _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))
+        figure.suptitle(_caption(runs) + cut, x=0.01, ha="left", fontsize=9, parse_math=False)
         figure.legend(handles=_curve_legend(colours, lines), loc="outside lower center", ncols=3)
     return figure
 
 
-def _caption(runs: pd.DataFrame, errors: Axes) -> str:
+def _caption(runs: pd.DataFrame) -> str:
     seeds = runs.groupby("model")["seed"].nunique()
-    top = errors.get_ylim()[1]
-    cut = f"; errors above {100 * top:.0f} % are cut off" if top < 1 else ""
     spread = ", bands from the lowest to the highest" if seeds.max() > 1 else ""
-    return f"{shortened(runs['dataset'].iloc[0])}, means over n = {span(seeds)} seeds{spread}{cut}"
+    return f"{shortened(runs['dataset'].iloc[0])}, means over n = {span(seeds)} seeds{spread}"
 
 
 def _curve_legend(colours: dict[Hashable, str], lines: dict[Hashable, str]) -> list[Line2D]:
@@ -75,16 +73,24 @@ def _panel(runs: pd.DataFrame) -> pd.Series:
     return runs["order"] if sizes.nunique() < 2 else sizes + ", " + runs["order"]
 
 
-def _scales(first: Sequence[Axes], labels: Sequence[str], error: float) -> None:
-    """Scales are shared along a row, so that the first column sets them for all."""
+def _scales(first: Sequence[Axes], labels: Sequence[str], error: float) -> str:
+    """Scales are shared along a row, so that the first column sets them for all.
+
+    Returns:
+        What the caption says of errors that are not shown.
+    """
     for axes, label in zip(first, labels, strict=True):
         axes.set_ylabel(label)
     loss, mistakes = first
     if any((np.asarray(line.get_ydata(), float) > 0).any() for line in loss.lines):
         loss.set_yscale("log")
+        loss.yaxis.set_major_formatter("{x:g}")
+        loss.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
     mistakes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mistakes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    mistakes.set_ylim(0, min(1.0, 3 * (error + 0.05)))
+    top, highest = min(1.0, 3 * (error + 0.05)), mistakes.get_ylim()[1]
+    mistakes.set_ylim(0, min(top, highest))
+    return f"; errors above {100 * top:.0f} % are cut off" if highest > top else ""
 
 
 def _curve(axes: Axes, curve: pd.DataFrame, measure: str, colour: str) -> None:

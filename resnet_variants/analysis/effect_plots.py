@@ -90,7 +90,9 @@ def interactions(summary: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.6 + 3.4 * columns, 0.6 + 2.9 * rows), layout="constrained")
+        figure = Figure(
+            figsize=(0.6 + 3.4 * max(columns, 2), 0.6 + 2.9 * rows), layout="constrained"
+        )
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, (inner, outer) in zip(grid.flat, pairs, strict=False):
             if found[inner].nunique() < found[outer].nunique():

@@ -207,7 +207,8 @@ def _test_images(summary: pd.DataFrame) -> list[str]:
         half = NormalDist().inv_cdf(1 - ALPHA / 2) * (accuracy * (1 - accuracy) / n) ** 0.5
         lines.append(
             f"All intervals are over seeds, on the same {n:.0f} test images of {dataset}. Another "
-            f"draw of so many images would move an accuracy by about {POINTS * half:.2f} points "
-            "either way (95 %), differences between variants by less."
+            f"draw of so many images would move an accuracy by up to {POINTS * half:.2f} points "
+            "either way (95 %), and a difference the less, the more often two networks err on the "
+            "same images, which is not recorded."
         )
     return lines
