@@ -469,7 +469,7 @@ def test_the_trained_state_is_drawn_of_runs_whose_best_epochs_differ():
     tables = {name: frame[:0] for name in TABLES} | {"gradient_flow": frame}
     panels = diagnosis_figures(tables, "digits")["gradient_flow"].axes
     assert [axes.get_title(loc="left") for axes in panels[:3]] == [
-        *("initial weights", "after epoch 2", "trained, 3 to 5 epochs"),
+        *("initial weights", "after epoch 2", "trained (epoch 3 to 5)"),
     ]
 
 

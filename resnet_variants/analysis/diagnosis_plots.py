@@ -183,7 +183,7 @@ def _states(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         f"after epoch {epoch}" if epoch else "initial weights": before[before["epoch"] == epoch]
         for epoch in [*common[:1], *between]
     }
-    return states | {f"trained, {span(trained['epoch'])} epochs": trained}
+    return states | {f"trained (epoch {span(trained['epoch'])})": trained}
 
 
 def _figure(
