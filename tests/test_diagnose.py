@@ -435,8 +435,8 @@ def sensitivities(lost):
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
-        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "(rank correlation +1.00, p <0.001, 6 networks)"),
-        ([0.6, 0.5, 0.4, 0.3, 0.1, 0.2], "(rank correlation -0.94, p 0.005, 6 networks)"),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "(rank correlation +1.00, p 0.003, 6 networks)"),
+        ([0.6, 0.5, 0.4, 0.3, 0.1, 0.2], "(rank correlation -0.94, p 0.017, 6 networks)"),
         ([0.1, 0.3, 0.2, 0.4, 0.5], ""),  # too few
         ([0.1] * 6, ""),  # nothing varies
     ],
@@ -471,6 +471,38 @@ def test_the_trained_state_is_drawn_of_runs_whose_best_epochs_differ():
     assert [axes.get_title(loc="left") for axes in panels[:3]] == [
         *("initial weights", "after epoch 2", "trained (epoch 3 to 5)"),
     ]
+
+
+def test_where_no_unit_keeps_its_shape_none_is_lost_that_does(tmp_path):
+    """Three bottlenecks that all change the shape can be deleted, but compare with no plain net."""
+    short = Variant(family="cifar", depth=11, block="bottleneck")
+    run = dataclasses.replace(digits_run(epochs=1), variant=short)
+    tables = rv.diagnose(trained(tmp_path, run), **SMALL).tables
+    assert tables["lesion"].query("kind == 'delete'")["keeps_shape"].tolist() == [0, 0, 0]
+    (row,) = summarise_diagnoses(tables).to_dict("records")
+    assert np.isnan(row["lost_by_one_unit"]) and np.isfinite(row["gradient_ratio_trained"])
+
+
+def test_points_are_explained_by_the_legend():
+    figure = diagnosis_figures(sensitivities([0.1] * 8), "digits")["sensitivity"]
+    (legend,) = figure.legends
+    looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
+    assert len(looks) == 8
+    assert {(p.get_color(), p.get_marker()) for p in figure.axes[-1].lines} == looks
+
+
+def test_gradients_are_measured_in_full_precision(folder, monkeypatch):
+    settings, seen = torch.backends.cudnn.conv, []
+    before = settings.fp32_precision
+
+    def flow(*args):
+        seen.append(settings.fp32_precision)
+        return gradient_flow(*args)
+
+    monkeypatch.setattr("resnet_variants.diagnosis.study.gradient_flow", flow)
+    diagnose_run(folder, Study(**SMALL))
+    assert set(seen) == {"ieee"}
+    assert settings.fp32_precision == before
 
 
 def test_a_gradient_of_zero_has_no_ratio():

@@ -155,7 +155,9 @@ def test_committed_experiments_state_question_expectation_and_cost(path):
     assert experiment.question.endswith("?")
     assert experiment.expect
     command, *rest = path.read_text().splitlines()
-    assert command == f"# python -m resnet_variants.run --experiment experiments/{path.name}"
+    assert command.removesuffix(" --diagnose") == (
+        f"# python -m resnet_variants.run --experiment experiments/{path.name}"
+    )
     assert any(re.match(r"# Cost: .*\d (hours|minutes)", line) for line in rest)
     compared = sum(base != model for model, base in experiment.baselines().items())
     enough = experiment.seeds >= pairs_needed(compared)

@@ -105,7 +105,7 @@ def test_the_notes_say_what_pairing_saved_and_what_was_not_clean():
 
 
 def test_the_notes_say_what_another_test_set_would_do():
-    rows = paired_rows({A: [0.9, 0.9], B: [0.9, 0.9]}, n_test=900)
+    rows = paired_rows({A: [0.9, 0.9], B: [0.95, 0.95]}, n_test=900)
     summary = summarise(runs_frame(rows), BASELINES)
     said = " ".join(notes(summary, effects(runs_frame(rows), BASELINES), float("nan"), {}))
     # 1.96 sqrt(0.9 x 0.1 / 900)

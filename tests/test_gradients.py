@@ -9,7 +9,13 @@ import torch
 from test_units import assert_untouched, batch, net, snapshot
 from torch.nn.functional import cross_entropy
 
-from resnet_variants.diagnosis.gradients import gradient_flow, gradient_parts, path_gradient, paths
+from resnet_variants.diagnosis.gradients import (
+    _by_length,
+    gradient_flow,
+    gradient_parts,
+    path_gradient,
+    paths,
+)
 from resnet_variants.diagnosis.tape import record
 from resnet_variants.diagnosis.units import batch_statistics, units
 from resnet_variants.models.branches import ORDERS
@@ -149,11 +155,12 @@ def test_paths_of_one_length_differ_and_the_table_says_how_much():
     assert few["grad_norm_sd"].isna().all()
     assert many["grad_norm_sd"].notna().tolist() == [False, *[True] * 5, False]
     assert many["draws"].tolist() == [1, 4, 4, 4, 4, 4, 1]
-    with batch_statistics(model):
-        tape = record(model, *batch())
-        single = [path_gradient(tape, [i]).norm().item() for i in range(6)]
-    assert min(single) <= few["grad_norm"][1] <= max(single)
-    assert many["grad_norm_sd"][1] <= np.ptp(single)
+
+
+def test_the_spread_is_the_deviation_over_the_paths():
+    table = _by_length(2, {0: [4.0], 1: [1.0, 2.0, 6.0], 2: [0.5]}).set_index("length")
+    assert table["grad_norm"].tolist() == [4.0, 3.0, 0.5]
+    assert table["grad_norm_sd"][1] == pytest.approx(7**0.5)
 
 
 def test_the_shortest_and_the_longest_path_have_no_choice():

@@ -244,7 +244,13 @@ def test_the_legend_of_the_curves_mentions_stems_and_downsampling():
 
 @pytest.mark.parametrize(
     ("errors", "said"),
-    [([0.35, 0.2], ""), ([1.0, *[0.2] * 6], "; errors above 75 % are cut off")],
+    [
+        ([0.35, 0.2], ""),
+        ([1.0, 0.99, 0.6], ""),
+        ([0.74, *[0.2] * 6], ""),
+        ([0.0, 0.0], ""),
+        ([0.76, *[0.2] * 6], "; errors above 75 % are cut off"),
+    ],
 )
 def test_what_the_curves_do_not_show_is_said(errors, said):
     runs = runs_frame([run_row(A, 0)])

@@ -45,7 +45,7 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                     _curve(grid[i, j], curve, measure, colours[look["design"]])
                     grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
-        cut = _scales(list(grid[:, 0]), list(measures.values()), float(frame["val_err"].median()))
+        cut = _scales(list(grid[:, 0]), list(measures.values()), frame["val_err"])
         figure.suptitle(_caption(runs) + cut, x=0.01, ha="left", fontsize=9, parse_math=False)
         figure.legend(handles=_curve_legend(colours, lines), loc="outside lower center", ncols=3)
     return figure
@@ -73,7 +73,7 @@ def _panel(runs: pd.DataFrame) -> pd.Series:
     return runs["order"] if sizes.nunique() < 2 else sizes + ", " + runs["order"]
 
 
-def _scales(first: Sequence[Axes], labels: Sequence[str], error: float) -> str:
+def _scales(first: Sequence[Axes], labels: Sequence[str], errors: pd.Series) -> str:
     """Scales are shared along a row, so that the first column sets them for all.
 
     Returns:
@@ -88,9 +88,10 @@ def _scales(first: Sequence[Axes], labels: Sequence[str], error: float) -> str:
         loss.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
     mistakes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mistakes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    top, highest = min(1.0, 3 * (error + 0.05)), mistakes.get_ylim()[1]
-    mistakes.set_ylim(0, min(top, highest))
-    return f"; errors above {100 * top:.0f} % are cut off" if highest > top else ""
+    top = 3 * (float(errors.median()) + 0.05)
+    cut = bool(errors.max() > top)
+    mistakes.set_ylim(0, top if cut else min(1.0, mistakes.get_ylim()[1]))
+    return f"; errors above {100 * top:.0f} % are cut off" if cut else ""
 
 
 def _curve(axes: Axes, curve: pd.DataFrame, measure: str, colour: str) -> None:

@@ -6,6 +6,7 @@ and look the same in all figures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from scipy.stats import spearmanr
+from scipy.stats import PermutationMethod, pearsonr
 
 from resnet_variants.analysis.diagnosis_tables import NOISE
 from resnet_variants.analysis.formats import p_value, span
@@ -73,7 +75,7 @@ def _by_epoch(
             axes.set_title(title, loc="left")
             axes.set_xlabel(_UNIT)
         row[0].set_ylabel(measures[name])
-    return _with_legend(figure, grid[-1][0])
+    return _with_legend(figure, frame, look)
 
 
 def _lesion(frame: pd.DataFrame, look: _Look) -> Figure:
@@ -100,7 +102,7 @@ def _lesion(frame: pd.DataFrame, look: _Look) -> Figure:
         axes.set_xlabel(label)
     panels[0].set_ylabel("accuracy (thin: the whole network)")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _with_legend(figure, panels[1])
+    return _with_legend(figure, frame, look)
 
 
 def _paths(frame: pd.DataFrame, look: _Look) -> Figure:
@@ -116,7 +118,7 @@ def _paths(frame: pd.DataFrame, look: _Look) -> Figure:
         axes.set_xlabel("length of the path (branches)")
         axes.set_title(label, loc="left")
     panels[1].set_yscale("log")
-    return _with_legend(figure, panels[0])
+    return _with_legend(figure, frame, look)
 
 
 def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
@@ -136,7 +138,7 @@ def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
     panels[2].set_xlabel("relative change at the last output")
     for axes in panels[1:]:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _with_legend(figure, panels[0])
+    return _with_legend(figure, frame, look)
 
 
 _FIGURES: dict[str, Callable[[pd.DataFrame, _Look], Figure | None]] = {
@@ -211,9 +213,9 @@ def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, look: _Look) -> None:
             by_seed["mean"],
             color=colour,
             linestyle=look.lines[model],
-            marker="." if len(by_seed) < _MARKED else "",
+            marker=look.markers[model] if len(by_seed) < _MARKED else "",
+            markersize=3,
             lw=1.2,
-            label=plain(model),
         )
         band = (by_seed.index, by_seed["min"], by_seed["max"])
         axes.fill_between(*band, color=colour, alpha=0.15, lw=0)
@@ -242,12 +244,26 @@ def _correlation(growth: pd.Series, lost: pd.Series) -> str:
     )
     if len(means) < _CORRELATED or min(means.nunique(), grown.mean().nunique()) < 2:
         return ""
-    ranked: Any = spearmanr(grown.mean()[means.index], means)
-    told = f"rank correlation {ranked.statistic:+.2f}, p {p_value(ranked.pvalue)}"
+    ranks = (grown.mean()[means.index].rank(), means.rank())
+    # As many orders as there are of 7 networks; beyond that as many drawn ones.
+    orders = PermutationMethod(n_resamples=math.factorial(7), rng=np.random.default_rng(0))
+    found: Any = pearsonr(*ranks, method=orders)
+    told = f"rank correlation {found.statistic:+.2f}, p {p_value(found.pvalue)}"
     return f"\n({told}, {len(means)} networks)"
 
 
-def _with_legend(figure: Figure, axes: Axes) -> Figure:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+def _with_legend(figure: Figure, frame: pd.DataFrame, look: _Look) -> Figure:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look.colours[model],
+            linestyle=look.lines[model],
+            marker=look.markers[model],
+            markersize=4,
+            label=plain(model),
+        )
+        for model in frame["model"].unique()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     return figure

@@ -43,7 +43,7 @@ def summarise_diagnoses(tables: Diagnosis) -> pd.DataFrame:
 
     ``acc``: of the whole network on the validation images. ``lost_by_one_unit``,
     ``lost_by_worst_unit``: accuracy lost by deleting a unit, the median and the largest, of those
-    that keep the shape, as a plain net has no others; of all where none does.
+    that keep the shape, as a plain net has no others.
     ``gradient_ratio_initial``, ``gradient_ratio_trained``: largest over smallest gradient norm at
     the inputs of units; ``scaled_ratio_...``: of the norm times that of the input, which compares
     orders whose maps have other scales; geometric means over the seeds. ``branch_to_shortcut``:
@@ -78,8 +78,7 @@ def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
     distance = own["identity_distance"]
     trained = distance[distance["epoch"] == distance["epoch"].max()]
     single = lesion[lesion["kind"] == "delete"]
-    alike = single[single["keeps_shape"] == 1]
-    lost = whole - (single if alike.empty else alike)["acc"]
+    lost = whole - single.loc[single["keeps_shape"] == 1, "acc"]
     flow = own["gradient_flow"]
     flow = flow[flow["branch_norm"].notna()]
     raw = _spreads(flow["grad_norm"], flow["epoch"])

@@ -203,8 +203,9 @@ def _test_images(summary: pd.DataFrame) -> list[str]:
     lines = []
     for dataset, own in known.groupby("dataset", sort=False):
         n = float(own["n_test"].max())
-        accuracy = own["test_acc_mean"].astype(float).mean()
-        half = NormalDist().inv_cdf(1 - ALPHA / 2) * (accuracy * (1 - accuracy) / n) ** 0.5
+        accuracies = own["test_acc_mean"].astype(float)
+        variance = (accuracies * (1 - accuracies)).max()
+        half = NormalDist().inv_cdf(1 - ALPHA / 2) * (variance / n) ** 0.5
         lines.append(
             f"All intervals are over seeds, on the same {n:.0f} test images of {dataset}. Another "
             f"draw of so many images would move an accuracy by up to {POINTS * half:.2f} points "

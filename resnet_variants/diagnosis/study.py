@@ -46,9 +46,9 @@ class Study:
 
     images: int = 1000  # of the validation split, drawn at random; all where it has fewer
     batch_size: int = 100  # images that gradients, paths, distances and growth are taken over
-    draws: int = 2  # random deletions and orders of each size, others in every run
-    paths: int = 8  # paths of each length that are followed, others in every run
-    seed: int = 0  # which images, the same in every run, and which draws
+    draws: int = 2  # random deletions and orders of each size
+    paths: int = 8  # paths of each length that are followed
+    seed: int = 0  # which images; and which draws, others for each seed of a training
     device: str = Machine.device
     data: str = ""  # a SPEC; empty: that of the run
     loading: Loading = field(default_factory=Loading)

@@ -255,8 +255,9 @@ function curveTraces(curve, points, look, banded) {
 function scale(y, curvePoints) {
   if (y === "train_loss") return { type: "log" };
   const errors = curvePoints.flat().map((point) => (y === "val_acc" ? 100 - point[1] : point[1])).sort((a, b) => a - b);
-  const [middle, highest] = [errors[Math.floor(errors.length / 2)], errors.at(-1)];
-  const reach = Math.min(100, Math.max(1, 1.1 * highest), 3 * (middle + 5));
+  const worst = curvePoints.flat().map((point) => (y === "val_acc" ? 100 - point[2] : point[3]));
+  const highest = worst.reduce((a, b) => Math.max(a, b), 1);
+  const reach = Math.min(100, 1.05 * highest, 3 * (errors[Math.floor(errors.length / 2)] + 5));
   return { range: y === "val_acc" ? [100 - reach, 100] : [0, reach] };
 }
 
