@@ -226,25 +226,23 @@ def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, look: _Loo
     """A point per run: how far a disturbance grows, and what noise costs."""
     last = growth.loc[growth.groupby("run_id")["unit"].idxmax()].set_index("run_id")["growth"]
     by_noise = noise.pivot_table(index=["run_id", "model"], columns="noise_sd", values="acc")
-    lost = by_noise[0.0] - by_noise[NOISE]
-    axes.set_title(f"accuracy lost by noise of {NOISE:g}{_correlation(last, lost)}", loc="left")
-    for (run_id, model), value in lost.items():  # type: ignore[misc]
-        axes.plot([last[run_id]], [value], look.markers[model], **_point(look, model))
+    runs = (by_noise[0.0] - by_noise[NOISE]).rename("lost").reset_index()
+    runs["growth"] = runs["run_id"].map(last)
+    axes.set_title(f"accuracy lost by noise of {NOISE:g}{_correlation(runs)}", loc="left")
+    for model, own in runs.groupby("model", sort=False):
+        axes.plot(own["growth"], own["lost"], look.markers[model], **_point(look, model))
 
 
 def _point(look: _Look, model: Hashable) -> dict[str, Any]:
     return {"color": look.colours[model], "markersize": 4, "alpha": 0.8}
 
 
-def _correlation(growth: pd.Series, lost: pd.Series) -> str:
+def _correlation(runs: pd.DataFrame) -> str:
     """Spearman's rank correlation of the networks' means: a network's seeds are no others."""
-    means = lost.groupby("model").mean()
-    grown = growth[lost.index.get_level_values("run_id")].groupby(
-        lost.index.get_level_values("model")
-    )
-    if len(means) < _CORRELATED or min(means.nunique(), grown.mean().nunique()) < 2:
+    means = runs.groupby("model")[["growth", "lost"]].mean()
+    if len(means) < _CORRELATED or means.nunique().min() < 2:
         return ""
-    ranks = (grown.mean()[means.index].rank(), means.rank())
+    ranks = (means["growth"].rank(), means["lost"].rank())
     # As many orders as there are of 7 networks; beyond that as many drawn ones.
     orders = PermutationMethod(n_resamples=math.factorial(7), rng=np.random.default_rng(0))
     found: Any = pearsonr(*ranks, method=orders)
