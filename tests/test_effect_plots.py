@@ -123,6 +123,21 @@ def test_error_by_depth_of_plain_and_residual_nets():
     assert train.containers[0].lines[0].get_ydata() == pytest.approx([0.05, 0.05])
 
 
+def test_no_interval_of_an_error_leaves_zero_to_one():
+    rows = [net(20, "none", mean=0.9, half=0.01), net(56, "none", mean=0.5, half=0.01)]
+    last = pd.concat([last_epochs(rows, acc) for acc in (0.8, 1.0)])
+    train = error_vs_depth(summary_frame(rows), last).axes[1]
+    (segment, _) = train.containers[0].lines[2][0].get_segments()
+    assert segment[:, 1] == pytest.approx([0.0, 1.0])
+
+    runs = two_by_two().query("seed < 2")
+    runs["test_acc"] = runs["seed"].astype(float)  # as far apart as can be
+    (axes,) = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))).axes
+    ends = np.concatenate([s for bar in axes.containers for s in bar.lines[2][0].get_segments()])
+    assert ends[:, 1].min() >= 0
+    assert ends[:, 1].max() <= 1
+
+
 def test_training_error_that_was_not_recorded_has_no_panel():
     rows = [net(20, "none"), net(56, "none")]
     figure = error_vs_depth(summary_frame(rows), last_epochs(rows, np.nan))

@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
 from resnet_variants.analysis.formats import POINTS, span
 from resnet_variants.analysis.plots import INTERVAL
-from resnet_variants.analysis.statistics import INCONCLUSIVE, TOO_FEW, estimate
+from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, TOO_FEW, estimate
 from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
 
 MOST = 60  # effects in one figure, main effects first; the table has all
@@ -119,12 +119,12 @@ def _interaction(axes: Axes, values: pd.DataFrame) -> None:
     places = {level: i for i, level in enumerate(choices)}
     for i, level in enumerate(lines):
         own = values.loc[level]
-        told = [estimate(row) for row in own.to_numpy(float)]
+        told = [estimate(row, SHARE) for row in own.to_numpy(float)]
         axes.errorbar(
             # Side by side, so that no interval hides another.
             [places[choice] + 0.06 * (i - (len(lines) - 1) / 2) for choice in own.index],
             [one.mean for one in told],
-            yerr=[[one.high - one.mean for one in told]] * 2,
+            yerr=np.abs([[one.low - one.mean, one.high - one.mean] for one in told]).T,
             color=colours[level],
             linestyle=cast("Any", styles[level]),
             marker=markers[level],
@@ -195,7 +195,7 @@ def _training_error(rows: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
     for row in rows.to_dict("records"):
         errors = 1 - known.loc[known["model"] == row["model"], "train_acc"].to_numpy(float)
         if len(errors):
-            found = estimate(errors)
+            found = estimate(errors, SHARE)
             points.append(
                 {"design": row["design"], "depth": row["depth"], "error": found.mean}
                 | {"low": found.low, "high": found.high}

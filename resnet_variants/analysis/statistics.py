@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.05  # intervals are of 95 %
+SHARE = (0.0, 1.0)  # limits of accuracies and errors
 EXACT = 15  # pairs, whose sign patterns are all looked at
 DRAWS = 2000  # of the bootstrap
 
@@ -34,8 +35,11 @@ class Estimate:
     high: float
 
 
-def estimate(values: np.ndarray) -> Estimate:
-    """Mean, sample deviation and 95 % interval of ``values``, at least one."""
+def estimate(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+    """Mean, sample deviation and 95 % interval of ``values``, at least one.
+
+    The interval ends at the ``limits``, beyond which no mean can lie.
+    """
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Estimate(mean, np.nan, np.nan, np.nan)
@@ -43,7 +47,8 @@ def estimate(values: np.ndarray) -> Estimate:
         return Estimate(mean, 0.0, np.nan, np.nan)
     sd = float(np.std(values, ddof=1))
     half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / n**0.5
-    return Estimate(mean, sd, mean - half, mean + half)
+    low, high = np.clip([mean - half, mean + half], *limits)
+    return Estimate(mean, sd, float(low), float(high))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:

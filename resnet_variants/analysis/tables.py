@@ -11,6 +11,7 @@ import pandas as pd
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.statistics import (
     BASELINE,
+    SHARE,
     estimate,
     front_probability,
     holm,
@@ -208,7 +209,7 @@ def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, o
     row |= {"failed": int(runs["status"].isin([FAILED, DIVERGED]).sum())}
     own = scores[model].dropna() if model in scores else pd.Series(dtype=float)
     row |= {"n": len(own), "seeds": " ".join(map(str, own.index))}
-    row |= _columns("test_acc", own.to_numpy(), limits=(0.0, 1.0))
+    row |= _columns("test_acc", own.to_numpy(), limits=SHARE)
     both = pd.Series(dtype=float)
     if len(own) and baseline in scores and baseline != model:
         both = (own - scores[baseline]).dropna()
@@ -219,10 +220,9 @@ def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, o
 
 
 def _columns(name: str, values: np.ndarray, *, limits: tuple[float, float]) -> dict[str, float]:
-    """Mean, deviation and interval, NaN without values; no mean lies beyond the limits."""
+    """Mean, deviation and interval, NaN without values."""
     names = [f"{name}_{what}" for what in ("mean", "sd", "ci_low", "ci_high")]
     if not len(values):
         return dict.fromkeys(names, np.nan)
-    found = estimate(values)
-    low, high = np.clip([found.low, found.high], *limits)
-    return dict(zip(names, (found.mean, found.sd, float(low), float(high)), strict=True))
+    found = estimate(values, limits)
+    return dict(zip(names, (found.mean, found.sd, found.low, found.high), strict=True))
