@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from resnet_variants import cli
+from resnet_variants.analysis.diagnosis_tables import readable_diagnoses
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.findings import answer
 from resnet_variants.analysis.formats import markdown, readable
@@ -91,6 +92,43 @@ def speed_block():
         }
     )
     return f"{markdown(text)}\n"
+
+
+DIAGNOSIS = re.compile(
+    r"(<!-- diagnosis: .*? from results/(\w+) -->\n)(.*?)(<!-- end of diagnosis -->)", re.DOTALL
+)
+DIAGNOSED = [
+    *("model", "seeds", "validation accuracy %", "lost without a unit (median), points"),
+    *("lost without the worst, points", "gradient x input max/min, initial"),
+    "gradient x input max/min, trained",
+]
+
+
+def diagnosis_block(name):
+    """What was found inside the networks, from the committed table."""
+    told = readable_diagnoses(pd.read_csv(RESULTS / name / "diagnosis.csv"))
+    return f"{markdown(told[DIAGNOSED])}\n"
+
+
+def test_what_was_diagnosed_is_on_disk(rewrite):
+    text = README.read_text(encoding="utf-8")
+    if rewrite:
+        text = DIAGNOSIS.sub(lambda m: m[1] + diagnosis_block(m[2]) + m[4], text)
+        README.write_text(text, encoding="utf-8")
+    blocks = list(DIAGNOSIS.finditer(text))
+    assert blocks
+    assert all(found[3] == diagnosis_block(found[2]) for found in blocks)
+
+
+def test_what_fine_tuning_reached_is_on_disk():
+    rows = pd.read_csv(RESULTS / "cats_and_dogs" / "summary.csv")
+    section = " ".join(TEXT.partition("`results/cats_and_dogs`")[2].partition("\n\n")[0].split())
+    ends = ["test_acc_mean", "test_acc_ci_low", "test_acc_ci_high"]
+    told = [
+        f"{mean:.2f} % [{low:.2f}, {high:.2f}]" for mean, low, high in 100 * rows[ends].to_numpy()
+    ]
+    assert len(told) == 3
+    assert re.findall(r"[\d.]+ % \[[^]]+\]", section) == told
 
 
 def test_the_speeds_are_those_on_disk(rewrite):
