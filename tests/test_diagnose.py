@@ -10,14 +10,19 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.stats import gmean
+from scipy.stats import gmean, t
 from small import digits_run
 
 import resnet_variants as rv
 from resnet_variants import cli
 from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
-from resnet_variants.analysis.diagnosis_tables import summarise_diagnoses
+from resnet_variants.analysis.diagnosis_tables import (
+    readable_comparisons,
+    readable_diagnoses,
+    summarise_diagnoses,
+)
 from resnet_variants.analysis.report import build
+from resnet_variants.analysis.statistics import TOO_FEW
 from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.gradients import gradient_flow
 from resnet_variants.diagnosis.lesions import lesion_study
@@ -303,8 +308,8 @@ def test_a_report_shows_all_diagnosed_runs(diagnosed):
     assert {f"{name}.csv" for name in TABLES} | {"diagnosis.csv"} <= names
     assert {f"{name}.svg" for name in TABLES} <= names
     assert pd.read_csv(diagnosed / "lesion.csv")["run_id"].nunique() == 3
-    summary = pd.read_csv(diagnosed / "diagnosis.csv").set_index("model")
-    assert summary["seeds"].to_dict() == {
+    summary = pd.read_csv(diagnosed / "diagnosis.csv").query("measure == 'acc'")
+    assert summary.set_index("model")["seeds"].to_dict() == {
         "rv_resnet8_cifar_b": 2,
         "rv_resnet14_cifar_conv3_3x3_none": 1,
     }
@@ -312,6 +317,24 @@ def test_a_report_shows_all_diagnosed_runs(diagnosed):
     assert '<h2 id="diagnosis">Diagnosis</h2>' in page
     assert page.count('src="data:image/svg+xml;base64,') == len(TABLES)
     assert len(page) < 6_000_000
+    assert "Diagnosis, compared" not in page  # there is no baseline
+
+
+def test_a_report_compares_diagnosed_runs_with_their_baseline(diagnosed, tmp_path):
+    out = shutil.copytree(diagnosed, tmp_path / "out")
+    net, plain = "rv_resnet8_cifar_b", "rv_resnet14_cifar_conv3_3x3_none"
+    experiment = json.loads((out / "experiment.json").read_text())
+    (out / "experiment.json").write_text(to_json(experiment | {"baselines": {net: plain}}))
+    build(out)
+    rows = pd.read_csv(out / "diagnosis.csv").query("pairs > 0")
+    assert set(rows["model"]) == {net} and set(rows["baseline"]) == {plain}
+    assert set(rows["pairs"]) == {1} and set(rows["verdict"]) == {TOO_FEW}
+    compared = set(rows["measure"])
+    assert {"acc", "lost_by_one_unit", "scaled_ratio_trained"} <= compared
+    assert "branch_to_shortcut" not in compared  # a plain net has no shortcut
+    page = (out / "report.html").read_text(encoding="utf-8")
+    table = page.partition("Diagnosis, compared")[2].partition("</table>")[0]
+    assert table.count("<tr data-row") == len(rows)
 
 
 def test_the_tables_alone_give_the_same_report(diagnosed, tmp_path):
@@ -390,7 +413,8 @@ def test_a_damaged_table_is_refused(diagnosed, tmp_path):
 def test_the_summary_is_what_the_tables_come_to(diagnosed):
     ids = [path.name for path in (diagnosed / "runs").glob("rv_resnet8*")]
     tables = read_diagnoses(diagnosed, ids)
-    (row,) = summarise_diagnoses(tables).to_dict("records")
+    found = summarise_diagnoses(tables).set_index("measure")
+    row = found["mean"]
     lesion = tables["lesion"]
     whole = lesion[lesion["kind"] == "none"].set_index("run_id")["acc"]
     alike = lesion[lesion["unit"] == 0]  # of three units, one per stage, only the first
@@ -405,8 +429,86 @@ def test_the_summary_is_what_the_tables_come_to(diagnosed):
     }.items():
         by_run = norms.groupby(flow["run_id"])
         assert row[name] == pytest.approx(gmean(by_run.max() / by_run.min()))
-    assert row["seeds"] == 2
+    assert set(found["seeds"]) == {2}
     assert np.isfinite(row["growth"])
+    assert set(found["verdict"]) == {""} and not found["pairs"].any()  # nothing to compare with
+
+
+def measured(**values):
+    """Tables of runs of which only the accuracy and the gradients tell: by network and seed."""
+    rows = [
+        {"model": model, "seed": seed, "run_id": f"{model}{seed}", "n": 9, "unit": 0}
+        | {"acc": acc, "grad_norm": ratio, "epoch": 1}
+        for model, seeds in values.items()
+        for seed, (acc, ratio) in enumerate(seeds)
+    ]
+    frame = pd.DataFrame(rows)
+    flow = [frame.assign(branch_norm=1.0, input_norm=1.0, grad_norm=g) for g in (1.0, None)]
+    flow[1]["grad_norm"] = frame["grad_norm"]
+    return {name: frame[:0] for name in TABLES} | {
+        "gradient_flow": pd.concat(flow),
+        "identity_distance": frame.assign(branch_to_shortcut=0.5),
+        "lesion": frame.assign(kind="none", keeps_shape=np.nan),
+        "sensitivity": frame.assign(kind="growth", growth=1.0, noise_sd=np.nan),
+    }
+
+
+def test_measures_are_compared_by_pairs_of_seeds():
+    accs = [0.1, 0.5, 0.2, 0.9, 0.4, 0.3]
+    base = [(acc, 2.0 + i) for i, acc in enumerate(accs)]
+    tables = measured(post=base, pre=[(acc + 0.05, 3 * ratio) for acc, ratio in base])
+    found = summarise_diagnoses(tables, {"post": "post", "pre": "post"})
+    found = found.set_index(["model", "measure"])
+    acc, ratio = found.loc["pre", "acc"], found.loc["pre", "gradient_ratio_trained"]
+    assert acc["difference"] == pytest.approx(0.05)
+    assert ratio["difference"] == pytest.approx(3.0)
+    assert ratio["mean"] == pytest.approx(3 * gmean([ratio for _, ratio in base]))
+    for one in (acc, ratio):
+        assert (one["pairs"], one["baseline"], one["verdict"]) == (6, "post", "higher")
+        assert one["p_value"] == one["p_adjusted"] == 2 / 2**6
+    own = found.loc["post", "acc"]
+    half = t.ppf(0.975, 5) * np.std(accs, ddof=1) / 6**0.5
+    assert own["ci_low"] == pytest.approx(np.mean(accs) - half)
+    assert own["ci_high"] == pytest.approx(np.mean(accs) + half)
+    assert own["verdict"] == "" and own["pairs"] == 0
+    logs = np.log([ratio for _, ratio in base])
+    half = t.ppf(0.975, 5) * np.std(logs, ddof=1) / 6**0.5
+    assert found.loc["post", "gradient_ratio_trained"]["ci_high"] == pytest.approx(
+        np.exp(logs.mean() + half)
+    )
+
+
+def test_holms_correction_of_measures_is_over_the_networks():
+    base = [(0.1 * i, 2.0 + i) for i in range(7)]
+    others = {name: [(a + 0.1, 0.5 * r) for a, r in base] for name in "abc"}
+    found = summarise_diagnoses(measured(base=base, **others), dict.fromkeys("abc", "base"))
+    rows = found[found["pairs"] > 0].set_index("measure")
+    assert rows.loc["acc", "p_adjusted"].tolist() == pytest.approx([3 * 2 / 2**7] * 3)
+    assert rows.loc["acc", "verdict"].tolist() == ["higher"] * 3
+    assert rows.loc["gradient_ratio_trained", "verdict"].tolist() == ["lower"] * 3
+    few = {name: own[:6] for name, own in ({"base": base} | others).items()}
+    found = summarise_diagnoses(measured(**few), dict.fromkeys("abc", "base"))
+    assert set(found.loc[found["measure"] == "acc", "verdict"]) == {"", TOO_FEW}
+
+
+def test_one_seed_has_no_interval_and_no_verdict():
+    tables = measured(a=[(0.1, 2.0)], b=[(0.3, 8.0)])
+    found = summarise_diagnoses(tables, {"b": "a"}).set_index(["model", "measure"])
+    ratio = found.loc["b", "gradient_ratio_trained"]
+    assert ratio["difference"] == pytest.approx(4.0) and ratio["verdict"] == TOO_FEW
+    assert np.isnan([ratio["ci_low"], ratio["difference_ci_low"], ratio["p_value"]]).all()
+    told = readable_comparisons(found.reset_index()).set_index("measure")
+    assert told.loc["gradient max/min, trained"].tolist()[:4] == ["b", "a", "x 4", 1]
+    assert told.loc["validation accuracy %", "difference or quotient [95 %]"] == "+20.00"
+
+
+def test_a_gradient_that_vanishes_breaks_nothing():
+    tables = measured(a=[(0.1, 2.0), (0.1, 3.0)], b=[(0.1, np.inf), (0.1, 3.0)])
+    found = summarise_diagnoses(tables, {"b": "a"}).set_index(["model", "measure"])
+    ratio = found.loc["b", "gradient_ratio_trained"]
+    assert np.isinf(ratio["mean"]) and np.isnan(ratio["ci_low"])
+    told = readable_diagnoses(found.reset_index()).set_index("model")
+    assert told.loc["b", "gradient max/min, trained"] == "inf"
 
 
 # --- growth against noise ---------------------------------------------------------------------
@@ -479,8 +581,8 @@ def test_where_no_unit_keeps_its_shape_none_is_lost_that_does(tmp_path):
     run = dataclasses.replace(digits_run(epochs=1), variant=short)
     tables = rv.diagnose(trained(tmp_path, run), **SMALL).tables
     assert tables["lesion"].query("kind == 'delete'")["keeps_shape"].tolist() == [0, 0, 0]
-    (row,) = summarise_diagnoses(tables).to_dict("records")
-    assert np.isnan(row["lost_by_one_unit"]) and np.isfinite(row["gradient_ratio_trained"])
+    found = summarise_diagnoses(tables).set_index("measure")["mean"]
+    assert np.isnan(found["lost_by_one_unit"]) and np.isfinite(found["gradient_ratio_trained"])
 
 
 def test_points_are_explained_by_the_legend():

@@ -1,29 +1,72 @@
-"""What diagnoses come to: one row per network."""
+"""What diagnoses come to: a few measures of each network, compared with its baseline."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.formats import interval, number_interval, p_value
+from resnet_variants.analysis.statistics import (
+    BETTER,
+    SHARE,
+    WORSE,
+    estimate,
+    holm,
+    pairs_needed,
+    sign_flip_p,
+    verdict,
+)
 from resnet_variants.analysis.tables import GROUP, by_group
 from resnet_variants.diagnosis_files import Diagnosis, of_runs
 
+NOISE = 0.1  # standard deviation, of values from 0 to 1
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a number is averaged over the seeds, compared and written."""
+
+    title: str
+    limits: tuple[float, float] = (-np.inf, np.inf)  # of a share, written in percent
+    factor: bool = False  # means and differences are taken of its logarithm
+
+    @property
+    def share(self) -> bool:
+        """Whether it is one of images."""
+        return bool(np.isfinite(self.limits).all())
+
+    @property
+    def limits_of_differences(self) -> tuple[float, float]:
+        """Beyond which no two of them can differ."""
+        low, high = self.limits
+        return low - high, high - low
+
+
+MEASURES = {
+    "acc": Measure("validation accuracy %", SHARE),
+    "lost_by_one_unit": Measure("lost without a unit (median), points", (-1.0, 1.0)),
+    "lost_by_worst_unit": Measure("lost without the worst, points", (-1.0, 1.0)),
+    "gradient_ratio_initial": Measure("gradient max/min, initial", factor=True),
+    "gradient_ratio_trained": Measure("gradient max/min, trained", factor=True),
+    "scaled_ratio_initial": Measure("gradient x input max/min, initial", factor=True),
+    "scaled_ratio_trained": Measure("gradient x input max/min, trained", factor=True),
+    "branch_to_shortcut": Measure("branch/shortcut (median)"),
+    "growth": Measure("growth of a disturbance"),
+    "acc_under_noise": Measure(f"accuracy % under noise {NOISE}", SHARE),
+}
+_TOLD = {
+    "mean": ("mean", "ci_low", "ci_high"),
+    "difference": ("difference", "difference_ci_low", "difference_ci_high"),
+}
 COLUMNS = (
-    "model",
-    "seeds",
-    "acc",
-    "lost_by_one_unit",
-    "lost_by_worst_unit",
-    "gradient_ratio_initial",
-    "gradient_ratio_trained",
-    "scaled_ratio_initial",
-    "scaled_ratio_trained",
-    "branch_to_shortcut",
-    "growth",
-    "acc_under_noise",
+    *("model", "measure", "seeds", *_TOLD["mean"]),
+    *("baseline", "pairs", *_TOLD["difference"], "p_value", "p_adjusted", "verdict"),
 )
+_WORDS = {BETTER: "higher", WORSE: "lower"}
 CAPTIONS = {  # of each table's figure
     "gradient_flow": "Gradient of the cross entropy at each unit's input: its norm, and that times "
     "the norm of the input",
@@ -35,37 +78,96 @@ CAPTIONS = {  # of each table's figure
     "sensitivity": "Growth of a small disturbance from unit to unit, accuracy under noise, and the "
     "one against the other",
 }
-NOISE = 0.1  # standard deviation, of values from 0 to 1
 
 
-def summarise_diagnoses(tables: Diagnosis) -> pd.DataFrame:
-    """Means over the seeds of what each run's tables come to: ``COLUMNS``.
+def summarise_diagnoses(
+    tables: Diagnosis, baselines: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """One row per network and measure, over the seeds: ``COLUMNS``.
 
-    ``acc``: of the whole network on the validation images. ``lost_by_one_unit``,
-    ``lost_by_worst_unit``: accuracy lost by deleting a unit, the median and the largest, of those
-    that keep the shape, as a plain net has no others.
-    ``gradient_ratio_initial``, ``gradient_ratio_trained``: largest over smallest gradient norm at
-    the inputs of units; ``scaled_ratio_...``: of the norm times that of the input, which compares
-    orders whose maps have other scales; geometric means over the seeds. ``branch_to_shortcut``:
-    median over the units of the trained network. ``growth``: of a small disturbance, at the last
-    output. ``acc_under_noise``: of deviation 0.1.
+    The measures: ``acc``, of the whole network on the validation images; ``lost_by_one_unit`` and
+    ``lost_by_worst_unit``, accuracy lost by deleting a unit, the median and the largest, of those
+    that keep the shape, as a plain net has no others; ``gradient_ratio_initial`` and
+    ``gradient_ratio_trained``, largest over smallest gradient norm at the inputs of units, and
+    ``scaled_ratio_...``, of the norm times that of the input, which compares orders whose maps have
+    other scales; ``branch_to_shortcut``, median over the units of the trained network; ``growth``
+    of a small disturbance, at the last output; ``acc_under_noise``, of deviation 0.1.
+
+    Of gradient ratios means are geometric, and ``difference`` is a quotient. Differences are of
+    pairs of seeds, with Student's interval and the sign-flip p; Holm's correction is over the
+    networks of the table, within a measure: each of these is a question of its own, and who looks
+    for any difference in all of them has to correct for that too.
+
+    Args:
+        tables: of runs that may be compared.
+        baselines: model name -> name of the model it is compared with.
     """
-    rows = [_row(tables, str(run_id)) for run_id in tables["lesion"]["run_id"].unique()]
-    runs = pd.DataFrame(rows, columns=["model", *COLUMNS[2:]])
-    ratios = [name for name in COLUMNS if "_ratio_" in name]
-    runs[ratios] = np.log(runs[ratios].astype(float))
-    by_model = runs.groupby("model", sort=False)
-    means = by_model.mean().assign(seeds=by_model.size()).reset_index()
-    means[ratios] = np.exp(means[ratios])
-    return means[list(COLUMNS)]
+    ids = tables["lesion"]["run_id"].unique()
+    columns = ["model", "seed", *MEASURES]
+    runs = pd.DataFrame([_row(tables, str(run_id)) for run_id in ids], columns=columns)
+    factors = [name for name, measure in MEASURES.items() if measure.factor]
+    # A gradient that vanishes altogether has an infinite ratio, whose mean has no interval.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        runs[factors] = np.log(runs[factors].astype(float))
+        frame = _judged(pd.DataFrame(_rows(runs, baselines or {}), columns=[*COLUMNS]))
+    told = [*_TOLD["mean"], *_TOLD["difference"]]
+    rows = frame["measure"].isin(factors)
+    frame.loc[rows, told] = np.exp(frame.loc[rows, told].astype(float))
+    return frame
 
 
-def diagnosis_summary(runs: pd.DataFrame, tables: Diagnosis) -> pd.DataFrame:
+def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    by_model = {str(model): own.set_index("seed") for model, own in _by_model(runs)}
+    for model, own in by_model.items():
+        base = baselines.get(model, "")
+        compared = base in by_model and base != model
+        for name, measure in MEASURES.items():
+            values = own[name].astype(float)
+            differences = values - by_model[base][name] if compared else values[:0]
+            values, differences = values.dropna(), differences.dropna().to_numpy(float)
+            yield {
+                **{"model": model, "measure": name, "baseline": base},
+                **{"seeds": len(values), "pairs": len(differences)},
+                **_estimated("mean", values.to_numpy(float), measure.limits),
+                **_estimated("difference", differences, measure.limits_of_differences),
+                **{"p_value": sign_flip_p(differences), "p_adjusted": np.nan, "verdict": ""},
+            }
+
+
+def _by_model(frame: pd.DataFrame) -> Iterator[tuple[Hashable, pd.DataFrame]]:
+    return iter(frame.groupby("model", sort=False))
+
+
+def _estimated(what: str, values: np.ndarray, limits: tuple[float, float]) -> dict[str, float]:
+    if not len(values):
+        return dict.fromkeys(_TOLD[what], np.nan)
+    found = estimate(values, limits)
+    return dict(zip(_TOLD[what], (found.mean, found.low, found.high), strict=True))
+
+
+def _judged(frame: pd.DataFrame) -> pd.DataFrame:
+    """With Holm's correction and a verdict within each measure."""
+    for _, own in frame.groupby("measure"):
+        p_values = own["p_value"].to_numpy(float)
+        adjusted, needed = holm(p_values), pairs_needed(int(np.isfinite(p_values).sum()))
+        words = [
+            verdict(difference, p, enough=pairs >= needed) if pairs else ""
+            for difference, p, pairs in zip(own["difference"], adjusted, own["pairs"], strict=True)
+        ]
+        frame.loc[own.index, "p_adjusted"] = adjusted
+        frame.loc[own.index, "verdict"] = [_WORDS.get(word, word) for word in words]
+    return frame
+
+
+def diagnosis_summary(
+    runs: pd.DataFrame, tables: Diagnosis, baselines: Mapping[str, str]
+) -> pd.DataFrame:
     """``summarise_diagnoses`` of each group of runs that may be compared, with ``GROUP``."""
     parts = []
     for key, own in by_group(runs):
         group: dict[str, Any] = dict(zip(GROUP, key, strict=True))
-        parts.append(summarise_diagnoses(of_runs(tables, own["run_id"])).assign(**group))
+        part = summarise_diagnoses(of_runs(tables, own["run_id"]), baselines)
+        parts.append(part.assign(**group))
     filled = [part for part in parts if not part.empty]
     empty = pd.DataFrame(columns=[*COLUMNS, *GROUP])
     return pd.concat(filled, ignore_index=True) if filled else empty
@@ -86,6 +188,7 @@ def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
     growth = sensitivity.loc[sensitivity["kind"] == "growth", "growth"]
     return {
         "model": lesion["model"].iloc[0],
+        "seed": lesion["seed"].iloc[0],
         "acc": whole,
         "lost_by_one_unit": lost.median(),
         "lost_by_worst_unit": lost.max(),
@@ -106,29 +209,45 @@ def _spreads(norms: pd.Series, epochs: pd.Series) -> pd.Series:
 
 
 def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:
-    """``summarise_diagnoses`` as a reader wants it, all text."""
-    percent = ("acc", "lost_by_one_unit", "lost_by_worst_unit", "acc_under_noise")
-    names = {
-        "acc": "validation accuracy %",
-        "lost_by_one_unit": "lost without a unit (median), points",
-        "lost_by_worst_unit": "lost without the worst, points",
-        "gradient_ratio_initial": "gradient max/min, initial",
-        "gradient_ratio_trained": "gradient max/min, trained",
-        "scaled_ratio_initial": "gradient x input max/min, initial",
-        "scaled_ratio_trained": "gradient x input max/min, trained",
-        "branch_to_shortcut": "branch/shortcut (median)",
-        "growth": "growth of a disturbance",
-        "acc_under_noise": f"accuracy % under noise {NOISE}",
-    }
-    columns = {
-        name: summary[name].map(lambda value: _number(100 * value, ".2f"))
-        if name in percent
-        else summary[name].map(lambda value: _number(value, ".3g"))
-        for name in names
-    }
-    told = pd.DataFrame({"model": summary["model"], "seeds": summary["seeds"], **columns})
-    return told.rename(columns=names)
+    """A network a row, all text: its measures with their intervals, of rows of one group."""
+    told = summary.assign(cell=_cells(summary, "mean"), title=_titles(summary))
+    rows = [
+        {"model": model, "seeds": own["seeds"].max()}  # a plain net lacks some measures
+        | dict(zip(own["title"], own["cell"], strict=True))
+        for model, own in _by_model(told)
+    ]
+    return pd.DataFrame(rows)
 
 
-def _number(value: Any, form: str) -> str:
-    return "" if pd.isna(value) else format(value, form)
+def readable_comparisons(summary: pd.DataFrame) -> pd.DataFrame:
+    """What differs from the baselines, all text: a row per network and measure."""
+    rows = summary[summary["pairs"] > 0]
+    return pd.DataFrame(
+        {
+            "model": rows["model"],
+            "measure": _titles(rows),
+            "against": rows["baseline"],
+            "difference or quotient [95 %]": _cells(rows, "difference", sign="+"),
+            "pairs": rows["pairs"],
+            "p (Holm)": rows["p_adjusted"].astype(float).map(p_value),
+            "verdict": rows["verdict"],
+        }
+    )
+
+
+def _titles(rows: pd.DataFrame) -> list[str]:
+    return [MEASURES[name].title for name in rows["measure"]]
+
+
+def _cells(rows: pd.DataFrame, what: str, *, sign: str = "") -> list[str]:
+    """What ``rows`` say of the mean or the difference; a difference has a sign, a quotient an x."""
+    cells = []
+    for name, *numbers in rows[["measure", *_TOLD[what]]].itertuples(index=False):
+        measure = MEASURES[name]
+        if measure.share:
+            cells.append(interval(*numbers, sign=sign))
+        elif measure.factor and sign:
+            cells.append(f"x {number_interval(*numbers)}")
+        else:
+            cells.append(number_interval(*numbers, sign=sign))
+    return cells

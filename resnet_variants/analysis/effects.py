@@ -175,7 +175,8 @@ def _tested(scores: np.ndarray, weights: np.ndarray | None) -> dict[str, object]
     if weights is None:
         return row | {"verdict": NOT_ESTIMABLE, "seeds": 0}
     by_seed = scores @ weights
-    told = estimate(by_seed)
+    limits = (float(weights[weights < 0].sum()), float(weights[weights > 0].sum()))
+    told = estimate(by_seed, limits)
     row |= {"estimate": told.mean, "ci_low": told.low, "ci_high": told.high}
     return row | {"p_value": sign_flip_p(by_seed), "verdict": "", "seeds": len(scores)}
 

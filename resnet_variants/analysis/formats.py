@@ -108,12 +108,21 @@ def _intervals(summary: pd.DataFrame, names: tuple[str, str, str], *, sign: str 
 
 def interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
     """``91.23 [90.50, 91.96]``, from fractions; empty where there is no mean."""
+    return _interval(f"{sign}.2f", POINTS * mean, POINTS * low, POINTS * high)
+
+
+def number_interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
+    """``87.7 [61.2, 126]``: three digits of each; empty where there is no mean."""
+    rounded = (float(format(number, ".3g")) for number in (mean, low, high))
+    return _interval(f"{sign},g", *rounded)
+
+
+def _interval(form: str, mean: float, low: float, high: float) -> str:
     if np.isnan(mean):
         return ""
-    text = f"{POINTS * mean:{sign}.2f}"
     if np.isnan(low):
-        return text
-    return f"{text} [{POINTS * low:{sign}.2f}, {POINTS * high:{sign}.2f}]"
+        return format(mean, form)
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def span(counts: pd.Series) -> str:

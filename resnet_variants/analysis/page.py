@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from resnet_variants.analysis.diagnosis_tables import CAPTIONS
+from resnet_variants.analysis.diagnosis_tables import (
+    CAPTIONS,
+    readable_comparisons,
+    readable_diagnoses,
+)
 from resnet_variants.analysis.page_data import (
     COST_CHOICES,
     CURVES,
@@ -120,7 +124,8 @@ def render(content: Content) -> str:
         groups=list(enumerate(labels)),
         summary_tables=summary_tables(content.summary, labels),
         effect_tables=effect_tables(content.effects, labels),
-        diagnosis_tables=diagnosis_tables(content.diagnosis, labels),
+        diagnosis_tables=diagnosis_tables(content.diagnosis, labels, readable_diagnoses),
+        comparison_tables=diagnosis_tables(content.diagnosis, labels, readable_comparisons),
         forest_width=FOREST_WIDTH,
         filters=_filters(content.summary),
         **choices,

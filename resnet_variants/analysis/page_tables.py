@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.diagnosis_tables import readable_diagnoses
 from resnet_variants.analysis.formats import interval, p_value
 from resnet_variants.analysis.page_data import group_labels, text, varied
 
@@ -107,11 +106,21 @@ def effect_tables(effects: pd.DataFrame, labels: Sequence[str]) -> list[Table]:
     ]
 
 
-def diagnosis_tables(summary: pd.DataFrame | None, labels: Sequence[str]) -> list[Table]:
-    """One table per group of what was diagnosed."""
+def diagnosis_tables(
+    summary: pd.DataFrame | None,
+    labels: Sequence[str],
+    readable: Callable[[pd.DataFrame], pd.DataFrame],
+) -> list[Table]:
+    """One table per group of what was diagnosed, as ``readable`` tells it."""
     if summary is None or summary.empty:
         return []
-    return _split(readable_diagnoses(summary).map(text), group_labels(summary), labels)
+    groups = group_labels(summary)
+    told = {label: readable(summary[groups == label]).map(text) for label in labels}
+    return [
+        Table(label, {str(name): cells[name].tolist() for name in cells}, range(len(cells)))
+        for label, cells in told.items()
+        if len(cells)
+    ]
 
 
 def _split(cells: pd.DataFrame, groups: pd.Series, labels: Sequence[str]) -> list[Table]:

@@ -94,7 +94,7 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         notes=notes(summary, told, pairing(found.runs, found.baselines), found.provenance),
         files=(),
     )
-    diagnosed = diagnosis_summary(found.runs, found.diagnosis)
+    diagnosed = diagnosis_summary(found.runs, found.diagnosis, found.baselines)
     figures = _all_figures(made, found, out)
     content = _content(made, found, folders, out)
     pictures = [
