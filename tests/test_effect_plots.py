@@ -1,14 +1,12 @@
-"""Forests, interactions and depths, read off their artists."""
+"""Forests and interactions, read off their artists."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from factories import A, run_row, runs_frame, summary_frame
-from factories import summary_row as row
+from factories import A, run_row, runs_frame
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
 
-from resnet_variants.analysis.effect_plots import error_vs_depth, forest, interactions
+from resnet_variants.analysis.effect_plots import forest, interactions
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.statistics import estimate
 from resnet_variants.analysis.tables import complete, scores_by_seed, summarise
@@ -80,75 +78,18 @@ def test_what_has_no_verdict_is_not_filled():
     assert [face == "white" for face in faces] == [False, True, False]
 
 
-def test_families_are_never_joined_by_a_line():
-    rows = [
-        net(20, order, mean=0.9) | {"order": order, "shortcut": "conv"}
-        for order in ("post", "preact")
-    ]
-    rows += [
-        own | {"depth": 18, "family": "imagenet", "model": f"i{i}"} for i, own in enumerate(rows)
-    ]
-    assert error_vs_depth(summary_frame(rows), last_epochs(rows, 0.9)) is None
-    rows += [own | {"depth": 34, "model": f"{own['model']}34"} for own in rows[2:]]
-    test, _ = error_vs_depth(summary_frame(rows), last_epochs(rows, 0.9)).axes
-    assert [bar.lines[0].get_xdata().tolist() for bar in test.containers] == [[18, 34]] * 2
-
-
 def test_one_axis_has_no_interaction():
     runs = grid_runs(noisy(), cells=[("conv3", "1x1", o) for o in ORDERS])
     assert interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))) is None
 
 
-def net(depth, shortcut, **changes):
-    """A summary's row of a net of that depth."""
-    own = {"model": f"net{depth}_{shortcut}", "depth": depth, "shortcut": shortcut, "preset": ""}
-    return row(A, **changes) | own
-
-
-def last_epochs(rows, train_acc):
-    return pd.DataFrame([{"model": own["model"], "train_acc": train_acc} for own in rows])
-
-
-def test_error_by_depth_of_plain_and_residual_nets():
-    errors = {(20, "none"): 0.1, (56, "none"): 0.2, (20, "conv"): 0.09, (56, "conv"): 0.07}
-    rows = [net(*key, mean=1 - error, half=0.01) for key, error in errors.items()]
-    figure = error_vs_depth(summary_frame(rows), last_epochs(rows * 2, 0.95))
-    test, train = figure.axes
-    curves = {bar.get_label(): bar.lines[0].get_ydata() for bar in test.containers}
-    assert curves["plain net (none)"] == pytest.approx([0.1, 0.2])
-    assert curves["conv"] == pytest.approx([0.09, 0.07])
-    assert [bar.lines[0].get_xdata().tolist() for bar in test.containers] == [[20, 56]] * 2
-    (segment, _) = test.containers[0].lines[2][0].get_segments()
-    assert segment[:, 1] == pytest.approx([0.09, 0.11])
-    assert train.containers[0].lines[0].get_ydata() == pytest.approx([0.05, 0.05])
-
-
-def test_no_interval_of_an_error_leaves_zero_to_one():
-    rows = [net(20, "none", mean=0.9, half=0.01), net(56, "none", mean=0.5, half=0.01)]
-    last = pd.concat([last_epochs(rows, acc) for acc in (0.8, 1.0)])
-    train = error_vs_depth(summary_frame(rows), last).axes[1]
-    (segment, _) = train.containers[0].lines[2][0].get_segments()
-    assert segment[:, 1] == pytest.approx([0.0, 1.0])
-
+def test_no_interval_of_an_accuracy_leaves_zero_to_one():
     runs = two_by_two().query("seed < 2")
     runs["test_acc"] = runs["seed"].astype(float)  # as far apart as can be
     (axes,) = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))).axes
     ends = np.concatenate([s for bar in axes.containers for s in bar.lines[2][0].get_segments()])
     assert ends[:, 1].min() >= 0
     assert ends[:, 1].max() <= 1
-
-
-def test_training_error_that_was_not_recorded_has_no_panel():
-    rows = [net(20, "none"), net(56, "none")]
-    figure = error_vs_depth(summary_frame(rows), last_epochs(rows, np.nan))
-    assert len(figure.axes) == 1
-
-
-@pytest.mark.parametrize(
-    "rows", [[net(20, "none"), net(20, "conv")], [net(20, "none"), net(56, "conv")]]
-)
-def test_without_two_depths_of_one_design_there_is_no_figure(rows):
-    assert error_vs_depth(summary_frame(rows), last_epochs(rows, 0.9)) is None
 
 
 def test_any_name_is_drawn_as_it_is_spelt():

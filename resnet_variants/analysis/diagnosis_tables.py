@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,8 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.formats import interval, number_interval, p_value
-from resnet_variants.analysis.statistics import (
-    BETTER,
-    SHARE,
-    WORSE,
-    estimate,
-    holm,
-    pairs_needed,
-    sign_flip_p,
-    verdict,
-)
+from resnet_variants.analysis.pairs import COMPARED, DIFFERENCE, MEAN, compared, judged
+from resnet_variants.analysis.statistics import SHARE
 from resnet_variants.analysis.tables import GROUP, by_group
 from resnet_variants.diagnosis_files import Diagnosis, of_runs
 
@@ -39,12 +31,6 @@ class Measure:
         """Whether it is one of images."""
         return bool(np.isfinite(self.limits).all())
 
-    @property
-    def limits_of_differences(self) -> tuple[float, float]:
-        """Beyond which no two of them can differ."""
-        low, high = self.limits
-        return low - high, high - low
-
 
 MEASURES = {
     "acc": Measure("validation accuracy %", SHARE),
@@ -58,15 +44,7 @@ MEASURES = {
     "growth": Measure("growth of a disturbance"),
     "acc_under_noise": Measure(f"accuracy % under noise {NOISE}", SHARE),
 }
-_TOLD = {
-    "mean": ("mean", "ci_low", "ci_high"),
-    "difference": ("difference", "difference_ci_low", "difference_ci_high"),
-}
-COLUMNS = (
-    *("model", "measure", "seeds", *_TOLD["mean"]),
-    *("baseline", "pairs", *_TOLD["difference"], "p_value", "p_adjusted", "verdict"),
-)
-_WORDS = {BETTER: "higher", WORSE: "lower"}
+COLUMNS = ("model", "measure", "baseline", *COMPARED)
 CAPTIONS = {  # of each table's figure
     "gradient_flow": "Gradient of the cross entropy at each unit's input: its norm, and that times "
     "the norm of the input",
@@ -109,9 +87,10 @@ def summarise_diagnoses(
     # A gradient that vanishes altogether has an infinite ratio, whose mean has no interval.
     with np.errstate(divide="ignore", invalid="ignore"):
         runs[factors] = np.log(runs[factors].astype(float))
-        frame = _judged(pd.DataFrame(_rows(runs, baselines or {}), columns=[*COLUMNS]))
-    told = [*_TOLD["mean"], *_TOLD["difference"]]
-    rows = frame["measure"].isin(factors)
+        frame = pd.DataFrame(_rows(runs, baselines or {}), columns=[*COLUMNS])
+        for _, own in frame.groupby("measure"):
+            frame.loc[own.index] = judged(own)
+    told, rows = [*MEAN, *DIFFERENCE], frame["measure"].isin(factors)
     frame.loc[rows, told] = np.exp(frame.loc[rows, told].astype(float))
     return frame
 
@@ -120,43 +99,17 @@ def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> Iterator[dict[str
     by_model = {str(model): own.set_index("seed") for model, own in _by_model(runs)}
     for model, own in by_model.items():
         base = baselines.get(model, "")
-        compared = base in by_model and base != model
+        others = by_model.get(base) if base != model else None
         for name, measure in MEASURES.items():
-            values = own[name].astype(float)
-            differences = values - by_model[base][name] if compared else values[:0]
-            values, differences = values.dropna(), differences.dropna().to_numpy(float)
+            other = None if others is None else others[name].astype(float)
             yield {
                 **{"model": model, "measure": name, "baseline": base},
-                **{"seeds": len(values), "pairs": len(differences)},
-                **_estimated("mean", values.to_numpy(float), measure.limits),
-                **_estimated("difference", differences, measure.limits_of_differences),
-                **{"p_value": sign_flip_p(differences), "p_adjusted": np.nan, "verdict": ""},
+                **compared(own[name].astype(float), other, measure.limits),
             }
 
 
 def _by_model(frame: pd.DataFrame) -> Iterator[tuple[Hashable, pd.DataFrame]]:
     return iter(frame.groupby("model", sort=False))
-
-
-def _estimated(what: str, values: np.ndarray, limits: tuple[float, float]) -> dict[str, float]:
-    if not len(values):
-        return dict.fromkeys(_TOLD[what], np.nan)
-    found = estimate(values, limits)
-    return dict(zip(_TOLD[what], (found.mean, found.low, found.high), strict=True))
-
-
-def _judged(frame: pd.DataFrame) -> pd.DataFrame:
-    """With Holm's correction and a verdict within each measure."""
-    for _, own in frame.groupby("measure"):
-        p_values = own["p_value"].to_numpy(float)
-        adjusted, needed = holm(p_values), pairs_needed(int(np.isfinite(p_values).sum()))
-        words = [
-            verdict(difference, p, enough=pairs >= needed) if pairs else ""
-            for difference, p, pairs in zip(own["difference"], adjusted, own["pairs"], strict=True)
-        ]
-        frame.loc[own.index, "p_adjusted"] = adjusted
-        frame.loc[own.index, "verdict"] = [_WORDS.get(word, word) for word in words]
-    return frame
 
 
 def diagnosis_summary(
@@ -210,7 +163,7 @@ def _spreads(norms: pd.Series, epochs: pd.Series) -> pd.Series:
 
 def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:
     """A network a row, all text: its measures with their intervals, of rows of one group."""
-    told = summary.assign(cell=_cells(summary, "mean"), title=_titles(summary))
+    told = summary.assign(cell=_cells(summary, MEAN), title=_titles(summary))
     rows = [
         {"model": model, "seeds": own["seeds"].max()}  # a plain net lacks some measures
         | dict(zip(own["title"], own["cell"], strict=True))
@@ -227,7 +180,7 @@ def readable_comparisons(summary: pd.DataFrame) -> pd.DataFrame:
             "model": rows["model"],
             "measure": _titles(rows),
             "against": rows["baseline"],
-            "difference or quotient [95 %]": _cells(rows, "difference", sign="+"),
+            "difference or quotient [95 %]": _cells(rows, DIFFERENCE, sign="+"),
             "pairs": rows["pairs"],
             "p (Holm)": rows["p_adjusted"].astype(float).map(p_value),
             "verdict": rows["verdict"],
@@ -239,10 +192,10 @@ def _titles(rows: pd.DataFrame) -> list[str]:
     return [MEASURES[name].title for name in rows["measure"]]
 
 
-def _cells(rows: pd.DataFrame, what: str, *, sign: str = "") -> list[str]:
-    """What ``rows`` say of the mean or the difference; a difference has a sign, a quotient an x."""
+def _cells(rows: pd.DataFrame, names: Sequence[str], *, sign: str = "") -> list[str]:
+    """A mean or a difference with its interval; a difference has a sign, a quotient an x."""
     cells = []
-    for name, *numbers in rows[["measure", *_TOLD[what]]].itertuples(index=False):
+    for name, *numbers in rows[["measure", *names]].itertuples(index=False):
         measure = MEASURES[name]
         if measure.share:
             cells.append(interval(*numbers, sign=sign))

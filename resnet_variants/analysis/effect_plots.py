@@ -12,15 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from resnet_variants.analysis.depths import TEST, TRAINING
 from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
 from resnet_variants.analysis.formats import POINTS, span
-from resnet_variants.analysis.plots import INTERVAL
 from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, TOO_FEW, estimate
 from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
 
 MOST = 60  # effects in one figure, main effects first; the table has all
 OPEN = (INCONCLUSIVE, TOO_FEW)  # verdicts whose marker is not filled
 _COLOURS = {MAIN: PALETTE[0], INTERACTION: PALETTE[1]}
+_PANELS = {TEST: "test error", TRAINING: "training error, last epoch"}
 _KINDS = {MAIN: "s", INTERACTION: "o"}
 
 
@@ -140,77 +141,36 @@ def _interaction(axes: Axes, values: pd.DataFrame) -> None:
     axes.legend(title=str(outer).replace("_", " "), fontsize=8, title_fontsize=8)
 
 
-def error_vs_depth(summary: pd.DataFrame, last: pd.DataFrame) -> Figure | None:
+def error_vs_depth(table: pd.DataFrame) -> Figure:
     """Test and training error by depth, a line per design: the degradation problem.
 
-    (arXiv:1512.03385, figures 1 and 6: a plain net's training error rises with its depth.)
-
     Args:
-        summary: rows of one group with a mean, ``tables.SUMMARY_COLUMNS``.
-        last: each done run's last epoch: columns model and train_acc.
-
-    Returns:
-        ``None`` where no design has two depths.
+        table: rows of one group, ``depths.COLUMNS``.
     """
-    rows = summary.assign(design=_designs(summary))
-    rows = rows[rows.groupby("design")["depth"].transform("nunique") > 1]
-    if rows.empty:
-        return None
-    training = _training_error(rows, last)
-    panels = {"test error": _test_error(rows)}
-    if not training.empty:
-        panels["training error, last epoch"] = training
+    panels = {title: table[table["split"] == split] for split, title in _PANELS.items()}
+    panels = {title: points for title, points in panels.items() if len(points)}
     with mpl.rc_context(STYLE):
-        height = 3.2 + 0.1 * rows["design"].nunique()  # two designs to a line of the legend
+        height = 3.2 + 0.1 * table["design"].nunique()  # two designs to a line of the legend
         figure = Figure(figsize=(0.8 + 3.6 * len(panels), height), layout="constrained")
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, points) in zip(grid, panels.items(), strict=True):
             _depths(axes, points)
             axes.set_title(title, loc="left")
-        about = f"{shortened(summary.iloc[0]['dataset'])}, n = {span(rows['n'])} seeds"
-        _head(figure, f"{about}, {_spread(rows['n'].max())}")
+        about = f"{shortened(table.iloc[0]['dataset'])}, n = {span(table['seeds'])} seeds"
+        _head(figure, f"{about}, {_spread(table['seeds'].max())}")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
-
-
-def _designs(summary: pd.DataFrame) -> pd.Series:
-    """What each row is besides its depth; an axis that goes along with the depth is named too."""
-    found = factors(summary)
-    others = [str(axis) for axis in found if "depth" not in str(axis).split("/")]
-    told = [a for a in ("family", "stem_stride") if summary[a].nunique() > 1 and a not in others]
-    parts = found[others].join(summary[told].astype(str))
-    names = parts.agg(", ".join, axis=1) if len(parts.columns) else summary["family"].astype(str)
-    return names.where(summary["shortcut"] != "none", "plain net (" + names + ")")
-
-
-def _test_error(rows: pd.DataFrame) -> pd.DataFrame:
-    low, high = (1 - rows[name].astype(float) for name in reversed(INTERVAL))
-    return rows[["design", "depth"]].assign(error=1 - rows["test_acc_mean"], low=low, high=high)
-
-
-def _training_error(rows: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
-    known = last.dropna(subset=["train_acc"])
-    points = []
-    for row in rows.to_dict("records"):
-        errors = 1 - known.loc[known["model"] == row["model"], "train_acc"].to_numpy(float)
-        if len(errors):
-            found = estimate(errors, SHARE)
-            points.append(
-                {"design": row["design"], "depth": row["depth"], "error": found.mean}
-                | {"low": found.low, "high": found.high}
-            )
-    return pd.DataFrame(points)
 
 
 def _depths(axes: Axes, points: pd.DataFrame) -> None:
     colours, lines = looks(points["design"], PALETTE), looks(points["design"], LINES)
     markers = looks(points["design"], MARKERS)
     for name, own in points.sort_values("depth").groupby("design", sort=False):
-        spread = np.abs(own[["low", "high"]].to_numpy(float).T - own["error"].to_numpy(float))
+        spread = np.abs(own[["ci_low", "ci_high"]].to_numpy(float).T - own["mean"].to_numpy(float))
         axes.errorbar(
             own["depth"],
-            own["error"],
+            own["mean"],
             yerr=spread,
             color=colours[name],
             linestyle=cast("Any", lines[name]),

@@ -22,10 +22,8 @@ from resnet_variants.analysis.statistics import (
     BETTER,
     WORSE,
     estimate,
-    holm,
-    pairs_needed,
     sign_flip_p,
-    verdict,
+    verdicts,
 )
 from resnet_variants.analysis.tables import GROUP, by_group, complete, scores_by_seed
 
@@ -79,12 +77,12 @@ def effects(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _judged(frame: pd.DataFrame) -> pd.DataFrame:
-    p_values = frame["p_value"].to_numpy(float)
-    adjusted, needed = holm(p_values), pairs_needed(int(np.isfinite(p_values).sum()))
-    words = []
-    for row, p in zip(frame.to_dict("records"), adjusted, strict=True):
-        word = row["verdict"] or verdict(row["estimate"], p, enough=row["seeds"] >= needed)
-        words.append(word if row["kind"] == MAIN else TOGETHER.get(word, word))
+    found = frame["estimate"], frame["p_value"], frame["seeds"]
+    adjusted, judged = verdicts(*(column.to_numpy(float) for column in found))
+    words = [
+        told or (word if kind == MAIN else TOGETHER.get(word, word))
+        for told, word, kind in zip(frame["verdict"], judged, frame["kind"], strict=True)
+    ]
     return frame.assign(p_adjusted=adjusted, verdict=words)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from resnet_variants.analysis.depths import ERRORS, readable_errors
 from resnet_variants.analysis.diagnosis_tables import (
     CAPTIONS,
     readable_comparisons,
@@ -36,8 +37,8 @@ from resnet_variants.analysis.page_data import (
 )
 from resnet_variants.analysis.page_tables import (
     FOREST_WIDTH,
-    diagnosis_tables,
     effect_tables,
+    group_tables,
     summary_tables,
 )
 from resnet_variants.records import MISSING, STATUSES
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 SHOWN = (*STATUSES, MISSING)
 BAD = {FAILED, DIVERGED, MISSING}
 FEW = 6  # curves that can be told apart
+_CAPTIONS = {ERRORS: "Test and training error by depth, a line per design"} | CAPTIONS
 TRACEBACKS = 100_000  # characters on the page; the runs' folders have the rest
 
 
@@ -77,12 +79,12 @@ class Picture:
     @property
     def table(self) -> str:
         """The name of the table that has its numbers."""
-        return next(name for name in CAPTIONS if self.name.startswith(name))
+        return next(name for name in _CAPTIONS if self.name.startswith(name))
 
     @property
     def caption(self) -> str:
         """What it shows, and where its numbers are."""
-        return f"{CAPTIONS[self.table]}; the numbers are in {self.table}.csv."
+        return f"{_CAPTIONS[self.table]}; the numbers are in {self.table}.csv."
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ class Content:
     provenance: Mapping[str, Sequence[str]]  # label -> distinct values
     reproduce: Sequence[str]  # shell commands
     notes: Sequence[str]  # how to read the numbers
+    depths: pd.DataFrame | None = None  # depths.COLUMNS; none or empty: no two depths
     diagnosis: pd.DataFrame | None = None  # diagnosis_tables.diagnosis_summary; none or empty: none
-    pictures: Sequence[Picture] = ()  # of the diagnosis
+    pictures: Sequence[Picture] = ()  # of error by depth and of the diagnosis
 
 
 def render(content: Content) -> str:
@@ -123,9 +126,12 @@ def render(content: Content) -> str:
         labels=labels,
         groups=list(enumerate(labels)),
         summary_tables=summary_tables(content.summary, labels),
+        error_pictures=[p for p in content.pictures if p.table == ERRORS],
+        diagnosis_pictures=[p for p in content.pictures if p.table != ERRORS],
         effect_tables=effect_tables(content.effects, labels),
-        diagnosis_tables=diagnosis_tables(content.diagnosis, labels, readable_diagnoses),
-        comparison_tables=diagnosis_tables(content.diagnosis, labels, readable_comparisons),
+        depth_tables=group_tables(content.depths, labels, readable_errors),
+        diagnosis_tables=group_tables(content.diagnosis, labels, readable_diagnoses),
+        comparison_tables=group_tables(content.diagnosis, labels, readable_comparisons),
         forest_width=FOREST_WIDTH,
         filters=_filters(content.summary),
         **choices,

@@ -106,16 +106,16 @@ def effect_tables(effects: pd.DataFrame, labels: Sequence[str]) -> list[Table]:
     ]
 
 
-def diagnosis_tables(
-    summary: pd.DataFrame | None,
+def group_tables(
+    frame: pd.DataFrame | None,
     labels: Sequence[str],
     readable: Callable[[pd.DataFrame], pd.DataFrame],
 ) -> list[Table]:
-    """One table per group of what was diagnosed, as ``readable`` tells it."""
-    if summary is None or summary.empty:
+    """One table per group, as ``readable`` tells its rows; none of what is not there."""
+    if frame is None or frame.empty:
         return []
-    groups = group_labels(summary)
-    told = {label: readable(summary[groups == label]).map(text) for label in labels}
+    groups = group_labels(frame)
+    told = {label: readable(frame[groups == label]).map(text) for label in labels}
     return [
         Table(label, {str(name): cells[name].tolist() for name in cells}, range(len(cells)))
         for label, cells in told.items()

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from resnet_variants.analysis.curves import training_curves
+from resnet_variants.analysis.depths import ERRORS, errors_by_depth
 from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
 from resnet_variants.analysis.diagnosis_tables import diagnosis_summary
 from resnet_variants.analysis.effect_plots import error_vs_depth, forest, interactions
@@ -41,7 +42,7 @@ TOGETHER = "folders"  # in experiment.json: those that were reported together
 # Every name that a figure may have: alone, or with its group's, `_digits-8-20-44136fa3-bf16-cpu`.
 FIGURES = re.compile(
     r"(accuracy_vs_(macs|params|train_time|latency)|training_curves|effects|interactions"
-    rf"|error_vs_depth|{'|'.join(TABLES)})(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
+    rf"|{ERRORS}|{'|'.join(TABLES)})(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
 )
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
 _LONGEST = 120  # letters of a group in the name of a file
@@ -54,6 +55,7 @@ class Report:
     runs: pd.DataFrame
     summary: pd.DataFrame
     effects: pd.DataFrame
+    depths: pd.DataFrame
     counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
     answer: Sequence[str]
     notes: Sequence[str]
@@ -89,18 +91,20 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         runs=found.runs,
         summary=summary,
         effects=told,
+        depths=errors_by_depth(found.runs, found.epochs),
         counts=_counts(found),
         answer=answer(summary, told),
         notes=notes(summary, told, pairing(found.runs, found.baselines), found.provenance),
         files=(),
     )
     diagnosed = diagnosis_summary(found.runs, found.diagnosis, found.baselines)
+    inside = {**found.diagnosis, "diagnosis": diagnosed}
     figures = _all_figures(made, found, out)
     content = _content(made, found, folders, out)
     pictures = [
         Picture(path.stem, path.read_bytes())
         for path in figures
-        if path.suffix == ".svg" and path.name.startswith(tuple(TABLES))
+        if path.suffix == ".svg" and path.name.startswith((ERRORS, *TABLES))
     ]
     content = dataclasses.replace(content, diagnosis=diagnosed, pictures=pictures)
     files = [
@@ -112,7 +116,8 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         *_table(told, out / "effects.csv"),
         _text(to_json(found.provenance), out / "provenance.json"),
         *_own_experiment(found, folders, out),
-        *_diagnosis_tables(found, diagnosed, out),
+        *_optional({ERRORS: made.depths}, out, there=not made.depths.empty),
+        *_optional(inside, out, there=not diagnosed.empty),
         *figures,
         _text(render(content), out / "report.html"),
     ]
@@ -134,8 +139,12 @@ def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
     groups = by_group(found.runs)
     suffixes = _suffixes([key for key, _ in groups])
     for (key, own), suffix in zip(groups, suffixes, strict=True):
-        summary, told = (_of_group(frame, key) for frame in (made.summary, made.effects))
+        summary, told, errors = (
+            _of_group(frame, key) for frame in (made.summary, made.effects, made.depths)
+        )
         drawn = _figures(summary, told, own, found.epochs)
+        if len(errors):
+            drawn[ERRORS] = error_vs_depth(errors)
         inside = of_runs(found.diagnosis, own["run_id"])
         drawn |= diagnosis_figures(inside, str(own["dataset"].iloc[0]))
         for name, figure in drawn.items():
@@ -156,14 +165,14 @@ def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
     return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
 
 
-def _diagnosis_tables(found: Gathered, summary: pd.DataFrame, out: Path) -> list[Path]:
-    """What was diagnosed of all runs; tables that nothing is left of are removed."""
+def _optional(tables: Mapping[str, pd.DataFrame], out: Path, *, there: bool) -> list[Path]:
+    """Tables that not all results have; what is left of them from before is removed."""
     files: list[Path] = []
-    for name, frame in {**found.diagnosis, "diagnosis": summary}.items():
-        if summary.empty:
-            (out / f"{name}.csv").unlink(missing_ok=True)
-        else:
+    for name, frame in tables.items():
+        if there:
             files += _table(frame, out / f"{name}.csv")
+        else:
+            (out / f"{name}.csv").unlink(missing_ok=True)
     return files
 
 
@@ -188,9 +197,7 @@ def _figures(
     if not known.empty:
         figures["effects"] = forest(known)
     if len(scored) > 1:
-        last = own.loc[own.groupby("run_id")["epoch"].idxmax(), ["model", "train_acc"]]
         figures["interactions"] = interactions(scored, complete(scores_by_seed(runs)))
-        figures["error_vs_depth"] = error_vs_depth(scored, last)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -231,6 +238,7 @@ def _content(made: Report, found: Gathered, folders: Sequence[Path], out: Path) 
         runs=made.runs,
         epochs=found.epochs,
         effects=made.effects,
+        depths=made.depths,
         failures=_failures(found),
         provenance={name: own for name, own in found.provenance.items() if name != "command"},
         reproduce=[*commands, again],

@@ -111,6 +111,15 @@ def verdict(delta: float, p_adjusted: float, *, enough: bool) -> str:
     return INCONCLUSIVE if enough else TOO_FEW
 
 
+def verdicts(
+    deltas: np.ndarray, p_values: np.ndarray, pairs: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Holm's p and ``verdict`` of each comparison of a table; none where there are no pairs."""
+    adjusted, needed = holm(p_values), pairs_needed(int(np.isfinite(p_values).sum()))
+    rows = zip(deltas, adjusted, pairs, strict=True)
+    return adjusted, [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
+
+
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Which points no other point beats at the same or lower cost; ties share the front.
 

@@ -14,12 +14,10 @@ from resnet_variants.analysis.statistics import (
     SHARE,
     estimate,
     front_probability,
-    holm,
     pairing_gain,
-    pairs_needed,
     pareto_front,
     sign_flip_p,
-    verdict,
+    verdicts,
 )
 from resnet_variants.records import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED, recipe_digest
@@ -115,10 +113,8 @@ def _group(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
         for model, own in runs.groupby("model", sort=False)
     ]
     frame = pd.DataFrame(rows)
-    frame["p_adjusted"] = holm(frame["p_value"].to_numpy(float))
-    needed = pairs_needed(frame["p_value"].notna().sum())
-    rows = zip(frame["delta"], frame["p_adjusted"], frame["pairs"], strict=True)
-    frame["verdict"] = [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
+    found = frame["delta"], frame["p_value"], frame["pairs"]
+    frame["p_adjusted"], frame["verdict"] = verdicts(*(c.to_numpy(float) for c in found))
     frame.loc[frame["model"] == frame["baseline"], "verdict"] = BASELINE
     _compare_with_baseline(frame)
     _rank(frame, complete(scores))
