@@ -55,16 +55,21 @@ def run(
             script, which must guard what it does by ``if __name__ == "__main__"``.
 
     Raises:
-        ValueError: an unknown choice or a number out of range.
+        ValueError: an unknown choice or a number out of range; or, when all else is done, a run
+            that could not be diagnosed.
     """
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options, loading = _options(settings, tuple(log)), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     experiment = _experiment(variants, Path(out), **given, recipe=recipe_from(settings))
     conduct(experiment, Path(out), options, silent)
-    if diagnose:
-        list(diagnose_runs(experiment, Path(out), options.machine.device))
-    return build(Path(out)).runs
+    asked = diagnose_runs(experiment, Path(out), options.machine.device) if diagnose else ()
+    refused = [f"{folder.name}: {why}" for folder, why in asked if why]
+    runs = build(Path(out)).runs
+    if refused:
+        message = f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}"
+        raise UserError(message)
+    return runs
 
 
 def _experiment(
@@ -103,14 +108,19 @@ def diagnose(folder: str | Path, **settings: Any) -> Diagnosed:
     with writing(path):
         for name, figure in figures.items():
             files += save(figure, path / name)
+        (path / f"{[*tables][-1]}.csv").unlink(missing_ok=True)  # old and new ones never mix
         for name, table in tables.items():  # last: they say that all is there
             files.append(path / f"{name}.csv")
             write_atomically(files[-1], table.to_csv(index=False))
     return Diagnosed(tables, tuple(files))
 
 
-def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[Path]:
-    """Diagnose the finished runs that have not been; the directory of each, when it is done."""
+def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tuple[Path, str]]:
+    """Diagnose the finished runs that have not been.
+
+    Yields:
+        The directory of each in turn, and why it could not be; nothing where it was.
+    """
     data = experiment.runs[0].load()
     for run in experiment.runs:
         folder = out / "runs" / run.id
@@ -119,8 +129,12 @@ def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[Pa
             # A small validation split is no reason to refuse what has been trained.
             size = min(Study.batch_size, len(data.val))
             settings = {"data": run.data, "loading": run.loading, "device": device}
-            diagnose(folder, batch_size=size, **settings)
-            yield folder
+            try:
+                diagnose(folder, batch_size=size, **settings)
+            except UserError as error:  # one run's fault, which costs no other its diagnosis
+                yield folder, str(error)
+            else:
+                yield folder, ""
 
 
 def _options(settings: dict[str, Any], sinks: tuple[str, ...]) -> Options:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from resnet_variants.registry import UserError
@@ -27,9 +28,20 @@ TABLES = {
     "identity_distance": ("unit", "name", "branch_to_shortcut", "cosine", "n"),
     "sensitivity": ("kind", "unit", "name", "growth", "noise_sd", "acc", "n"),
 }
+NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, of values from 0 to 1
+NOISE = 0.1  # the one of them that summaries speak of
+OUTPUT = "output"  # in the place of a unit's name: what the last one gives
 _COUNTS = (  # whole where none is missing
     *("seed", "epoch", "unit", "length", "deleted", "exchanged", "draw", "draws", "n"),
 )
+_RANGES = {"acc": (0, 1), "unit": (0, 9999), "length": (0, 9999), "epoch": (0, 10**6)}
+_REQUIRED = {  # what each run has a row of
+    "lesion": ({"kind": "none"},),
+    "sensitivity": (
+        {"kind": "growth"},
+        *({"kind": "noise", "noise_sd": deviation} for deviation in (0.0, NOISE)),
+    ),
+}
 _TEXTS = ("run_id", "model", "name", "kind")
 
 Diagnosis = dict[str, pd.DataFrame]  # by the names of TABLES
@@ -59,14 +71,49 @@ def read_diagnoses(out: Path, run_ids: Iterable[str]) -> Diagnosis:
         folders = [folder for i in ids if is_diagnosed(folder := out / "runs" / i)]
     else:
         folders = [out] if is_diagnosed(out) else []
-    found: Diagnosis = {}
+    found = [_read_all(folder, whole=folder == out) for folder in folders]
+    tables: Diagnosis = {}
     for name in TABLES:
-        parts = [_read(folder / f"{name}.csv", name) for folder in folders]
-        kept = [part[part["run_id"].isin(ids)] for part in parts]
+        kept = [own[name][own[name]["run_id"].isin(ids)] for own in found]
         filled = [part for part in kept if not part.empty]
         empty = pd.DataFrame(columns=[*KEYS, *TABLES[name]])
-        found[name] = pd.concat(filled, ignore_index=True) if filled else empty
-    return found
+        tables[name] = pd.concat(filled, ignore_index=True) if filled else empty
+    return tables
+
+
+def _read_all(folder: Path, *, whole: bool) -> Diagnosis:
+    """The tables in one folder: the ``whole`` of some results, or one run's, named by its id."""
+    tables = {name: _read(folder / f"{name}.csv", name) for name in TABLES}
+    runs = None if whole else {folder.name}
+    for name, frame in tables.items():
+        wrong = _wrong(name, frame, runs)
+        if wrong:
+            raise _no_table(folder / f"{name}.csv", wrong)
+        runs = set(frame["run_id"]) if runs is None else runs
+    models = pd.concat([frame[["run_id", "model"]] for frame in tables.values()])
+    if len(models.drop_duplicates()) > len(runs or ()):
+        raise _no_table(folder / "lesion.csv", "its tables are of several networks")
+    return tables
+
+
+def _wrong(name: str, frame: pd.DataFrame, runs: set[str] | None) -> str:
+    """What cannot be so in a table that ``diagnose`` wrote of these runs; nothing if all can."""
+    own = set(frame["run_id"])
+    if runs is not None and (own - runs if name == "paths" else own != runs):
+        return "it is of other runs"
+    if np.isinf(frame.select_dtypes("number").to_numpy(float)).any():
+        return "a number is infinite"
+    for column, (low, high) in _RANGES.items():
+        if column in frame and not frame[column].dropna().between(low, high).all():
+            return f"{column} is not from {low} to {high}"
+    for rows in _REQUIRED.get(name, ()):
+        if set(frame.loc[(frame[[*rows]] == [*rows.values()]).all(axis=1), "run_id"]) != own:
+            return "no row of " + " and ".join(f"{key} {value}" for key, value in rows.items())
+    return ""
+
+
+def _no_table(file: Path, reason: object) -> UserError:
+    return UserError(f"{file} is no table of diagnose ({reason}): delete it")
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:
@@ -78,5 +125,4 @@ def _read(file: Path, name: str) -> pd.DataFrame:
         whole = [c for c in _COUNTS if c in frame and frame[c].notna().all()]
         return frame.astype(dict.fromkeys(whole, int))
     except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file} is no table of diagnose ({reason}): delete it") from error
+        raise _no_table(file, " ".join(str(error).split())) from error

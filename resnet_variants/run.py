@@ -83,7 +83,7 @@ class Flags:
 
 
 def command(argv: Sequence[str]) -> int:
-    """Carry out the verb: 0 when every run is done, 1 when some failed or diverged."""
+    """Carry out the verb: 0 when every run is done (and diagnosed), 1 when some are not."""
     experiment, flags = read(argv)
     output = flags.output
     machine = flags.hardware.machine
@@ -110,8 +110,10 @@ def command(argv: Sequence[str]) -> int:
 
     complete = conduct(experiment, out, options, watch)
     if output.diagnose:
-        for folder in diagnose_runs(experiment, out, machine.device):
-            say(f"diagnosed {folder.name}")
+        for folder, refusal in diagnose_runs(experiment, out, machine.device):
+            told = f"{folder.name} is not diagnosed: {refusal}" if refusal else ""
+            say(told or f"diagnosed {folder.name}")
+            complete = complete and not refusal
     show_report(build(out), out)
     return 0 if complete else 1
 

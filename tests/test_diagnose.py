@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from scipy.stats import gmean, t
 from small import digits_run
 
@@ -34,6 +34,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.loop import evaluate
 
 SMALL = {"images": 60, "batch_size": 30, "draws": 1}
 
@@ -173,7 +174,8 @@ def test_the_command_says_what_it_found(folder, capsys):
 
 def refused(folder, capsys, *words):
     """The one line that says why."""
-    before = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
+    known = len(folder.name) < 256 and folder.is_dir()
+    before = sorted(path.name for path in folder.iterdir()) if known else None
     assert cli.main(["diagnose", str(folder), "--batch-size", "30", *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     if before is not None:
@@ -209,6 +211,18 @@ def test_weights_of_another_variant_are_refused(results, folder, capsys, config)
         )
     else:
         assert "these weights do not fit rv_resnet8_cifar_b: " in said
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder, capsys, value):
+    weights = load_file(folder / "model.safetensors")
+    weights["conv1.weight"][0, 0, 0, 0] = value
+    save_file(weights, folder / "model.safetensors")
+    assert "holds weights that are not finite" in refused(folder, capsys)
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path, capsys):
+    assert "File name too long" in refused(tmp_path / ("a" * 300), capsys)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a tensor" * 10])
@@ -255,7 +269,7 @@ def test_a_damaged_configuration_is_refused(folder, capsys, change):
     assert "run.json is damaged" in refused(folder, capsys)
 
 
-@pytest.mark.parametrize("name", ["dataset", "run_id", "precision"])
+@pytest.mark.parametrize("name", ["dataset", "run_id", "precision", "split_hash"])
 def test_a_configuration_that_lacks_something_is_refused(folder, capsys, name):
     config = json.loads((folder / "run.json").read_text())
     del config[name]
@@ -297,6 +311,49 @@ def test_run_diagnoses_when_asked(tmp_path):
     before = (run / "lesion.csv").stat().st_mtime_ns
     assert cli.main(["run", *words]) == 0  # once is enough
     assert (run / "lesion.csv").stat().st_mtime_ns == before
+
+
+def test_a_run_that_cannot_be_diagnosed_costs_no_other_its_report(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--variant", "B", "--depth", "8", "--epochs", "1", "--seeds", "2"]
+    words += ["--out", str(out), "--engine", "inline", "--batch-size", "256"]
+    assert cli.main(["run", *words]) == 0
+    first, second = sorted((out / "runs").glob("rv_*"))
+    (first / "model.safetensors").unlink()
+    (out / "report.html").unlink()
+    capsys.readouterr()
+    assert cli.main(["run", *words, "--diagnose"]) == 1
+    said = capsys.readouterr().out
+    assert f"{first.name} is not diagnosed: " in said and "holds no weights" in said
+    assert is_diagnosed(second) and not is_diagnosed(first)
+    assert (out / "report.html").is_file() and (out / "lesion.png").is_file()
+    variant = Variant(family="cifar", depth=8)
+    with pytest.raises(UserError, match=r"1 not diagnosed, all else is in .* holds no weights"):
+        rv.run(variant, seeds=2, out=out, epochs=1, batch_size=256, diagnose=True)
+
+
+def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_path, monkeypatch):
+    run, stop = digits_run(epochs=3), Stop()
+    path = tmp_path / "runs" / run.id
+    attempt = Attempt(run, path, Machine(device="cpu", snapshots=True), origin={})
+    calls = []
+
+    def validated(*args, **settings):
+        calls.append(0)
+        stop.signal = 2 if len(calls) == 2 else None  # while the second epoch is validated
+        return evaluate(*args, **settings)
+
+    monkeypatch.setattr("resnet_variants.training.loop.evaluate", validated)
+    assert attempt.execute(run.load(), lambda _: None, stop) is None
+    assert len(calls) == 2
+    attempt.execute(run.load(), lambda _: None, Stop())
+    names = [file.name for file in sorted((path / "snapshots").iterdir())]
+    assert names == ["epoch_000001.safetensors", "epoch_000002.safetensors"]
+    whole = trained(tmp_path / "whole", run, snapshots=True) / "snapshots"
+    for name in names:
+        expected = load_file(whole / name)
+        found = load_file(path / "snapshots" / name)
+        assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 
 # --- reports ----------------------------------------------------------------------------------
@@ -410,6 +467,47 @@ def test_a_damaged_table_is_refused(diagnosed, tmp_path):
             read_diagnoses(tmp_path, [run.name])
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("lesion", lambda t: t[t["kind"] != "none"], "no row of kind none"),
+        ("sensitivity", lambda t: t[t["kind"] != "growth"], "no row of kind growth"),
+        ("sensitivity", lambda t: t[t["noise_sd"] != 0.1], "no row of kind noise and noise_sd 0.1"),
+        ("gradient_flow", lambda t: t[:0], "it is of other runs"),
+        ("gradient_flow", lambda t: t.assign(run_id="other"), "it is of other runs"),
+        ("gradient_flow", lambda t: t.assign(grad_norm=np.inf), "a number is infinite"),
+        ("gradient_flow", lambda t: t.assign(unit=10**12), "unit is not from 0 to 9999"),
+        ("lesion", lambda t: t.assign(acc=5), "acc is not from 0 to 1"),
+        ("sensitivity", lambda t: t.assign(model="other"), "its tables are of several networks"),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_table_that_cannot_be_is_refused(diagnosed, tmp_path, name, change, said, whole):
+    run = next((diagnosed / "runs").glob("rv_resnet8*"))
+    copy = tmp_path if whole else tmp_path / "runs" / run.name
+    shutil.copytree(run, copy, dirs_exist_ok=True)
+    change(pd.read_csv(copy / f"{name}.csv")).to_csv(copy / f"{name}.csv", index=False)
+    with pytest.raises(UserError, match=rf"is no table of diagnose \({said}\): delete it"):
+        read_diagnoses(tmp_path, [run.name])
+
+
+def test_an_interrupted_diagnosis_leaves_none(diagnosed, tmp_path, monkeypatch):
+    run = next((diagnosed / "runs").glob("rv_resnet8*"))
+    copy = shutil.copytree(run, tmp_path / run.name)
+    written = []
+
+    def write(path, text):
+        written.append(path)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        path.write_text(text)
+
+    monkeypatch.setattr("resnet_variants.api.write_atomically", write)
+    with pytest.raises(KeyboardInterrupt):
+        rv.diagnose(copy, **SMALL)
+    assert not is_diagnosed(copy)
+
+
 def test_the_summary_is_what_the_tables_come_to(diagnosed):
     ids = [path.name for path in (diagnosed / "runs").glob("rv_resnet8*")]
     tables = read_diagnoses(diagnosed, ids)
@@ -437,7 +535,7 @@ def test_the_summary_is_what_the_tables_come_to(diagnosed):
 def measured(**values):
     """Tables of runs of which only the accuracy and the gradients tell: by network and seed."""
     rows = [
-        {"model": model, "seed": seed, "run_id": f"{model}{seed}", "n": 9, "unit": 0}
+        {"model": model, "seed": seed, "run_id": f"{model}{seed}", "n": 9, "unit": 0, "name": "x"}
         | {"acc": acc, "grad_norm": ratio, "epoch": 1}
         for model, seeds in values.items()
         for seed, (acc, ratio) in enumerate(seeds)
@@ -519,6 +617,7 @@ def sensitivities(lost):
     rows = []
     for i, (loss, seed) in enumerate(itertools.product(lost, (0, 1))):
         run = {"run_id": f"run{i}", "model": f"net{i // 2}", "seed": seed, "epoch": 1, "n": 9}
+        run["name"] = "layer1.0"
         # Inside a network it is the other way round.
         rows += [
             run | {"kind": "growth", "unit": unit, "growth": i // 2 + unit - 0.1 * seed}
@@ -546,7 +645,7 @@ def sensitivities(lost):
 def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
     figure = diagnosis_figures(sensitivities(lost), "digits")["sensitivity"]
     first, *rest = figure.axes[-1].get_title(loc="left").splitlines()
-    assert first == "accuracy lost by noise of 0.1"
+    assert first == "share of accuracy lost by noise of 0.1"
     assert "".join(rest) == said
 
 
@@ -564,7 +663,8 @@ def test_a_plain_net_without_units_of_one_shape_has_fewer_figures(tmp_path):
 
 
 def test_the_trained_state_is_drawn_of_runs_whose_best_epochs_differ():
-    run = {"model": "a", "seed": 0, "n": 9, "unit": 0, "grad_norm": 1.0, "input_norm": 1.0}
+    run = {"model": "a", "seed": 0, "n": 9, "unit": 0, "name": "layer1.0"}
+    run |= {"grad_norm": 1.0, "input_norm": 1.0}
     ends = {"x": (0, 1, 2, 3), "y": (0, 1, 2, 4, 5)}
     rows = [run | {"run_id": i, "epoch": epoch} for i, own in ends.items() for epoch in own]
     frame = pd.DataFrame(rows)

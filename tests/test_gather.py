@@ -34,6 +34,21 @@ def test_runs_of_several_folders_are_compared_together(tmp_path):
     pd.testing.assert_frame_equal(again, made.summary)
 
 
+def test_a_folder_of_the_users_keeps_its_files(tmp_path):
+    folders = two_folders(tmp_path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("paths.csv", "diagnosis.csv", "lesion.png", "keep.txt"):
+        (mine / name).write_text("mine")
+    build(mine, folders)
+    assert {path.name for path in mine.iterdir() if path.read_bytes() == b"mine"} == {
+        *("paths.csv", "diagnosis.csv", "lesion.png", "keep.txt")
+    }
+    build(mine, folders)  # now it is a folder of results, whose leftovers go
+    assert not (mine / "paths.csv").exists() and not (mine / "lesion.png").exists()
+    assert (mine / "keep.txt").exists()
+
+
 def test_a_finished_run_counts_before_a_failed_one_of_the_same_name(tmp_path):
     failed = results_folder(tmp_path / "one", [run_row(A, status="failed", error="gone")])
     done = results_folder(tmp_path / "two", [run_row(A, acc=0.7)])

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from resnet_variants.diagnosis.gradients import (
     _by_length,
+    _some_paths,
     gradient_flow,
     gradient_parts,
     path_gradient,
@@ -20,6 +21,7 @@ from resnet_variants.diagnosis.tape import record
 from resnet_variants.diagnosis.units import batch_statistics, units
 from resnet_variants.models.branches import ORDERS
 from resnet_variants.registry import UserError
+from resnet_variants.training.batches import generator
 
 
 def test_with_preact_the_gradient_grows_by_the_parts_of_the_branches():
@@ -155,6 +157,31 @@ def test_paths_of_one_length_differ_and_the_table_says_how_much():
     assert few["grad_norm_sd"].isna().all()
     assert many["grad_norm_sd"].notna().tolist() == [False, *[True] * 5, False]
     assert many["draws"].tolist() == [1, 4, 4, 4, 4, 4, 1]
+
+
+def test_the_paths_of_a_length_are_different_and_all_where_they_are_few():
+    stream = generator("paths", 0)
+    assert _some_paths(4, 1, 8, stream) == [(0,), (1,), (2,), (3,)]
+    assert _some_paths(4, 0, 8, stream) == [()]
+    drawn = _some_paths(9, 3, 40, stream)
+    assert len(set(drawn)) == 40
+    assert all(len(set(path)) == 3 and path == tuple(sorted(path)) for path in drawn)
+    assert set().union(*drawn) == set(range(9))
+    with pytest.raises(UserError, match="draws 0 must be at least 1"):
+        paths(net(), *batch(), draws=0)
+
+
+def test_a_path_that_carries_next_to_nothing_is_measured():
+    """Far below what float32 holds: 18 branches that each take three digits."""
+    model = net(depth=38, order="preact")
+    for unit in units(model):
+        unit.module.conv2.weight.data *= 1e-3
+    exact = paths(model, *batch(2), draws=1)["grad_norm"]
+    images, labels = batch(2)
+    found = paths(model.float(), images.float(), labels, draws=1)["grad_norm"]
+    assert 0 < found.iloc[-1] < 1e-46
+    known = exact.notna()
+    assert found[known].to_numpy() == pytest.approx(exact[known].to_numpy(), rel=1e-2)
 
 
 def test_the_spread_is_the_deviation_over_the_paths():

@@ -7,9 +7,18 @@ import torch
 from test_units import assert_untouched, batch, net, snapshot, zero_branch
 from torch.nn.functional import cross_entropy
 
+from resnet_variants.diagnosis import distances
 from resnet_variants.diagnosis.distances import identity_distance, sensitivity
-from resnet_variants.diagnosis.lesions import STEPS, lesion_study
-from resnet_variants.diagnosis.units import deleted, units
+from resnet_variants.diagnosis.lesions import STEPS, _lesions, lesion_study
+from resnet_variants.diagnosis.tape import recorded
+from resnet_variants.diagnosis.units import (
+    batch_statistics,
+    deleted,
+    exchanged,
+    resume,
+    units,
+)
+from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 
 IMAGES, LABELS = batch(10)
@@ -36,13 +45,36 @@ def test_each_row_is_the_network_with_that_lesion():
     assert set(found["n"]) == {10}
 
 
+def test_each_random_lesion_is_made_to_the_whole_network():
+    model = net(depth=20)
+    found = lesion_study(model, IMAGES, LABELS, batch_size=4, seed=3)
+    lesions = [*_lesions(units(model), 2, generator("lesions", 3))]
+    assert found["kind"].tolist() == [lesion.kind for lesion in lesions]
+    losses = []
+    for lesion in lesions:
+        with torch.no_grad(), deleted(lesion.gone), exchanged(model, lesion.pairs):
+            losses.append(cross_entropy(model(IMAGES).float(), LABELS).item())
+    assert found["loss"].to_numpy() == pytest.approx(losses, rel=1e-5)
+    assert found.loc[found["kind"] == "permute", "loss"].nunique() > 3
+    assert found["deleted"].tolist() == [len(lesion.gone) for lesion in lesions]
+
+
+@pytest.mark.parametrize("labels", [LABELS[:3], LABELS[:0], LABELS.view(2, 5)])
+def test_images_and_labels_must_belong_together(labels):
+    for measure in (lesion_study, distances.sensitivity):
+        with pytest.raises(UserError, match=r"must be \(N, C, H, W\) and \(N,\)"):
+            measure(net(), IMAGES, labels)
+        with pytest.raises(UserError, match="N at least 1"):
+            measure(net(), IMAGES[:0], LABELS[:0])
+
+
 def test_random_lesions_are_of_units_that_keep_the_shape():
     model = net(depth=20)
     found = lesion_study(model, IMAGES, LABELS, draws=4)
     several = found[found["kind"] == "delete_random"]
     alike = sum(unit.module.keeps_shape for unit in units(model))
     assert alike == 7
-    sizes = [k for k in STEPS if k <= alike]
+    sizes = [k for k in STEPS if 1 < k <= alike]
     assert several.groupby("deleted")["draw"].nunique().to_dict() == dict.fromkeys(sizes, 4)
     moved = found[found["kind"] == "permute"]
     assert moved.groupby("exchanged")["draw"].nunique().to_dict() == {1: 4, 2: 4, 4: 4}
@@ -94,6 +126,17 @@ def test_a_branch_of_twice_the_weights_is_twice_as_large():
     units(model)[5].module.conv2.weight.data *= 2
     twice = identity_distance(model, IMAGES)["branch_to_shortcut"]
     assert (twice / once).to_numpy() == pytest.approx([1, 1, 1, 1, 1, 2])
+
+
+def test_the_ratio_is_of_the_branch_and_the_shortcut_that_are_added():
+    model = net(order="preact")
+    with batch_statistics(model), recorded(model) as passages, torch.no_grad():
+        resume(model, IMAGES)
+    found = identity_distance(model, IMAGES)["branch_to_shortcut"]
+    for passage, ratio in zip(passages, found, strict=True):
+        sizes = [maps.flatten(1).norm(dim=1).mean() for maps in (passage.branch, passage.shortcut)]
+        assert ratio == pytest.approx((sizes[0] / sizes[1]).item())
+        assert (passage.shortcut.shape == passage.x.shape) == passage.unit.module.keeps_shape
 
 
 def test_a_gated_unit_has_no_ratio():
@@ -156,11 +199,19 @@ def _growth_of_the_stem(model):
     return (stem / (size(drawn).mean() / size(IMAGES).mean())).item()
 
 
-def test_noise_is_of_the_image_before_it_was_normalised():
+def test_noise_is_of_the_image_before_it_was_normalised(monkeypatch):
     model = net()
-    strong = sensitivity(model, IMAGES, LABELS, std=torch.tensor([0.01]), noise=(0.1,))
-    same = sensitivity(model, IMAGES, LABELS, noise=(10.0,))
-    assert strong["acc"].dropna().tolist() == same["acc"].dropna().tolist()
+    seen = []
+
+    def watched(model, x):
+        seen.append(x)
+        return resume(model, x)
+
+    monkeypatch.setattr(distances, "resume", watched)
+    sensitivity(model, IMAGES, LABELS, std=torch.tensor([0.5]), noise=(0.0, 0.1), seed=4)
+    drawn = torch.randn(IMAGES.shape, generator=generator("noise", 4)).double()
+    assert torch.equal(seen[0], IMAGES)
+    assert torch.allclose(seen[1], IMAGES + 0.1 / 0.5 * drawn)
 
 
 def test_the_growth_is_that_of_full_precision_under_autocast_too():

@@ -20,6 +20,7 @@ from resnet_variants.sweeps import runs
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,15 @@ def test_published_weights_are_timms(monkeypatch):
     run, model = tuned(0, weights="pretrained")
     assert asked == [((run.variant,), {"pretrained": True, "in_chans": 1})]
     assert same(body(model.state_dict()), body(made.state_dict()))
+
+
+def test_a_folder_that_is_called_pretrained_is_a_folder():
+    assert Recipe(weights="pretrained").weights == "pretrained"
+    assert {Recipe(weights=w).weights for w in ("./pretrained", "pretrained/")} == {"./pretrained"}
+    assert Recipe(weights="./first/").weights == "first"
+    run = digits_run(weights="./pretrained")
+    with pytest.raises(UserError, match="there is no file 'pretrained'"):
+        run.build(run.load())
 
 
 def test_a_network_without_published_weights_is_refused():

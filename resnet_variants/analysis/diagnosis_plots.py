@@ -20,14 +20,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import PermutationMethod, pearsonr
 
-from resnet_variants.analysis.diagnosis_tables import NOISE
+from resnet_variants.analysis.diagnosis_tables import largest_over_smallest
 from resnet_variants.analysis.formats import p_value, span
 from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
-from resnet_variants.diagnosis_files import Diagnosis
+from resnet_variants.diagnosis_files import NOISE, OUTPUT, Diagnosis
 
 _MARKED = 25  # points of a line that have markers
 _CORRELATED = 6  # networks that a rank correlation takes at least
 _UNIT = "unit (0: the first)"
+_UNIT_AND_END = f"{_UNIT[:-1]}; last: the output)"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class _Look:
     dataset: str
 
 
+@dataclass(frozen=True)
+class _Along:
+    """What the units of a network come to, for a line over the epochs."""
+
+    title: str
+    of: Callable[[Any], pd.DataFrame]
+
+
 def _gradient_flow(frame: pd.DataFrame, look: _Look) -> Figure | None:
     """Norm of the gradient at each unit's input, alone and times that of the input, by epoch."""
     scaled = frame.assign(scaled=frame["grad_norm"] * frame["input_norm"])
@@ -47,7 +56,8 @@ def _gradient_flow(frame: pd.DataFrame, look: _Look) -> Figure | None:
         "grad_norm": "gradient of the cross entropy\nat the unit's input, norm",
         "scaled": "that times\nthe norm of the input",
     }
-    return _by_epoch(scaled, measures, look, scale="log")
+    along = _Along("largest over smallest", largest_over_smallest)
+    return _by_epoch(scaled, measures, look, along, scale="log", unit=_UNIT_AND_END)
 
 
 def _identity_distance(frame: pd.DataFrame, look: _Look) -> Figure | None:
@@ -56,24 +66,43 @@ def _identity_distance(frame: pd.DataFrame, look: _Look) -> Figure | None:
         "branch_to_shortcut": "norm of the branch\nover that of the shortcut",
         "cosine": "cosine of input and output\n(compares within one order)",
     }
-    return _by_epoch(frame, measures, look, scale="linear")
+    along = _Along("median of the units", lambda groups: groups.median())
+    return _by_epoch(frame, measures, look, along, scale="linear", unit=_UNIT)
 
 
 def _by_epoch(
-    frame: pd.DataFrame, measures: Mapping[str, str], look: _Look, *, scale: str
+    frame: pd.DataFrame,
+    measures: Mapping[str, str],
+    look: _Look,
+    along: _Along,
+    *,
+    scale: str,
+    unit: str,
 ) -> Figure | None:
-    """A row per measure, a column per state of the networks; none where nothing was measured."""
+    """A row per measure, a column per state of the networks, and one of what they come to by epoch.
+
+    None where nothing was measured.
+    """
     shown = [name for name in measures if frame[name].notna().any()]
     if not shown:
         return None
     states = _states(frame)
-    figure, grid = _figure(len(shown), len(states), frame, look, sharey="row")
+    figure, grid = _figure(len(shown), len(states) + 1, frame, look, sharey=False)
+    inside = frame[frame["name"] != OUTPUT]
+    epochs = along.of(inside.groupby(["model", "seed", "epoch"], sort=False)[shown]).reset_index()
     for row, name in zip(grid, shown, strict=True):
-        for axes, (title, own) in zip(row, states.items(), strict=True):
+        for axes, (title, own) in zip(row[:-1], states.items(), strict=True):
+            if axes is not row[0]:
+                axes.sharey(row[0])
+                axes.tick_params(labelleft=False)
             _draw(axes, own, "unit", name, look)
-            axes.set_yscale(scale)
             axes.set_title(title, loc="left")
-            axes.set_xlabel(_UNIT)
+            axes.set_xlabel(unit)
+        _draw(row[-1], epochs, "epoch", name, look)
+        row[-1].set_title(f"{along.title}, by epoch", loc="left")
+        row[-1].set_xlabel("epoch (0: initial weights)")
+        for axes in row:
+            axes.set_yscale(scale)
         row[0].set_ylabel(measures[name])
     return _with_legend(figure, frame, look)
 
@@ -129,7 +158,7 @@ def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
     _draw(panels[1], noise, "noise_sd", "acc", look)
     _draw_runs(panels[2], growth, noise, look)
     labels = (
-        ("relative change over that of the image", _UNIT),
+        ("relative change over that of the image", _UNIT_AND_END),
         ("accuracy under noise", "noise on the image (standard deviation, of 1)"),
     )
     for axes, (title, label) in zip(panels, labels, strict=False):
@@ -175,7 +204,7 @@ def diagnosis_figures(tables: Diagnosis, dataset: str) -> dict[str, Figure]:
 
 
 def _states(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of the initial weights, of an epoch halfway that all runs have, of the trained."""
+    """The rows of the initial weights, of an epoch between that all runs have, of the trained."""
     last = frame["run_id"].map(frame.groupby("run_id")["epoch"].max())
     before, trained = frame[frame["epoch"] < last], frame[frame["epoch"] == last]
     by_epoch = before.groupby("epoch")["run_id"].nunique()
@@ -193,7 +222,7 @@ def _figure(
 ) -> tuple[Figure, np.ndarray]:
     seeds = frame.groupby("model")["seed"].nunique()
     n = f"n = {span(seeds)} seed" + ("s, bands span them" if seeds.max() > 1 else "")
-    size = (0.9 + 3.5 * max(columns, 2), 0.9 + 2.7 * rows)
+    size = (0.9 + min(3.5, 14 / columns) * max(columns, 2), 0.9 + 2.7 * rows)
     figure = Figure(figsize=size, layout="constrained")
     images = " and ".join(f"{count:.0f}" for count in sorted(frame["n"].unique()))
     about = f"{shortened(look.dataset)}: {n}; {images} validation images"
@@ -223,12 +252,12 @@ def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, look: _Look) -> None:
 
 
 def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, look: _Look) -> None:
-    """A point per run: how far a disturbance grows, and what noise costs."""
+    """A point per run: how far a disturbance grows, and which share of its accuracy noise costs."""
     last = growth.loc[growth.groupby("run_id")["unit"].idxmax()].set_index("run_id")["growth"]
     by_noise = noise.pivot_table(index=["run_id", "model"], columns="noise_sd", values="acc")
-    runs = (by_noise[0.0] - by_noise[NOISE]).rename("lost").reset_index()
+    runs = (1 - by_noise[NOISE] / by_noise[0.0]).rename("lost").reset_index()
     runs["growth"] = runs["run_id"].map(last)
-    axes.set_title(f"accuracy lost by noise of {NOISE:g}{_correlation(runs)}", loc="left")
+    axes.set_title(f"share of accuracy lost by noise of {NOISE:g}{_correlation(runs)}", loc="left")
     for model, own in runs.groupby("model", sort=False):
         axes.plot(own["growth"], own["lost"], look.markers[model], **_point(look, model))
 

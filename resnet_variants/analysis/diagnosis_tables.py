@@ -13,9 +13,7 @@ from resnet_variants.analysis.formats import interval, number_interval, p_value
 from resnet_variants.analysis.pairs import COMPARED, DIFFERENCE, MEAN, compared, judged
 from resnet_variants.analysis.statistics import SHARE
 from resnet_variants.analysis.tables import GROUP, by_group
-from resnet_variants.diagnosis_files import Diagnosis, of_runs
-
-NOISE = 0.1  # standard deviation, of values from 0 to 1
+from resnet_variants.diagnosis_files import NOISE, OUTPUT, Diagnosis, of_runs
 
 
 @dataclass(frozen=True)
@@ -135,9 +133,9 @@ def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
     single = lesion[lesion["kind"] == "delete"]
     lost = whole - single.loc[single["keeps_shape"] == 1, "acc"]
     flow = own["gradient_flow"]
-    flow = flow[flow["branch_norm"].notna()]
-    raw = _spreads(flow["grad_norm"], flow["epoch"])
-    scaled = _spreads(flow["grad_norm"] * flow["input_norm"], flow["epoch"])
+    flow = flow[flow["name"] != OUTPUT]
+    raw = largest_over_smallest(flow["grad_norm"].groupby(flow["epoch"]))
+    scaled = largest_over_smallest((flow["grad_norm"] * flow["input_norm"]).groupby(flow["epoch"]))
     growth = sensitivity.loc[sensitivity["kind"] == "growth", "growth"]
     return {
         "model": lesion["model"].iloc[0],
@@ -155,10 +153,9 @@ def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
     }
 
 
-def _spreads(norms: pd.Series, epochs: pd.Series) -> pd.Series:
-    """Largest over smallest, by epoch."""
-    by_epoch = norms.groupby(epochs)
-    return by_epoch.max() / by_epoch.min()
+def largest_over_smallest(groups: Any) -> Any:
+    """Of each group of numbers: a series or a frame of them, grouped."""
+    return groups.max() / groups.min()
 
 
 def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ FIGURES = re.compile(
     r"(accuracy_vs_(macs|params|train_time|latency)|training_curves|effects|interactions"
     rf"|{ERRORS}|{'|'.join(TABLES)})(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
 )
+_OPTIONAL = {f"{name}.csv" for name in (ERRORS, *TABLES, "diagnosis")}
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
 _LONGEST = 120  # letters of a group in the name of a file
 
@@ -76,9 +77,13 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
         message = f"{str(out)!r} has results of its own: name a folder for those of all"
         raise UserError(message, field="out")
     found = gather(folders or (out,))
+    ours = not folders or TOGETHER in read_experiment(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _build(found, folders, out)
+        made = _build(found, folders, out)
+        if ours:  # a folder that this makes results of may hold files of its user
+            _remove_leftovers(out, made.files)
+        return made
     except OSError as error:
         message = f"{error.filename or str(out)!r} cannot be written: {error.strerror}"
         raise UserError(message) from error
@@ -134,7 +139,7 @@ def _counts(found: Gathered) -> dict[str, int]:
 
 
 def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
-    """Those of each group; figures of groups that have gone are removed."""
+    """Those of each group."""
     files: list[Path] = []
     groups = by_group(found.runs)
     suffixes = _suffixes([key for key, _ in groups])
@@ -149,9 +154,14 @@ def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
         drawn |= diagnosis_figures(inside, str(own["dataset"].iloc[0]))
         for name, figure in drawn.items():
             files += save(figure, out / f"{name}{suffix}")
-    for old in {path for path in out.iterdir() if FIGURES.fullmatch(path.name)} - {*files}:
-        old.unlink()
     return files
+
+
+def _remove_leftovers(out: Path, files: Iterable[Path]) -> None:
+    """Figures and tables that an earlier report of more runs made, and this one did not."""
+    for old in {*out.iterdir()} - {*files}:
+        if FIGURES.fullmatch(old.name) or old.name in _OPTIONAL:
+            old.unlink()
 
 
 def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
@@ -166,14 +176,10 @@ def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
 
 
 def _optional(tables: Mapping[str, pd.DataFrame], out: Path, *, there: bool) -> list[Path]:
-    """Tables that not all results have; what is left of them from before is removed."""
-    files: list[Path] = []
-    for name, frame in tables.items():
-        if there:
-            files += _table(frame, out / f"{name}.csv")
-        else:
-            (out / f"{name}.csv").unlink(missing_ok=True)
-    return files
+    """Tables that not all results have."""
+    if not there:
+        return []
+    return [path for n, table in tables.items() for path in _table(table, out / f"{n}.csv")]
 
 
 def _of_group(frame: pd.DataFrame, key: Sequence[object]) -> pd.DataFrame:

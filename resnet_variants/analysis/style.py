@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from resnet_variants.files import atomic_file
 from resnet_variants.records import FURTHER_COLUMNS
 
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
@@ -48,8 +49,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         if layout is not None:  # once for both
             layout.execute(figure)
             figure.set_layout_engine("none")
-        figure.savefig(paths[0], dpi=DPI)
-        figure.savefig(paths[1], metadata={"Date": None})
+        with atomic_file(paths[0]) as file:
+            figure.savefig(file, format="png", dpi=DPI)
+        with atomic_file(paths[1]) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None})
     return paths
 
 

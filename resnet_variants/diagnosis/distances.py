@@ -14,16 +14,17 @@ from resnet_variants.diagnosis.tape import Passage, quotient, recorded
 from resnet_variants.diagnosis.units import (
     batch_statistics,
     evaluating,
+    require_labelled,
     require_ours,
     resume,
     unit_inputs,
     units,
 )
+from resnet_variants.diagnosis_files import NOISES, OUTPUT
 from resnet_variants.models.network import ResNet
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import full_precision
 
-NOISE = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, of values from 0 to 1
 _SMALL = 1e-3  # of the disturbance whose growth is followed, in normalised units
 
 
@@ -41,7 +42,8 @@ def identity_distance(model: nn.Module, images: Tensor) -> pd.DataFrame:
 
     Returns:
         One row per unit: ``unit`` (from 0), ``name``, ``branch_to_shortcut`` (ratio of the
-        images' mean Euclidean norms; missing in a plain net), ``cosine`` (between input and output,
+        images' mean Euclidean norms; missing in a plain net, where a gate mixes both, and beside a
+        shortcut of zero), ``cosine`` (between input and output,
         mean over the images; missing where the shape changes), ``n`` (images).
 
     Raises:
@@ -86,7 +88,7 @@ def sensitivity(
     labels: Tensor,
     *,
     std: Tensor | None = None,
-    noise: Sequence[float] = NOISE,
+    noise: Sequence[float] = NOISES,
     batch_size: int = 128,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -107,9 +109,14 @@ def sensitivity(
         ``kind`` ``growth``, one row per unit's input and one for the last output: ``unit``,
         ``name``, ``growth``: the relative change of the maps over that of the images, by Gaussian
         noise of 0.001 of the images' deviation (both from mean Euclidean norms). ``kind``
-        ``noise``, one row per strength: ``noise_sd``, ``acc``. Both ``n`` (images).
+        ``noise``, one row per strength: ``noise_sd``, ``acc``; noisy values may leave 0 to 1. Both
+        ``n`` (images).
+
+    Raises:
+        ValueError: no network of this package; images and labels that do not belong together.
     """
     model = require_ours(model)
+    require_labelled(images, labels)
     scale = 1 / (torch.ones(images.shape[1]) if std is None else std).to(images).view(1, -1, 1, 1)
     stream, hits = generator("noise", seed), np.zeros(len(noise))
     with torch.no_grad(), evaluating(model):
@@ -132,7 +139,7 @@ def _growth(model: ResNet, images: Tensor, stream: torch.Generator) -> pd.DataFr
         before, after = ([x, *unit_inputs(model, x)] for x in (images, disturbed))
     # The change relative to the maps, first that of the images.
     changes = [quotient(_size(b - a), _size(a)) for a, b in zip(before, after, strict=True)]
-    names = [*(unit.name for unit in units(model)), "output"]
+    names = [*(unit.name for unit in units(model)), OUTPUT]
     growth = [quotient(change, changes[0]) for change in changes[1:]]
     columns = {"kind": "growth", "unit": range(len(names)), "name": names, "growth": growth}
     return pd.DataFrame(columns).assign(n=len(images))

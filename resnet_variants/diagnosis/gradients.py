@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -12,7 +14,14 @@ from scipy.stats import binom
 from torch import Tensor, nn
 
 from resnet_variants.diagnosis.tape import Passage, Tape, pulled_back, quotient, record
-from resnet_variants.diagnosis.units import batch_statistics, require_ours, require_shortcuts, units
+from resnet_variants.diagnosis.units import (
+    batch_statistics,
+    require_labelled,
+    require_ours,
+    require_shortcuts,
+    units,
+)
+from resnet_variants.diagnosis_files import OUTPUT
 from resnet_variants.models.network import ResNet
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
@@ -44,17 +53,18 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFr
         mean cross entropy), its parts ``shortcut_norm`` (none in a plain net) and ``branch_norm``;
         ``recursion_error`` (the difference of the shortcut's part and the gradient at the output,
         over ``grad_norm``: rounding alone with identity shortcuts and nothing after the addition;
-        missing where the shape changes), ``n`` (images).
+        missing where the shape changes, and in a plain net), ``n`` (images).
 
     Raises:
-        ValueError: no network of this package.
+        ValueError: no network of this package; images and labels that do not belong together.
     """
     model = require_ours(model)
+    require_labelled(images, labels)
     with batch_statistics(model):
         tape = record(model, images, labels)
         whole, branches = gradient_parts(tape)
     rows = [_row(i, tape.passages[i], whole, branch) for i, branch in enumerate(branches)]
-    end = {"unit": len(rows), "name": "output"}
+    end = {"unit": len(rows), "name": OUTPUT}
     end |= {"input_norm": _norm(tape.out), "grad_norm": _norm(whole[-1])}
     columns = ["unit", "name", *_NORMS, "recursion_error"]
     return pd.DataFrame([*rows, end]).reindex(columns=columns).assign(n=len(images))
@@ -107,7 +117,7 @@ def paths(
         model: a residual network of this package.
         images: (N, C, H, W), normalised.
         labels: (N,).
-        draws: paths of one length that are followed; of the shortest and the longest is one each.
+        draws: paths of one length that are followed, all different; all where there are no more.
         seed: which.
 
     Returns:
@@ -115,13 +125,18 @@ def paths(
         ``grad_norm`` and ``grad_norm_sd`` (mean and sample deviation over the draws, at the lengths
         that were followed: paths of one length differ many times over), ``contribution`` (share x
         grad_norm over its sum, grad_norm being interpolated between those lengths by its
-        logarithm), ``draws``, ``n`` (images).
+        logarithm: as sure as a mean of so few is, which ``grad_norm_sd`` tells), ``draws``, ``n``
+        (images).
 
     Raises:
-        ValueError: a plain net, or one whose gates mix both ways.
+        ValueError: a plain net, or one whose gates mix both ways; no draws; images and labels that
+            do not belong together.
     """
     model = require_ours(model)
+    require_labelled(images, labels)
     require_shortcuts(model)
+    if draws < 1:
+        raise UserError(f"draws {draws!r} must be at least 1")
     if not has_paths(model):
         message = f"{model.variant.name} gates its branches by what its shortcuts carry"
         raise UserError(f"{message}: no path is a product of derivatives of one of them")
@@ -150,10 +165,21 @@ def _norms_by_length(tape: Tape, draws: int, stream: torch.Generator) -> dict[in
     followed = np.unique(np.linspace(0, count, min(count + 1, MOST_LENGTHS)).round().astype(int))
     norms: dict[int, list[float]] = {}
     for length in followed.tolist():
-        times = 1 if length in (0, count) else draws
-        drawn = [torch.randperm(count, generator=stream)[:length] for _ in range(times)]
-        norms[length] = [_norm(path_gradient(tape, path.tolist())) for path in drawn]
+        drawn = _some_paths(count, length, draws, stream)
+        norms[length] = [math.exp(_followed(tape, path)[1]) for path in drawn]
     return norms
+
+
+def _some_paths(
+    count: int, length: int, draws: int, stream: torch.Generator
+) -> list[tuple[int, ...]]:
+    """Different ways to choose the units that are passed by their branch; all, if few."""
+    if math.comb(count, length) <= draws:
+        return [*itertools.combinations(range(count), length)]
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < draws:
+        drawn[tuple(sorted(torch.randperm(count, generator=stream)[:length].tolist()))] = None
+    return [*drawn]
 
 
 def has_paths(model: ResNet) -> bool:
@@ -169,7 +195,16 @@ def path_gradient(tape: Tape, branches: Iterable[int]) -> Tensor:
         tape: of a residual network.
         branches: numbers of the units that are passed by their branch.
     """
-    by_branch = set(branches)
+    direction, log_norm = _followed(tape, branches)
+    return direction * math.exp(log_norm)
+
+
+def _followed(tape: Tape, branches: Iterable[int]) -> tuple[Tensor, float]:
+    """``path_gradient`` as a tensor of norm 1 and the logarithm of its norm.
+
+    It is scaled at every unit: through fifty branches a gradient falls below what float32 holds.
+    """
+    by_branch, log_norm = set(branches), 0.0
     (gradient,) = tape.gradients([tape.out])
     for i, passage in reversed(list(enumerate(tape.passages))):
         out, branch, shortcut = passage.out, passage.branch, passage.shortcut
@@ -180,4 +215,8 @@ def path_gradient(tape: Tape, branches: Iterable[int]) -> Tensor:
         way = branch if i in by_branch else shortcut
         if way is not passage.x:
             gradient = pulled_back(gradient, way, passage.x)
-    return gradient
+        norm = _norm(gradient)
+        if not norm:
+            return gradient, -math.inf
+        gradient, log_norm = gradient / norm, log_norm + math.log(norm)
+    return gradient, log_norm

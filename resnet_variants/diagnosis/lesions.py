@@ -19,6 +19,7 @@ from resnet_variants.diagnosis.units import (
     deleted,
     evaluating,
     exchanged,
+    require_labelled,
     require_ours,
     resume,
     unit_inputs,
@@ -28,7 +29,7 @@ from resnet_variants.models.network import ResNet
 from resnet_variants.training.batches import generator
 
 # Units to delete together, and exchanges to make one after another, as far as there are so many.
-STEPS = (1, 2, 4, 8, 16)
+STEPS = (1, 2, 4, 8, 16, 32)
 
 Pair = tuple[Unit, Unit]
 
@@ -66,9 +67,9 @@ def lesion_study(
 ) -> pd.DataFrame:
     """Accuracy without a unit, without k random ones, and with units in another order.
 
-    Random deletions and exchanges take units that keep the shape, in plain nets too; exchanges
-    stay within a stage. A residual unit that is deleted passes its shortcut on, a plain one its
-    input; a plain net's units that change the shape cannot be deleted.
+    Random deletions (of two units and more) and exchanges take units that keep the shape, in plain
+    nets too; exchanges stay within a stage. A residual unit that is deleted passes its shortcut on,
+    a plain one its input; a plain net's units that change the shape cannot be deleted.
 
     Args:
         model: a trained network of this package.
@@ -85,9 +86,10 @@ def lesion_study(
         order with the original), ``draw``, ``acc``, ``loss``, ``n``.
 
     Raises:
-        ValueError: no network of this package.
+        ValueError: no network of this package; images and labels that do not belong together.
     """
     model = require_ours(model)
+    require_labelled(images, labels)
     lesions = [*_lesions(units(model), draws, generator("lesions", seed))]
     sums = _sums(model, lesions, images.split(batch_size), labels.split(batch_size))
     scores = pd.DataFrame((sums / len(images)).numpy(), columns=["acc", "loss"])
@@ -122,7 +124,7 @@ def _lesions(all_units: list[Unit], draws: int, stream: torch.Generator) -> Iter
     pairs = [(a, b) for i, a in enumerate(alike) for b in alike[i + 1 :] if a.stage == b.stage]
     for k in STEPS:
         for draw in range(draws):
-            if k <= len(alike):
+            if 1 < k <= len(alike):
                 chosen = torch.randperm(len(alike), generator=stream)[:k]
                 yield Lesion("delete_random", draw, gone=[alike[i] for i in chosen.tolist()])
             if k <= min(len(alike), len(pairs)):

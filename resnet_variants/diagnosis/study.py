@@ -34,6 +34,7 @@ from resnet_variants.training.splits import Batch
 
 _COUNTS = {"images": 1, "batch_size": 2, "draws": 1, "paths": 1}
 _LARGEST = 1_000_000
+_NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json, beside the run itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,9 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     """The tables of ``diagnosis_files.TABLES`` for a finished run.
 
     Gradient flow and distances to the identity are measured at the initial weights, at those kept
-    while it was trained (``Machine.snapshots``) and at the trained ones (averages with ``ema``);
-    the rest at the trained ones. Paths are empty for a plain net and for gates that mix both ways.
+    before (``Machine.snapshots``) and at the trained ones (averages with ``ema``; of the best epoch
+    with ``select="best"``); the rest at the trained ones. Paths are empty for a plain net and for
+    gates that mix both ways.
 
     Raises:
         ValueError: no finished run, without weights or with those of another network; other images
@@ -118,7 +120,11 @@ def finished(path: Path) -> Json:
     Raises:
         ValueError: it is none, or has no weights.
     """
-    if not (path / "run.json").is_file():
+    try:
+        there = (path / "run.json").is_file()
+    except OSError as error:
+        raise UserError(f"{str(path)!r}: {error.strerror}") from error
+    if not there:
         hint = f"; name one of those in {path / 'runs'}" if (path / "runs").is_dir() else ""
         raise UserError(f"{str(path)!r} is no run's directory: it has no run.json{hint}")
     result = RunFolder(path).result()
@@ -128,7 +134,9 @@ def finished(path: Path) -> Json:
     if not (path / WEIGHTS_FILE).is_file():
         raise UserError(f"{str(path)!r} holds no weights: {WEIGHTS_FILE} is missing")
     config = read_json(path / "run.json")
-    for name in ("run_id", "dataset"):
+    recipe = config.get("recipe")
+    tuned = isinstance(recipe, dict) and recipe.get("weights")
+    for name in (*_NEEDED, *(["weights_hash"] if tuned else [])):
         if name not in config:
             raise damaged(path / "run.json", f"no {name}")
     return config
@@ -157,23 +165,28 @@ def _run(path: Path, config: Json, study: Study) -> Run:
             img_size=int(cast(int, config["img_size"])),
             loading=loading,
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise damaged(path / "run.json", error) from error
 
 
 def _as_it_began(config: Json, run: Run, data: Dataset) -> ResNet:
     """The network before training; of one that began with weights that a snapshot has, as built."""
-    model = run.build(data)
-    if run.recipe.weights and config.get("weights_hash") != body_hash(model):
-        message = f"{run.recipe.weights!r} is no longer what this run began with"
-        raise UserError(f"{message}, and it kept no snapshot of that")
+    remedy = "and it kept no snapshot of what it began with"
+    try:
+        model = run.build(data)
+    except UserError as error:
+        if not run.recipe.weights:
+            raise
+        raise UserError(f"{error}, {remedy}: put it back") from error
+    if run.recipe.weights and config["weights_hash"] != body_hash(model):
+        raise UserError(f"{run.recipe.weights!r} is no longer what this run began with, {remedy}")
     return model
 
 
 def _require_images(config: Json, data: Dataset) -> None:
     for key in ("split_hash", "data_hash"):
         now = data.facts[key]
-        if config.get(key, now) != now:
+        if config[key] != now:
             message = f"{data.name} is not the images of this run ({key} {config[key]}, here {now})"
             raise UserError(f"{message}: name those", field="data")
 
@@ -196,9 +209,12 @@ def sample(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, T
 
 def _trained_epochs(path: Path, run: Run) -> int:
     """After how many epochs the run had the weights that it kept."""
-    result = RunFolder(path).result() or {}
-    best = result.get("best_epoch")
-    return best if run.recipe.select == "best" and isinstance(best, int) else run.recipe.epochs
+    if run.recipe.select != "best":
+        return run.recipe.epochs
+    best = (RunFolder(path).result() or {}).get("best_epoch")
+    if type(best) is not int:
+        raise damaged(path / "result.json", "no best_epoch")
+    return best
 
 
 def _states(model: ResNet, path: Path, last: int) -> Iterator[int]:
@@ -211,6 +227,13 @@ def _states(model: ResNet, path: Path, last: int) -> Iterator[int]:
             state, _ = checkpoint.load(file)
             check_fit(state, model.state_dict(), model.variant.name)
             model.load_state_dict(state)
+            _require_finite(model, file)
             yield epoch
     load_weights(model, path)
+    _require_finite(model, path / WEIGHTS_FILE)
     yield last
+
+
+def _require_finite(model: ResNet, file: Path) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        raise UserError(f"{file} holds weights that are not finite: nothing is measured of them")

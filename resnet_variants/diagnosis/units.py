@@ -50,6 +50,17 @@ def require_ours(model: nn.Module) -> ResNet:
     return model
 
 
+def require_labelled(images: Tensor, labels: Tensor) -> None:
+    """Refuse images and labels that do not belong together.
+
+    Raises:
+        ValueError: there are none, or not as many of one as of the other.
+    """
+    if not len(images) or images.ndim != 4 or labels.shape != images.shape[:1]:
+        shapes = f"images {tuple(images.shape)} and labels {tuple(labels.shape)}"
+        raise UserError(f"{shapes} must be (N, C, H, W) and (N,), and N at least 1")
+
+
 def require_shortcuts(model: ResNet) -> None:
     """Refuse a plain net.
 
@@ -110,7 +121,9 @@ def unit_inputs(model: ResNet, images: Tensor) -> list[Tensor]:
 
 @contextlib.contextmanager
 def deleted(gone: Sequence[Unit]) -> Iterator[None]:
-    """Within the block these units pass on their shortcut alone; a plain one passes its input.
+    """Within the block these units' branches are zero; a plain one passes its input.
+
+    What an order has after the addition (a ReLU with ``post``) stays.
 
     Raises:
         ValueError: a plain net's unit that changes the shape, which nothing could pass.

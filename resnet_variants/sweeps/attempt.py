@@ -170,8 +170,10 @@ class Attempt:
                 records.append(record)
                 if writes:
                     folder.append_epoch(asdict(record))
-                    if len(records) > keeper.replayed:
+                    new = len(records) > keeper.replayed
+                    if new or record.epoch == keeper.stands_after:  # it may have been stopped there
                         snapshots.add(model, record.epoch)
+                    if new:
                         folder.log(_line(record))
                         log(asdict(record), record.epoch)
                     tell(record)

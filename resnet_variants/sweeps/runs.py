@@ -24,10 +24,9 @@ from resnet_variants.registry import UserError
 from resnet_variants.sweeps.provenance import place
 from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.device import resolve
-from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.recipe import PRETRAINED, Recipe
 
 _LOADING = Loading()
-PRETRAINED = "pretrained"  # timm's published weights of the same network
 # What the digest in an id is of: the differences from this recipe. When a default changes, the
 # field's old value is named here, so that old ids keep their meaning.
 REFERENCE = Recipe()
@@ -120,8 +119,11 @@ class Run:
                 raise UserError(f"{self.variant.name}: {reason}", field="weights") from error
             return made.state_dict()
         path = Path(self.recipe.weights)
-        if not (path / "runs").is_dir():
-            return path
+        try:
+            if not (path / "runs").is_dir():
+                return path
+        except OSError as error:
+            raise UserError(f"{str(path)!r}: {error.strerror}", field="weights") from error
         found = sorted((path / "runs").glob(f"{self.variant.name}__*__s{self.seed}/{WEIGHTS_FILE}"))
         if len(found) != 1:
             count = f"{len(found)} finished runs" if found else "no finished run"

@@ -46,7 +46,7 @@ def load(path: Path) -> tuple[Tensors, Facts]:
             if not isinstance(facts, dict):
                 raise ValueError(f"{_KEY} is no JSON object")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise damaged(path, error) from error
 
 
@@ -56,6 +56,7 @@ class Keeper:
 
     Attributes:
         replayed: records that were restored rather than measured.
+        stands_after: the epoch at whose end the training was taken up, 0 within one.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Keeper:
     stop: Callable[[], bool] = lambda: False
     last: float = field(default_factory=time.monotonic)
     replayed: int = 0
+    stands_after: int = 0
 
     def due(self) -> bool:
         """Whether it is time to save."""

@@ -79,6 +79,7 @@ def fit(
     if keeper and kept:
         training.restore(*kept)
         keeper.replayed = len(training.records)
+        keeper.stands_after = 0 if training.step else training.epoch - 1
     for record in training.records:
         yield EpochRecord(**record)
     while training.epoch <= recipe.epochs:

@@ -26,6 +26,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
 _LARGEST = 1_000_000
 _COUNTS = {"epochs": 1, "batch_size": 2, "accumulate": 1}
 # Half-open ranges [low, high).
+PRETRAINED = "pretrained"  # as weights: timm's published ones of the same network
 _RANGES: Mapping[str, tuple[float, float]] = {
     "momentum": (0, 1),
     "weight_decay": (0, _LARGEST),
@@ -114,7 +115,10 @@ class Recipe:
             if type(field.default) is float:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         if self.weights:
-            object.__setattr__(self, "weights", os.path.normpath(self.weights))
+            path = os.path.normpath(self.weights)
+            if path == PRETRAINED != self.weights:  # a folder of that name
+                path = f"{os.curdir}{os.sep}{path}"
+            object.__setattr__(self, "weights", path)
 
     def _check_ranges(self) -> None:
         if not 0 < self.lr <= sys.float_info.max:
