@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from resnet_variants import cli
-from resnet_variants.analysis.diagnosis_tables import readable_diagnoses
+from resnet_variants.analysis.depths import ERRORS, readable_errors
+from resnet_variants.analysis.diagnosis_tables import readable_comparisons, readable_diagnoses
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.findings import answer
 from resnet_variants.analysis.formats import markdown, readable
 from resnet_variants.analysis.gather import gather
+from resnet_variants.analysis.pairs import COMPARED
 from resnet_variants.analysis.tables import summarise
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records import read_experiment
@@ -100,20 +102,22 @@ def speed_block():
     return f"{markdown(text)}\n"
 
 
+NUMBERS = {name: "" for name in COMPARED if name != "verdict"}
 DIAGNOSIS = re.compile(
     r"(<!-- diagnosis: .*? from results/(\w+) -->\n)(.*?)(<!-- end of diagnosis -->)", re.DOTALL
 )
 DIAGNOSED = [
-    *("model", "seeds", "validation accuracy %", "lost without a unit (median), points"),
-    *("lost without the worst, points", "gradient x input max/min, initial"),
-    "gradient x input max/min, trained",
+    *("model", "seeds", "lost without a unit (median), points", "lost without the worst, points"),
+    *("gradient x input max/min, initial", "gradient x input max/min, trained"),
 ]
 
 
 def diagnosis_block(name):
-    """What was found inside the networks, from the committed table."""
-    told = readable_diagnoses(pd.read_csv(RESULTS / name / "diagnosis.csv"))
-    return f"{markdown(told[DIAGNOSED])}\n"
+    """What was found inside the networks, and against the baselines, from the committed table."""
+    rows = pd.read_csv(RESULTS / name / "diagnosis.csv", keep_default_na=False, na_values=NUMBERS)
+    compared = readable_comparisons(rows)
+    compared = compared[compared["measure"].isin(DIAGNOSED)].drop(columns="against")
+    return f"{markdown(readable_diagnoses(rows)[DIAGNOSED])}\n\n{markdown(compared)}\n"
 
 
 def test_what_was_diagnosed_is_on_disk(rewrite):
@@ -121,6 +125,24 @@ def test_what_was_diagnosed_is_on_disk(rewrite):
         DIAGNOSIS, lambda found: found[1] + diagnosis_block(found[2]) + found[4], rewrite
     )
     assert {found[2] for found in blocks} == {"plain_vs_residual", "preact_at_110"}
+
+
+DEPTHS = re.compile(
+    r"(<!-- depths: .*? from results/(\w+) -->\n)(.*?)(<!-- end of depths -->)", re.DOTALL
+)
+
+
+def depths_block(name):
+    """Errors by depth, from the committed table."""
+    rows = pd.read_csv(RESULTS / name / f"{ERRORS}.csv", keep_default_na=False, na_values=NUMBERS)
+    return f"{markdown(readable_errors(rows))}\n"
+
+
+def test_the_errors_by_depth_are_on_disk(rewrite):
+    blocks = blocks_as_generated(
+        DEPTHS, lambda found: found[1] + depths_block(found[2]) + found[4], rewrite
+    )
+    assert {found[2] for found in blocks} == {"plain_vs_residual"}
 
 
 def test_what_fine_tuning_reached_is_on_disk():
