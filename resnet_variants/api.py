@@ -67,8 +67,7 @@ def run(
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]
     runs = build(Path(out)).runs
     if refused:
-        message = f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}"
-        raise UserError(message)
+        raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return runs
 
 

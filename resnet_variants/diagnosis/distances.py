@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from resnet_variants.diagnosis.units import (
     unit_inputs,
     units,
 )
-from resnet_variants.diagnosis_files import NOISES, OUTPUT
+from resnet_variants.diagnosis_files import NOISES, OUTPUT, TABLES
 from resnet_variants.models.network import ResNet
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import full_precision
@@ -94,23 +94,22 @@ def sensitivity(
 ) -> pd.DataFrame:
     """How a small disturbance of the input grows from unit to unit, and accuracy under noise.
 
-    The growth is measured on the first batch, in full precision; accuracies in that of the caller.
+    The growth is of the first batch, in full precision; accuracies are in that of the caller.
 
     Args:
         model: a trained network of this package.
         images: (N, C, H, W), normalised.
         labels: (N,).
-        std: (C,) by which images were divided; ``noise`` is of their values before.
-        noise: standard deviations of Gaussian noise.
+        std: (C,) by which images were divided.
+        noise: standard deviations of Gaussian noise of the values before; they may leave 0 to 1.
         batch_size: images at a time.
         seed: which noise.
 
     Returns:
         ``kind`` ``growth``, one row per unit's input and one for the last output: ``unit``,
-        ``name``, ``growth``: the relative change of the maps over that of the images, by Gaussian
-        noise of 0.001 of the images' deviation (both from mean Euclidean norms). ``kind``
-        ``noise``, one row per strength: ``noise_sd``, ``acc``; noisy values may leave 0 to 1. Both
-        ``n`` (images).
+        ``name``, ``growth``: the relative change of the maps over that of the images, by noise of
+        0.001 of their deviation (mean Euclidean norms). ``kind`` ``noise``, one row per strength:
+        ``noise_sd``, ``acc``. Both ``n`` (images).
 
     Raises:
         ValueError: no network of this package; images and labels that do not belong together.
@@ -118,15 +117,26 @@ def sensitivity(
     model = require_ours(model)
     require_labelled(images, labels)
     scale = 1 / (torch.ones(images.shape[1]) if std is None else std).to(images).view(1, -1, 1, 1)
-    stream, hits = generator("noise", seed), np.zeros(len(noise))
+    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     with torch.no_grad(), evaluating(model):
         growth = _growth(model, images[:batch_size], generator("growth", seed))
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            drawn = torch.randn(x.shape, generator=stream).to(x)
-            hits += [_hits(model, x + sd * scale * drawn, y) for sd in noise]
-    under_noise = pd.DataFrame({"kind": "noise", "noise_sd": noise, "acc": hits / len(images)})
-    frame = pd.concat([growth, under_noise.assign(n=len(images))], ignore_index=True)
-    return frame[["kind", "unit", "name", "growth", "noise_sd", "acc", "n"]]
+        hits = _noisy(model, batches, [sd * scale for sd in noise], generator("noise", seed))
+    found = {"kind": "noise", "noise_sd": noise, "acc": hits / len(images), "n": len(images)}
+    return pd.concat([growth, pd.DataFrame(found)], ignore_index=True)[[*TABLES["sensitivity"]]]
+
+
+def _noisy(
+    model: ResNet,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    scales: Sequence[Tensor],
+    stream: torch.Generator,
+) -> np.ndarray:
+    """Correct answers under the same noise at each scale."""
+    hits = np.zeros(len(scales))
+    for x, y in batches:
+        drawn = torch.randn(x.shape, generator=stream).to(x)
+        hits += [_hits(model, x + scale * drawn, y) for scale in scales]
+    return hits
 
 
 def _hits(model: ResNet, images: Tensor, labels: Tensor) -> int:

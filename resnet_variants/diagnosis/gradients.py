@@ -114,7 +114,7 @@ def paths(
     stays as it is.
 
     Args:
-        model: a residual network of this package.
+        model: a residual network of this package whose gates, if any, do not mix both ways.
         images: (N, C, H, W), normalised.
         labels: (N,).
         draws: paths of one length that are followed, all different; all where there are no more.
@@ -129,8 +129,7 @@ def paths(
         (images).
 
     Raises:
-        ValueError: a plain net, or one whose gates mix both ways; no draws; images and labels that
-            do not belong together.
+        ValueError: no such network; no draws; images and labels that do not belong together.
     """
     model = require_ours(model)
     require_labelled(images, labels)

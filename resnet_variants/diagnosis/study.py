@@ -99,8 +99,7 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     with fabric.autocast():
         lesions = lesion_study(model, images, labels, draws=study.draws, **chosen)
         disturbed = sensitivity(model, images, labels, std=torch.tensor(data.std), **chosen)
-    found["lesion"].append(lesions)
-    found["sensitivity"].append(disturbed)
+    found |= {"lesion": [lesions], "sensitivity": [disturbed]}
     for name in ("paths", "lesion", "sensitivity"):
         found[name] = [frame.assign(epoch=last) for frame in found[name]]
     keys: dict[str, Any] = {"run_id": str(config["run_id"]), "seed": run.seed}

@@ -148,8 +148,7 @@ class Attempt:
         """This process's part; with several devices, the first writes the files.
 
         Raises:
-            StoppedError: asked to; the state is saved.
-            DivergedError: the loss is no finite number.
+            StoppedError, DivergedError: asked to, the state is saved; the loss is not finite.
         """
         run, folder, writes = self.run, RunFolder(self.path), fabric.is_global_zero
         keeper = Keeper(folder.checkpoint, self.machine.checkpoint_seconds, stop)
@@ -170,10 +169,9 @@ class Attempt:
                 records.append(record)
                 if writes:
                     folder.append_epoch(asdict(record))
-                    new = len(records) > keeper.replayed
-                    if new or record.epoch == keeper.stands_after:  # it may have been stopped there
+                    if keeper.holds(record.epoch):
                         snapshots.add(model, record.epoch)
-                    if new:
+                    if len(records) > keeper.replayed:
                         folder.log(_line(record))
                         log(asdict(record), record.epoch)
                     tell(record)

@@ -66,6 +66,10 @@ class Keeper:
     replayed: int = 0
     stands_after: int = 0
 
+    def holds(self, epoch: int) -> bool:
+        """Whether the network, as this epoch's record is given, has the weights after it."""
+        return epoch > self.replayed or epoch == self.stands_after
+
     def due(self) -> bool:
         """Whether it is time to save."""
         return time.monotonic() - self.last >= self.seconds
