@@ -106,10 +106,9 @@ def sensitivity(
         seed: which noise.
 
     Returns:
-        ``kind`` ``growth``, one row per unit's input and one for the last output: ``unit``,
-        ``name``, ``growth``: the relative change of the maps over that of the images, by noise of
-        0.001 of their deviation (mean Euclidean norms). ``kind`` ``noise``, one row per strength:
-        ``noise_sd``, ``acc``. Both ``n`` (images).
+        ``kind`` ``growth``, a row per unit's input and one for the last output: ``unit``, ``name``,
+        ``growth`` (change of the maps over that of the images, both relative, by noise of 0.001 of
+        their deviation); ``kind`` ``noise``, a row per strength: ``noise_sd``, ``acc``; ``n``.
 
     Raises:
         ValueError: no network of this package; images and labels that do not belong together.
