@@ -11,7 +11,7 @@ from resnet_variants.analysis.effects import factors
 from resnet_variants.analysis.formats import interval, p_value
 from resnet_variants.analysis.pairs import COMPARED, DIFFERENCE, MEAN, compared, judged
 from resnet_variants.analysis.statistics import SHARE
-from resnet_variants.analysis.tables import GROUP, by_group
+from resnet_variants.analysis.tables import GROUP, by_group, scores_by_seed
 from resnet_variants.run_folder import DONE
 
 ERRORS = "error_vs_depth"  # name of the table's file, and of its figure's
@@ -49,7 +49,7 @@ def _splits(runs: pd.DataFrame) -> list[pd.DataFrame]:
     designs = [own for _, own in cells.groupby("design", sort=False) if len(own) > 1]
     tables = []
     for split, score in _SCORES.items():
-        errors = 1 - runs.pivot(index="seed", columns="model", values=score).astype(float)
+        errors = 1 - scores_by_seed(runs, score)
         rows = [row for own in designs for row in _rows(own, errors.dropna(axis=1, how="all"))]
         if rows:
             tables.append(judged(pd.DataFrame(rows)).assign(split=split))

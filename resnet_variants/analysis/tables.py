@@ -154,10 +154,10 @@ def _pairs(scores: pd.DataFrame) -> int:
     return seeds * variants * (variants - 1) // 2
 
 
-def scores_by_seed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracies of the done runs of one group: a row per seed, a column per model."""
+def scores_by_seed(runs: pd.DataFrame, score: str = "test_acc") -> pd.DataFrame:
+    """A column of the done runs of one group: a row per seed, a column per model."""
     done = runs[runs["status"] == DONE]
-    return done.pivot(index="seed", columns="model", values="test_acc").astype(float)
+    return done.pivot(index="seed", columns="model", values=score).astype(float)
 
 
 def pairing(runs: pd.DataFrame, baselines: Mapping[str, str]) -> float:

@@ -25,8 +25,8 @@ CHOICES: Mapping[str, Iterable[str]] = {
 }
 _LARGEST = 1_000_000
 _COUNTS = {"epochs": 1, "batch_size": 2, "accumulate": 1}
-# Half-open ranges [low, high).
 PRETRAINED = "pretrained"  # as weights: timm's published ones of the same network
+# Half-open ranges [low, high).
 _RANGES: Mapping[str, tuple[float, float]] = {
     "momentum": (0, 1),
     "weight_decay": (0, _LARGEST),
