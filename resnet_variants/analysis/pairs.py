@@ -51,7 +51,5 @@ def judged(frame: pd.DataFrame) -> pd.DataFrame:
 def _told(
     names: tuple[str, ...], values: np.ndarray, limits: tuple[float, float]
 ) -> dict[str, float]:
-    if not len(values):
-        return dict.fromkeys(names, np.nan)
     found = estimate(values, limits)
     return dict(zip(names, (found.mean, found.low, found.high), strict=True))

@@ -36,11 +36,14 @@ class Estimate:
 
 
 def estimate(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
-    """Mean, sample deviation and 95 % interval of ``values``, at least one.
+    """Mean, sample deviation and 95 % interval of ``values``; without any all are NaN.
 
     The interval ends at the ``limits``, beyond which no mean can lie.
     """
-    n, mean = len(values), float(np.mean(values))
+    n = len(values)
+    if not n:
+        return Estimate(np.nan, np.nan, np.nan, np.nan)
+    mean = float(np.mean(values))
     if n < 2:
         return Estimate(mean, np.nan, np.nan, np.nan)
     if np.ptp(values) < 1e-12:  # accuracies are counts: equal ones do not mean that nothing varies

@@ -211,14 +211,11 @@ def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, o
         both = (own - scores[baseline]).dropna()
     row |= _columns("delta", both.to_numpy(), limits=(-1.0, 1.0))
     row["delta"] = row.pop("delta_mean")
-    p_value = sign_flip_p(both.to_numpy()) if len(both) else np.nan
-    return row | {"p_value": p_value, "pairs": len(both)}
+    return row | {"p_value": sign_flip_p(both.to_numpy()), "pairs": len(both)}
 
 
 def _columns(name: str, values: np.ndarray, *, limits: tuple[float, float]) -> dict[str, float]:
     """Mean, deviation and interval, NaN without values."""
     names = [f"{name}_{what}" for what in ("mean", "sd", "ci_low", "ci_high")]
-    if not len(values):
-        return dict.fromkeys(names, np.nan)
     found = estimate(values, limits)
     return dict(zip(names, (found.mean, found.sd, found.low, found.high), strict=True))
