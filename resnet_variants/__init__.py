@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from resnet_variants.models.card import model_card, save_pretrained
 from resnet_variants.models.cost import Cost, cost
-from resnet_variants.models.grids import grid, parse_name, preset
+from resnet_variants.models.grids import grid, preset
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import load_backbone, load_weights, resnetv2_state_dict
-from resnet_variants.models.zoo import create_model, list_models
+from resnet_variants.models.zoo import create_model, list_models, parse_name, register
 
 if TYPE_CHECKING:
     from resnet_variants.api import diagnose, run
@@ -32,6 +32,7 @@ __all__ = [
     "model_card",
     "parse_name",
     "preset",
+    "register",
     "report",
     "resnetv2_state_dict",
     "run",

@@ -16,9 +16,10 @@ from resnet_variants.analysis.style import save
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
 from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
 from resnet_variants.files import write_atomically, writing
-from resnet_variants.models.grids import merge, parse_name
+from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError
+from resnet_variants.models.zoo import as_variant, register
+from resnet_variants.registry import UserError, require, require_path, sequence, shown
 from resnet_variants.run_folder import DONE, RunFolder
 from resnet_variants.sweeps.conduct import Options, conduct, silent
 from resnet_variants.sweeps.engine import Workers
@@ -43,7 +44,7 @@ def run(
     """Train variants with paired seeds, skip what ``out`` holds; ``runs.csv``, tables and plots.
 
     Args:
-        variants: ``Variant``s or their names, or one; the first is the baseline.
+        variants: ``Variant``s, their names or letters, or one; the first is the baseline.
         data: a SPEC, such as ``cifar10`` or ``folder:PATH``.
         seeds: how many: 0 to seeds - 1.
         out: results folder.
@@ -58,14 +59,19 @@ def run(
         ValueError: an unknown choice or a number out of range; or, when all else is done, a run
             that could not be diagnosed.
     """
+    out = require_path("out", out)
+    require("diagnose", diagnose, bool, "true or false")
+    sinks = sequence(log)
+    if sinks is None:
+        raise UserError(f"log {shown(log)} must be a list of names", field="log")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
-    options, loading = _options(settings, tuple(log)), _taken(settings, Loading)
+    options, loading = _options(settings, tuple(sinks)), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
-    experiment = _experiment(variants, Path(out), **given, recipe=recipe_from(settings))
-    conduct(experiment, Path(out), options, silent)
-    asked = diagnose_runs(experiment, Path(out), options.machine.device) if diagnose else ()
+    experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
+    conduct(experiment, out, options, silent)
+    asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]
-    runs = build(Path(out)).runs
+    runs = build(out).runs
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return runs
@@ -97,7 +103,7 @@ def diagnose(folder: str | Path, **settings: Any) -> Diagnosed:
     Raises:
         ValueError: see ``diagnose_run``; or the directory cannot be written.
     """
-    path, study = Path(folder), Study(**settings)
+    path, study = require_path("folder", folder), Study(**settings)
     dataset = str(finished(path)["dataset"])
     if not os.access(path, os.W_OK):
         raise UserError(f"{str(path)!r} cannot be written")
@@ -146,7 +152,11 @@ def _options(settings: dict[str, Any], sinks: tuple[str, ...]) -> Options:
 
 def _listed(variants: Iterable[Variant | str] | Variant | str) -> list[Variant]:
     listed = [variants] if isinstance(variants, str | Variant) else variants
-    return [parse_name(v) if isinstance(v, str) else v for v in listed]
+    require("variants", listed, Iterable, "a letter, a name, a Variant or a list of them")
+    cells = [as_variant("variants", variant) for variant in listed]
+    for cell in cells:
+        register(cell)
+    return cells
 
 
 def _taken(settings: dict[str, Any], kind: type[Kind]) -> Kind:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+import operator
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
+from numbers import Real
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 T = TypeVar("T")
@@ -35,25 +39,96 @@ def refuse(
     names = [str(choice) for choice in choices]
     near = difflib.get_close_matches(str(value), names, n=1) if isinstance(value, str) else []
     hint = f" did you mean {near[0]!r}?" if near else ""
-    shown = repr(value) if len(repr(value)) <= _SHOWN else f"{repr(value)[:_SHOWN]}..."
-    message = f"unknown {kind} {shown};{hint} choices: {', '.join(names)}"
+    message = f"unknown {kind} {shown(value)};{hint} choices: {', '.join(names)}"
     raise UserError(message, field=kind if field is None else field)
 
 
-def require_types(settings: Any) -> None:
+def shown(value: object) -> str:
+    """A wrong value as a message shows it: one line, and not all of a long one."""
+    text = " ".join(repr(value).split("\n"))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+# --- what Python callers give -----------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """Numbers and texts of NumPy, torch and other libraries as Python's own; the rest as it is."""
+    if getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False):
+        value = value.item()  # a scalar, or an array or tensor of one
+    if isinstance(value, bool | type) or hasattr(value, "ndim"):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # of a subclass, its text
+    if hasattr(value, "__index__"):
+        return operator.index(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def sequence(value: Any) -> Sequence[Any] | None:
+    """The values of a list, tuple, range, array or the like; ``None`` for text and all else."""
+    if isinstance(value, Sequence):
+        return None if isinstance(value, str | bytes) else cast("Sequence[Any]", value)
+    return cast("list[Any]", value.tolist()) if getattr(value, "ndim", None) == 1 else None
+
+
+def require_types(settings: Any, *names: str) -> None:
     """Refuse a field of a settings dataclass that has not its default's type.
 
-    A whole number may stand for a real one; true and false are no numbers.
+    A whole number may stand for a real one; true and false are no numbers. What stands for a value
+    of that type is replaced by it: NumPy's numbers, a list for a tuple, text for a path.
+
+    Args:
+        settings: the dataclass.
+        names: its fields; all of them by default.
 
     Raises:
         UserError: names field, value and type.
     """
     for field in fields(settings):
-        value, wanted = getattr(settings, field.name), cast("type", type(field.default))
-        allowed: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
-        if type(value) not in allowed:
-            message = f"{field.name} {value!r} must be of type {wanted.__name__}"
-            raise UserError(message, field=field.name)
+        if names and field.name not in names:
+            continue
+        given = getattr(settings, field.name)
+        made = cast(Any, field.default_factory)
+        default: object = made() if field.default is MISSING else field.default
+        value = _as(type(default), given)
+        if value is None:
+            wanted = "Path" if isinstance(default, Path) else type(default).__name__
+            require(field.name, given, (), f"of type {wanted}")
+        if value is not given:
+            object.__setattr__(settings, field.name, value)
+
+
+def _as(wanted: type[Any], value: Any) -> Any:
+    """A value as the wanted type has it; ``None`` where it cannot stand for one."""
+    if wanted is tuple:
+        parts = sequence(value)
+        return None if parts is None else tuple(map(plain, parts))
+    if issubclass(wanted, Path):
+        return Path(cast(str, value)) if isinstance(value, str | os.PathLike) else None
+    value = value if type(value) is wanted else plain(value)
+    allowed: tuple[type[Any], ...] = (int, float) if wanted is float else (wanted,)
+    return value if type(value) in allowed else None
+
+
+def require(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Refuse an argument that is of none of the kinds.
+
+    Raises:
+        UserError: says ``what`` it must be.
+    """
+    if not isinstance(value, kinds):
+        raise UserError(f"{name} {shown(value)} must be {what}", field=name)
+
+
+def require_path(name: str, value: object) -> Path:
+    """An argument as a path.
+
+    Raises:
+        UserError: it is neither text nor a path.
+    """
+    require(name, value, (str, os.PathLike), "a path")
+    return Path(cast(str, value))
 
 
 class Registry(dict[str, T]):

@@ -12,7 +12,7 @@ import tyro
 from resnet_variants.analysis.report import Report, build
 from resnet_variants.cli import callable_module, guard, parse
 from resnet_variants.outcome import show_report
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, require_path
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Report:
         raise UserError(
             "several folders are reported together: name a folder for that", field="out"
         )
-    paths = [Path(folder) for folder in folders]
-    return build(paths[0]) if out is None else build(Path(out), paths)
+    paths = [require_path("folders", folder) for folder in folders]
+    return build(paths[0]) if out is None else build(require_path("out", out), paths)
 
 
 def main() -> int:

@@ -278,7 +278,7 @@ def test_a_configuration_that_lacks_something_is_refused(folder, capsys, name):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"images": 0}, {"draws": 0}, {"batch_size": 1}, {"images": 1.5}]
+    "changes", [{"images": 0}, {"draws": 0}, {"batch_size": 1}, {"paths": 10**7}]
 )
 def test_counts_out_of_range_are_refused(changes):
     with pytest.raises(UserError, match="must be a whole number from"):

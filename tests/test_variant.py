@@ -96,9 +96,9 @@ def test_names_are_equal_exactly_when_variants_are(pair):
         (Variant(depth=101, base_width=128), "rv_wide_resnet101_2_b"),
         (
             Variant(family="cifar", depth=29, cardinality=8, base_width=64),
-            "rv_resnext29_8x64d_cifar_b",
+            "rv_resnet29_cifar_g8_w64_b",
         ),
-        (Variant(family="cifar", depth=164, base_width=32), "rv_resnext164_1x32d_cifar_b"),
+        (Variant(family="cifar", depth=164, base_width=32), "rv_resnet164_cifar_w32_b"),
         (Variant(depth=50, attention="se"), "rv_resnet50_b_se"),
         (
             rv.preset("D", depth=50, preact=True, attention="eca", antialias="blur"),
@@ -109,6 +109,7 @@ def test_names_are_equal_exactly_when_variants_are(pair):
                 family="cifar",
                 depth=110,
                 block="bottleneck",
+                cardinality=4,
                 stem_stride=2,
                 shortcut="conv_all",
                 order="bn_after_add",
@@ -116,7 +117,7 @@ def test_names_are_equal_exactly_when_variants_are(pair):
                 attention="se",
                 antialias="avg",
             ),
-            "rv_resnet110_cifar_bottleneck_s2_conv3_3x3_convall_preact_exclusivegate_se_avg",
+            "rv_resnet110_cifar_bottleneck_g4_s2_conv3_3x3_convall_preact_exclusivegate_se_avg",
         ),
     ],
 )

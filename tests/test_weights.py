@@ -192,8 +192,11 @@ def test_v2_weights_of_another_network_are_refused():
         (lambda state: {"state_dict": state, "epoch": 3}, ["'state_dict' holds a dict, not a t"]),
         (lambda state: state | {"epoch": 3}, ["'epoch' holds a int"]),
         (lambda state: state | {"fc.bias": state["fc.bias"].tolist()}, ["'fc.bias' holds a list"]),
-        (lambda state: list(state.items()), ["a state dict maps names to tensors; this is a list"]),
-        (lambda state: None, ["this is a NoneType"]),
+        (
+            lambda state: list(state.items()),
+            ["source [('conv1.weight', tens", " must be a path or a state dict"],
+        ),
+        (lambda state: None, ["source None must be a path"]),
         (lambda state: {}, ["missing (first conv1.weight)"]),
         (lambda state: {1: torch.ones(1)}, ["missing", "unexpected (first 1)"]),
         (lambda state: state | {("a", 1): torch.ones(1)}, ["1 unexpected (first ('a', 1))"]),

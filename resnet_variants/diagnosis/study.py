@@ -21,7 +21,7 @@ from resnet_variants.files import Json, damaged, read_json
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.weights import WEIGHTS_FILE, body_hash, check_fit, load_weights
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, require_types
 from resnet_variants.run_folder import DONE, RunFolder
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training import checkpoint
@@ -55,9 +55,10 @@ class Study:
     loading: Loading = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, low in _COUNTS.items():
             value = getattr(self, name)
-            if type(value) is not int or not low <= value <= _LARGEST:
+            if not low <= value <= _LARGEST:
                 message = f"{name} {value!r} must be a whole number from {low} to {_LARGEST}"
                 raise UserError(message, field=name)
         if self.batch_size > self.images:

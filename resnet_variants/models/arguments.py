@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from timm.layers import create_act_layer
@@ -13,7 +13,7 @@ from resnet_variants.models.branches import ORDERS
 from resnet_variants.models.layers import NORMS, Gate, Layers
 from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, plain, refuse, shown
 
 LARGEST = 2**20  # pixels, channels and classes beyond it are slips of the finger
 _POOLS = ("avg", "max", "avgmax", "catavgmax")
@@ -52,21 +52,24 @@ class ModelArgs:
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for name, low in (("num_classes", 0), ("in_chans", 1)):
             require_count(name, getattr(self, name), low)
         for name in ("drop_rate", "drop_path_rate", "drop_block_rate"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < 1:
-                message = f"{name} {value!r} must be a number of at least 0 and below 1"
+                message = f"{name} {shown(value)} must be a number of at least 0 and below 1"
                 raise UserError(message, field=name)
         if type(self.gate_bias) not in (int, float) or not math.isfinite(self.gate_bias):
-            message = f"gate_bias {self.gate_bias!r} must be a finite number"
+            message = f"gate_bias {shown(self.gate_bias)} must be a finite number"
             raise UserError(message, field="gate_bias")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if not any(type(value) is type(choice) and value == choice for choice in choices):
                 refuse(name, value, choices)
         _check_activation(self.act_layer)
+        _check_place(self.device, self.dtype)
 
     @property
     def layers(self) -> Layers:
@@ -103,11 +106,17 @@ class ModelArgs:
             )
 
 
-def require_count(name: str, value: object, low: int) -> None:
-    """Refuse what is no whole number from ``low`` to ``LARGEST``."""
-    if type(value) is not int or not low <= value <= LARGEST:
-        message = f"{name} {value!r} must be a whole number from {low} to {LARGEST}"
+def require_count(name: str, value: object, low: int) -> int:
+    """A whole number from ``low`` to ``LARGEST``, as Python's own.
+
+    Raises:
+        ValueError: it is none.
+    """
+    count = plain(value)
+    if type(count) is not int or not low <= count <= LARGEST:
+        message = f"{name} {shown(value)} must be a whole number from {low} to {LARGEST}"
         raise UserError(message, field=name)
+    return count
 
 
 def _check_activation(name: str) -> None:
@@ -118,8 +127,20 @@ def _check_activation(name: str) -> None:
         layer = None
     if layer is None:
         raise UserError(
-            f"unknown act_layer {name!r}: timm has none of that name", field="act_layer"
+            f"unknown act_layer {shown(name)}: timm has none of that name", field="act_layer"
         )
     if any(True for _ in layer.parameters()):
         message = f"act_layer {name!r} has parameters: a network's name would not tell them"
         raise UserError(message, field="act_layer")
+
+
+def _check_place(device: object, dtype: object) -> None:
+    """Refuse what torch knows no device of, and numbers that no network computes in."""
+    try:
+        torch.device("cpu" if device is None else device)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError) as error:
+        message = f"unknown device {shown(device)}: torch has none of that name"
+        raise UserError(message, field="device") from error
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        message = f"dtype {shown(dtype)} must be a floating-point type, such as torch.float32"
+        raise UserError(message, field="dtype")

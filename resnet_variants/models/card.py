@@ -18,7 +18,9 @@ from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.synonyms import synonyms
 from resnet_variants.models.variant import Variant
+from resnet_variants.models.weights import OURS
 from resnet_variants.models.zoo import architecture
+from resnet_variants.registry import require, require_path
 
 PAPERS = (
     "Deep Residual Learning for Image Recognition: https://arxiv.org/abs/1512.03385",
@@ -33,7 +35,12 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
     Args:
         model: one of our networks.
         training: how it was trained and what came out, one line each.
+
+    Raises:
+        ValueError: it is none of our networks.
     """
+    require("model", model, ResNet, OURS)
+    require("training", {} if training is None else training, Mapping, "a mapping of texts")
     variant, cfg = model.variant, cast("dict[str, Any]", model.pretrained_cfg)
     side = cfg["input_size"][1]
     meta = copy.deepcopy(model).to("meta").eval()
@@ -71,6 +78,8 @@ def save_pretrained(
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it, once this package is
     imported. The model itself stays as it is.
     """
+    require("model", model, ResNet, OURS)
+    folder = require_path("folder", folder)
     # safetensors stores contiguous tensors only; training leaves channels-last ones.
     stored = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     arguments = architecture(model.variant)[1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from timm.layers import BlurPool2d
@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from resnet_variants.models.arguments import ModelArgs, require_count
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import build
+from resnet_variants.models.zoo import as_variant, build
 from resnet_variants.registry import UserError
 
 
@@ -57,21 +56,16 @@ def layer_costs(
 ) -> list[LayerCost]:
     """Every leaf module in the order in which it runs, at output stride 32.
 
-    ``variant`` may be a name; 0 stands for the family's own size.
+    ``variant`` may be a letter or a name; 0 stands for the family's own size.
 
     Raises:
         ValueError: a negative size, no channels, or images too small for the network.
     """
-    variant = parse_name(variant) if isinstance(variant, str) else variant
+    variant = as_variant("variant", variant)
     family = FAMILIES[variant.family]
-    for name, value, low in (
-        ("img_size", img_size, 0),
-        ("in_chans", in_chans, 1),
-        ("num_classes", num_classes, 0),
-    ):
-        require_count(name, value, low)
-    side = img_size or family.img_size
-    classes = num_classes or family.num_classes
+    side = require_count("img_size", img_size, 0) or family.img_size
+    in_chans = require_count("in_chans", in_chans, 1)
+    classes = require_count("num_classes", num_classes, 0) or family.num_classes
     model = build(variant, in_chans=in_chans, num_classes=classes, head=head, device="meta")
     return measure(model.eval(), (in_chans, side, side))
 
@@ -135,7 +129,6 @@ def total(layers: Iterable[LayerCost]) -> Cost:
     )
 
 
-@functools.cache
 def cost(
     variant: Variant | str,
     *,
@@ -144,9 +137,20 @@ def cost(
     num_classes: int = 0,
     head: str = ModelArgs.head,
 ) -> Cost:
-    """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's."""
-    return total(
-        layer_costs(
-            variant, img_size=img_size, in_chans=in_chans, num_classes=num_classes, head=head
-        )
+    """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's.
+
+    Raises:
+        ValueError: as ``layer_costs`` does.
+    """
+    return _cost(
+        as_variant("variant", variant),
+        img_size=require_count("img_size", img_size, 0),
+        in_chans=require_count("in_chans", in_chans, 1),
+        num_classes=require_count("num_classes", num_classes, 0),
+        head=ModelArgs(head=head).head,
     )
+
+
+@functools.cache
+def _cost(variant: Variant, **sizes: Any) -> Cost:
+    return total(layer_costs(variant, **sizes))

@@ -44,6 +44,7 @@ class Family:
     mean: tuple[float, ...]  # of the training images, per channel in [0, 1]
     std: tuple[float, ...]
     token: str = ""  # in names
+    other_nets: str = ""  # why `resnext` and `wide_resnet` are names of other networks here, if so
 
 
 def _cifar_layouts() -> dict[int, dict[str, tuple[int, ...]]]:
@@ -96,5 +97,7 @@ FAMILIES = Registry(
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         token="cifar",
+        other_nets="on small images ResNeXt has stages of 256-512-1024 channels "
+        "(arXiv:1611.05431) and Wide ResNet wider stages (arXiv:1605.07146)",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 from resnet_variants.models.families import DOWNSAMPLES, FAMILIES, PRESETS
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIXES, Variant, token
-from resnet_variants.registry import Registry, UserError, refuse
+from resnet_variants.registry import Registry, UserError, plain, refuse, require, sequence, shown
 
 # Grid keys that set several fields at once.
 BUNDLES: dict[str, Mapping[str, Mapping[str, object]]] = {
@@ -33,6 +34,7 @@ def preset(letter: str, **axes: object) -> Variant:
     Raises:
         ValueError: no such letter, axis or choice.
     """
+    require("letter", letter, str, f"one of {', '.join(PRESETS)}")
     if "preset" in axes:
         raise UserError(f"preset {axes['preset']!r} beside {letter!r}: give one", field="preset")
     return variant_from({"preset": letter} | axes)
@@ -45,6 +47,7 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
         ValueError: an unknown key or choice, or ``preact`` beside ``order``.
     """
     axes: dict[str, object] = {}
+    spec = {key: plain(value) for key, value in spec.items()}
     for key, value in spec.items():
         if key not in GRID_KEYS:
             refuse("axis", key, GRID_KEYS)
@@ -60,19 +63,26 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
     return Variant(**cast("dict[str, Any]", axes))
 
 
+MOST_CELLS = 1_000_000  # a cell with its name takes a kilobyte and 40 microseconds
+
+
 def expand(grid: Mapping[str, object]) -> tuple[list[Variant], list[str]]:
     """The product of the grid's lists without duplicates, and a line on each cell merged away.
 
     Args:
-        grid: values, or lists of values, by key: the fields of ``Variant``, ``preset`` (A to D),
-            ``downsample`` (1x1, 3x3, 3x3+avgpool) and ``preact``.
+        grid: values, or sequences of values, by key: the fields of ``Variant``, ``preset`` (A to
+            D), ``downsample`` (1x1, 3x3, 3x3+avgpool) and ``preact``.
+
+    Raises:
+        ValueError: an unknown key or choice, or more than ``MOST_CELLS`` combinations.
     """
     for key in grid:
         if key not in GRID_KEYS:
             refuse("axis", key, GRID_KEYS)
+    _count(grid)
     keys = [key for key in GRID_KEYS if key in grid]
-    columns = [_as_list(grid[key]) for key in keys]
-    specs = [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
+    columns = [_values(grid[key]) for key in keys]
+    specs = (dict(zip(keys, values, strict=True)) for values in itertools.product(*columns))
     return merge((variant_from(spec), _spelling(spec)) for spec in specs)
 
 
@@ -80,17 +90,30 @@ def cells(grid: Mapping[str, object]) -> int:
     """How many combinations the product has, duplicates included, without making them.
 
     Raises:
-        ValueError: a list without values.
+        ValueError: a list without values, or more than ``MOST_CELLS`` combinations.
     """
-    lists = {key: _as_list(value) for key, value in grid.items()}
-    for key, values in lists.items():
-        if not values:
+    for key, value in grid.items():
+        if not _values(value):
             raise UserError(f"{key} has no values in the grid: name some, or leave it out")
-    return math.prod(map(len, lists.values()))
+    return _count(grid)
 
 
-def _as_list(value: object) -> list[object]:
-    return list(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else [value]
+def _count(grid: Mapping[str, object]) -> int:
+    try:
+        lengths = {key: len(_values(value)) for key, value in grid.items()}
+    except OverflowError:  # of a range
+        raise UserError(f"a list of the grid has more than {sys.maxsize:,} values") from None
+    count = math.prod(lengths.values())
+    if count > MOST_CELLS:
+        lists = " x ".join(f"{n:,} {key}" for key, n in lengths.items() if n > 1)
+        message = f"the grid has {count:,} combinations ({lists}), and memory holds {MOST_CELLS:,}"
+        raise UserError(message)
+    return count
+
+
+def _values(value: object) -> Sequence[object]:
+    found = sequence(value)
+    return [value] if found is None else found
 
 
 def _spelling(spec: Mapping[str, object]) -> str:
@@ -132,6 +155,7 @@ def parse_name(name: str) -> Variant:
     """
     spec, rest = _read_head(name)
     spec |= _take(rest, "block", AXES["block"])
+    spec |= _take_groups(rest)
     spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
     if rest and re.fullmatch(r"s[0-9]+", rest[0]):
         steps = ", ".join(f"s{stride}" for stride in STEM_STRIDES)
@@ -152,7 +176,9 @@ def parse_name(name: str) -> Variant:
         raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
     variant = variant_from(spec)
     if name not in (variant.name, *variant.aliases):
-        raise UserError(f"name {name!r} is spelt {variant.name!r}", field="name")
+        other = FAMILIES[variant.family].other_nets if not name.startswith("rv_resnet") else ""
+        reason = f" means another network: {other}; the one of this family" if other else ""
+        raise UserError(f"name {name!r}{reason} is spelt {variant.name!r}", field="name")
     return variant
 
 
@@ -168,7 +194,7 @@ def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
     match = _MODEL.match(name) if isinstance(name, str) else None
     if not match:
         raise UserError(
-            f"name {name!r} does not begin with rv_resnet<depth>, "
+            f"name {shown(name)} does not begin with rv_resnet<depth>, "
             "rv_resnext<depth>_<cardinality>x<width>d or rv_wide_resnet<depth>_<k>",
             field="name",
         )
@@ -183,6 +209,17 @@ def _read_head(name: str) -> tuple[dict[str, object], list[str]]:
         spec["base_width"] = own * found["times"]
         del spec["times"]
     return spec, rest
+
+
+def _take_groups(rest: list[str]) -> dict[str, object]:
+    """Read cardinality and base width where the family spells them so."""
+    found: dict[str, object] = {}
+    for axis, key in (("cardinality", "g"), ("base_width", "w")):
+        match = re.fullmatch(rf"{key}([0-9]{{1,5}})", rest[0]) if rest else None
+        if match:
+            found[axis] = int(match[1])
+            del rest[0]
+    return found
 
 
 def _take(rest: list[str], axis: str, choices: Mapping[str, object]) -> dict[str, object]:

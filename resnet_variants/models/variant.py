@@ -185,11 +185,13 @@ class Variant:
     def name(self) -> str:
         """The one name of this network, a legal timm name; ``parse_name`` inverts it.
 
-        ``rv_<model>[_<family>][_<block>][_s<stem stride>]_<design>[_<order>][_<skip>]
+        ``rv_<model>[_<family>][_<block>][_<groups>][_s<stem stride>]_<design>[_<order>][_<skip>]
         [_<attention>][_<antialias>]`` where a part equal to the default is left out and
 
         - ``<model>`` is ``resnet<depth>``; ``resnext<depth>_<cardinality>x<base width>d``; or, with
           one group k times as wide as the family's own, ``wide_resnet<depth>_<k>``;
+        - ``<groups>`` is ``[g<cardinality>][_w<base width>]`` where ``resnext`` and ``wide_resnet``
+          are names of other networks, as in the family ``cifar``;
         - ``<design>`` is a preset letter or, for any other cell, ``<stem>_<stride>_<shortcut>``.
         """
         return self._spell(self.preset.lower())
@@ -204,9 +206,10 @@ class Variant:
         block = next(iter(family.layouts[self.depth]))
         parts = [
             "rv",
-            self._model(family.widths[0]),
+            self._model(family),
             family.token,
             self.block if self.block != block else "",
+            *self._groups(family),
             f"s{self.stem_stride}" if self.stem_stride != family.stem_stride else "",
             *([letter] if letter else (token(getattr(self, axis)) for axis in DESIGN)),
             *(
@@ -216,13 +219,18 @@ class Variant:
         ]
         return "_".join(part for part in parts if part)
 
-    def _model(self, own_width: int) -> str:
-        times, rest = divmod(self.base_width, own_width)
-        # On small images "wide" means wider stages (arXiv:1605.07146), not this.
-        wide = times > 1 and not FAMILIES[self.family].token
-        if self.cardinality > 1 or rest or not (times == 1 or wide):
+    def _model(self, family: Family) -> str:
+        times, rest = divmod(self.base_width, family.widths[0])
+        if family.other_nets or (self.cardinality, times, rest) == (1, 1, 0):
+            return f"resnet{self.depth}"
+        if self.cardinality > 1 or rest or not times:
             return f"resnext{self.depth}_{self.cardinality}x{self.base_width}d"
-        return f"resnet{self.depth}" if times == 1 else f"wide_resnet{self.depth}_{times}"
+        return f"wide_resnet{self.depth}_{times}"
+
+    def _groups(self, family: Family) -> list[str]:
+        given = {"g": (self.cardinality, 1), "w": (self.base_width, family.widths[0])}
+        own = family.other_nets
+        return [f"{key}{n}" for key, (n, usual) in given.items() if own and n != usual]
 
 
 # The axes that a preset's letter stands for in a name, and those that follow, in their order.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from resnet_variants.files import read_json
 from resnet_variants.models.network import ResNet
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, require
 
+OURS = "one of this package's networks"
 SAFETENSORS = ".safetensors"
 WEIGHTS_FILE = "model.safetensors"  # in timm's layout of a directory and of the Hub
 
@@ -46,7 +47,10 @@ _V2_HAS: Mapping[str, tuple[object, ...]] = {
 }
 
 
-def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> None:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_weights(model: Model, source: Mapping[str, Tensor] | str | Path) -> Model:
     """Load weights that fit exactly; where anything does not fit, the model stays as it is.
 
     A state dict does not tell stride placement, anti-aliasing or constant scaling, and of the order
@@ -58,23 +62,29 @@ def load_weights(model: nn.Module, source: Mapping[str, Tensor] | str | Path) ->
             or this package build it, a ``.safetensors`` file, or a folder that holds
             ``model.safetensors``, such as a run's.
 
+    Returns:
+        The same model.
+
     Raises:
         ValueError: names the first missing, unexpected and misshapen key; or the file is of another
             kind, damaged, or not there.
     """
-    _fill(model, _state(model, source), model.state_dict())
+    state = _state(model, source)
+    return _fill(model, state, model.state_dict())
 
 
-def load_backbone(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> None:
+def load_backbone(model: Model, source: Mapping[str, Tensor] | str | Path) -> Model:
     """``load_weights`` of all but the classifier, which stays as it is, for other classes.
 
     Raises:
         ValueError: as ``load_weights`` does.
     """
-    _fill(model, without_head(_state(model, source)), without_head(model.state_dict()))
+    state = without_head(_state(model, source))
+    return _fill(model, state, without_head(model.state_dict()))
 
 
 def _state(model: nn.Module, source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
+    require("model", model, nn.Module, "a model")
     if isinstance(source, str | Path):
         _check_architecture(Path(source), model)
         source = read_safetensors(Path(source))
@@ -94,10 +104,11 @@ def body_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def _fill(model: Model, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Model:
     """Copy a state that has exactly the names of ``own``, the model's or a part of them."""
     check_fit(state, own, _name(model))
     model.load_state_dict(_copies(state, own, _name(model)), strict=False)
+    return model
 
 
 def _copies(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -163,8 +174,7 @@ def converted(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
     Raises:
         ValueError: no mapping, or one that holds some tensor under both names.
     """
-    if not isinstance(state, Mapping):
-        raise UserError(f"a state dict maps names to tensors; this is a {type(state).__name__}")
+    require("source", state, Mapping, "a path or a state dict, which maps names to tensors")
     if not any(str(key).startswith("stages.") for key in state):
         return dict(state)
     # A model without a classifier still tells one from an unknown key.
@@ -186,8 +196,7 @@ def resnetv2_state_dict(model: ResNet) -> dict[str, Tensor]:
     Raises:
         ValueError: timm's class has no such network.
     """
-    if not isinstance(model, ResNet):
-        raise UserError(f"{_name(model)} is none of this package's networks")
+    require("model", model, ResNet, OURS)
     for axis, known in _V2_HAS.items():
         choice = getattr(model.variant, axis)
         if choice not in known:

@@ -4,7 +4,8 @@ Importing it registers the variants of ``named_variants`` under their names, tho
 too with the tags of timm's weights: ``timm.create_model("rv_resnet50_d.a1_in1k",
 pretrained=True)``.
 Any other cell of the design space is built by the same code through the entry point
-``resnet_variant``: ``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``.
+``resnet_variant``: ``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``, and, once
+it is registered in this process (``register``), by its own name.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from timm.models import (
 
 from resnet_variants.models.branches import ORDERS, STRIDES
 from resnet_variants.models.families import FAMILIES, PRESETS, Family
-from resnet_variants.models.grids import expand, parse_name, variant_from
+from resnet_variants.models.grids import expand, variant_from
+from resnet_variants.models.grids import parse_name as read_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.synonyms import timm_twins
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import pretrained_filter, unreadable, without_pickles
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, plain, refuse, require, shown
 
 GENERIC = "resnet_variant"
 
@@ -127,35 +129,79 @@ def create_model(
         ValueError: an unknown name or choice, or a letter's argument beside a name.
         TypeError: an argument that the model does not take.
     """
+    require("pretrained", plain(pretrained), bool, "true or false")
     axes = {key: kwargs.pop(key) for key in _AXES if kwargs.get(key) is not None}
     axes |= {} if preact is None else {"preact": preact}
-    if isinstance(variant, str) and variant in PRESETS:
-        variant = variant_from({"preset": variant} | axes)
-    elif axes:
-        raise UserError(f"{', '.join(axes)} go with a preset letter, not with {variant!r}")
-    if isinstance(variant, str):
-        tagged = re.fullmatch(r"(rv_\w+)\.(\w+)", variant)
-        if tagged:
-            kwargs["pretrained_cfg"] = tagged[2]
-        variant = _read(tagged[1] if tagged else variant)
-    if not isinstance(variant, Variant):
-        raise UserError(f"{variant!r} is no variant: give a letter, a name or a Variant")
-    name, arguments = architecture(variant)
-    # timm's door, so that timm knows the arguments when the model is saved.
+    tagged = re.fullmatch(r"(rv_\w+)\.(\w+)", variant) if isinstance(variant, str) else None
+    if tagged:
+        kwargs["pretrained_cfg"] = tagged[2]
+    network = as_variant("variant", tagged[1] if tagged else variant, **axes)
+    register(network)
+    name, arguments = architecture(network)
+    # timm's door, so that timm knows the arguments when the model is saved, as JSON holds them.
+    kwargs = {key: plain(value) for key, value in kwargs.items()}
     return cast(ResNet, timm.create_model(name, pretrained, **arguments, **kwargs))
 
 
-def _read(name: str) -> Variant:
-    """``parse_name``, with a hint for names of timm and letters in lower case."""
-    ours = {theirs: variant.name for variant, theirs in _TWINS.items()}
-    ours |= {letter.lower(): letter for letter in PRESETS}
-    if name in ours:
-        raise UserError(f"unknown name {name!r}; did you mean {ours[name]!r}?", field="name")
-    return parse_name(name)
+def as_variant(argument: str, value: object, **axes: object) -> Variant:
+    """What an argument names: a preset's letter with further ``axes``, a name, or a ``Variant``.
+
+    Raises:
+        ValueError: it names nothing, or there are axes without a letter.
+    """
+    if isinstance(value, str) and value in PRESETS:
+        return variant_from({"preset": value} | axes)
+    if axes:
+        raise UserError(f"{', '.join(axes)} go with a preset letter, not with {shown(value)}")
+    if isinstance(value, str):
+        ours = {theirs: variant.name for variant, theirs in _TWINS.items()}
+        ours |= {letter.lower(): letter for letter in PRESETS}
+        if value in ours:
+            message = f"unknown name {value!r}; did you mean {ours[value]!r}?"
+            raise UserError(message, field="name")
+        return read_name(value)
+    require(argument, value, Variant, "a letter, a name or a Variant")
+    return cast(Variant, value)
+
+
+def register(variant: str | Variant) -> str:
+    """Make timm know a cell by its name, in this process; the name.
+
+    ``rv.create_model``, ``rv.run`` and ``rv.parse_name`` do so for what they are given, so that
+    clients that take a name only take any cell: ``timm.create_model(rv.register(variant))``.
+
+    Args:
+        variant: a letter, a name or a ``Variant``.
+
+    Raises:
+        ValueError: no such variant.
+    """
+    cell = as_variant("variant", variant)
+    for name in (cell.name, *cell.aliases):
+        if not timm.is_model(name):
+            default_cfgs.update(generate_default_cfgs({name: pretrained_cfg(cell)}))
+            register_model(_entry_point(name, cell))
+    return cell.name
+
+
+def parse_name(name: str) -> Variant:
+    """The variant called ``name`` (see ``Variant.name``), which timm then knows by it.
+
+    Raises:
+        ValueError: not such a name, or another spelling of one; the message gives the right one.
+    """
+    variant = read_name(name)
+    register(variant)
+    return variant
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Registered names that match a wildcard, one per network: aliases are left out."""
+    """Names that importing the package registers and that match a wildcard, one per network.
+
+    Raises:
+        ValueError: the pattern is no text.
+    """
+    require("pattern", pattern, str, "a wildcard, such as 'rv_*50*'")
     return [name for name in timm.list_models(pattern, module="zoo") if name in _NAMED]
 
 
@@ -222,7 +268,7 @@ def resnet_variant(
     **kwargs: Any,
 ) -> ResNet:
     """Any cell of the design space, by name."""
-    return build(parse_name(variant), pretrained=pretrained, **kwargs)
+    return build(read_name(variant), pretrained=pretrained, **kwargs)
 
 
 _TWINS = timm_twins()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from resnet_variants.files import Json
-from resnet_variants.registry import Registry, UserError
+from resnet_variants.registry import Registry, UserError, require_types
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt, Tell
 from resnet_variants.sweeps.runs import Run
@@ -85,11 +85,11 @@ class Workers:
     ray_address: str = ""  # HOST:PORT of a cluster; none: one is started for the call
 
     def __post_init__(self) -> None:
+        require_types(self)
         ENGINES[self.engine]
         for name, high in (("jobs", 4096), ("cpus_per_run", 1024), ("gpus_per_run", 64)):
             value = getattr(self, name)
-            whole = type(value) is int or (name == "gpus_per_run" and type(value) is float)
-            if not whole or not 0 <= value <= high:
+            if not 0 <= value <= high:
                 raise UserError(f"{name} {value!r} must be from 0 to {high}", field=name)
         if self.gpus_per_run > 1 and self.gpus_per_run % 1:
             message = f"gpus_per_run {self.gpus_per_run} must be a whole number, or less than 1"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from resnet_variants.files import Json
-from resnet_variants.models.grids import cells, expand, merge, variant_from
+from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, refuse, require_types
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Loading
 from resnet_variants.training.recipe import Recipe
@@ -45,10 +45,8 @@ class Experiment:
     free_stem: bool = False  # whether the stem stride follows the images' size
 
     def __post_init__(self) -> None:
+        require_types(self, "data", "img_size", "recipe", "loading", "seeds")
         check_spec(self.data)
-        for name, value in (("seeds", self.seeds), ("img_size", self.img_size)):
-            if type(value) is not int:
-                raise UserError(f"{name} {value!r} must be of type int", field=name)
         if not 1 <= self.seeds <= MAX_SEEDS:
             message = f"seeds {self.seeds!r} must be from 1 to {MAX_SEEDS}"
             raise UserError(message, field="seeds")
@@ -58,6 +56,9 @@ class Experiment:
             raise UserError(message, field="img_size")
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
+        if len(self.variants) * self.seeds > MOST_CELLS:
+            message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
+            raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
             message = f"name {self.name!r} must be made of letters, digits and . _ + -"
             raise UserError(message, field="name")

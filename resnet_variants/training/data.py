@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, refuse, require_types
 from resnet_variants.training.device import cores
 from resnet_variants.training.images import BadImageError, centre, resized
 from resnet_variants.training.sources import Pixels, Source, open_source
@@ -42,10 +42,10 @@ class Loading:
     workers: int = 0  # processes that decode what does not fit into memory; 0: one per core
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data_dir", Path(self.data_dir))
+        require_types(self)
         if self.on_bad_image not in ON_BAD_IMAGE:
             refuse("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
-        if type(self.workers) is not int or not 0 <= self.workers <= 1024:
+        if not 0 <= self.workers <= 1024:
             raise UserError(f"workers {self.workers!r} must be from 0 to 1024", field="workers")
 
 

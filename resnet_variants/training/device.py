@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, refuse, require_types
 
 # Fabric announces precision and processes each time; run.json and the settings say it once. Here,
 # so that it holds in processes that are started as well.
@@ -40,12 +40,13 @@ class Machine:
     snapshots: bool = False  # keep the weights after epochs 1, 2, 4, 8 and so on
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, choices in (("device", DEVICES), ("compile", COMPILE)):
             if getattr(self, name) not in choices:
                 refuse(name, getattr(self, name), choices)
-        if type(self.devices) is not int or not 1 <= self.devices <= 1024:
+        if not 1 <= self.devices <= 1024:
             raise UserError(f"devices {self.devices!r} must be from 1 to 1024", field="devices")
-        if type(self.checkpoint_seconds) not in (int, float) or not self.checkpoint_seconds >= 0:
+        if not self.checkpoint_seconds >= 0:
             message = f"checkpoint_seconds {self.checkpoint_seconds!r} must be a number from 0"
             raise UserError(message, field="checkpoint_seconds")
 

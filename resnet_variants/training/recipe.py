@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import cast
 
 from resnet_variants.registry import UserError, refuse, require_types
 from resnet_variants.training.policy import policy
@@ -93,9 +92,6 @@ class Recipe:
     deterministic: bool = False  # same seed, same machine: same weights, bit for bit
 
     def __post_init__(self) -> None:
-        given: object = self.milestones
-        if isinstance(given, list):  # as TOML and JSON have it
-            object.__setattr__(self, "milestones", tuple(cast("list[float]", given)))
         require_types(self)
         for name, low in _COUNTS.items():
             value = getattr(self, name)
