@@ -20,12 +20,11 @@ from resnet_variants.models.branches import (
 )
 from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import parse_name
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.models.synonyms import nearest, synonyms
+from resnet_variants.models.synonyms import named_elsewhere, nearest, synonyms
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import weights_cfgs
+from resnet_variants.models.zoo import as_variant, weights_cfgs
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Flags:
     """One variant: its axes, its names elsewhere, its layers, its cost."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """A name such as rv_resnet50_d_preact."""
+    """A name such as rv_resnet50_d_preact, or one that timm or another library has."""
     img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
     in_chans: int = ModelArgs.in_chans
     num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
@@ -42,13 +41,16 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     flags = parse(Flags, argv, "describe")
-    variant = parse_name(flags.name)
+    elsewhere = named_elsewhere(flags.name)
+    variant = next(iter(elsewhere), None) or as_variant("name", flags.name)
     layers = layer_costs(
         variant,
         img_size=flags.img_size,
         in_chans=flags.in_chans,
         num_classes=flags.num_classes,
     )
+    for other, sources in elsewhere.items():
+        say(f"{flags.name} of {', '.join(sources)} is {other.name}")
     say("\n".join([*_heading(variant), "", *_names(variant), "", *_layers(layers)]))
     say(_totals(total(layers), flags.img_size or FAMILIES[variant.family].img_size))
     return 0
@@ -106,7 +108,9 @@ def _first_line(function: Callable[..., object]) -> str:
 
 
 def _names(variant: Variant) -> list[str]:
-    rows = [f"  {peer.source:<24}{name}{peer.text}" for peer, name in synonyms(variant)]
+    found = [(peer.source, f"{name}{peer.text}") for peer, name in synonyms(variant)]
+    width = max([22, *(len(source) for source, _ in found)])
+    rows = [f"  {source:<{width}}  {text}" for source, text in found]
     if not rows:
         rows = [f"  {name} has {differs}" for name, differs in nearest(variant)]
         rows = ["  none known" + ("; close are" if rows else ""), *rows]
@@ -121,15 +125,20 @@ def _names(variant: Variant) -> list[str]:
 
 
 def _layers(layers: list[LayerCost]) -> list[str]:
-    layers = [layer for layer in layers if layer.kind != "Identity"]
-    width = max(len(layer.name) for layer in layers)
-    head = f"{'output':>15}{'params':>12}{'MACs':>16}{'activations':>13}"
-    lines = [f"{'layer':<{width}}  {'kind':<24}{head}"]
+    rows: list[tuple[str, ...]] = [("layer", "kind", "output", "params", "MACs", "activations")]
     for layer in layers:
-        shape = " x ".join(map(str, layer.output_shape))
-        cost = f"{layer.params:>12,}{layer.macs:>16,}{layer.acts:>13,}"
-        lines.append(f"{layer.name:<{width}}  {layer.kind:<24}{shape:>15}{cost}")
-    return lines
+        if layer.kind != "Identity":
+            shape = " x ".join(map(str, layer.output_shape))
+            numbers = (f"{n:,}" for n in (layer.params, layer.macs, layer.acts))
+            rows.append((layer.name, layer.kind, shape, *numbers))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.ljust(width) if i < 2 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _totals(cost: Cost, side: int) -> str:

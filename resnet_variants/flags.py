@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -13,6 +14,7 @@ from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.families import PRESETS
 from resnet_variants.models.grids import FULL_GRID
 from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.models.zoo import as_variant, list_aliases, list_models
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engine import ENGINES, Workers
 from resnet_variants.sweeps.experiment import Experiment
@@ -44,7 +46,11 @@ class Networks:
     """Lists are crossed with one another; an axis overrides the preset's choice."""
 
     variant: Annotated[
-        Words, tyro.conf.arg(help="presets, A to D if nothing is given", metavar="LETTER ...")
+        Words,
+        tyro.conf.arg(
+            help="presets, A to D if nothing is given; or names and wildcards, as `list` has them",
+            metavar="LETTER|NAME ...",
+        ),
     ] = ()
     preact: Annotated[bool, tyro.conf.arg(help="the order preact instead of post")] = False
     family: Annotated[str, _choice("widths and depths", AXES["family"])] = "cifar"
@@ -68,8 +74,23 @@ class Networks:
     ] = None
 
     @property
+    def named(self) -> list[tuple[Variant, str]]:
+        """The networks that ``--variant`` names, each with its name; none where it has letters.
+
+        Raises:
+            ValueError: a name of none, or a flag that contradicts it.
+        """
+        words = [word for word in self.variant if len(word) > 1]
+        if not words:
+            return []
+        if len(words) < len(self.variant) or replace(self, variant=()) != Networks():
+            message = "a name says all of a network: drop letters, and other flags that choose it"
+            raise UserError(message, field="variant")
+        return [(_named(name), name) for word in words for name in _names(word)]
+
+    @property
     def spec(self) -> dict[str, object]:
-        """The grid that the flags ask for, without the file.
+        """The grid that the flags ask for, without names and the file.
 
         Raises:
             ValueError: flags that contradict one another.
@@ -89,6 +110,24 @@ class Networks:
         if self.variant or not axes:
             spec["preset"] = list(self.variant or PRESETS)
         return spec
+
+
+def _names(word: str) -> list[str]:
+    """The registered names that a wildcard stands for; any other word alone."""
+    if not re.search(r"[*?\[]", word):
+        return [word]
+    found = [*list_models(word), *list_aliases(word)]
+    if not found:
+        message = f"no registered model matches {word!r}; `list` shows them"
+        raise UserError(message, field="variant")
+    return found
+
+
+def _named(name: str) -> Variant:
+    try:
+        return as_variant("variant", name)
+    except UserError as error:
+        raise UserError(str(error), field="variant") from error
 
 
 @dataclass(frozen=True)

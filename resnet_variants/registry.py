@@ -56,11 +56,11 @@ def plain(value: Any) -> Any:
     """Numbers and texts of NumPy, torch and other libraries as Python's own; the rest as it is."""
     if getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False):
         value = value.item()  # a scalar, or an array or tensor of one
-    if isinstance(value, bool | type) or hasattr(value, "ndim"):
+    if isinstance(value, bool | type):
         return value
     if isinstance(value, str):
         return str.__str__(value)  # of a subclass, its text
-    if hasattr(value, "__index__"):
+    if hasattr(value, "__index__") and not hasattr(value, "ndim"):
         return operator.index(value)
     return float(value) if isinstance(value, Real) else value
 

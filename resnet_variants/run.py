@@ -1,6 +1,7 @@
 """``python -m resnet_variants.run``: train variants, then write their tables and plots.
 
 --variant D --preact           one network, three seeds, on scikit-learn's digits
+--variant 'rv_resnet29_cifar_*' networks by their names, as `list` shows them
 --grid                         the 12 combinations of stem, downsampling and order
 --experiment FILE.toml         a question from a file; further flags override its settings
 """
@@ -24,7 +25,7 @@ from resnet_variants.cli import callable_module, guard, parse, say
 from resnet_variants.console import show_plan, show_settings
 from resnet_variants.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
 from resnet_variants.live import make_watcher
-from resnet_variants.models.grids import cells, expand
+from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
 from resnet_variants.models.variant import AXES
 from resnet_variants.outcome import show_report
 from resnet_variants.registry import UserError
@@ -66,7 +67,9 @@ class Output:
     diagnose: Annotated[
         Switch, tyro.conf.arg(help="then look into the trained networks; see `diagnose`")
     ] = False
-    yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
+    yes: Annotated[
+        Switch, tyro.conf.arg(help=f"{MOST_RUNS:,} to {MOST_CELLS:,} runs are meant")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -158,14 +161,18 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
 
 
 def _from_flags(flags: Flags) -> Experiment:
-    spec = flags.networks.spec
-    require_few(cells(spec), many=flags.output.yes)
-    variants, merged = expand(spec)
+    named = flags.networks.named
+    if named:
+        variants, merged = merge(named)
+    else:
+        spec = flags.networks.spec
+        require_few(cells(spec), many=flags.output.yes)
+        variants, merged = expand(spec)
     return Experiment(
         name=flags.output.name or _name(flags),
         variants=tuple(variants),
         merged=tuple(merged),
-        free_stem=not flags.networks.stem_stride,
+        free_stem=not (named or flags.networks.stem_stride),
     )
 
 
@@ -193,8 +200,8 @@ def _name(flags: Flags) -> str:
     axes = {name: "-".join(map(str, getattr(chosen, name))) for name in LISTS if name != "depth"}
     parts = [
         dataset_name(flags.images.data),
-        chosen.family + "-".join(map(str, depth)),
-        "grid" if chosen.grid else "".join(chosen.variant),
+        "" if chosen.named else chosen.family + "-".join(map(str, depth)),
+        "grid" if chosen.grid else ("-" if chosen.named else "").join(chosen.variant),
         # What no other axis is called needs no name of its axis.
         *(
             text if name in ("stem", "stride", "shortcut", "order") else f"{name}-{text}"

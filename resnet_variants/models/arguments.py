@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import cast
 
 import torch
 from timm.layers import create_act_layer
@@ -13,7 +14,7 @@ from resnet_variants.models.branches import ORDERS
 from resnet_variants.models.layers import NORMS, Gate, Layers
 from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, plain, refuse, shown
+from resnet_variants.registry import UserError, plain, refuse, require, shown
 
 LARGEST = 2**20  # pixels, channels and classes beyond it are slips of the finger
 _POOLS = ("avg", "max", "avgmax", "catavgmax")
@@ -136,9 +137,10 @@ def _check_activation(name: str) -> None:
 
 def _check_place(device: object, dtype: object) -> None:
     """Refuse what torch knows no device of, and numbers that no network computes in."""
+    require("device", "cpu" if device is None else device, (str, torch.device), "a device's name")
     try:
-        torch.device("cpu" if device is None else device)  # type: ignore[arg-type]
-    except (RuntimeError, TypeError) as error:
+        torch.device(cast(str, device or "cpu"))
+    except RuntimeError as error:
         message = f"unknown device {shown(device)}: torch has none of that name"
         raise UserError(message, field="device") from error
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):

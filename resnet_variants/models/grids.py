@@ -52,7 +52,8 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
         if key not in GRID_KEYS:
             refuse("axis", key, GRID_KEYS)
         if key in BUNDLES:
-            axes |= BUNDLES[key][str(value)]
+            require(key, value, str, f"one of {', '.join(BUNDLES[key])}")
+            axes |= BUNDLES[key][cast(str, value)]
     axes |= {key: value for key, value in spec.items() if key in _FIELDS}
     if "preact" in spec:
         if "order" in spec:

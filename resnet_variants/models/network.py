@@ -15,7 +15,7 @@ from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.arguments import ModelArgs, require_count
 from resnet_variants.models.block import Drops, ResidualBlock
 from resnet_variants.models.branches import ANTIALIASES, BLOCKS, ORDERS
 from resnet_variants.models.families import FAMILIES
@@ -224,7 +224,7 @@ class ResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier of the old one's device and dtype; ``None`` keeps the pooling."""
-        self.num_classes = num_classes
+        self.num_classes = require_count("num_classes", num_classes, 0)
         pool = self.global_pool.pool_type if global_pool is None else global_pool
         self._set_head(pool, get_device_dtype(self))
         self.global_pool.train(self.training)

@@ -38,6 +38,7 @@ class Peer:
 _BASIC, _DEEP = (18, 34), (50, 101, 152)
 _ALL = _BASIC + _DEEP
 _CIFAR = (20, 32, 44, 56, 110)
+_HE = (*_CIFAR, 1202)
 
 _A, _B, _C, _D = (dict[str, Any](preset=letter) for letter in "ABCD")
 _E = _D | {"stem": "deep_wide"}
@@ -52,6 +53,7 @@ _WIDE = {"base_width": 128}
 _SMALL = _B | {"family": "cifar"}
 _PAD = {"shortcut": "pad"}
 _PLAIN = {"shortcut": "none"}
+_NARROW = {"block": "bottleneck"}
 _STRIDE1 = {"stem": "conv3", "stem_stride": 1}  # ImageNet nets made to take 32x32 images
 
 _T_DOC = "its documentation says 24-48-64, its code builds this 24-32-64 stem"
@@ -65,6 +67,14 @@ _OPTION_B = "a projection stands where the paper has option A: see shortcut pad"
 _AUTHORS_V2 = (
     "the authors' ImageNet stem has BN-ReLU, the first unit none; which convolution carries the "
     "stride is not published"
+)
+_NO_HEAD = "it has no norm and ReLU before the pooling"
+_BOTH_SIDES = "half of its zero channels come before the others"
+_NORMED_STEM = "its stem has norm and ReLU, as has its first unit"
+_KERAS = "its convolutions have biases, its norms an eps of 1.001e-5"
+_KERAS_V2 = (
+    "its stages halve the map in their last unit, by a shortcut without parameters; its stem, "
+    "projections and last convolutions have biases, its norms an eps of 1.001e-5"
 )
 _FIRST_UNIT = "the authors' first unit shares its activation with its shortcut"
 
@@ -136,7 +146,21 @@ PEERS = (
     Peer("pycls", _PYCLS + ", STRIDE_1X1 False", _DEEP, _B),
     Peer("pycls", _PYCLS + ", STRIDE_1X1 False, 32 groups of 4", (50, 101), _B | _X4),
     Peer("pycls", "cifar ResNet-{} (basic_transform)", _CIFAR, _SMALL),
+    Peer("pytorchcv", "resnet{}", (10, *_BASIC), _B),
+    Peer("pytorchcv", "resnet{}", (*_DEEP, 200), _A),
+    Peer("pytorchcv", "resnet{}b", (*_DEEP, 200), _B),
+    Peer("pytorchcv", "preresnet{}", (10, *_BASIC), _B | _PRE, _NORMED_STEM),
+    Peer("pytorchcv", "preresnet{}", (*_DEEP, 200), _A | _PRE, _NORMED_STEM),
+    Peer("pytorchcv", "preresnet{}b", (*_DEEP, 200), _B | _PRE, _NORMED_STEM),
+    Peer("pytorchcv", "resnet{}_cifar10", (20, 56, 110, 1001, 1202), _SMALL),
+    Peer("pytorchcv", "resnet{}bn_cifar10", (164, 272, 542), _SMALL | _NARROW),
+    Peer("pytorchcv", "preresnet{}_cifar10", (20, 56, 110, 1001, 1202), _SMALL | _PRE),
+    Peer("pytorchcv", "preresnet{}bn_cifar10", (164, 272, 542), _SMALL | _PRE | _NARROW),
+    Peer("Keras", "ResNet{}", _DEEP, _A, _KERAS),
+    Peer("Keras", "ResNet{}V2", _DEEP, _B | _PRE, _KERAS_V2),
     Peer("kuangliu/pytorch-cifar", "ResNet{}", _ALL, _B | _STRIDE1),
+    Peer("kuangliu/pytorch-cifar", "PreActResNet{}", _ALL, _B | _PRE | _STRIDE1, _NO_HEAD),
+    Peer("akamaster/pytorch_resnet_cifar10", "resnet{}", _HE, _SMALL | _PAD, _BOTH_SIDES),
     Peer(_V1, "ResNet-{}, table 1", _DEEP, _A),
     Peer(_V1, "ResNet-{}, table 1", _BASIC, _B, _OPTION_A),
     Peer(_V1, "ResNet-{}, table 2", _BASIC, _PAD),
@@ -144,7 +168,7 @@ PEERS = (
     Peer(_V1, "ResNet-{} A, table 3", (34,), _PAD),
     Peer(_V1, "ResNet-{} B, table 3", (34,), _B),
     Peer(_V1, "ResNet-{} C, table 3", (34,), {"shortcut": "conv_all"}),
-    Peer(_V1, "ResNet-{}, section 4.2", (*_CIFAR, 1202), _SMALL | _PAD),
+    Peer(_V1, "ResNet-{}, section 4.2", _HE, _SMALL | _PAD),
     Peer(_V1, "ResNet-{}, section 4.2", _CIFAR, _SMALL, _OPTION_B),
     Peer(_V1, "plain-{}, fig. 6", _CIFAR, _SMALL | _PLAIN),
     Peer(_V2, "ResNet-{} v2, table 5", (152, 200), _A | _PRE, _AUTHORS_V2),
@@ -192,6 +216,16 @@ def _index() -> dict[Variant, list[tuple[Peer, str]]]:
 def synonyms(variant: Variant) -> list[tuple[Peer, str]]:
     """The rules that name this network, each with the name."""
     return _index().get(variant, [])
+
+
+def named_elsewhere(name: str) -> dict[Variant, list[str]]:
+    """The networks that go by a name elsewhere, each with those who call it so; timm's first."""
+    found: dict[Variant, list[str]] = {}
+    for peer in PEERS:
+        for variant, theirs in peer.names().items():
+            if theirs == name or (peer.source == "timm" and name.startswith(f"{theirs}.")):
+                found.setdefault(variant, []).append(f"{peer.source}{peer.text}")
+    return found
 
 
 def nearest(variant: Variant) -> list[tuple[str, str]]:

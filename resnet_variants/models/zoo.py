@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -80,6 +80,7 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
     cfg = kwargs.pop("pretrained_cfg", None)  # timm passes None for "not given"
     tags = weights_cfgs(variant)
+    require("pretrained_cfg", cfg or {}, (str, Mapping, PretrainedCfg), "a tag or a configuration")
     if isinstance(cfg, str):
         if cfg not in tags:
             what = f"weights of {variant.name}"
@@ -87,6 +88,7 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
         cfg = tags[cfg]
     cfg = cfg or next(iter(tags.values()), None) or pretrained_cfg(variant)
     overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
+    require("pretrained_cfg_overlay", overlay, Mapping, "a mapping")
     if pretrained and overlay.get("url"):
         message = f"weights are read from files and the Hub, not from {overlay['url']!r}"
         raise UserError(message, field="pretrained_cfg_overlay")

@@ -14,7 +14,7 @@ from resnet_variants.files import Json
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.registry import UserError, plain, refuse, require, require_types
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Loading
 from resnet_variants.training.recipe import Recipe
@@ -186,7 +186,9 @@ def recipe_from(settings: Mapping[str, object]) -> Recipe:
     """
     _check_keys(settings, ["preset", *(f.name for f in fields(Recipe))], "recipe setting")
     changed = cast("dict[str, Any]", dict(settings))
-    return replace(RECIPES[str(changed.pop("preset", "default"))], **changed)
+    preset = plain(changed.pop("preset", "default"))
+    require("preset", preset, str, "a recipe's name")
+    return replace(RECIPES[preset], **changed)
 
 
 def _check_keys(content: Mapping[str, object], known: Sequence[str], kind: str) -> None:
