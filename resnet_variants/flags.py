@@ -86,7 +86,8 @@ class Networks:
         if len(words) < len(self.variant) or replace(self, variant=()) != Networks():
             message = "a name says all of a network: drop letters, and other flags that choose it"
             raise UserError(message, field="variant")
-        return [(_named(name), name) for word in words for name in _names(word)]
+        names = dict.fromkeys(name for word in words for name in _names(word))
+        return [(_named(name), name) for name in names]
 
     @property
     def spec(self) -> dict[str, object]:

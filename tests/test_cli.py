@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,6 +91,17 @@ def test_flags_choose_networks():
     assert len(read("--grid --preact").variants) == 6
 
 
+def test_flags_name_networks_in_full():
+    one = read("--variant rv_resnet8_cifar_s2_b rv_resnet11_cifar_d")
+    assert [v.name for v in one.variants] == ["rv_resnet8_cifar_s2_b", "rv_resnet11_cifar_d"]
+    assert one.name == "digits_rv_resnet8_cifar_s2_b-rv_resnet11_cifar_d"
+    assert not one.free_stem
+    wild = read("--variant rv_resnet20_cifar_? rv_resnet20_cifar_d --seeds 2")
+    assert [v.preset for v in wild.variants] == ["B", "C", "D"]
+    (merged,) = wild.merged
+    assert "rv_resnet20_cifar_a is the same network as rv_resnet20_cifar_b" in merged
+
+
 def test_flags_change_the_recipe_of_a_paper():
     assert read("--recipe he2015").recipe == RECIPES["he2015"]
     assert read("--recipe=he2015 --epochs 3").recipe == replace(RECIPES["he2015"], epochs=3)
@@ -131,7 +143,21 @@ def test_flags_override_the_experiments_file(tmp_path):
         read(f"--experiment {path} --variant A")
 
 
+FULL = "--variant: a name says all of a network: drop letters, and other flags that choose it"
+MANY = "--depth 20 32 44 --stem-stride 1 2 4 --cardinality " + " ".join(map(str, range(1, 1001)))
 WRONG = {
+    "--variant A rv_resnet20_cifar_b": FULL,
+    "--variant rv_resnet20_cifar_b --depth 20": FULL,
+    "--variant rv_resnet20_cifar_b --preact": FULL,
+    "--variant rv_resnet20_cifar_b --grid": FULL,
+    "--variant rv_resnet20_cifar_b --family imagenet": FULL,
+    "--variant nothing*": "--variant: no registered model matches 'nothing*'; `list` shows them",
+    "--variant resnet50d": "--variant: unknown name 'resnet50d'; did you mean 'rv_resnet50_d'?",
+    "--variant rv_resnet50_e": "--variant: unknown stem in name 'rv_resnet50_e': 'e'; choices:",
+    f"{MANY} --base-width {' '.join(map(str, range(1, 201)))} --yes": "the grid has 7,200,000 comb"
+    "inations (3 depth x 3 stem_stride x 1,000 cardinality x 200 base_width x 4 preset), and mem",
+    "--seeds 10000 --order post preact --stem conv3 deep tiered --shortcut conv avgpool pad "
+    "--attention none se eca --antialias none blur avg --yes": "162 variants x 10,000 seeds are m",
     "--variant E": "--variant: unknown variant 'E'; choices: A, B, C, D",
     "--depth 21 --family cifar": "--depth: unknown depth 21 for family 'cifar'; choices: 6n+2",
     "--depth 51 --family imagenet": "--depth: unknown depth 51 for family 'imagenet'; choices: 10",
@@ -219,6 +245,11 @@ def test_an_output_that_is_a_file_is_refused_before_anything(tmp_path, capsys):
             "resnet-variants describe: --img-size: img_size -1",
         ),
         ("describe rv_resnet50_d --in-chans 0", "resnet-variants describe: --in-chans: in_chans 0"),
+        (
+            "describe resnet51",
+            "resnet-variants describe: --name: name 'resnet51' does not begin wi",
+        ),
+        ("describe d", "resnet-variants describe: --name: unknown name 'd'; did you mean 'D'?"),
         ("list nothing*", "resnet-variants list: no registered model matches 'nothing*'"),
         ("runn", "resnet-variants runn: unknown verb 'runn'; did you mean 'run'? choices: run"),
     ],
@@ -311,6 +342,36 @@ def test_describe_says_which_network_it_is(capsys):
     _, out, _ = typed(capsys, "describe rv_resnet29_cifar_deep_1x1_conv --img-size 8 --in-chans 1")
     assert "none: a cell of its own" in out
     assert "none known" in out
+
+
+def test_describe_knows_names_of_other_libraries(capsys):
+    for name, told in {
+        "resnet50d": ["resnet50d of timm is rv_resnet50_d"],
+        "resnet50d.ra2_in1k": ["resnet50d.ra2_in1k of timm is rv_resnet50_d"],
+        "wide_resnet50_2": ["wide_resnet50_2 of timm, torchvision is rv_wide_resnet50_2_b"],
+        "resnet50": [
+            "resnet50 of timm, torchvision is rv_resnet50_b",
+            "resnet50 of pytorchcv is rv_resnet50_a",
+        ],
+        "D": ["rv_resnet50_d"],
+    }.items():
+        status, out, _ = typed(capsys, f"describe {name}")
+        assert (status, out.splitlines()[: len(told)]) == (0, told)
+    _, out, _ = typed(capsys, "describe PreActResNet18")
+    assert out.startswith("PreActResNet18 of kuangliu/pytorch-cifar (differs: it has no norm and")
+
+
+@pytest.mark.parametrize(
+    "line", ["rv_resnet164_cifar_a_preact", "rv_wide_resnet101_2_b --img-size 8192"]
+)
+def test_no_column_of_describe_runs_into_the_next(capsys, line):
+    _, out, _ = typed(capsys, f"describe {line}")
+    heading, layers = out.split("names elsewhere\n")[1].split("\nlayer ")
+    for row in heading.split("\n\n")[0].splitlines():
+        assert re.fullmatch(r"  \S+ {2,}\S.*", row)
+    rows = [re.split(r" {2,}", row) for row in f"layer {layers}".split("\n\n")[0].splitlines()]
+    assert {len(row) for row in rows} == {6}
+    assert len({len(row) for row in f"layer {layers}".split("\n\n")[0].splitlines()}) == 1
 
 
 def test_python_run_and_report_do_what_the_commands_do(tmp_path):

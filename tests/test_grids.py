@@ -2,14 +2,17 @@
 
 import itertools
 import re
+import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import resnet_variants as rv
 from resnet_variants.models.families import PRESETS
-from resnet_variants.models.grids import FULL_GRID, expand, parse_name
+from resnet_variants.models.grids import FULL_GRID, MOST_CELLS, expand, parse_name
+from resnet_variants.models.grids import cells as count
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 
@@ -113,6 +116,26 @@ def test_grids_refuse_what_they_do_not_know(grid, message):
         expand(grid)
 
 
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"depth": range(10**9)}, "the grid has 1,000,000,000 combinations (1,000,000,000 depth)"),
+        ({"depth": range(10**30)}, "a list of the grid has more than 9,223,372,036,854,775,807"),
+        (
+            {"cardinality": range(10**4), "base_width": [1, 2, 3], "depth": np.arange(10**4)},
+            "(10,000 cardinality x 3 base_width x 10,000 depth), and memory holds 1,000,000",
+        ),
+        ({"depth": [50] * (MOST_CELLS + 1)}, "the grid has 1,000,001 combinations"),
+    ],
+)
+def test_a_grid_is_counted_before_it_is_made(grid, message):
+    start = time.perf_counter()
+    for make in (expand, lambda axes: rv.grid(**axes), count):
+        with pytest.raises(UserError, match=re.escape(message)):
+            make(grid)
+    assert time.perf_counter() - start < 1
+
+
 # --- names read back --------------------------------------------------------------------------
 
 
@@ -162,6 +185,32 @@ def test_grids_refuse_what_they_do_not_know(grid, message):
 def test_other_spellings_are_refused_with_the_right_one(name, message):
     with pytest.raises(UserError, match=re.escape(message)):
         parse_name(name)
+
+
+OTHER = "means another network: on small images ResNeXt has stages of 256-512-1024 channels"
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("rv_resnext29_8x64d_cifar_b", "rv_resnet29_cifar_g8_w64_b"),
+        ("rv_resnext29_16x64d_cifar_d_preact", "rv_resnet29_cifar_g16_w64_d_preact"),
+        ("rv_resnext29_32x4d_cifar_b", "rv_resnet29_cifar_g32_w4_b"),
+        ("rv_resnext29_1x64d_cifar_b", "rv_resnet29_cifar_w64_b"),
+        ("rv_resnext110_2x16d_cifar_bottleneck_b", "rv_resnet110_cifar_bottleneck_g2_b"),
+        ("rv_wide_resnet29_10_cifar_b", "rv_resnet29_cifar_w160_b"),
+    ],
+)
+def test_a_published_name_of_another_network_is_refused_with_the_reason(name, ours):
+    with pytest.raises(UserError, match=re.escape(f"{name!r} {OTHER}")) as error:
+        parse_name(name)
+    assert str(error.value).endswith(f"is spelt {ours!r}")
+    assert parse_name(ours).name == ours
+
+
+def test_resnext29_of_the_paper_is_not_what_this_family_has():
+    # 34.4 M parameters (arXiv:1611.05431, table 7); these 3x3 convolutions in stages of 64-128-256.
+    assert rv.cost("rv_resnet29_cifar_g8_w64_b").params == 22_447_578
 
 
 NO_NAMES = [

@@ -10,7 +10,7 @@ import torchvision
 
 import resnet_variants as rv
 from resnet_variants.models.grids import grid, parse_name
-from resnet_variants.models.synonyms import PEERS, nearest, synonyms, timm_twins
+from resnet_variants.models.synonyms import PEERS, named_elsewhere, nearest, synonyms, timm_twins
 from resnet_variants.models.variant import Variant
 
 ROWS = [(peer, name, variant) for peer in PEERS for variant, name in peer.names().items()]
@@ -73,6 +73,47 @@ def test_twins_are_the_timm_rows():
     rows = [(variant, name) for peer, name, variant in BUILT if peer.source == "timm"]
     assert timm_twins() == dict(rows)
     assert len(timm_twins()) == len(rows) == len({name for _, name in rows})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fewer"),
+    [
+        # kuangliu's PreActResNet18 has 11,171,146 parameters, Keras' networks as many as can be
+        # trained of the 25,636,712 and 25,613,800 that its documentation counts.
+        ("rv_resnet18_s1_conv3_3x3_conv_preact", 11_171_146, 2 * 512),
+        ("rv_resnet50_a", 25_583_592, -26_560),
+        ("rv_resnet50_b_preact", 25_568_360, -19_008),
+    ],
+)
+def test_networks_that_are_close_differ_by_what_is_said(ours, theirs, fewer):
+    classes = 10 if "_s1_" in ours else 1000
+    assert rv.cost(ours, num_classes=classes).params - theirs == fewer
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        (
+            "rv_resnet20_cifar_conv3_3x3_pad",
+            "akamaster/pytorch_resnet_cifar10 resnet20 (differs: h",
+        ),
+        ("rv_resnet50_b_preact", "pytorchcv preresnet50b (differs: its stem has norm and ReLU, as"),
+        ("rv_resnet542_cifar_bottleneck_b", "pytorchcv resnet542bn_cifar10"),
+        ("rv_resnet50_a", "Keras ResNet50 (differs: its convolutions have biases, its norms an ep"),
+    ],
+)
+def test_what_popular_code_builds_is_told_by_its_name(ours, said):
+    told = [f"{peer.source} {name}{peer.text}" for peer, name in synonyms(parse_name(ours))]
+    assert [text for text in told if text.startswith(said)]
+
+
+def test_a_name_that_means_two_networks_names_both():
+    assert named_elsewhere("resnet50") == {
+        parse_name("rv_resnet50_b"): ["timm", "torchvision"],
+        parse_name("rv_resnet50_a"): ["pytorchcv"],
+    }
+    assert list(named_elsewhere("resnet50.a1_in1k")) == [parse_name("rv_resnet50_b")]
+    assert named_elsewhere("resnet5") == named_elsewhere("rv_resnet50_b") == {}
 
 
 def difference(one, other):
