@@ -61,11 +61,8 @@ def run(
     """
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")
-    sinks = sequence(log)
-    if sinks is None:
-        raise UserError(f"log {shown(log)} must be a list of names", field="log")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
-    options, loading = _options(settings, tuple(sinks)), _taken(settings, Loading)
+    options, loading = _options(settings, log), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
     conduct(experiment, out, options, silent)
@@ -142,12 +139,15 @@ def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tu
                 yield folder, ""
 
 
-def _options(settings: dict[str, Any], sinks: tuple[str, ...]) -> Options:
+def _options(settings: dict[str, Any], log: Sequence[str]) -> Options:
     """Who computes; its settings are removed from the others."""
+    sinks = sequence(log)
+    if sinks is None or not all(isinstance(sink, str) for sink in sinks):
+        raise UserError(f"log {shown(log)} must be a list of names", field="log")
     if settings.get("jobs"):
         settings.setdefault("engine", "local")
     machine, workers = _taken(settings, Machine), _taken(settings, Workers)
-    return Options(machine=machine, workers=workers, sinks=sinks)
+    return Options(machine=machine, workers=workers, sinks=tuple(sinks))
 
 
 def _listed(variants: Iterable[Variant | str] | Variant | str) -> list[Variant]:

@@ -208,6 +208,13 @@ def test_a_published_name_of_another_network_is_refused_with_the_reason(name, ou
     assert parse_name(ours).name == ours
 
 
+def test_one_that_this_family_has_nothing_like_says_the_reason_too():
+    with pytest.raises(UserError, match=re.escape(f"name 'rv_wide_resnet28_10_cifar_b' {OTHER}")):
+        parse_name("rv_wide_resnet28_10_cifar_b")
+    with pytest.raises(UserError, match="unknown depth 28 for family 'imagenet'"):
+        parse_name("rv_wide_resnet28_10_b")
+
+
 def test_resnext29_of_the_paper_is_not_what_this_family_has():
     # 34.4 M parameters (arXiv:1611.05431, table 7); these 3x3 convolutions in stages of 64-128-256.
     assert rv.cost("rv_resnet29_cifar_g8_w64_b").params == 22_447_578

@@ -114,6 +114,12 @@ def test_a_wrong_kind_is_one_line_that_names_the_argument(name, argument, valid,
             assert len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize("value", [[3], [[1]], ["tensorboard", None], "tensorboard"])
+def test_what_is_in_a_list_of_sinks_is_looked_at(value, tmp_path):
+    with pytest.raises(ValueError, match=r"^log .* must be a list of names"):
+        rv.run([NAME], out=tmp_path, log=value)
+
+
 @pytest.mark.parametrize("value", [[1], [None], [b"x"], ["rv_resnet8_cifar_b", 2]])
 def test_what_is_in_a_list_of_variants_is_looked_at(value, tmp_path):
     with pytest.raises(ValueError, match=r"^variants .* must be a letter, a name or a Var"):

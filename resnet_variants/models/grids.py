@@ -175,11 +175,18 @@ def parse_name(name: str) -> Variant:
     if rest:
         end = "_".join(rest)
         raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
-    variant = variant_from(spec)
+    family = FAMILIES[str(spec.get("family", Variant.family))]
+    other = "" if name.startswith("rv_resnet") else family.other_nets
+    means = f"name {name!r}" + (f" means another network: {other}" if other else "")
+    try:
+        variant = variant_from(spec)
+    except UserError as error:
+        if not other:
+            raise
+        raise UserError(means, field="name") from error
     if name not in (variant.name, *variant.aliases):
-        other = FAMILIES[variant.family].other_nets if not name.startswith("rv_resnet") else ""
-        reason = f" means another network: {other}; the one of this family" if other else ""
-        raise UserError(f"name {name!r}{reason} is spelt {variant.name!r}", field="name")
+        ours = "; the one of this family is spelt" if other else " is spelt"
+        raise UserError(f"{means}{ours} {variant.name!r}", field="name")
     return variant
 
 

@@ -107,7 +107,7 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
     except SafetensorError as error:
         raise unreadable(cfg.file or cfg.hf_hub_id, error) from None
     # timm adds its own to these and saves them: a name of this process alone says nothing later.
-    model._model_args = architecture(variant)[1]
+    model._model_args = cast(Any, architecture(variant)[1])
     return cast(ResNet, model)
 
 
