@@ -154,6 +154,24 @@ def parse_name(name: str) -> Variant:
     Raises:
         ValueError: not such a name, or another spelling of one; the message gives the right one.
     """
+    spec = _read(name)
+    family = FAMILIES[str(spec.get("family", Variant.family))]
+    other = "" if name.startswith("rv_resnet") else family.other_nets
+    means = f"name {name!r}" + (f" means another network: {other}" if other else "")
+    try:
+        variant = variant_from(spec)
+    except UserError as error:
+        if not other:
+            raise
+        raise UserError(means, field="name") from error
+    if name not in (variant.name, *variant.aliases):
+        ours = "; the one of this family is spelt" if other else " is spelt"
+        raise UserError(f"{means}{ours} {variant.name!r}", field="name")
+    return variant
+
+
+def _read(name: str) -> dict[str, object]:
+    """The fields that a name's parts say, as a grid spells them."""
     spec, rest = _read_head(name)
     spec |= _take(rest, "block", AXES["block"])
     spec |= _take_groups(rest)
@@ -175,19 +193,7 @@ def parse_name(name: str) -> Variant:
     if rest:
         end = "_".join(rest)
         raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
-    family = FAMILIES[str(spec.get("family", Variant.family))]
-    other = "" if name.startswith("rv_resnet") else family.other_nets
-    means = f"name {name!r}" + (f" means another network: {other}" if other else "")
-    try:
-        variant = variant_from(spec)
-    except UserError as error:
-        if not other:
-            raise
-        raise UserError(means, field="name") from error
-    if name not in (variant.name, *variant.aliases):
-        ours = "; the one of this family is spelt" if other else " is spelt"
-        raise UserError(f"{means}{ours} {variant.name!r}", field="name")
-    return variant
+    return spec
 
 
 _MODEL = re.compile(
