@@ -76,31 +76,24 @@ def read_picture(file: Any, name: str) -> Image.Image:
     with blamed_on(name), _opened(file) as image:
         _check_size(image.size, name)
         image.load()
-        white = _white(image)
+        largest = _largest(image)
         method = _UPRIGHT.get(_orientation(image))
-        return as_rgb(image if method is None else image.transpose(method), name, white)
+        return as_rgb(image if method is None else image.transpose(method), name, largest)
 
 
 @contextlib.contextmanager
 def _opened(file: Any) -> Iterator[Image.Image]:
-    """A picture, its head read."""
+    """A picture, its head read; of a path, only where that is a regular file or a link to one."""
     with contextlib.ExitStack() as stack:
         if not isinstance(file, Image.Image):
             if isinstance(file, str | os.PathLike):
-                require_regular(file)
-                file = stack.enter_context(Path(file).open("rb"))
+                path = Path(file)
+                if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never begin, a device end
+                    kinds = "a folder, pipe, socket or device"
+                    raise OSError(errno.EINVAL, f"{kinds} instead of a regular file")
+                file = stack.enter_context(path.open("rb"))
             file = Image.open(_without_refused_comments(file), formats=_kinds())
         yield stack.enter_context(file)
-
-
-def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse what may never end or never begin, such as a pipe or a device.
-
-    Raises:
-        OSError: missing, or no regular file and no link to one.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-        raise OSError(errno.EINVAL, "no regular file (a folder, pipe, socket or device)")
 
 
 def _without_refused_comments(file: IO[bytes]) -> IO[bytes]:
@@ -131,7 +124,7 @@ def _is_accepted(kind: bytes, content: bytes, length: int) -> bool:
     return True
 
 
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> Any:
     """As its tag says, whatever the others hold; 1, as stored, where none can be read."""
     exif = image.info.get("exif")
     try:
@@ -155,7 +148,7 @@ def _orientation_tag(exif: bytes) -> int | None:
     return None
 
 
-def _white(image: Image.Image) -> int:
+def _largest(image: Image.Image) -> int:
     """The largest value of a pixel of integers: the 12 bits of a TIFF, for one, are left as 12."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
     return 2 ** min(int(bits[0]), 16) - 1
@@ -173,6 +166,17 @@ def brightest(path: Path) -> int | None:
         if not image.mode.startswith("I") and ";16" not in repr(tiles):  # how its pixels are stored
             return None
     return int(np.asarray(read_picture(path, name)).max())
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the beginning of a file is that of a picture; no pixel is decoded."""
+    try:
+        with _opened(path):
+            return True
+    except PermissionError:  # told by whoever decodes it
+        return True
+    except Exception:  # Pillow tries every kind in turn, and what it raises depends on the last
+        return False
 
 
 @contextlib.contextmanager
@@ -211,8 +215,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def as_rgb(image: Image.Image, name: str, white: int) -> Image.Image:
-    """Any of Pillow's modes as RGB; ``white`` is the largest value that integers may have.
+def as_rgb(image: Image.Image, name: str, largest: int) -> Image.Image:
+    """Any of Pillow's modes as RGB; ``largest`` is the value of white where pixels are integers.
 
     Raises:
         BadImageError: floating-point pixels, or integers beyond 16 bits.
@@ -223,8 +227,8 @@ def as_rgb(image: Image.Image, name: str, white: int) -> Image.Image:
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 2**16 - 1:
             raise BadImageError(f"{name}: pixels beyond 16 bits; save it with 8 or 16 bits")
-        pixels[pixels == image.info.get("transparency", -1)] = white
-        image = Image.fromarray(np.rint(pixels * (255 / white)).astype(np.uint8))
+        pixels[pixels == image.info.get("transparency", -1)] = largest
+        image = Image.fromarray(np.rint(pixels * (255 / largest)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
