@@ -59,7 +59,7 @@ class Account:
         for (_, why, _), n in self.left.items():
             reasons[why] += n
         if reasons:
-            lines.append(f"{reasons.total():,} left out: {_counted(reasons)}")
+            lines.append(f"left out: {_counted(reasons)}")
         return lines
 
     @property

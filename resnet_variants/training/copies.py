@@ -9,9 +9,11 @@ from PIL import Image
 
 _SIDE = 16  # pixels of the small version
 LEAST_SIDE = 32  # below it different things look alike: two digits of 28 pixels do
-# Of the cosine between two pictures' edges. Measured on CIFAR-10 (JPEG), 10,000 test against 50,000
-# training pictures of 32 pixels, and on copies of the test pictures: see tests/test_copies.py.
-ALIKE = 0.93
+# Of the cosine between two pictures' edges. Of CIFAR-10's test pictures (JPEG, 32 pixels) against
+# its training pictures, 65 of 10,000 are above, and all that were looked at show the same motif.
+# Of copies of them, 99.1 % (JPEG at quality 30), 99.8 % (WebP at 50) to 100 % (JPEG at 50, twice
+# the size, GIF, grey) are.
+ALIKE = 0.92
 _FLAT = 1.0  # mean edge in grey levels below which nothing but noise would be compared
 _CHUNK = 1024
 

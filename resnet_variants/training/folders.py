@@ -116,7 +116,8 @@ def read_folder(root: Path) -> Files:
     if "train" not in found or len(found) == 1:
         names = " and ".join(path.name for path in found.values())
         message = f"{str(root)!r} holds {names} alone: it takes train/ with val/ or test/"
-        raise UserError(f"{message}, or nothing but class folders", field="data")
+        message += ", or nothing but class folders with other names"
+        raise UserError(message, field="data")
     if "test" not in found:
         found["test"] = found.pop("val")
     return _files(root, found)
@@ -262,7 +263,7 @@ def _hint(folder: Path) -> str:
     for _ in range(_DEEPEST):
         below = _folders(deeper)
         if len(below) > 1:
-            return f"; they seem to be in {str(deeper)!r}: name that one, or move them up"
+            return f"; its class folders seem to be in {str(deeper)!r}: name that, or move them up"
         if not below:
             break
         deeper = below[0]

@@ -51,6 +51,7 @@ _PNG_COMMENTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", 
 @functools.cache
 def suffixes() -> Mapping[str, str]:
     """Ends of the names of files that Pillow decodes by itself, and their kinds."""
+    Image.preinit()  # the usual kinds first: files are tried in this order
     Image.init()
     known = Image.registered_extensions().items()
     kinds = {"MPO", *Image.OPEN} - set(_UNDECODED)  # an MPO is opened as the JPEG that it begins as
