@@ -209,7 +209,9 @@ def test_a_picture_is_turned_upright_whatever_its_other_tags_hold(tmp_path, orie
             assert picture_size(path) == (10, 6)
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
+)
 def test_a_picture_whose_exif_is_garbage_is_as_it_is_stored(tmp_path, exif):
     pixels = pictures.noise(6, 10)
     path = pictures.save(tmp_path / "x.png", pixels, exif=exif)
