@@ -20,7 +20,7 @@ _SHOWN = 20  # of a kind, unless --all
 
 @dataclass(frozen=True)
 class Flags:
-    """Open and decode every image: broken ones, and equal ones in different splits or classes."""
+    """Open and decode every image: broken, left out, or (nearly) equal in two splits or classes."""
 
     spec: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SPEC")]
     """As `run --data` takes it: digits, cifar10, folder:PATH, timm:NAME, ..."""
@@ -35,20 +35,27 @@ def command(argv: Sequence[str]) -> int:
     flags = parse(Flags, argv, "check-data")
     source = open_source(flags.spec, flags.data_dir)
     say(f"{flags.spec}: {len(source.labels)} images of {len(source.classes)} classes")
+    most = None if flags.all else _SHOWN
+    for line in source.account.summary:
+        say(line)
+    _show("left out", source.account.by_folder, most)
     found = audit(source)
     _show_counts(found)
-    most = None if flags.all else _SHOWN
+    faults = source.account.faults
+    _show("more left out than a few, or badly stored", faults, most)
     for split, lines in found.broken.items():
         _show(f"{split}: {len(lines)} broken", lines, most)
-    for heading, pairs in (
-        ("the same picture in two splits", found.twice),
-        ("the same picture in two classes", found.mislabelled),
+    for heading, sign, pairs in (
+        ("the same picture in two splits", "=", found.twice),
+        ("nearly the same picture in two splits, such as a thumbnail", "~", found.near),
+        ("the same picture in two classes", "=", found.mislabelled),
     ):
-        _show(f"{len(pairs)} times {heading}", [f"{a} = {b}" for a, b in pairs], most)
+        _show(f"{len(pairs)} times {heading}", [f"{a} {sign} {b}" for a, b in pairs], most)
     if found.repeated:
         say(f"{found.repeated} images repeat another one of their split and class")
-    say("all is well" if found.sound else "see above: mend or remove these")
-    return 0 if found.sound else 1
+    sound = found.sound and not faults
+    say("all is well" if sound else "see above: mend or remove these")
+    return 0 if sound else 1
 
 
 def _show_counts(found: Audit) -> None:

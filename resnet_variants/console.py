@@ -13,6 +13,8 @@ from resnet_variants.sweeps.provenance import device_name
 from resnet_variants.training.device import Machine, cores, make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
 
+_FAULTS = 3  # lines on files that are not what they should be
+
 
 def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
     """Everything that decides the outcome, and where it goes."""
@@ -24,6 +26,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "question": experiment.question,
         "networks": ", ".join(variant.name for variant in experiment.variants),
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
+        "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
         "seeds": f"{experiment.seeds}, so {len(experiment.runs)} runs",
         "device": _device(options, recipe.precision),
@@ -32,6 +35,10 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
     for key, value in rows.items():
         if value:
             say(f"{key:<11}{value}")
+    faults = data.account.faults
+    more = [f"and {len(faults) - _FAULTS} more: check-data lists them"] if faults[_FAULTS:] else []
+    for line in [*faults[:_FAULTS], *more]:
+        say(f"{'mind':<11}{line}")
     for line in experiment.merged:
         say(f"{'merged':<11}{line}")
 

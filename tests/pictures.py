@@ -1,6 +1,7 @@
 """Small pictures, folders of them and broken ones, made on the spot."""
 
 import os
+import socket
 import struct
 import warnings
 import zlib
@@ -14,6 +15,12 @@ def noise(height=8, width=8, *, seed=0, channels=3):
     """Random pixels (H, W, C) uint8, or (H, W) for one channel."""
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def motif(seed, height=96, width=120):
+    """A picture of large coloured shapes, which survives what noise does not."""
+    few = Image.fromarray(noise(9, 11, seed=seed))
+    return few.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def save(path, pixels=None, **options):
@@ -97,6 +104,30 @@ def one_pixel(path):
     return save(path, noise(1, 1))
 
 
+def pipe(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+def device(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("/dev/zero")
+    return path
+
+
+def unix_socket(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    here = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket may have about 100 letters
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(here)
+    return path
+
+
 def far_too_wide(path):
     return save(path, np.zeros((2, 20_000, 3), np.uint8))
 
@@ -115,6 +146,9 @@ BROKEN = {
     "one pixel": (one_pixel, ".png", "1 x 1 pixels are too few"),
     "20,000 wide": (far_too_wide, ".png", "20000 x 2 pixels exceed"),
     "bomb": (bomb, ".png", "pixels"),
+    "pipe": (pipe, ".png", "a folder, pipe, socket or device instead of a regular file"),
+    "socket": (unix_socket, ".png", "a folder, pipe, socket or device instead of a regular file"),
+    "device": (device, ".png", "a folder, pipe, socket or device instead of a regular file"),
 }
 
 

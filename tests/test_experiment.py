@@ -41,6 +41,13 @@ def write(tmp_path, text):
     return path
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path):
+    path = tmp_path / "some_question.toml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    marked = read_toml(path).record()
+    assert marked == read_toml(write(tmp_path, GOOD)).record()
+
+
 def test_a_file_expands_to_runs_with_paired_seeds(tmp_path):
     experiment = read_toml(write(tmp_path, GOOD))
     assert (experiment.name, experiment.question, experiment.seeds) == (

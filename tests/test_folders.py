@@ -38,6 +38,95 @@ def test_train_and_test_are_the_folders_of_that_name(tmp_path):
     assert source.labels.tolist() == [0, 0, 1, 1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("counts", "split", "data"),
+    [
+        ({"train": 12, "val": 2, "test": 3}, "1f9e8c9b004d01bb", "81f935166b881fb0"),
+        ({"train": 12, "test": 3}, "19360a9ec8d504de", "c33ebfb6ef8338f0"),
+        ({"": 20}, "646b9b3e1db81095", "7508a73a1f3fa6a6"),
+    ],
+)
+def test_the_hashes_of_plain_folders_are_frozen(tmp_path, counts, split, data):
+    pictures.fill(tmp_path, {f"{s}/{c}".strip("/"): n for s, n in counts.items() for c in "ab"})
+    found = load(tmp_path)
+    assert (found.split_hash, found.data_hash) == (split, data)
+
+
+SPLITS = {
+    "train_set test_set": "train test",
+    "training_set test_set": "train test",
+    "TrainImages TestImages": "train test",
+    "Training Testing": "train test",
+    "train eval": "train test",
+    "train dev": "train test",
+    "train dev test": "train val test",
+    "train2017 val2017 annotations": "train test",
+    "seg_train seg_test seg_pred": "train test",
+    "x_train x_valid x_test": "train val test",
+    "train test train_small": "train test",
+}
+
+
+@pytest.mark.parametrize("names", SPLITS)
+def test_splits_are_found_by_many_names(tmp_path, names):
+    pictures.fill(tmp_path, {f"{name}/{c}": 1 for name in names.split() for c in "ab"})
+    source = read_folder(tmp_path)
+    assert source.classes == ("a", "b")
+    assert {part: paths[0].split("/")[0] for part, paths in split_paths(source).items()} == dict(
+        zip(SPLITS[names].split(), names.split(), strict=False)
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["my_train your_test", "cat_train cat_test dog_train dog_test", "train seg_train seg_test"],
+)
+def test_what_looks_like_splits_does_not_become_classes(tmp_path, names):
+    pictures.fill(tmp_path, {f"{name}/{c}": 9 for name in names.split() for c in "ab"})
+    message = refused(tmp_path)
+    assert "which look like splits and not like classes: call them train/ with val/" in message
+    assert all(f"{name}/" in message for name in names.split())
+
+
+@pytest.mark.parametrize(
+    "names", ["train_station test_track airport", "test_tube_1 test_tube_2", "trains cars"]
+)
+def test_classes_may_speak_of_trains_and_tests(tmp_path, names):
+    pictures.fill(tmp_path, {name: 9 for name in names.split()})
+    assert read_folder(tmp_path).classes == tuple(sorted(names.split()))
+
+
+def test_classes_that_hold_splits_are_refused(tmp_path):
+    pictures.fill(tmp_path, {f"{c}/{s}": 9 for s in ("train", "test") for c in ("cat", "dog")})
+    message = refused(tmp_path)
+    assert f"'{tmp_path}/cat' holds test/ and train/: name that folder, or put splits" in message
+
+
+@pytest.mark.parametrize(
+    ("folders", "path"),
+    [
+        (["pets/train/a", "pets/train/b", "pets/test/a", "pets/test/b"], "pets"),
+        (["more/images/a", "more/images/b", "__MACOSX/more"], "more/images"),
+        (["train/all/a", "train/all/b", "test/all/a", "test/all/b"], "train/all"),
+    ],
+)
+def test_folders_around_the_right_one_are_looked_through(tmp_path, folders, path):
+    pictures.fill(tmp_path, dict.fromkeys(folders, 1))
+    message = refused(tmp_path)
+    assert "holds 1 class folders; it takes two or more; " in message
+    assert f"seem to be in '{tmp_path / path}': name that, or move them up" in message
+
+
+def test_class_names_that_no_reader_can_tell_apart_are_told_as_such(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    counts = {"train/x": 1, f"train/{composed}": 1, "test/x": 1, f"test/{decomposed}": 1}
+    message = refused(pictures.fill(tmp_path / "splits", counts))
+    assert f"class '{composed}' is written in two Unicode forms" in message
+    assert message.endswith(r"'cafe\u0301' and 'caf\xe9': rename one like the other")
+    heap = pictures.fill(tmp_path / "heap", {composed: 9, decomposed: 9})
+    assert "is written in two Unicode forms" in refused(heap)
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_val_without_a_test_is_the_test_split(tmp_path, val):
     pictures.fill(tmp_path, {"train/a": 10, "train/b": 10, f"{val}/a": 1, f"{val}/b": 1})
@@ -139,6 +228,9 @@ def test_a_missing_folder_is_named(tmp_path):
     assert "nowhere' cannot be read as a folder: No such file" in refused(tmp_path / "nowhere")
     assert "cannot be read as a folder: Not a" in refused(pictures.text(tmp_path / "file"))
     assert "No such file" in refused("~no-such-user/pictures")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "Too many levels of symbolic links" in refused(tmp_path / "loop")
+    assert "File name too long" in refused(tmp_path / ("n" * 256))
 
 
 def test_an_empty_folder_and_a_single_class_are_refused(tmp_path):
@@ -153,7 +245,7 @@ def test_an_empty_class_is_named(tmp_path, split):
     for path in (tmp_path / split / "b").iterdir():
         path.rename(path.with_suffix(".txt"))
     message = refused(tmp_path)
-    assert f"{split}/b' holds no pictures (" in message
+    assert f"{split}/b' holds no pictures (.txt)" in message
     assert message.endswith("fill or remove it")
 
 
@@ -204,6 +296,9 @@ def test_a_folder_without_read_permission_is_named(tmp_path):
     (tmp_path / "train/b").chmod(0)
     message = pictures.told_to_a_stranger(tmp_path, lambda: read_folder(Path()))
     assert message == "'train/b' cannot be read as a folder: Permission denied"
+    (tmp_path / "train/b").chmod(0o744)
+    message = pictures.told_to_a_stranger(tmp_path, lambda: load(Path()))
+    assert message.startswith("train/b/0.png: Permission denied; mend or remove it (")
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 9), (2, 2), (3, 60)])

@@ -3,16 +3,18 @@
 import io
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
 import pictures
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from resnet_variants.registry import UserError
 from resnet_variants.training.images import (
     BadImageError,
+    brightest,
     picture_size,
     read_picture,
 )
@@ -68,6 +70,34 @@ def test_16_bit_grey_is_scaled_exactly(tmp_path):
     every = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
     path = pictures.save(tmp_path / "every.png", every)
     assert np.array_equal(read(path), grey(np.rint(every / 257).astype(np.uint8)))
+
+
+def tiff_of_12_bits(path, values):
+    """A TIFF as scientific cameras write them: two pixels in three bytes."""
+    first, second = values.reshape(-1, 2).T.astype(int)
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1)
+    pixels = packed.astype(np.uint8).tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    tags[279] = len(pixels)
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    path.write_bytes(head + pixels + struct.pack("<H", len(tags)) + table + bytes(4))
+    return path
+
+
+def test_12_bit_grey_is_scaled_from_12_bits(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    path = tiff_of_12_bits(tmp_path / "x.tif", values)
+    assert np.array_equal(read(path), grey(np.rint(values * (255 / 4095)).astype(np.uint8)))
+    assert brightest(path) == 255
+
+
+def test_bits_that_are_not_in_use_are_seen(tmp_path):
+    dark = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    assert brightest(pictures.save(tmp_path / "x.png", dark)) == 16
+    assert brightest(pictures.save(tmp_path / "x.tif", dark * 16)) == 255
+    assert brightest(pictures.save(tmp_path / "x.jpg", pictures.noise())) is None
 
 
 def test_a_transparent_value_of_16_bit_grey_is_white(tmp_path):
@@ -153,6 +183,89 @@ def test_a_jpeg_is_turned_upright(tmp_path):
     assert np.abs(shown.astype(int) - left_red)[:, [0, -1]].max() <= 2
 
 
+TAGS = (0x010E, 0x010F, 0x0131, 0x011A, 0x8769, 0x8825, 0x9286)  # before and after orientation
+
+
+def odd_exif(orientation, tag, kind):
+    """Two tags, one of which has a type or a place of its value that it must not have."""
+    tags = [(0x0112, 3, struct.pack("<HH", orientation, 0)), (tag, kind, b"ab\0\0")]
+    table = b"".join(struct.pack("<HHI", t, k, 1) + value for t, k, value in sorted(tags))
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + table + bytes(4)
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning", "ignore:.*Tag data:UserWarning")
+@pytest.mark.parametrize("kind", [".png", ".webp"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_picture_is_turned_upright_whatever_its_other_tags_hold(tmp_path, orientation, kind):
+    upright = Image.fromarray(pictures.noise(6, 10))
+    method = STORED[orientation]
+    stored = upright if method is None else upright.transpose(method)
+    options = {"lossless": True} if kind == ".webp" else {}
+    for tag in TAGS:
+        for form in (1, 2, 3, 4, 5, 7, 12, 13):
+            exif = odd_exif(orientation, tag, form)
+            path = pictures.save(tmp_path / f"x{kind}", stored, exif=exif, **options)
+            assert np.array_equal(read(path), np.asarray(upright)), (tag, form)
+            assert picture_size(path) == (10, 6)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
+)
+def test_a_picture_whose_exif_is_garbage_is_as_it_is_stored(tmp_path, exif):
+    pixels = pictures.noise(6, 10)
+    path = pictures.save(tmp_path / "x.png", pixels, exif=exif)
+    assert np.array_equal(read(path), pixels)
+    assert picture_size(path) == (10, 6)
+
+
+def png_text(form, text):
+    info = PngImagePlugin.PngInfo()
+    if form == "iTXt":
+        info.add_itxt("words", text, zip=True)
+    else:
+        info.add_text("words", text, zip=form == "zTXt")
+    return info
+
+
+@pytest.mark.parametrize("form", ["tEXt", "zTXt", "iTXt", "iCCP"])
+def test_a_png_may_hold_texts_of_any_size(tmp_path, form):
+    """Pillow refuses what is longer than a megabyte, 64 where it is not compressed."""
+    upright = pictures.noise(6, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    text = "x" * (65_000_000 if form == "tEXt" else 1_100_000)
+    options = (
+        {"icc_profile": text.encode()} if form == "iCCP" else {"pnginfo": png_text(form, text)}
+    )
+    stored = Image.fromarray(upright).transpose(STORED[6])
+    path = pictures.save(tmp_path / "x.png", stored, exif=exif, **options)
+    for file in (path, io.BytesIO(path.read_bytes())):
+        assert np.array_equal(np.asarray(read_picture(file, "x")), upright)
+    assert picture_size(path) == (10, 6)
+
+
+def test_a_text_that_pillow_refuses_behind_the_pixels_is_left_out_too(tmp_path):
+    pixels = pictures.noise()
+    path = pictures.save(tmp_path / "x.png", pixels, pnginfo=png_text("zTXt", "x" * 1_100_000))
+    content = path.read_bytes()
+    start = content.index(b"zTXt") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    assert np.array_equal(read(path), pixels)
+
+
+def test_a_bomb_beside_a_long_text_is_refused(tmp_path):
+    bomb = pictures.bomb(tmp_path / "x.png", 20_000).read_bytes()
+    long = pictures.save(tmp_path / "y.png", pnginfo=png_text("zTXt", "x" * 1_100_000)).read_bytes()
+    start = long.index(b"zTXt") - 4
+    end = start + 12 + int.from_bytes(long[start : start + 4], "big")
+    path = tmp_path / "z.png"
+    path.write_bytes(bomb[:33] + long[start:end] + bomb[33:])
+    with pytest.raises(BadImageError, match=r"20000 x 20000 pixels exceed|more than \d+ pixels"):
+        read(path)
+
+
 def test_the_size_is_told_without_decoding(tmp_path):
     path = pictures.cut_off(tmp_path / "x.png")
     assert picture_size(path) == (64, 64)
@@ -169,7 +282,11 @@ def test_a_broken_picture_is_one_line_that_names_it(tmp_path, kind):
     assert pictures.is_one_line(caught.value, path)
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "dangling link", "one pixel", "bomb"])
+@pytest.mark.timeout(60)  # a pipe without a writer is waited for, a device is read, for ever
+@pytest.mark.parametrize(
+    "kind",
+    ["empty", "text", "dangling link", "one pixel", "bomb", "pipe", "socket", "device"],
+)
 def test_the_size_of_a_broken_picture_is_one_line_that_names_it(tmp_path, kind):
     breaks, suffix, why = pictures.BROKEN[kind]
     path = breaks(tmp_path / f"broken{suffix}")

@@ -152,6 +152,13 @@ def test_classes_that_differ_between_splits_are_named(folder):
         assert f"{spec}: class 'b' is not in both train and test" in refused(spec, folder)
 
 
+@pytest.mark.parametrize("spec", FOLDERS)
+def test_thumbnails_of_a_system_are_no_pictures(spec, folder):
+    path = pictures.save(folder / "train/a/@eaDir/0.png")
+    message = refused(spec, folder)
+    assert f"timm takes {str(path)!r} for a picture: remove it, or give folder:PATH" in message
+
+
 @pytest.mark.parametrize("name", ["cifar10", "no-such", "folders", "torch", "torch/", "data/x"])
 def test_an_unknown_name_is_not_taken_for_a_folder(name, folder):
     message = refused(f"timm:{name}", folder)

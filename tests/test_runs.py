@@ -15,10 +15,11 @@ import resnet_variants as rv
 from resnet_variants.models.grids import preset
 from resnet_variants.models.variant import Variant
 from resnet_variants.records import RUN_COLUMNS
+from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 from resnet_variants.sweeps import attempt
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.runs import REFERENCE, Run
+from resnet_variants.sweeps.runs import REFERENCE, Run, dataset_name
 from resnet_variants.training import loop
 from resnet_variants.training.data import Loading
 from resnet_variants.training.device import Machine
@@ -80,12 +81,32 @@ def test_how_images_are_got_at_is_not_in_the_id():
         ("folder:/some/my  pets__2/", 0, "folder-my-pets-2"),
         ("timm:hfds/a/b", 0, "timm-hfds-a-b"),
         ("fashion-mnist", 0, "fashion-mnist"),
+        ("folder:/some/café", 0, "folder-caf"),
+        ("folder:/some/数据", 0, "folder-vxup8b"),
+        ("folder:/some/чат", 0, "folder-80a0bn"),
+        ("folder:/some/й", 0, "folder-i1a"),
+        ("folder:/some/и\u0306", 0, "folder-i1a"),
+        ("folder:~nobody2", 0, "folder-nobody2"),
+        ("folder:/some/" + "n" * 121, 0, "folder-" + "n" * 121),
+        ("folder:/some/" + "n" * 255, 0, "folder-" + "n" * 112 + "-3bb555e4"),
+        ("folder:/some/caf\udce9", 0, "folder-caf"),
     ],
 )
 def test_data_have_a_name_that_fits_into_a_file_name(spec, img_size, name):
     run = Run(TINY, spec, Recipe(), 0, img_size)
     assert run.dataset == name
     assert run.id.split("__")[1] == name
+
+
+def test_a_link_to_itself_has_a_name(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert dataset_name(f"folder:{tmp_path}/loop") == "folder-loop"
+
+
+@pytest.mark.parametrize("spec", ["folder:a\0b", "folder:", "no-such"])
+def test_what_names_no_data_has_no_name(spec):
+    with pytest.raises(UserError, match=r"unknown data .*; .*choices: digits"):
+        dataset_name(spec)
 
 
 def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):

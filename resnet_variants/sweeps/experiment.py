@@ -141,7 +141,7 @@ def read_toml(path: Path, *, many: bool = False) -> Experiment:
             without ``many``; the message says where.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         message = f"cannot read {str(path)!r}: {error.strerror}"
         raise UserError(message, field="experiment") from error

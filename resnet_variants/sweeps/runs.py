@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,19 +27,36 @@ from resnet_variants.sweeps.provenance import place
 from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import PRETRAINED, Recipe
+from resnet_variants.training.sources import check_spec
 
 _LOADING = Loading()
 # What the digest in an id is of: the differences from this recipe. When a default changes, the
 # field's old value is named here, so that old ids keep their meaning.
 REFERENCE = Recipe()
+_LONGEST_NAME = 128  # of a data set: a run's id, with its network's name, is the name of a folder
 
 
 def dataset_name(spec: str) -> str:
-    """A SPEC as ids and folders call it: ``folder-pets`` for ``folder:/somewhere/pets``."""
+    """A SPEC as ids and folders call it: ``folder-pets`` for ``folder:/somewhere/pets``.
+
+    A name without Latin letters and digits is there in Punycode (RFC 3492), a long one with a
+    digest in place of its end.
+
+    Raises:
+        ValueError: the SPEC names nothing.
+    """
+    check_spec(spec)
     prefix, colon, name = spec.partition(":")
     if prefix == "folder" and colon:
-        name = Path(name).expanduser().resolve().name
-    return re.sub(r"[^A-Za-z0-9.+]+", "-", f"{prefix}-{name}" if colon else prefix).strip("-")
+        # Unlike pathlib, it leaves users without a home and links in circles as they are.
+        name = os.path.basename(os.path.realpath(os.path.expanduser(name)))  # noqa: PTH111, PTH119
+    if not re.search("[A-Za-z0-9]", name):
+        name = unicodedata.normalize("NFC", name).encode("punycode").decode()
+    text = re.sub(r"[^A-Za-z0-9.+]+", "-", f"{prefix}-{name}" if colon else prefix).strip("-")
+    if len(text) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f"{text[: _LONGEST_NAME - 9]}-{digest}"
 
 
 @dataclass(frozen=True)

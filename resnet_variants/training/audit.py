@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from resnet_variants.training.copies import near_copies, sketch
 from resnet_variants.training.data import split_indices
 from resnet_variants.training.images import BadImageError
 from resnet_variants.training.sources import Source
@@ -21,6 +25,8 @@ class Audit:
         broken: by split, a line on each picture that cannot be used.
         twice: pairs of names with equal pixels in two splits: what is tested on must not be
             trained on.
+        near: pairs of names in two splits, of pictures that differ a little: a thumbnail, another
+            compression.
         repeated: how many images equal another one of their split and class.
         mislabelled: pairs of names with equal pixels and different classes.
     """
@@ -30,12 +36,14 @@ class Audit:
     broken: dict[str, list[str]] = field(default_factory=dict)
     twice: list[tuple[str, str]] = field(default_factory=list)
     mislabelled: list[tuple[str, str]] = field(default_factory=list)
+    near: list[tuple[str, str]] = field(default_factory=list)
     repeated: int = 0
 
     @property
     def sound(self) -> bool:
         """Whether every picture can be used and none is both trained and tested on."""
-        return not (any(self.broken.values()) or self.twice or self.mislabelled)
+        found = self.twice or self.near or self.mislabelled
+        return not (any(self.broken.values()) or found)
 
 
 def audit(source: Source) -> Audit:
@@ -45,6 +53,7 @@ def audit(source: Source) -> Audit:
         ValueError: a class with too few images to split.
     """
     found = Audit()
+    sketches: dict[str, dict[int, np.ndarray]] = {}
     # Digest of the pixels -> split and label -> the first of these.
     holders: dict[bytes, dict[tuple[str, int], int]] = {}
     for split, index in split_indices(source).items():
@@ -58,9 +67,27 @@ def audit(source: Source) -> Audit:
                 found.broken[split].append(str(error))
                 continue
             found.sizes[picture.size] += 1
+            if (small := sketch(picture)) is not None:
+                sketches.setdefault(split, {})[i] = small
             digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
             _compare(found, source, holders.setdefault(digest, {}), (split, i))
+    found.near = list(_near(source, sketches, set(found.twice)))
     return found
+
+
+def _near(
+    source: Source, sketches: dict[str, dict[int, np.ndarray]], equal: set[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Near-copies of held-out pictures in the splits before theirs, but for the equal ones."""
+    before: dict[int, np.ndarray] = {}
+    for split in ("train", "val", "test"):
+        own = sketches.get(split, {})
+        at, others = list(own), list(before)
+        for i, j in near_copies(list(own.values()), list(before.values())):
+            pair = source.name(others[j]), source.name(at[i])
+            if pair not in equal:
+                yield pair
+        before |= own
 
 
 def _compare(

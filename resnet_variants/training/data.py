@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.training.account import Account
 from resnet_variants.training.device import cores
 from resnet_variants.training.images import BadImageError, centre, resized
 from resnet_variants.training.sources import Pixels, Source, open_source
@@ -66,6 +67,7 @@ class Dataset:
     split_hash: str  # of the indices in each split
     data_hash: str  # of the images: their pixels, or paths and sizes of streamed files
     skipped: tuple[str, ...] = ()  # broken training images that were left out, and why
+    account: Account = field(default_factory=Account)  # of a folder's files
 
     def to(self, device: torch.device) -> Dataset:
         """The same data on a device."""
@@ -128,6 +130,7 @@ def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None
         split_hash=_hash(n.encode() + i.astype("<i8").tobytes() for n, i in indices.items()),
         data_hash=_hash(piece for split in splits.values() for piece in _contents(split)),
         skipped=tuple(skipped),
+        account=source.account,
         **splits,
     )
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import io
 import math
-from collections.abc import Iterator
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
 
 from resnet_variants.registry import UserError
 
-SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
 SMALLEST_SIDE, LARGEST_SIDE = 2, 16_384  # pixels
 LARGEST_AREA = 2**26  # pixels: a file of kilobytes may claim any number of them
 _RATIO = 4 / 3  # the most oblong crop, as torchvision's and timm's random resized crop has it
@@ -27,22 +30,154 @@ class BadImageError(UserError):
     """A file that is no usable picture; the message names it and says why."""
 
 
+# Kinds that Pillow opens and does not decode by itself: stubs, films, and PostScript, which is a
+# program.
+_UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+# EXIF orientation -> what turns the stored picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_COMMENTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"pHYs")
+
+
+@functools.cache
+def suffixes() -> Mapping[str, str]:
+    """Ends of the names of files that Pillow decodes by itself, and their kinds."""
+    Image.preinit()  # the usual kinds first: files are tried in this order
+    Image.init()
+    known = Image.registered_extensions().items()
+    kinds = {"MPO", *Image.OPEN} - set(_UNDECODED)  # an MPO is opened as the JPEG that it begins as
+    return {suffix: kind for suffix, kind in known if kind in kinds}
+
+
+@functools.cache
+def _kinds() -> tuple[str, ...]:
+    return tuple(kind for kind in Image.ID if kind in set(suffixes().values()))
+
+
 def read_picture(file: Any, name: str) -> Image.Image:
     """A file, path or picture as RGB, turned as its EXIF says, the first frame of several.
 
-    Transparent pixels become white; 16-bit grey is scaled to 8 bits.
+    Transparent pixels become white; grey of more than 8 bits is scaled to 8, from the range that
+    the file's format states: what a picture becomes depends on that file alone.
 
     Raises:
-        BadImageError: missing, unreadable, cut off, no picture, or of an absurd size.
+        BadImageError: missing, unreadable, no regular file, cut off, no picture, or of an absurd
+            size.
     """
     name = shown(name)
-    with (
-        blamed_on(name),
-        file if isinstance(file, Image.Image) else Image.open(file) as image,
-    ):
+    with blamed_on(name), _opened(file) as image:
         _check_size(image.size, name)
-        ImageOps.exif_transpose(image, in_place=True)
-        return as_rgb(image, name)
+        image.load()
+        largest = _largest(image)
+        method = _UPRIGHT.get(_orientation(image))
+        return as_rgb(image if method is None else image.transpose(method), name, largest)
+
+
+@contextlib.contextmanager
+def _opened(file: Any) -> Iterator[Image.Image]:
+    """A picture, its head read; of a path, only where that is a regular file or a link to one."""
+    with contextlib.ExitStack() as stack:
+        if not isinstance(file, Image.Image):
+            if isinstance(file, str | os.PathLike):
+                path = Path(file)
+                if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never begin, a device end
+                    kinds = "a folder, pipe, socket or device"
+                    raise OSError(errno.EINVAL, f"{kinds} instead of a regular file")
+                file = stack.enter_context(path.open("rb"))
+            file = Image.open(_without_refused_comments(file), formats=_kinds())
+        yield stack.enter_context(file)
+
+
+def _without_refused_comments(file: IO[bytes]) -> IO[bytes]:
+    """The file; of a PNG without the comments that Pillow refuses, such as a text of megabytes."""
+    refused: list[tuple[int, int]] = []
+    if file.read(len(_PNG)) == _PNG:
+        while len(head := file.read(8)) == 8:
+            start, length, kind = file.tell() - 8, int.from_bytes(head[:4], "big"), head[4:]
+            if kind not in _PNG_COMMENTS:
+                file.seek(length + 4, os.SEEK_CUR)
+            elif not _is_accepted(kind, file.read(length + 4), length):
+                refused.append((start, file.tell()))
+    file.seek(0)
+    if not refused:
+        return file
+    content = file.read()
+    starts, ends = zip(*refused, strict=True)
+    pieces = zip((0, *ends), (*starts, len(content)), strict=True)
+    return io.BytesIO(b"".join(content[start:end] for start, end in pieces))
+
+
+def _is_accepted(kind: bytes, content: bytes, length: int) -> bool:
+    try:
+        chunk = PngImagePlugin.PngStream(io.BytesIO(content))
+        chunk.crc(kind, chunk.call(kind, 0, length))
+    except (ValueError, SyntaxError, LookupError, OSError):
+        return False
+    return True
+
+
+def _orientation(image: Image.Image) -> Any:
+    """As its tag says, whatever the others hold; 1, as stored, where none can be read."""
+    exif = image.info.get("exif")
+    try:
+        stated = _orientation_tag(exif) if isinstance(exif, bytes) else None
+        # Pillow finds it in texts and XMP too, and nothing behind a tag that is damaged.
+        return stated or image.getexif().get(_ORIENTATION, 1)
+    except (ValueError, SyntaxError, LookupError, TypeError, OSError, struct.error):
+        return 1
+
+
+def _orientation_tag(exif: bytes) -> int | None:
+    """The orientation in EXIF's first directory: a table of tag, type, count and value."""
+    content = exif.removeprefix(b"Exif\0\0")
+    order = ">" if content.startswith(b"MM") else "<"
+    (start,) = struct.unpack_from(order + "I", content, 4)
+    (count,) = struct.unpack_from(order + "H", content, start)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", content, at)
+        if tag == _ORIENTATION and kind in (3, 4):  # 16 or 32 bits
+            return struct.unpack_from(order + " HI"[kind - 2], content, at + 8)[0]
+    return None
+
+
+def _largest(image: Image.Image) -> int:
+    """The largest value of a pixel of integers: the 12 bits of a TIFF, for one, are left as 12."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    return 2 ** min(int(bits[0]), 16) - 1
+
+
+def brightest(path: Path) -> int | None:
+    """The largest 8-bit value of a picture that is stored with more bits; of others ``None``.
+
+    Raises:
+        BadImageError: see ``read_picture``.
+    """
+    name = shown(str(path))
+    with blamed_on(name), _opened(path) as image:
+        tiles: list[Any] = getattr(image, "tile", [])
+        if not image.mode.startswith("I") and ";16" not in repr(tiles):  # how its pixels are stored
+            return None
+    return int(np.asarray(read_picture(path, name)).max())
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the beginning of a file is that of a picture; no pixel is decoded."""
+    try:
+        with _opened(path):
+            return True
+    except PermissionError:  # told by whoever decodes it
+        return True
+    except Exception:  # Pillow tries every kind in turn, and what it raises depends on the last
+        return False
 
 
 @contextlib.contextmanager
@@ -81,8 +216,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any of Pillow's modes as RGB.
+def as_rgb(image: Image.Image, name: str, largest: int) -> Image.Image:
+    """Any of Pillow's modes as RGB; ``largest`` is the value of white where pixels are integers.
 
     Raises:
         BadImageError: floating-point pixels, or integers beyond 16 bits.
@@ -93,8 +228,8 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         pixels = np.asarray(image).astype(np.int64)
         if pixels.min() < 0 or pixels.max() > 2**16 - 1:
             raise BadImageError(f"{name}: pixels beyond 16 bits; save it with 8 or 16 bits")
-        pixels[pixels == image.info.get("transparency", -1)] = 2**16 - 1
-        image = Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+        pixels[pixels == image.info.get("transparency", -1)] = largest
+        image = Image.fromarray(np.rint(pixels * (255 / largest)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -142,11 +277,11 @@ def picture_size(path: Path) -> tuple[int, int]:
         BadImageError: see ``read_picture``; the pixels themselves are not looked at.
     """
     name = shown(str(path))
-    with blamed_on(name), Image.open(path) as image:
+    with blamed_on(name), _opened(path) as image:
         _check_size(image.size, name)
         width, height = image.size
         # Of TIFF, Pillow gives the upright size; of PNG, it decodes all pixels to find the EXIF.
         if width == height or image.format == "TIFF":
             return width, height
-        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8
+        sideways = _orientation(image) in (5, 6, 7, 8)
         return (height, width) if sideways else (width, height)

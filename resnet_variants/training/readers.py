@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from resnet_variants.registry import UserError, refuse
-from resnet_variants.training.folders import path_and_bytes
+from resnet_variants.training.account import Account, is_system
+from resnet_variants.training.folders import check_same_classes, path_and_bytes
 from resnet_variants.training.images import blamed_on, read_picture, shown
 
 # How a name begins: what timm takes for the name of a folder otherwise, it would read as one.
@@ -35,6 +36,7 @@ class Reader:
     mirror: bool
     in_chans: int = 3
     side: int = 0
+    account: Account = field(default_factory=Account)
 
     def _at(self, i: int) -> tuple[Any, int]:
         for reader in self.readers:
@@ -113,10 +115,8 @@ def _labels(reader: Any) -> Any:
 
 def _classes(name: str, readers: tuple[Any, ...], largest: int) -> tuple[str, ...]:
     train, test = (dict(getattr(reader, "class_to_idx", {})) for reader in readers)
-    differing = sorted(map(str, set(train) ^ set(test)))
-    if differing:
-        message = f"timm:{name}: class {differing[0]!r} is not in both train and test"
-        raise UserError(f"{message}; every split needs the same classes", field="data")
+    both = {"train": list(map(str, train)), "test": list(map(str, test))}
+    check_same_classes(f"timm:{name}", both)
     names: dict[int, str] = {}
     for text, label in train.items():
         names.setdefault(int(label), str(text))  # ImageNet's classes have several names each
@@ -135,11 +135,25 @@ def _split(name: str, root: Path, splits: tuple[str, ...]) -> Any:
                 # Without a folder of the split's name, timm takes all that there is.
                 raise FileNotFoundError("no such folder")
             check_unpacked(reader)
+            _refuse_system_files(reader)
             return reader
+        except UserError:
+            raise
         except Exception as error:  # each reader has its own; all are told when none works
             reasons.append(f"{split}: {' '.join(str(error).split()) or type(error).__name__}")
     message = f"timm cannot read {name!r} in {str(root)!r} ({'; '.join(reasons)})"
     raise UserError(f"{message}: see --data-dir", field="data_dir")
+
+
+def _refuse_system_files(reader: Any) -> None:
+    """Refuse thumbnails that a system keeps beside the pictures: timm takes them for pictures."""
+    for path, _ in getattr(reader, "samples", ()):
+        own = Path(path).relative_to(reader.root)
+        if any(map(is_system, own.parts)):
+            message = (
+                f"timm takes {str(path)!r} for a picture: remove it, or give folder:PATH, which"
+            )
+            raise UserError(f"{message} leaves out what is hidden or the system's", field="data")
 
 
 def check_unpacked(part: Any) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from resnet_variants.registry import Registry, UserError, refuse
+from resnet_variants.training.account import Account
 from resnet_variants.training.folders import Files, read_folder
 from resnet_variants.training.readers import Reader, check_unpacked, given_parts, open_timm
 
@@ -53,6 +54,11 @@ class Source(Protocol):
         """Pixels on a side where all pictures are squares of one size, else 0."""
         ...
 
+    @property
+    def account(self) -> Account:
+        """What became of the files of a folder; empty where no folder was searched."""
+        ...
+
     def picture(self, i: int) -> Image.Image:
         """Decode one.
 
@@ -79,6 +85,7 @@ class Pixels:
     classes: tuple[str, ...]
     mirror: bool
     parts: Parts = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
 
     @property
     def in_chans(self) -> int:
