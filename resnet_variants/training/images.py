@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
 )
 SMALLEST_SIDE, LARGEST_SIDE = 2, 16_384  # pixels
 LARGEST_AREA = 2**26  # pixels: a file of kilobytes may claim any number of them
+INTERPOLATION = "bilinear"  # of every resizing, as timm and Pillow call it
 _RATIO = 4 / 3  # the most oblong crop, as torchvision's and timm's random resized crop has it
 
 Box = tuple[float, float, float, float]
@@ -102,12 +103,22 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def centre(size: tuple[int, int]) -> Box:
-    """The largest centred square of a picture: left, upper, right, lower in pixels."""
+def centre(size: tuple[int, int], side: int = 1, edge: int = 1) -> Box:
+    """What is left when the shorter edge is resized to ``edge`` and a square of ``side`` cut out.
+
+    By default it is the largest centred square: left, upper, right, lower in pixels. Of a square
+    picture it is timm's cut, of another one less than a pixel of the result beside it.
+    """
     width, height = size
-    side = min(size)
-    left, upper = (width - side) / 2, (height - side) / 2
-    return left, upper, left + side, upper + side
+    short = min(size)
+    margin = margin_of(side, edge) * short / edge
+    left, upper = (width - short) / 2 + margin, (height - short) / 2 + margin
+    return left, upper, left + short * side / edge, upper + short * side / edge
+
+
+def margin_of(side: int, edge: int) -> int:
+    """Pixels before a square of ``side`` in the middle of ``edge``, rounded as torchvision does."""
+    return round((edge - side) / 2)
 
 
 def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
@@ -130,7 +141,7 @@ def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
 def resized(image: Image.Image, side: int, box: Box) -> np.ndarray:
     """The box of a picture as (C, side, side) uint8, averaged where it shrinks."""
     if (*image.size, *box) != (side, side, 0, 0, side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((side, side), Image.Resampling[INTERPOLATION.upper()], box=box)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
