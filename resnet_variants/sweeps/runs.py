@@ -42,8 +42,8 @@ REFERENCE = Recipe()
 
 # What a model card says of pictures; mean, deviation, size and cut are in config.json.
 _IMAGES = (
-    "config.json has the test's transform as timm reads it. Before it, which timm does not do, "
-    "pictures were turned as their EXIF says, put on white if transparent, and scaled to 8 bits"
+    "the transform in config.json is the test's. Before it, pictures were turned as their EXIF "
+    "says, put on white if transparent, and scaled to 8 bits: timm does none of these"
 )
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -266,6 +267,14 @@ def lost(text: str) -> str:
     return f"{message}: give fewer of them, or --workers 0 for none"
 
 
+def _trouble(error: Exception) -> Exception:
+    """What torch's error of workers means: one has ended, or they cannot share anything."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if WORKER in text and "Bus error" not in text:  # of which no room in shared memory is another
+        return UserError(lost(text), field="workers")
+    return _UnsharedError(f"workers cannot share pictures ({text})")
+
+
 def _leave_signals_to_the_trainer(_: int) -> None:
     # Both may reach every process of a job; the trainer still wants its step's images. SIGTERM is
     # also how Python ends workers that are left when it exits, so it must come to something.
@@ -285,9 +294,10 @@ def _loaded(
     pictures, device, done = _Pictures(split.picture, side, edge), split.labels.device, 0
     if split.workers:
         try:
-            for images in _by_workers(pictures, plan, split):
-                yield images.to(device, non_blocking=True)
-                done += 1
+            with closing(_by_workers(pictures, plan, split)) as batches:
+                for images in batches:
+                    yield images.to(device, non_blocking=True)
+                    done += 1
         except _UnsharedError as error:
             _say(f"{error}: this process decodes the pictures itself, as with --workers 0")
     for batch in plan[done:]:
@@ -311,8 +321,8 @@ def _by_workers(
         # First what each of them takes: torch's half-made iterator prints tracebacks when it goes.
         del [multiprocessing.Queue() for _ in range(split.workers + 2)][:]
         batches: Any = iter(loader)
-    except OSError as error:  # of processes, or of the shared memory that their locks take
-        raise _UnsharedError(f"no worker can be started ({error.strerror})") from error
+    except (OSError, RuntimeError) as error:  # as of the shared memory that their locks take
+        raise _trouble(error) from error
     try:
         for batch in plan:
             yield _tensor(_awaited(batches, len(batch.order), split.workers))
@@ -337,15 +347,13 @@ def _awaited(batches: Iterator[Any], n: int, workers: int) -> Any:
             text = str(error)
             if "in DataLoader worker process" in text:  # raised there, by what the worker does
                 raise
-            if "timed out" in text:
-                continue
-            text = f"{text} {error.__cause__ or ''}"
-            if WORKER not in text or "Bus error" in text:
-                message = f"workers cannot share pictures ({' '.join(text.split())})"
-                raise _UnsharedError(message) from error
-            raise UserError(lost(text), field="workers") from error
+            if "timed out" not in text:
+                raise _trouble(error) from error
     for worker in batches._workers:  # type: ignore[attr-defined]
-        worker.kill()  # it may be deaf to anything else, and would be waited for at the end
+        # It may be deaf to anything else, and would be waited for when Python ends.
+        with suppress(RuntimeError):  # torch tells of the first
+            worker.kill()
+            worker.join(_LOOK)
     message = f"none of {workers} processes has decoded {n} pictures in {_PATIENCE + n} seconds"
     raise UserError(f"{message}: can the disk that holds them be read?", field="workers")
 
