@@ -15,16 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import center_crop
 
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.training.device import cores
-from resnet_variants.training.images import (
-    INTERPOLATION,
-    BadImageError,
-    centre,
-    margin_of,
-    resized,
-)
+from resnet_variants.training.images import INTERPOLATION, BadImageError, middle
 from resnet_variants.training.sources import Pixels, Source, open_source
 from resnet_variants.training.splits import Batch, Resident, Split, Streamed
 
@@ -209,8 +204,7 @@ def decode(
         except BadImageError as error:
             return error
         if out is not None:
-            side = out.shape[-1]
-            pixels = resized(picture, side, centre(picture.size, side, edge))
+            pixels = middle(picture, out.shape[-1], edge)
             out[at] = torch.from_numpy(np.ascontiguousarray(pixels))
         return None
 
@@ -243,9 +237,8 @@ def _resident(
 ) -> Resident:
     side, edge = cut
     if isinstance(source, Pixels):
-        at = margin_of(side, edge)
         images = _resized(source.images[torch.from_numpy(index)], edge)
-        images = images[..., at : at + side, at : at + side].contiguous()
+        images = center_crop(images, [side]).contiguous()
     else:
         images = torch.empty(len(index), source.in_chans, side, side, dtype=torch.uint8)
         good = decode(source, index, images, edge, skipped)

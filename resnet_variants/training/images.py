@@ -6,10 +6,11 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode, functional
 
 from resnet_variants.registry import UserError
 
@@ -103,22 +104,12 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def centre(size: tuple[int, int], side: int = 1, edge: int = 1) -> Box:
-    """What is left when the shorter edge is resized to ``edge`` and a square of ``side`` cut out.
-
-    By default it is the largest centred square: left, upper, right, lower in pixels. Of a square
-    picture it is timm's cut, of another one less than a pixel of the result beside it.
-    """
+def centre(size: tuple[int, int]) -> Box:
+    """The largest centred square of a picture: left, upper, right, lower in pixels."""
     width, height = size
-    short = min(size)
-    margin = margin_of(side, edge) * short / edge
-    left, upper = (width - short) / 2 + margin, (height - short) / 2 + margin
-    return left, upper, left + short * side / edge, upper + short * side / edge
-
-
-def margin_of(side: int, edge: int) -> int:
-    """Pixels before a square of ``side`` in the middle of ``edge``, rounded as torchvision does."""
-    return round((edge - side) / 2)
+    side = min(size)
+    left, upper = (width - side) / 2, (height - side) / 2
+    return left, upper, left + side, upper + side
 
 
 def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
@@ -136,6 +127,18 @@ def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
     high = min(height, math.sqrt(area / ratio))
     left, upper = draws[2] * (width - wide), draws[3] * (height - high)
     return left, upper, left + wide, upper + high
+
+
+def middle(image: Image.Image, side: int, edge: int) -> np.ndarray:
+    """(C, side, side) uint8 from the middle of a picture whose shorter edge becomes ``edge``.
+
+    It is what timm's transform shows; where the two are equal, timm rounds the longer edge and the
+    margin to pixels, so that its cut of an oblong picture is less than a pixel beside this one.
+    """
+    if edge != side:
+        whole: Any = functional.resize(cast(Any, image), [edge], InterpolationMode(INTERPOLATION))
+        image = functional.center_crop(whole, [side])
+    return resized(image, side, centre(image.size))
 
 
 def resized(image: Image.Image, side: int, box: Box) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_variants.registry import UserError
-from resnet_variants.training.images import centre, resized, resized_crop
+from resnet_variants.training.images import middle, resized, resized_crop
 from resnet_variants.training.policy import policy
 from resnet_variants.training.sources import Source, as_picture
 
@@ -199,12 +199,11 @@ class _Pictures(Dataset[np.ndarray | UserError]):
 
     def _pixels(self, item: _Item) -> np.ndarray:
         image = self.picture(item.at)
-        box = (
-            centre(image.size, self.side, self.edge)
-            if item.crop is None
-            else resized_crop(image.size, item.crop, item.least_area)  # type: ignore[arg-type]
-        )
-        pixels = resized(image, self.side, box)
+        if item.crop is None:
+            pixels = middle(image, self.side, self.edge)
+        else:
+            box = resized_crop(image.size, item.crop, item.least_area)  # type: ignore[arg-type]
+            pixels = resized(image, self.side, box)
         return _altered(pixels, item) if item.policy else pixels
 
 
