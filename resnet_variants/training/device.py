@@ -60,7 +60,9 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
     seen = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
     if not seen.get(machine.device, True):
         choices = ", ".join(name for name in DEVICES if seen.get(name, True))
-        message = f"unknown device {machine.device!r}: torch sees none here; choices: {choices}"
+        what = {"cuda": "CUDA GPU", "mps": "Apple GPU"}[machine.device]
+        message = f"unknown device {machine.device!r}: torch sees no {what} here"
+        message += f"; choices: {choices}"
         raise UserError(message, field="device")
     kind = machine.device if machine.device != "auto" else "cuda" if cuda else "cpu"
     there = {"cuda": torch.cuda.device_count(), "cpu": cores()}.get(kind, 1)

@@ -6,11 +6,11 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from torchvision.transforms import InterpolationMode, functional
+from torchvision import transforms
 
 from resnet_variants.registry import UserError
 
@@ -136,8 +136,9 @@ def middle(image: Image.Image, side: int, edge: int) -> np.ndarray:
     margin to pixels, so that its cut of an oblong picture is less than a pixel beside this one.
     """
     if edge != side:
-        whole: Any = functional.resize(cast(Any, image), [edge], InterpolationMode(INTERPOLATION))
-        image = functional.center_crop(whole, [side])
+        how = transforms.InterpolationMode(INTERPOLATION)
+        cut: Any = transforms.Compose([transforms.Resize(edge, how), transforms.CenterCrop(side)])
+        image = cut(image)
     return resized(image, side, centre(image.size))
 
 
