@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -19,7 +20,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engine import ENGINES, Workers
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sinks import SINKS
-from resnet_variants.training.data import ON_BAD_IMAGE, Loading
+from resnet_variants.training.data import AUTO, ON_BAD_IMAGE, Loading
 from resnet_variants.training.device import COMPILE, DEVICES, Machine
 from resnet_variants.training.sources import SPECS
 
@@ -146,13 +147,21 @@ class Images:
         Loading.on_bad_image
     )
     workers: Annotated[
-        int, tyro.conf.arg(help="processes that decode what memory cannot hold, 0: one per core")
-    ] = Loading.workers
+        str,
+        tyro.conf.arg(
+            help="processes that decode what memory cannot hold; auto: one per core; 0: none, the "
+            "one that trains does",
+            metavar="N",
+        ),
+    ] = AUTO
 
     @property
     def loading(self) -> Loading:
         """How the images are got at."""
-        return Loading(data_dir=self.data_dir, on_bad_image=self.on_bad_image, workers=self.workers)
+        workers: Any = self.workers
+        with contextlib.suppress(ValueError):  # what is no number is told by `Loading`
+            workers = int(workers)
+        return Loading(data_dir=self.data_dir, on_bad_image=self.on_bad_image, workers=workers)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class RunFolder:
                 raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
 
     def _refuse_other(self, before: Json, now: Json) -> None:
-        for key in {**before, **now}:
+        for key in before:  # what it does not say, no version before this one knew
             was, new = before.get(key), now.get(key)
             if isinstance(was, dict) and isinstance(new, dict):
                 # A setting that is not there yet had its default, or the run's id were another.

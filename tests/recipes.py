@@ -25,6 +25,8 @@ OTHERS = {
     "auto_augment": "rand-m6-mstd0.5-inc1",
     "size_start": 0.5,
     "size_end": 0.5,
+    "crop_pct": 0.5,
+    "normalise": "imagenet",
     "drop_path": 0.5,
     "zero_init": True,
     "init_fan": "fan_in",

@@ -16,7 +16,7 @@ from torch import nn
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.training import checkpoint, loop
+from resnet_variants.training import checkpoint, device, loop
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.device import Machine, determinism, make_fabric
@@ -229,6 +229,49 @@ def test_a_batch_that_processes_cannot_share_is_refused():
         check_batch(digits(), recipe(batch_size=33), 2)
     with pytest.raises(UserError, match="leaves each of 2 parts an odd number"):
         check_batch(digits(), recipe(batch_size=6, mixup=0.1), 2)
+
+
+# --- Apple's GPU ------------------------------------------------------------------------------
+
+
+def test_apples_gpu_is_taken_where_torch_has_it(monkeypatch):
+    """As far as this can be seen elsewhere: what is asked of Fabric, which needs the GPU."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(device, "Fabric", lambda **asked: asked)
+    asked = make_fabric(Machine(device="mps"), "auto")
+    assert (asked["accelerator"], asked["devices"], asked["precision"]) == ("mps", 1, "32-true")
+    assert make_fabric(Machine(), "auto")["accelerator"] != "mps"
+    with pytest.raises(UserError, match=r"devices 2 exceeds the 1 of this machine \(mps\)"):
+        make_fabric(Machine(device="mps", devices=2), "auto")
+
+
+def test_apples_gpu_is_refused_where_torch_has_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = "^unknown device 'mps': torch sees no Apple GPU here; choices: auto, cpu$"
+    with pytest.raises(UserError, match=message):
+        make_fabric(Machine(device="mps"), "auto")
+
+
+class OnApple(torch.Tensor):
+    """A tensor that says it is on a device without float64, and cannot become one."""
+
+    @property
+    def device(self):
+        return torch.device("mps")
+
+    def double(self):
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_numbers_become_float64_on_the_host_where_the_device_has_none():
+    numbers = torch.tensor([1.5, 2.0])
+    found = device.double(numbers.as_subclass(OnApple))
+    assert (type(found), found.dtype, found.device.type) == (torch.Tensor, torch.float64, "cpu")
+    assert torch.equal(found, numbers.double())
 
 
 # --- a run in its folder ----------------------------------------------------------------------

@@ -47,6 +47,8 @@ from resnet_variants.training.recipes import RECIPES
         ({"auto_augment": "rand-m99x"}, "auto_augment 'rand-m99x' is none of timm's policies"),
         ({"size_start": 0}, "size_start 0 must be from 0.1 to 1: a share of the image's side"),
         ({"size_end": 1.5}, "size_end 1.5 must be from 0.1 to 1"),
+        ({"crop_pct": 1.1}, "crop_pct 1.1 must be from 0.1 to 1: a share of the image's side"),
+        ({"normalise": "weights"}, "unknown normalise 'weights'; choices: auto, data, imagenet"),
         ({"drop_path": 1}, "drop_path 1 must be at least 0 and below 1"),
         ({"zero_init": 1}, "zero_init 1 must be of type bool"),
         ({"clip_grad": float("inf")}, "clip_grad inf must be at least 0 and below 1000000"),

@@ -1,9 +1,12 @@
 """Splits that are decoded batch by batch give what splits in memory give."""
 
 import contextlib
+import dataclasses
 import os
 import random
+import resource
 import signal
+import time
 from multiprocessing import active_children
 
 import numpy as np
@@ -214,6 +217,136 @@ def test_a_worker_outlives_a_signal_to_the_whole_job_for_a_while(folder, streami
         worker.join(5)
     assert not worker.is_alive()
     batches.close()
+
+
+# --- what workers share -----------------------------------------------------------------------
+
+
+PLAN = [crops(), Batch(ORDER), Batch(torch.tensor([1]))]
+
+
+def without_room(_):
+    """What a worker does first: from then on it gets next to no shared memory."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+
+def test_workers_without_room_in_shared_memory_send_the_same(folder, streaming, monkeypatch):
+    whole = images(load(f"folder:{folder}", workers=0).train, *PLAN)
+    monkeypatch.setattr(splits, "_leave_signals_to_the_trainer", without_room)
+    data = load(f"folder:{folder}", workers=2)
+    batches = data.train.batches(PLAN)
+    sent = [next(batches)]
+    assert not sent[0].is_shared()
+    assert len(active_children()) == 2
+    assert torch.equal(torch.cat([*sent, *batches]), whole)
+
+
+def test_images_are_sent_in_shared_memory_where_it_has_room(folder, streaming):
+    batches = load(f"folder:{folder}", workers=1).train.batches(PLAN)
+    assert next(batches).is_shared()
+    batches.close()
+
+
+def no_queue(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def unmapped(*args, **kwargs):
+    raise RuntimeError("unable to mmap 768 bytes from file <x>: Cannot allocate memory (12)")
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "broken", "says"),
+    [
+        (splits.multiprocessing, "Queue", no_queue, "No space left on device"),
+        (torch.multiprocessing.reductions, "rebuild_storage_fd", unmapped, "unable to mmap"),
+    ],
+)
+def test_where_workers_cannot_share_this_process_decodes_and_says_so_once(
+    folder, streaming, monkeypatch, caplog, place, name, broken, says
+):
+    splits._say.cache_clear()
+    split = load(f"folder:{folder}", workers=0).train
+    whole = images(split, *PLAN)
+    split = dataclasses.replace(split, workers=2)
+    batches = split.batches(PLAN)
+    first = [next(batches)] if name == "rebuild_storage_fd" else []  # it fails in the middle
+    monkeypatch.setattr(place, name, broken)
+    assert torch.equal(torch.cat([*first, *batches]), whole)
+    assert torch.equal(images(split, *PLAN), whole)
+    assert active_children() == []
+    (record,) = caplog.records
+    assert says in record.message
+    assert record.message.endswith("this process decodes the pictures itself, as with --workers 0")
+    assert "\n" not in record.message
+
+
+def test_without_workers_there_is_no_process(folder, streaming):
+    batches = load(f"folder:{folder}", workers=0).train.batches([crops()] * 3)
+    assert len(next(batches)) == 5
+    assert active_children() == []
+
+
+def test_auto_is_one_worker_for_each_core(folder, streaming, monkeypatch):
+    monkeypatch.setattr(data_module, "cores", lambda: 1)
+    assert load(f"folder:{folder}").train.workers == 1
+    assert load(f"folder:{folder}", workers=0).train.workers == 0
+    assert [Loading(workers=n).decoders(4) for n in ("auto", 0, 7)] == [4, 0, 7]
+
+
+# --- what becomes of workers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(
+    folder, streaming, monkeypatch, number
+):
+    split = load(f"folder:{folder}", workers=0).train
+    monkeypatch.setattr(splits.Streamed, "picture", lambda *_: os.kill(os.getpid(), number))
+    with pytest.raises(UserError) as caught:
+        images(dataclasses.replace(split, workers=1), crops())
+    told = str(caught.value)
+    assert told.startswith("a process that decodes pictures has been killed")
+    assert told.endswith("give fewer of them, or --workers 0 for none")
+    assert "\n" not in told
+    assert active_children() == []
+
+
+def test_a_bus_error_of_a_worker_is_no_room_to_share(folder, streaming, monkeypatch, caplog):
+    split, trainer = load(f"folder:{folder}", workers=0).train, os.getpid()
+    whole, picture = images(split, *PLAN), splits.Streamed.picture
+
+    def broken(self, i):
+        if os.getpid() != trainer:
+            os.kill(os.getpid(), signal.SIGBUS)
+        return picture(self, i)
+
+    monkeypatch.setattr(splits.Streamed, "picture", broken)
+    assert torch.equal(images(dataclasses.replace(split, workers=1), *PLAN), whole)
+    assert "Bus error" in caplog.text
+
+
+def test_workers_that_hang_are_ended_and_told(folder, streaming, monkeypatch):
+    split = load(f"folder:{folder}", workers=0).train
+    monkeypatch.setattr(splits.Streamed, "picture", lambda *_: time.sleep(600))
+    monkeypatch.setattr(splits, "_leave_signals_to_the_trainer", deaf)
+    monkeypatch.setattr(splits, "_LOOK", 1)
+    monkeypatch.setattr(splits, "_PATIENCE", -3)
+    with pytest.raises(UserError, match=r"^none of 2 processes has decoded 5 pictures in 2 sec"):
+        images(dataclasses.replace(split, workers=2), crops())
+    assert active_children() == []
+
+
+def deaf(_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def test_a_slow_picture_is_waited_for(folder, streaming, monkeypatch):
+    split, picture = load(f"folder:{folder}", workers=0).train, splits.Streamed.picture
+    whole = images(split, Batch(ORDER))
+    monkeypatch.setattr(splits.Streamed, "picture", lambda *a: time.sleep(0.5) or picture(*a))
+    monkeypatch.setattr(splits, "_LOOK", 1)
+    assert torch.equal(images(dataclasses.replace(split, workers=1), Batch(ORDER)), whole)
 
 
 def test_the_first_images_of_a_split(folder, monkeypatch):

@@ -23,7 +23,7 @@ from resnet_variants.diagnosis.units import (
 from resnet_variants.diagnosis_files import NOISES, OUTPUT, TABLES
 from resnet_variants.models.network import ResNet
 from resnet_variants.training.batches import generator
-from resnet_variants.training.device import full_precision
+from resnet_variants.training.device import double, full_precision
 
 _SMALL = 1e-3  # of the disturbance whose growth is followed, in normalised units
 
@@ -73,13 +73,13 @@ def _ratio(passage: Passage) -> float:
 def _cosine(passage: Passage) -> float:
     if not passage.unit.module.keeps_shape or passage.out is None:
         return np.nan
-    pair = (passage.x.flatten(1).double(), passage.out.flatten(1).double())
+    pair = (double(passage.x.flatten(1)), double(passage.out.flatten(1)))
     return cosine_similarity(*pair).mean().item()
 
 
 def _size(maps: Tensor) -> float:
     """The images' Euclidean norms, summed."""
-    return maps.flatten(1).double().norm(dim=1).sum().item()
+    return double(maps.flatten(1)).norm(dim=1).sum().item()
 
 
 def sensitivity(

@@ -25,6 +25,7 @@ from resnet_variants.diagnosis_files import OUTPUT
 from resnet_variants.models.network import ResNet
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
+from resnet_variants.training.device import double
 
 MOST_LENGTHS = 16  # path lengths whose gradients are measured, evenly spread over all
 
@@ -97,7 +98,7 @@ def gradient_parts(tape: Tape) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _norm(gradient: Tensor) -> float:
-    return gradient.double().norm().item()
+    return double(gradient).norm().item()
 
 
 # --- paths ------------------------------------------------------------------------------------

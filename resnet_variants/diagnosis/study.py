@@ -80,7 +80,7 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     """
     config = finished(path)
     run = _run(path, config, study)
-    data = run.load()
+    data = _as_trained(path, config, run.load())
     _require_images(config, data)
     fabric = make_fabric(Machine(device=study.device), run.recipe.precision)
     images, labels = sample(data, study, fabric.device)
@@ -167,6 +167,19 @@ def _run(path: Path, config: Json, study: Study) -> Run:
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise damaged(path / "run.json", error) from error
+
+
+def _as_trained(path: Path, config: Json, data: Dataset) -> Dataset:
+    """The images with the mean and deviation that the run had: its weights may be gone by now."""
+    if "mean" not in config:  # an older run, which had the training images' own
+        return data
+    try:
+        mean, std = (tuple(map(float, cast("Any", config[key]))) for key in ("mean", "std"))
+        if not len(mean) == len(std) == data.in_chans:
+            raise ValueError("mean and std are not of its channels")
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path / "run.json", error) from error
+    return replace(data, mean=mean, std=std)
 
 
 def _as_it_began(config: Json, run: Run, data: Dataset) -> ResNet:

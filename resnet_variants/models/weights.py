@@ -8,6 +8,7 @@ here unpickles: files are safetensors.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from resnet_variants.files import read_json
+from resnet_variants.files import Json, damaged, read_json
 from resnet_variants.models.network import ResNet
 from resnet_variants.registry import UserError, require
 
@@ -122,19 +123,45 @@ def _copies(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -
 
 def _check_architecture(folder: Path, model: nn.Module) -> None:
     """Refuse a folder in timm's layout that says it holds another of our networks."""
-    file = folder / "config.json"
-    try:
-        told = file.is_file()
-    except OSError as error:
-        raise unreadable(folder, error) from None
-    if not (told and isinstance(model, ResNet)):
+    config = _config(folder)
+    if not (config and isinstance(model, ResNet)):
         return
-    config = read_json(file, remedy="give the weights file itself")
     arguments = config.get("model_args")
     generic = arguments.get("variant") if isinstance(arguments, dict) else None
     name = str(generic or config.get("architecture"))
     if name.startswith("rv_") and name not in (model.variant.name, *model.variant.aliases):
         raise UserError(f"{str(folder)!r} holds weights of {name}, not of {model.variant.name}")
+
+
+_REMEDY = "give the weights file itself"
+
+
+def _config(folder: Path) -> Json:
+    """What timm's layout of a folder says of its network; empty where there is no such file."""
+    file = folder / "config.json"
+    try:
+        return read_json(file, remedy=_REMEDY) if file.is_file() else {}
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def stated_moments(folder: Path) -> tuple[list[float], list[float]] | None:
+    """Mean and deviation of the pictures that a folder's weights take; ``None``: it states none.
+
+    Raises:
+        ValueError: they are no numbers.
+    """
+    config = _config(folder)
+    stated = cast(Json, config.get("pretrained_cfg", config))
+    try:
+        if "mean" not in stated and "std" not in stated:
+            return None
+        mean, std = ([float(x) for x in cast("Any", stated[key])] for key in ("mean", "std"))
+        if not (mean and len(mean) == len(std) and min(std) > 0 and math.isfinite(sum(mean + std))):
+            raise ValueError("mean and std are no numbers of channels")
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(folder / "config.json", error, remedy=_REMEDY) from error
+    return mean, std
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ STAGES = ("step", "epoch", "data", "inference", "latency")
 # Products as multiples of a forward pass: a training step has two more, for weights and inputs.
 _PASSES = {"step": 3, "epoch": 3, "data": 0, "inference": 1, "latency": 1}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices: large enough to reach the full rate
+_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 8192}  # of matrices that reach the full rate
 
 
 def matmul_rate(device: torch.device, precision: str, seconds: float = 0.3) -> float:

@@ -36,6 +36,7 @@ from resnet_variants.training.interrupt import Stop, die_with_parent, listening
 from resnet_variants.training.loop import EpochRecord, StoppedError, evaluate, fit
 from resnet_variants.training.memory import peak_mb, reset_peak
 from resnet_variants.training.progress import DivergedError
+from resnet_variants.training.splits import WORKER, lost
 
 Tell = Callable[[EpochRecord], None]
 
@@ -151,6 +152,7 @@ class Attempt:
             StoppedError, DivergedError: asked to, the state is saved; the loss is not finite.
         """
         run, folder, writes = self.run, RunFolder(self.path), fabric.is_global_zero
+        data = run.prepared(data)
         keeper = Keeper(folder.checkpoint, self.machine.checkpoint_seconds, stop)
         records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
         sinks = self.sinks if writes else ()
@@ -245,6 +247,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, ProcessRaisedException):  # its text is the other process's traceback
         name, _, what = what.partition(": ")
         kind = name.rpartition(".")[2]
+    if WORKER in what:  # raised in whatever the trainer was doing when it ended
+        return lost(what)
     return what if kind == UserError.__name__ else f"{kind}: {what}"
 
 
@@ -256,7 +260,7 @@ def _on_device(
     own = max(1, cores // fabric.world_size)
     if fabric.device.type == "cpu":
         torch.set_num_threads(own)
-    loading = replace(attempt.run.loading, workers=attempt.run.loading.workers or own)
+    loading = replace(attempt.run.loading, workers=attempt.run.loading.decoders(own))
     data = replace(attempt.run, loading=loading).load()
     result: Json | None
     with listening(insist=False) as stop:

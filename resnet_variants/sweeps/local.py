@@ -52,8 +52,9 @@ def engine(work: Work) -> Iterator[Engine]:
 def places_for(jobs: int, kind: str, work: Work) -> list[Place]:
     """Equal shares of the machine."""
     asked, devices = work.workers.cpus_per_run, work.machine.devices
-    threads, decoders = asked or max(1, cores() // jobs), work.todo[0].loading.workers
-    if kind == "cpu":
+    threads = asked or max(1, cores() // jobs)
+    decoders = work.todo[0].loading.decoders(threads)
+    if kind != "cuda":
         return [Place(threads, decoders)] * jobs
     groups = torch.cuda.device_count() // devices
     starts = [job % groups * devices for job in range(jobs)]
@@ -94,7 +95,7 @@ def _seconds(run: Run, work: Work) -> float:
 def candidates(work: Work, kind: str) -> list[int]:
     """Numbers of workers to choose from, doubling as far as cores, memory and runs go."""
     own = work.workers.cpus_per_run or work.machine.devices
-    groups = 1 if kind == "cpu" else torch.cuda.device_count() // work.machine.devices
+    groups = torch.cuda.device_count() // work.machine.devices if kind == "cuda" else 1
     most = (
         cores() // own if kind == "cpu" else groups * (_PER_GPU if work.machine.devices == 1 else 1)
     )

@@ -94,7 +94,7 @@ def work(
     import ray
 
     torch.set_num_threads(threads)
-    data = data.decoded_by(attempt.run.loading.workers or threads)
+    data = data.decoded_by(attempt.run.loading.decoders(threads))
     ray.get(ear.begin.remote(attempt.run))
 
     def tell(record: EpochRecord) -> None:

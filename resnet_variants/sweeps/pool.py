@@ -36,7 +36,7 @@ class Place:
     """What a worker may use."""
 
     threads: int
-    decoders: int = 0  # processes that decode images; 0: as many
+    decoders: int = 0  # processes that decode images; 0: the worker itself
     gpus: tuple[int, ...] = ()  # as this process counts them; none: all there are
 
     @property
@@ -238,7 +238,7 @@ def _serve(connection: Connection, place: Place, handover: Handover) -> None:
     driver_gone = contextlib.suppress(BrokenPipeError)  # the watch ends this process too
     with listening(insist=False) as stop, driver_gone:
         torch.set_num_threads(place.threads)
-        data = handover.take(place.decoders or place.threads)
+        data = handover.take(place.decoders)
         connection.send(_READY)
         while not stop():
             try:

@@ -8,24 +8,32 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from lightning_fabric import Fabric
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from resnet_variants.files import Json
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import WEIGHTS_FILE, body_hash, load_backbone
-from resnet_variants.models.zoo import build, create_model, pretrained_cfg
+from resnet_variants.models.weights import (
+    WEIGHTS_FILE,
+    body_hash,
+    load_backbone,
+    stated_moments,
+)
+from resnet_variants.models.zoo import build, create_model, pretrained_cfg, weights_cfgs
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.provenance import place
 from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.device import resolve
+from resnet_variants.training.images import INTERPOLATION
 from resnet_variants.training.recipe import PRETRAINED, Recipe
 from resnet_variants.training.sources import check_spec
 
@@ -34,6 +42,18 @@ _LOADING = Loading()
 # field's old value is named here, so that old ids keep their meaning.
 REFERENCE = Recipe()
 _LONGEST_NAME = 128  # of a data set: a run's id, with its network's name, is the name of a folder
+
+
+# What a model card says of pictures; mean, deviation, size and cut are in config.json.
+_IMAGES = (
+    "the transform in config.json is the test's. Before it, pictures were turned as their EXIF "
+    "says, put on white if transparent, and scaled to 8 bits: timm does none of these"
+)
+
+
+def _settings(recipe: Recipe) -> Mapping[str, object]:
+    """What tells a recipe from others, by field."""
+    return vars(recipe) | {"normalise": recipe.normalised_by}
 
 
 def dataset_name(spec: str) -> str:
@@ -79,11 +99,8 @@ class Run:
     @functools.cached_property
     def id(self) -> str:
         """``<variant>__<dataset>__<8 hex of what differs from the default recipe>__s<seed>``."""
-        changed = {
-            field.name: getattr(self.recipe, field.name)
-            for field in fields(Recipe)
-            if getattr(self.recipe, field.name) != getattr(REFERENCE, field.name)
-        }
+        reference = _settings(REFERENCE)
+        changed = {k: v for k, v in _settings(self.recipe).items() if v != reference[k]}
         digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.variant.name}__{self.dataset}__{digest}__s{self.seed}"
 
@@ -91,11 +108,49 @@ class Run:
     def facts(self) -> dict[str, object]:
         """What a model card says of the training."""
         recipe = ", ".join(f"{key} {value}" for key, value in asdict(self.recipe).items())
-        return {"Data": self.dataset, "Recipe": recipe, "Seed": self.seed, "Run": self.id}
+        return {
+            "Data": self.dataset,
+            "Images": _IMAGES,
+            "Recipe": recipe,
+            "Seed": self.seed,
+            "Run": self.id,
+        }
 
     def load(self) -> Dataset:
-        """The images of this run."""
-        return load_dataset(self.data, img_size=self.img_size, loading=self.loading)
+        """The images of this run, which all runs of its recipe share."""
+        crop_pct = self.recipe.crop_pct
+        return load_dataset(
+            self.data, img_size=self.img_size, crop_pct=crop_pct, loading=self.loading
+        )
+
+    def prepared(self, data: Dataset) -> Dataset:
+        """The images as this run's network takes them: with the mean and deviation of its recipe.
+
+        Raises:
+            ValueError: the recipe's ``weights`` are not there, or state none that can be read.
+        """
+        assert data.crop_pct == self.recipe.crop_pct, "images of another recipe"
+        moments = self._moments()
+        if moments is None:
+            return data
+        # A grey image is three equal channels to weights that are summed over them.
+        mean, std = (
+            tuple(own) if len(own) == data.in_chans else (fmean(own),) * data.in_chans
+            for own in moments
+        )
+        return replace(data, mean=mean, std=std)
+
+    def _moments(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Mean and deviation that are not the training images'."""
+        by = self.recipe.normalised_by
+        if by == "imagenet":
+            return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        if by == "data":
+            return None
+        if self.recipe.weights != PRETRAINED:
+            return stated_moments(self._source())
+        cfg = next(iter(weights_cfgs(self.variant).values()), None)
+        return (cfg.mean, cfg.std) if cfg else None
 
     def build(self, data: Dataset) -> ResNet:
         """The network with this run's initial weights.
@@ -103,13 +158,15 @@ class Run:
         Raises:
             ValueError: the recipe's ``weights`` are not there, or those of another network.
         """
+        data, side = self.prepared(data), data.img_size
         torch.manual_seed(self.seed)
-        side = data.img_size
         overlay = {
             "num_classes": len(data.classes),
             "input_size": (data.in_chans, side, side),
             "pool_size": None,
-            "crop_pct": 1.0,
+            "crop_pct": data.crop_pct,
+            "crop_mode": "center",
+            "interpolation": INTERPOLATION,
             "mean": data.mean,
             "std": data.std,
             "label_names": data.classes,
@@ -137,6 +194,10 @@ class Run:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"{self.variant.name}: {reason}", field="weights") from error
             return made.state_dict()
+        return self._source()
+
+    def _source(self) -> Path:
+        """The folder or file that the recipe's ``weights`` name for this network and seed."""
         path = Path(self.recipe.weights)
         try:
             if not (path / "runs").is_dir():
@@ -162,6 +223,7 @@ class Run:
 
     def config(self, data: Dataset, fabric: Fabric, origin: Json) -> Json:
         """What ``run.json`` holds: the columns known in advance, then everything else."""
+        data = self.prepared(data)
         return {
             "run_id": self.id,
             "model": self.variant.name,
@@ -176,6 +238,8 @@ class Run:
             "devices": fabric.world_size,
             "precision": resolve(self.recipe.precision, fabric.device.type),
             "recipe": asdict(self.recipe),
+            "mean": data.mean,
+            "std": data.std,
             **data.facts,
             **({"weights_hash": body_hash(self.build(data))} if self.recipe.weights else {}),
             "provenance": origin | place(fabric.device) | {"data": self.data},

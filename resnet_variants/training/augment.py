@@ -55,7 +55,7 @@ def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
         images: (N, C, H, W) uint8.
         centres: (2, N) uniform in [0, 1): row and column.
         side: of the square, in pixels.
-        fill: (C,), the training images' mean, which normalisation turns into zero.
+        fill: (C,), the data set's mean, which normalisation turns into zero.
     """
     first = (centres * images.shape[-1]).long() - side // 2
     steps = torch.arange(images.shape[-1], device=images.device)
@@ -69,7 +69,7 @@ def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalise:
-    """uint8 (N, C, H, W) -> float with the training images' mean 0 and deviation 1."""
+    """uint8 (N, C, H, W) -> float with the data set's ``mean`` at 0 and its ``std`` at 1."""
 
     scale: Tensor
     shift: Tensor

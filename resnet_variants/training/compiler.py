@@ -55,8 +55,10 @@ def choose(
         return {"used": asked == "on", "why": "asked for"}
     if recipe.deterministic:
         return {"used": False, "why": "deterministic"}
-    if fabric.device.type == "cpu":
-        return {"used": False, "why": "it does not pay on CPUs"}
+    kind = fabric.device.type
+    if kind != "cuda":
+        why = "it does not pay on CPUs" if kind == "cpu" else f"it was not measured on {kind}"
+        return {"used": False, "why": why}
     steps = recipe.epochs * (len(data.train) // recipe.batch_size)
     precision = resolve(recipe.precision, fabric.device.type)
     key = _key(name, data, recipe, precision, torch.cuda.get_device_name(fabric.device))
@@ -77,7 +79,10 @@ def choose(
 
 
 # What a step's time does not depend on.
-_ALIKE = ("epochs", "lr", "schedule", "milestones", "warmup", "select", "weight_decay")
+_ALIKE = (
+    *("epochs", "lr", "schedule", "milestones", "warmup", "select", "weight_decay"),
+    *("crop_pct", "normalise"),
+)
 
 
 def _key(name: str, data: Dataset, recipe: Recipe, precision: str, device: str) -> str:

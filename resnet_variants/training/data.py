@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import center_crop
 
-from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.registry import UserError, plain, refuse, require_types
 from resnet_variants.training.account import Account
 from resnet_variants.training.device import cores
-from resnet_variants.training.images import BadImageError, centre, resized
+from resnet_variants.training.images import INTERPOLATION, BadImageError, middle
 from resnet_variants.training.sources import Pixels, Source, open_source
 from resnet_variants.training.splits import Batch, Resident, Split, Streamed
 
@@ -27,7 +29,8 @@ RESIDENT_BYTES = 2**30  # of decoded images: a larger data set is streamed
 TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
 SPLIT_SEED = 0  # one split for all runs: seeds vary training, not the test set
 _SMALL = 64  # pixels on a side
-_SAMPLE = 1024  # streamed images that mean and deviation are taken from
+_SAMPLE, _PART = 1024, 64  # streamed images that mean and deviation are of; decoded at a time
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +43,22 @@ class Loading:
 
     data_dir: Path = Path("data")  # of downloads
     on_bad_image: str = "error"  # or "skip": leave a broken training image out
-    workers: int = 0  # processes that decode what does not fit into memory; 0: one per core
+    # Processes that decode what memory cannot hold. 0: this one does; auto: one per core.
+    workers: int | str = AUTO
 
     def __post_init__(self) -> None:
-        require_types(self)
+        require_types(self, "data_dir", "on_bad_image")
         if self.on_bad_image not in ON_BAD_IMAGE:
             refuse("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
-        if not 0 <= self.workers <= 1024:
-            raise UserError(f"workers {self.workers!r} must be from 0 to 1024", field="workers")
+        count = plain(self.workers)
+        if count != AUTO and not (type(count) is int and 0 <= count <= 1024):
+            message = f"workers {count!r} must be from 0 to 1024, or {AUTO}"
+            raise UserError(message, field="workers")
+        object.__setattr__(self, "workers", count)
+
+    def decoders(self, cores: int) -> int:
+        """How many processes decode for one that has so many cores."""
+        return cores if self.workers == AUTO else int(self.workers)
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,13 @@ class Dataset:
     in_chans: int
     img_size: int  # side in pixels
     mirror: bool  # whether a mirrored image keeps its label
-    mean: tuple[float, ...]  # of the training images, per channel in [0, 1]
-    std: tuple[float, ...]
+    mean: tuple[float, ...]  # what normalisation subtracts, per channel in [0, 1]: if nothing
+    std: tuple[float, ...]  # else is asked for, mean and deviation of the training images
     split_hash: str  # of the indices in each split
     data_hash: str  # of the images: their pixels, or paths and sizes of streamed files
     skipped: tuple[str, ...] = ()  # broken training images that were left out, and why
     account: Account = field(default_factory=Account)  # of a folder's files
+    crop_pct: float = 1.0  # of the side of validation and test images, as in ``load_dataset``
 
     def to(self, device: torch.device) -> Dataset:
         """The same data on a device."""
@@ -93,9 +105,12 @@ class Dataset:
 
 
 @functools.lru_cache(maxsize=4)
-def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None) -> Dataset:
+def load_dataset(
+    spec: str, *, img_size: int = 0, crop_pct: float = 1.0, loading: Loading | None = None
+) -> Dataset:
     """The data set that a SPEC names; ``img_size`` resizes, 0 keeps the native size.
 
+    Validation and test show the middle of an image: ``crop_pct`` of its side, as timm has it.
     A split that the publisher made is kept; the others are drawn by class, with one fixed seed.
 
     Raises:
@@ -112,11 +127,10 @@ def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None
     skipped: list[str] = []
     splits: dict[str, Split] = {}
     for name, index in indices.items():
-        skip = name == "train" and loading.on_bad_image == "skip"
-        if resident:
-            splits[name] = _resident(source, index, side, loading, skipped if skip else None)
-        else:
-            splits[name] = _streamed(source, index, side, loading, skipped if skip else None)
+        left_out = skipped if name == "train" and loading.on_bad_image == "skip" else None
+        edge = side if name == "train" else math.floor(side / crop_pct)
+        make = _resident if resident else _streamed
+        splits[name] = make(source, index, (side, edge), loading, left_out)
     _check_left(source, indices["train"], splits["train"], skipped)
     mean, std = _moments(splits["train"])
     return Dataset(
@@ -131,6 +145,7 @@ def load_dataset(spec: str, *, img_size: int = 0, loading: Loading | None = None
         data_hash=_hash(piece for split in splits.values() for piece in _contents(split)),
         skipped=tuple(skipped),
         account=source.account,
+        crop_pct=crop_pct,
         **splits,
     )
 
@@ -175,9 +190,11 @@ def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray,
 
 
 def decode(
-    source: Source, index: np.ndarray, out: Tensor | None, skipped: list[str] | None
+    source: Source, index: np.ndarray, out: Tensor | None, edge: int, skipped: list[str] | None
 ) -> np.ndarray:
     """Decode images, into ``out`` (n, C, side, side) if given; return which ones could be.
+
+    ``edge`` is what the shorter edge is resized to before its middle is cut out.
 
     Broken ones are named in ``skipped``.
 
@@ -191,7 +208,7 @@ def decode(
         except BadImageError as error:
             return error
         if out is not None:
-            pixels = resized(picture, out.shape[-1], centre(picture.size))
+            pixels = middle(picture, out.shape[-1], edge)
             out[at] = torch.from_numpy(np.ascontiguousarray(pixels))
         return None
 
@@ -216,37 +233,42 @@ def _check_left(source: Source, index: np.ndarray, train: Split, skipped: list[s
         raise BadImageError(f"{message}: {skipped[0]}", field="data")
 
 
+Cut = tuple[int, int]  # side of the images, and of what they are the middle of
+
+
 def _resident(
-    source: Source, index: np.ndarray, side: int, loading: Loading, skipped: list[str] | None
+    source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
 ) -> Resident:
+    side, edge = cut
     if isinstance(source, Pixels):
-        images = _resized(source.images[torch.from_numpy(index)], side)
+        images = _resized(source.images[torch.from_numpy(index)], edge)
+        images = center_crop(images, [side]).contiguous()
     else:
         images = torch.empty(len(index), source.in_chans, side, side, dtype=torch.uint8)
-        good = decode(source, index, images, skipped)
+        good = decode(source, index, images, edge, skipped)
         if not good.all():
             index, images = index[good], images[torch.from_numpy(good)]
     labels = torch.from_numpy(source.labels[index])
-    return Resident(images, labels, loading.workers or cores())
+    return Resident(images, labels, loading.decoders(cores()))
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
     if side == images.shape[-1]:
         return images
     out = torch.nn.functional.interpolate(
-        images.float(), size=(side, side), mode="bilinear", antialias=True
+        images.float(), size=(side, side), mode=INTERPOLATION, antialias=True
     )
     return out.round().clamp(0, 255).to(torch.uint8)
 
 
 def _streamed(
-    source: Source, index: np.ndarray, side: int, loading: Loading, skipped: list[str] | None
+    source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
 ) -> Streamed:
     # What is left out must be known before the first epoch: its order depends on the number.
     if skipped is not None:
-        index = index[decode(source, index, None, skipped)]
+        index = index[decode(source, index, None, cut[1], skipped)]
     labels = torch.from_numpy(source.labels[index])
-    return Streamed(source, index, labels, side, loading.workers or cores())
+    return Streamed(source, index, labels, *cut, loading.decoders(cores()))
 
 
 # --- measuring --------------------------------------------------------------------------------
@@ -255,19 +277,25 @@ def _streamed(
 def _moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel in [0, 1]; of streamed images, a sample's."""
     if isinstance(split, Resident):
-        images = split.images
+        parts = iter([split.images])
     else:
         sample = torch.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).long()
-        images = next(split.batches([Batch(sample)]))
+        parts = split.batches([Batch(part) for part in sample.split(_PART)])
+    # Counted, so that no float copy of all images is made.
+    counts = sum(torch.stack([_levels(channel) for channel in part.unbind(1)]) for part in parts)
+    assert isinstance(counts, Tensor)
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
-    for channel in images.unbind(1):  # counted, so that no float copy of all images is made
-        count = torch.bincount(channel.flatten(), minlength=256).double()
+    for count in counts.double():
         average = (count @ values / count.sum()).item()
         mean.append(average)
         deviation = ((count @ (values - average) ** 2) / (count.sum() - 1)).sqrt().item()
         std.append(deviation or 1.0)  # a channel without content becomes zeros, not 0/0
     return tuple(mean), tuple(std)
+
+
+def _levels(channel: Tensor) -> Tensor:
+    return torch.bincount(channel.flatten(), minlength=256)
 
 
 def _contents(split: Split) -> Iterable[bytes | memoryview[int]]:

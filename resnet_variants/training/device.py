@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from resnet_variants.registry import UserError, refuse, require_types
 
@@ -21,7 +21,7 @@ from resnet_variants.registry import UserError, refuse, require_types
 # so that it holds in processes that are started as well.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")  # mps: Apple's GPU, which auto does not take
 COMPILE = ("auto", "on", "off")
 
 
@@ -58,11 +58,15 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
         ValueError: a device that this machine lacks, or more of them than it has.
     """
     cuda = torch.cuda.is_available()
-    if machine.device == "cuda" and not cuda:
-        message = "unknown device 'cuda': torch sees no CUDA GPU here; choices: auto, cpu"
+    seen = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
+    if not seen.get(machine.device, True):
+        choices = ", ".join(name for name in DEVICES if seen.get(name, True))
+        what = {"cuda": "CUDA GPU", "mps": "Apple GPU"}[machine.device]
+        message = f"unknown device {machine.device!r}: torch sees no {what} here"
+        message += f"; choices: {choices}"
         raise UserError(message, field="device")
-    kind = "cuda" if cuda and machine.device != "cpu" else "cpu"
-    there = torch.cuda.device_count() if kind == "cuda" else cores()
+    kind = machine.device if machine.device != "auto" else "cuda" if cuda else "cpu"
+    there = {"cuda": torch.cuda.device_count(), "cpu": cores()}.get(kind, 1)
     if machine.devices > there:
         message = f"devices {machine.devices} exceeds the {there} of this machine ({kind})"
         raise UserError(message, field="devices")
@@ -100,6 +104,8 @@ def resolve(precision: str, device: str) -> str:
     """``auto`` as ``bf16`` or ``fp32``: emulated bf16 is slower than fp32."""
     if precision != "auto":
         return precision
+    if device == "mps":
+        return "fp32"
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = torch.cpu.get_capabilities()
@@ -139,8 +145,13 @@ def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def double(numbers: Tensor) -> Tensor:
+    """In float64: on their device, or on the host where that is an Apple GPU, which has none."""
+    return (numbers.cpu() if numbers.device.type == "mps" else numbers).double()
 
 
 def synced(model: nn.Module, device: torch.device) -> nn.Module:

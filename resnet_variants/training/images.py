@@ -16,11 +16,13 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
+from torchvision import transforms
 
 from resnet_variants.registry import UserError
 
 SMALLEST_SIDE, LARGEST_SIDE = 2, 16_384  # pixels
 LARGEST_AREA = 2**26  # pixels: a file of kilobytes may claim any number of them
+INTERPOLATION = "bilinear"  # of every resizing, as timm and Pillow call it
 _RATIO = 4 / 3  # the most oblong crop, as torchvision's and timm's random resized crop has it
 
 Box = tuple[float, float, float, float]
@@ -262,10 +264,23 @@ def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
     return left, upper, left + wide, upper + high
 
 
+def middle(image: Image.Image, side: int, edge: int) -> np.ndarray:
+    """(C, side, side) uint8 from the middle of a picture whose shorter edge becomes ``edge``.
+
+    It is what timm's transform shows; where the two are equal, timm rounds the longer edge and the
+    margin to pixels, so that its cut of an oblong picture is less than a pixel beside this one.
+    """
+    if edge != side:
+        how = transforms.InterpolationMode(INTERPOLATION)
+        cut: Any = transforms.Compose([transforms.Resize(edge, how), transforms.CenterCrop(side)])
+        image = cut(image)
+    return resized(image, side, centre(image.size))
+
+
 def resized(image: Image.Image, side: int, box: Box) -> np.ndarray:
     """The box of a picture as (C, side, side) uint8, averaged where it shrinks."""
     if (*image.size, *box) != (side, side, 0, 0, side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((side, side), Image.Resampling[INTERPOLATION.upper()], box=box)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

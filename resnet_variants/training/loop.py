@@ -16,6 +16,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.data import Dataset
+from resnet_variants.training.device import double
 from resnet_variants.training.progress import Training
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.splits import Batch, Split
@@ -175,14 +176,15 @@ def evaluate(
     device = split.labels.device
     own = torch.arange(len(split), device=device)[rank::world]
     plan = [Batch(positions) for positions in own.split(EVAL_BATCH)]
-    sums = torch.zeros(2, device=device, dtype=torch.float64)
+    sums = double(torch.zeros(2, device=device))
     model.eval()
     with closing(split.batches(plan)) as batches:  # an error must not leave workers behind
         for batch, images in zip(plan, batches, strict=True):
             labels = split.labels[batch.order]
             logits: Tensor = model(normalise(images)).float()
             hits = (logits.argmax(1) == labels).sum()
-            sums += torch.stack([cross_entropy(logits, labels, reduction="sum").double(), hits])
+            loss = cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([double(loss), double(hits)])
     if fabric is not None:
         sums = fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(sums, Tensor)

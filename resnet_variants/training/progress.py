@@ -18,7 +18,7 @@ from resnet_variants.training import checkpoint
 from resnet_variants.training.augment import Mixing, Normalise, scaled
 from resnet_variants.training.batches import Share, generator, train_batches
 from resnet_variants.training.data import Dataset
-from resnet_variants.training.device import synced
+from resnet_variants.training.device import double, synced
 from resnet_variants.training.optim import make_loss, make_optimizer, make_schedule
 from resnet_variants.training.recipe import Recipe
 
@@ -80,8 +80,8 @@ class Training:
 
     def _restart_sums(self) -> None:
         # Kept on the device: asking for a number would wait for it.
-        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, hits, norm
-        self.trouble = torch.zeros(3, dtype=torch.float64, device=self.device)  # see `_watch`
+        self.sums = double(torch.zeros(3, device=self.device))  # loss, hits, norm
+        self.trouble = double(torch.zeros(3, device=self.device))  # see `_watch`
 
     @property
     def tested(self) -> nn.Module:
@@ -124,7 +124,8 @@ class Training:
                 loss, right = self._part(*next(portions), key=number * parts + part)
             losses, hits = losses + loss / parts, hits + right
         norm = self._update(number)
-        self.sums += torch.stack([losses.double(), hits.double(), norm.double()])
+        losses, hits, norm = double(losses), double(hits), double(norm)
+        self.sums += torch.stack([losses, hits, norm])
         self._watch(losses, norm, number)
 
     def _watch(self, loss: Tensor, norm: Tensor, number: int) -> None:
@@ -252,11 +253,12 @@ class Training:
 
     def _everyones(self, own: checkpoint.Tensors) -> checkpoint.Tensors:
         """What each process has of its own, (processes, ...)."""
-        return {name: self._everyone(tensor.to(self.device)) for name, tensor in own.items()}
+        return {name: self._everyone(tensor) for name, tensor in own.items()}
 
     def _everyone(self, own: Tensor) -> Tensor:
         if self.share.world == 1:
             return own[None]
+        own = own.to(self.device)
         every = [torch.empty_like(own) for _ in range(self.share.world)]
         torch.distributed.all_gather(every, own)  # Fabric's is built on one that is deprecated
         return torch.stack(every)
@@ -270,7 +272,7 @@ class Training:
             self.ema.module.load_state_dict(part["ema"])
         self.best_weights = {n: tensor.to(self.device) for n, tensor in part["best"].items()}
         own = {n: every[self.share.rank] for n, every in part["sums"].items()}
-        self.sums, self.trouble = (own[n].to(self.device) for n in ("sums", "trouble"))
+        self.sums, self.trouble = (own[n].to(self.sums.device) for n in ("sums", "trouble"))
         self.epoch, self.step, self.seconds = facts["epoch"], facts["step"], facts["seconds"]
         self.records, self.best = facts["records"], tuple(facts["best"])
         for name, buffer in self._own_statistics().items():

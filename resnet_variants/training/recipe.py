@@ -21,6 +21,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "select": ("last", "best"),
     "head": ("linear", "bn_linear"),
     "precision": PRECISIONS,
+    "normalise": ("auto", "data", "imagenet"),
 }
 _LARGEST = 1_000_000
 _COUNTS = {"epochs": 1, "batch_size": 2, "accumulate": 1}
@@ -41,7 +42,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "clip_grad": (0, _LARGEST),
     "ema": (0, 1),
 }
-_SHARES = ("size_start", "size_end")
+_SHARES = ("size_start", "size_end", "crop_pct")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,10 @@ class Recipe:
     auto_augment: str = ""  # timm's name of a policy, such as rand-m6-mstd0.5-inc1; slow
     size_start: float = 1.0  # side of training images in the first epoch, as a share of img_size
     size_end: float = 1.0  # and in the last; linear in between
+    crop_pct: float = 1.0  # share of the side that tests see, as timm has it: 0.875 is 224 of 256
+    # mean and deviation of pictures: data (the training pictures'), imagenet, or auto: those that
+    # the weights come with, and data where they come with none
+    normalise: str = "auto"
     drop_path: float = 0.0  # stochastic depth (arXiv:1603.09382), rising to this at the last unit
     zero_init: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
     init_fan: str = "fan_out"  # fan_out or fan_in: whose variance the initial convolutions keep
@@ -115,6 +120,13 @@ class Recipe:
             if path == PRETRAINED != self.weights:  # a folder of that name
                 path = f"{os.curdir}{os.sep}{path}"
             object.__setattr__(self, "weights", path)
+
+    @property
+    def normalised_by(self) -> str:
+        """``data``, ``weights`` or ``imagenet``: what ``auto`` comes to."""
+        if self.normalise != "auto":
+            return self.normalise
+        return "weights" if self.weights else "data"
 
     def _check_ranges(self) -> None:
         if not 0 < self.lr <= sys.float_info.max:

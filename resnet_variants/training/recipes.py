@@ -29,8 +29,9 @@ RECIPES["he2015"] = Recipe(
 RECIPES["he2016"] = replace(RECIPES["he2015"], warmup=400 / 64_000)
 # arXiv:1812.01187, sections 2.1, 3.1 and 5: Nesterov SGD, lr 0.1 per 256 images, five epochs of
 # warm-up, cosine, no decay of biases, zero gamma, label smoothing, mixup, 200 epochs. Left out are
-# jitter of hue, the noise along principal components, Xavier's initialisation, distillation, and
-# tests on the central 224 of 256 pixels; jitter of contrast comes with timm's form of it.
+# jitter of hue, the noise along principal components, Xavier's initialisation and distillation;
+# jitter of contrast comes with timm's form of it. Tests there are on the central 224 of 256 pixels:
+# `--crop-pct 0.875`.
 RECIPES["bag_of_tricks"] = Recipe(
     epochs=200,
     batch_size=256,
@@ -45,7 +46,7 @@ RECIPES["bag_of_tricks"] = Recipe(
 )
 # arXiv:2110.00476, table 2, column A3: LAMB, binary loss, training at 160 for testing at 224 px.
 # It takes `--img-size 224`. The batch is 2,048 there, on several GPUs: `accumulate` makes it fit on
-# one. Tests there are on the central 95 %.
+# one. Tests there are on the central 95 %: `--crop-pct 0.95`.
 RECIPES["rsb_a3"] = Recipe(
     epochs=100,
     batch_size=2048,

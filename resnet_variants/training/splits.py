@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import multiprocessing
 import random
+import re
 import signal
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from resnet_variants.registry import UserError
-from resnet_variants.training.images import centre, resized, resized_crop
+from resnet_variants.training.images import middle, resized, resized_crop
 from resnet_variants.training.policy import policy
 from resnet_variants.training.sources import Source, as_picture
 
@@ -77,7 +82,8 @@ class Resident:
     def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
         if any(batch.policy for batch in plan):  # a picture at a time; there is no batched form
-            yield from _loaded(self, self.images.shape[-1], plan)
+            side = self.images.shape[-1]
+            yield from _loaded(self, side, plan, side)
             return
         for batch in plan:
             images = self.images[batch.order]
@@ -133,6 +139,7 @@ class Streamed:
     index: np.ndarray  # positions in the source
     labels: Tensor
     side: int
+    edge: int  # what the shorter edge is resized to, of which a whole image is the middle
     workers: int  # processes that decode; 0: this one
 
     def __len__(self) -> int:
@@ -140,7 +147,7 @@ class Streamed:
 
     def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
-        yield from _loaded(self, self.side, plan)
+        yield from _loaded(self, self.side, plan, self.edge)
 
     def picture(self, i: int) -> Image.Image:
         """One of the images, decoded.
@@ -181,8 +188,8 @@ class _Pictures(Dataset[np.ndarray | UserError]):
     An error is handed over as a value: raised in a worker, it comes out with its traceback as text.
     """
 
-    def __init__(self, picture: Callable[[int], Image.Image], side: int) -> None:
-        self.picture, self.side = picture, side
+    def __init__(self, picture: Callable[[int], Image.Image], side: int, edge: int) -> None:
+        self.picture, self.side, self.edge = picture, side, edge
 
     def __getitem__(self, item: _Item) -> np.ndarray | UserError:
         try:
@@ -192,12 +199,11 @@ class _Pictures(Dataset[np.ndarray | UserError]):
 
     def _pixels(self, item: _Item) -> np.ndarray:
         image = self.picture(item.at)
-        box = (
-            centre(image.size)
-            if item.crop is None
-            else resized_crop(image.size, item.crop, item.least_area)  # type: ignore[arg-type]
-        )
-        pixels = resized(image, self.side, box)
+        if item.crop is None:
+            pixels = middle(image, self.side, self.edge)
+        else:
+            box = resized_crop(image.size, item.crop, item.least_area)  # type: ignore[arg-type]
+            pixels = resized(image, self.side, box)
         return _altered(pixels, item) if item.policy else pixels
 
 
@@ -215,14 +221,57 @@ def _altered(pixels: np.ndarray, item: _Item) -> np.ndarray:
     return altered[None] if altered.ndim == 2 else altered.transpose(2, 0, 1)
 
 
-def _collate(items: list[np.ndarray | UserError]) -> Tensor | UserError:
+def _stacked(items: list[np.ndarray | UserError]) -> np.ndarray | UserError:
     images = [item for item in items if not isinstance(item, UserError)]
     if len(images) == len(items):
-        return torch.from_numpy(np.stack(images))
+        return np.stack(images)
     return next(item for item in items if isinstance(item, UserError))
 
 
+def _shared(items: list[np.ndarray | UserError]) -> Tensor | np.ndarray | UserError:
+    """What a worker sends: images in shared memory, or as an array where that has no room.
+
+    An array is copied through a pipe. torch would look for the room in a thread of the worker's,
+    whose error nobody hears: the trainer would wait for ever.
+    """
+    images = _stacked(items)
+    if isinstance(images, UserError):
+        return images
+    try:
+        return torch.from_numpy(images).share_memory_()
+    except RuntimeError:
+        return images
+
+
+WORKER = "DataLoader worker"  # in torch's word on one that has ended, wherever it is raised
 _GRACE = 30  # seconds that a worker outlives SIGTERM
+_LOOK = 5  # seconds from one look at whether the workers are alive to the next
+_PATIENCE = 300  # seconds for a batch, and one more for each of its images
+
+
+class _UnsharedError(Exception):
+    """Workers cannot be started, or cannot send what they decode."""
+
+
+@functools.cache  # once
+def _say(line: str) -> None:
+    logging.getLogger(__name__).warning(line)
+
+
+def lost(text: str) -> str:
+    """What to do about a worker that has ended, for which torch has such words."""
+    found = re.search(r"killed by signal: ([\w ]+)", text)
+    how = f" (signal: {found[1]})" if found else ""
+    message = f"a process that decodes pictures has been killed{how}, mostly for want of memory"
+    return f"{message}: give fewer of them, or --workers 0 for none"
+
+
+def _trouble(error: Exception) -> Exception:
+    """What torch's error of workers means: one has ended, or they cannot share anything."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if WORKER in text and "Bus error" not in text:  # of which no room in shared memory is another
+        return UserError(lost(text), field="workers")
+    return _UnsharedError(f"workers cannot share pictures ({text})")
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
@@ -233,32 +282,79 @@ def _leave_signals_to_the_trainer(_: int) -> None:
 
 
 def _loaded(
-    split: Resident | Streamed, side: int, plan: Sequence[Batch]
+    split: Resident | Streamed, side: int, plan: Sequence[Batch], edge: int
 ) -> Generator[Tensor, None, None]:
-    """The batches of a plan by torch's loader, on the labels' device.
+    """The batches of a plan, on the labels' device; by workers, if they can send any.
 
     Raises:
         BadImageError: one of the pictures cannot be decoded.
+        ValueError: a worker was killed, or nothing came for a long time.
     """
+    pictures, device, done = _Pictures(split.picture, side, edge), split.labels.device, 0
+    if split.workers:
+        try:
+            with closing(_by_workers(pictures, plan, split)) as batches:
+                for images in batches:
+                    yield images.to(device, non_blocking=True)
+                    done += 1
+        except _UnsharedError as error:
+            _say(f"{error}: this process decodes the pictures itself, as with --workers 0")
+    for batch in plan[done:]:
+        yield _tensor(_stacked([pictures[item] for item in _items(batch)])).to(device)
+
+
+def _by_workers(
+    pictures: _Pictures, plan: Sequence[Batch], split: Resident | Streamed
+) -> Generator[Tensor, None, None]:
     loader = DataLoader(
-        _Pictures(split.picture, side),
+        pictures,
         batch_sampler=[_items(batch) for batch in plan],
         num_workers=split.workers,
-        collate_fn=_collate,
+        collate_fn=_shared,
         pin_memory=split.labels.is_cuda,
+        timeout=_LOOK,
         worker_init_fn=_leave_signals_to_the_trainer,
         generator=torch.Generator(),  # else it draws the workers' seed from the global stream
     )
-    batches = iter(loader)
     try:
-        for images in batches:
-            if isinstance(images, UserError):
-                raise images
-            yield images.to(split.labels.device, non_blocking=True)
+        # First what each of them takes: torch's half-made iterator prints tracebacks when it goes.
+        del [multiprocessing.Queue() for _ in range(split.workers + 2)][:]
+        batches: Any = iter(loader)
+    except (OSError, RuntimeError) as error:  # as of the shared memory that their locks take
+        raise _trouble(error) from error
+    try:
+        for batch in plan:
+            yield _tensor(_awaited(batches, len(batch.order), split.workers))
     finally:
         # An exception may keep the iterator until Python looks for cycles; workers that wait for
         # it are then beyond its reach, and the process waits for them when it ends.
-        getattr(batches, "_shutdown_workers", int)()
+        batches._shutdown_workers()
+
+
+def _tensor(images: Tensor | np.ndarray | UserError) -> Tensor:
+    if isinstance(images, UserError):
+        raise images
+    return torch.as_tensor(images)
+
+
+def _awaited(batches: Iterator[Any], n: int, workers: int) -> Any:
+    """The next batch, of ``n`` images."""
+    for _ in range((_PATIENCE + n) // _LOOK):  # a process that is stopped meanwhile looks no more
+        try:
+            return next(batches)
+        except (OSError, RuntimeError) as error:
+            text = str(error)
+            if "in DataLoader worker process" in text:  # raised there, by what the worker does
+                raise
+            if "timed out" not in text:
+                raise _trouble(error) from error
+    for worker in batches._workers:  # type: ignore[attr-defined]
+        # It may be deaf to anything else, and would be waited for when Python ends.
+        with suppress(RuntimeError):  # torch tells of the first
+            worker.kill()
+            worker.join(_LOOK)
+    message = f"none of {workers} processes has decoded {n} pictures in {_PATIENCE + n} seconds"
+    raise UserError(f"{message}: can the disk that holds them be read?", field="workers")
 
 
 def _items(batch: Batch) -> list[_Item]:
