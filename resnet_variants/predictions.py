@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ from resnet_variants.run_folder import DONE, RunFolder
 
 OUTCOMES = "outcomes.parquet"
 _KEYS = ("dataset", "split_hash", "image", "label")  # of a row of it
-_FACTS, _FORMAT = "run", 1
+_RUN, _FORMAT = "run", 1  # of the metadata
 _DELETE = "delete it, or restore it from where it was kept"
 
 # --- one run ----------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
     facts |= {"split_hash": predictions.split_hash, "classes": list(predictions.classes)}
     with atomic_file(RunFolder(folder).predictions) as file:
         # One entry: safetensors writes several in an order that changes.
-        save_file(arrays, file, metadata={_FACTS: json.dumps(facts)})
+        save_file(arrays, file, metadata={_RUN: json.dumps(facts)})
 
 
 def read_predictions(folder: Path) -> Predictions:
@@ -80,19 +80,20 @@ def read_predictions(folder: Path) -> Predictions:
         ValueError: there is nothing, as in a run of an earlier version, or the file is damaged.
     """
     file = RunFolder(folder).predictions
-    if not file.exists():
-        raise UserError(f"{str(folder)!r} holds no {file.name}: it was not kept")
     names = [f"{split}_{what}" for split in ("test", "val") for what in ("logits", "labels")]
-    arrays, facts = _read(file, [*names, "test_predicted"])
-    predictions = Predictions(**facts, **{name: arrays[name] for name in names})
+    try:
+        facts, arrays = _read(file, [*names, "test_predicted"])
+    except FileNotFoundError as error:
+        raise UserError(f"{str(folder)!r} holds no {file.name}: they were not kept") from error
     for split in ("test", "val"):
         logits, labels = arrays[f"{split}_logits"], arrays[f"{split}_labels"]
-        if logits.shape != (len(labels), len(predictions.classes)) or logits.dtype.kind != "f":
-            raise damaged(file, f"{split}_logits are {logits.dtype} {logits.shape}")
-        _require_classes(file, f"{split}_labels", labels, predictions.classes)
-    if not np.array_equal(predictions.test_logits.argmax(1), arrays["test_predicted"]):
+        if logits.shape != (len(labels), len(facts.classes)) or logits.dtype.kind != "f":
+            raise damaged(file, f"{split}_logits are {logits.dtype} of shape {logits.shape}")
+        _numbers(file, f"{split}_labels", labels, facts.classes)
+    if not np.array_equal(arrays["test_logits"].argmax(1), arrays["test_predicted"]):
         raise damaged(file, "test_predicted is not what test_logits say")
-    return predictions
+    own = {name: arrays[name] for name in names}
+    return Predictions(facts.run_id, facts.split_hash, facts.classes, **own)
 
 
 def _smallest(classes: Sequence[str]) -> np.dtype:
@@ -109,32 +110,52 @@ def _rounded(logits: np.ndarray) -> np.ndarray:
     return half if same else logits
 
 
-def _read(file: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], Json]:
-    """Some arrays of a run's file, the others stay on disk; run_id, split_hash and classes."""
+@dataclass(frozen=True)
+class _Facts:
+    run_id: str
+    split_hash: str
+    classes: tuple[str, ...]
+
+
+def _read(file: Path, names: Sequence[str]) -> tuple[_Facts, dict[str, np.ndarray]]:
+    """What a run's file is of, and some of its arrays; the others stay on disk."""
     try:
-        if not file.is_file():
+        if file.exists() and not file.is_file():
             raise ValueError("no regular file")
         with safe_open(file, framework="np") as content:
-            facts = json.loads((content.metadata() or {})[_FACTS])
+            told = json.loads((content.metadata() or {})[_RUN])
             arrays = {name: content.get_tensor(name) for name in names}
-        found, run_id, split_hash = (facts[key] for key in ("format", "run_id", "split_hash"))
-        classes = tuple(map(str, facts["classes"]))
+        facts = _Facts(
+            str(told["run_id"]), str(told["split_hash"]), tuple(map(str, told["classes"]))
+        )
+        found = told["format"]
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise damaged(file, " ".join(str(error).split())) from error
     if found != _FORMAT:
         raise UserError(f"{file} has format {short(found)}, which a newer version may read")
-    if run_id != file.parent.name:
-        raise damaged(file, f"run_id {short(run_id)} is not its folder's name")
-    return arrays, {"run_id": run_id, "split_hash": str(split_hash), "classes": classes}
+    if facts.run_id != file.parent.name:
+        raise damaged(file, f"run_id {short(facts.run_id)} is not its folder's name")
+    return facts, arrays
 
 
-def _require_classes(
-    file: Path, name: str, numbers: np.ndarray, classes: Sequence[str], *, remedy: str = REDO
-) -> None:
-    """Refuse what are no numbers of classes, one an image."""
-    whole = numbers.ndim == 1 and numbers.dtype.kind in "iu" and len(numbers)
-    if not whole or numbers.min() < 0 or numbers.max() >= len(classes):
-        raise damaged(file, f"{name} are no numbers of {len(classes)} classes", remedy=remedy)
+def _numbers(
+    file: Path,
+    name: str,
+    values: np.ndarray | pd.Series,
+    classes: Sequence[str],
+    *,
+    remedy: str = REDO,
+) -> np.ndarray:
+    """The values in few bytes, if each is the number of a class."""
+    if values.ndim == 1 and len(values) and values.dtype.kind in "iu" and pd.notna(values).all():
+        wide = np.asarray(values, np.int64)
+        if wide.min() >= 0 and wide.max() < len(classes):
+            return wide.astype(_smallest(classes))
+    raise damaged(file, f"{name} are not numbers of {len(classes)} classes", remedy=remedy)
 
 
 # --- all runs of a results folder -------------------------------------------------------------
@@ -147,8 +168,8 @@ class Outcome:
     file: Path
     split_hash: str
     classes: tuple[str, ...]
-    labels: np.ndarray
-    predicted: np.ndarray
+    labels: np.ndarray  # (N,)
+    predicted: np.ndarray  # (N,)
 
 
 def read_outcomes(out: Path, runs: pd.DataFrame) -> dict[str, Outcome]:
@@ -159,64 +180,71 @@ def read_outcomes(out: Path, runs: pd.DataFrame) -> dict[str, Outcome]:
     Raises:
         ValueError: a file is damaged, or does not say what the results of its run say.
     """
-    done = runs[runs["status"] == DONE]
     raw = (out / "runs").is_dir()
     kept = {} if raw else _read_table(out / OUTCOMES)
     found: dict[str, Outcome] = {}
-    for run_id, *told in done[["run_id", "split_hash", "n_test", "test_acc"]].to_numpy():
-        file = RunFolder(out / "runs" / run_id).predictions
-        outcome = _of_run(file) if raw and file.exists() else kept.get(run_id)
+    done = runs.loc[runs["status"] == DONE, ["run_id", "split_hash", "n_test", "test_acc"]]
+    for run_id, *told in done.to_numpy():
+        outcome = _of_run(RunFolder(out / "runs" / run_id)) if raw else kept.get(run_id)
         if outcome is not None:
             _require_told(run_id, outcome, told, remedy=REDO if raw else _DELETE)
             found[run_id] = outcome
     return found
 
 
-def _of_run(file: Path) -> Outcome:
-    arrays, facts = _read(file, ["test_labels", "test_predicted"])
-    classes, split_hash = cast("tuple[str, ...]", facts["classes"]), str(facts["split_hash"])
-    return Outcome(file, split_hash, classes, arrays["test_labels"], arrays["test_predicted"])
+def _of_run(folder: RunFolder) -> Outcome | None:
+    file = folder.predictions
+    try:
+        facts, arrays = _read(file, ["test_labels", "test_predicted"])
+    except FileNotFoundError:
+        return None
+    labels, predicted = (_numbers(file, name, a, facts.classes) for name, a in arrays.items())
+    return Outcome(file, facts.split_hash, facts.classes, labels, predicted)
 
 
-def _require_told(run_id: str, outcome: Outcome, told: Sequence[object], *, remedy: str) -> None:
+def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any], *, remedy: str) -> None:
     """Refuse what is not of this run: its split, its number of images and its accuracy."""
-    labels, predicted = outcome.labels, outcome.predicted
-    for name, numbers in (("labels", labels), ("predictions", predicted)):
-        what = f"the {name} of {run_id}"
-        _require_classes(outcome.file, what, numbers, outcome.classes, remedy=remedy)
-    if len(labels) != len(predicted):
-        reason = f"{run_id} has {len(predicted)} predictions for {len(labels)} labels"
+    n = len(outcome.labels)
+    if len(outcome.predicted) != n:
+        reason = f"{run_id} has {len(outcome.predicted)} predictions for {n} labels"
         raise damaged(outcome.file, reason, remedy=remedy)
-    acc = np.count_nonzero(labels == predicted) / len(labels)
-    found = {"split_hash": outcome.split_hash, "n_test": len(labels), "test_acc": acc}
-    for (name, own), other in zip(found.items(), told, strict=True):
-        if other != own and not (other == "" or pd.isna(other)):
-            reason = f"{name} of {run_id} is {own}, in its result {other}"
+    hits = np.count_nonzero(outcome.predicted == outcome.labels)
+    own = {"split_hash": outcome.split_hash, "n_test": n, "test_acc": hits / n}
+    for (name, value), other in zip(own.items(), told, strict=True):
+        if other != value and other != "" and pd.notna(other):  # what a run does not say is ""
+            reason = f"{name} of {run_id} is {value} here and {other} in its result"
             raise damaged(outcome.file, reason, remedy=remedy)
 
 
 def _read_table(file: Path) -> dict[str, Outcome]:
-    found: dict[str, Outcome] = {}
-    if not file.exists():
-        return found
     try:
-        if not file.is_file():
+        if file.exists() and not file.is_file():
             raise ValueError("no regular file")
-        frame = pd.read_parquet(file)
-        names = cast("dict[str, dict[str, list[str]]]", frame.attrs["classes"])
-        for (dataset, split_hash), own in frame.groupby([*_KEYS[:2]], observed=True, sort=False):
-            classes, labels = tuple(names[dataset][split_hash]), own["label"].to_numpy()
-            for run_id in frame.columns.difference(_KEYS, sort=False):
-                if not own[run_id].isna().all():
-                    predicted = own[run_id].to_numpy(_smallest(classes))
-                    found[run_id] = Outcome(file, str(split_hash), classes, labels, predicted)
+        table = pd.read_parquet(file)
+        names = cast("dict[str, dict[str, list[str]]]", table.attrs["classes"])
+        splits = [
+            (str(split_hash), tuple(names[str(dataset)][str(split_hash)]), own)
+            for (dataset, split_hash), own in table.groupby([*_KEYS[:2]], sort=False)
+        ]
+        run_ids = [str(name) for name in table.drop(columns=[*_KEYS])]
+    except FileNotFoundError:
+        return {}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise damaged(file, " ".join(str(error).split()), remedy=_DELETE) from error
+    found: dict[str, Outcome] = {}
+    for split_hash, classes, own in splits:
+        if not np.array_equal(own["image"], np.arange(len(own))):
+            raise damaged(file, f"not every image of {split_hash} is there once", remedy=_DELETE)
+        labels = _numbers(file, "labels", own["label"], classes, remedy=_DELETE)
+        for run_id in run_ids:
+            if not own[run_id].isna().all():
+                predicted = _numbers(file, f"{run_id}'s", own[run_id], classes, remedy=_DELETE)
+                found[run_id] = Outcome(file, split_hash, classes, labels, predicted)
     return found
 
 
-def outcomes_table(outcomes: Mapping[str, Outcome], runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per test image and one column per run, in the order of ``runs``; see above.
+def outcomes_parquet(outcomes: Mapping[str, Outcome], runs: pd.DataFrame) -> bytes:
+    """``outcomes.parquet`` of these runs, in their order; nothing where none has outcomes.
 
     Raises:
         ValueError: two runs of one split have other labels or class names.
@@ -224,24 +252,33 @@ def outcomes_table(outcomes: Mapping[str, Outcome], runs: pd.DataFrame) -> pd.Da
     splits: dict[tuple[str, str], dict[str, Outcome]] = {}
     for run_id, dataset in runs[["run_id", "dataset"]].to_numpy():
         if run_id in outcomes:
-            key = (dataset, outcomes[run_id].split_hash)
+            key = dataset, outcomes[run_id].split_hash
             splits.setdefault(key, {})[run_id] = outcomes[run_id]
-    parts: list[pd.DataFrame] = []
-    names: dict[str, dict[str, Sequence[str]]] = {}
+    if not splits:
+        return b""
+    table = pd.concat([_rows(*key, own) for key, own in splits.items()], ignore_index=True)
+    names: dict[str, dict[str, list[str]]] = {}
     for (dataset, split_hash), own in splits.items():
-        first = next(iter(own.values()))
-        for other in own.values():
-            same = first.classes == other.classes and np.array_equal(first.labels, other.labels)
-            if not same:
-                message = f"{first.file} and {other.file} have other labels for the same images"
-                raise UserError(
-                    f"{message} ({dataset}, split_hash {split_hash}): report them apart"
-                )
-        names.setdefault(dataset, {})[split_hash] = list(first.classes)
-        keys = {"dataset": dataset, "split_hash": split_hash}
-        keys |= {"image": np.arange(len(first.labels), dtype=np.int32), "label": first.labels}
-        columns = {run_id: pd.array(one.predicted) for run_id, one in own.items()}
-        parts.append(pd.DataFrame(keys | columns))
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*_KEYS])
+        names.setdefault(dataset, {})[split_hash] = list(next(iter(own.values())).classes)
     table.attrs["classes"] = names
-    return table
+    return table.to_parquet(
+        index=False,
+        compression="zstd",
+        # A count has no value twice: its steps are what is small.
+        use_dictionary=[name for name in table if name != "image"],
+        column_encoding={"image": "DELTA_BINARY_PACKED"},
+    )
+
+
+def _rows(dataset: str, split_hash: str, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+    """The test images of one split."""
+    first = next(iter(outcomes.values()))
+    for other in outcomes.values():
+        if first.classes != other.classes or not np.array_equal(first.labels, other.labels):
+            message = f"{first.file} and {other.file} have other labels for the same images"
+            raise UserError(f"{message} ({dataset}, split_hash {split_hash}): report them apart")
+    images = np.arange(len(first.labels), dtype=np.int32)
+    keys = dict(zip(_KEYS, (dataset, split_hash, images, first.labels), strict=True))
+    # Of a type that knows missing numbers: other splits have other runs.
+    answers = {run_id: pd.array(outcome.predicted) for run_id, outcome in outcomes.items()}
+    return pd.DataFrame(keys | answers)
