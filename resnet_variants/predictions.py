@@ -15,8 +15,9 @@ outcomes.parquet                        of all runs of a results folder, small e
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -119,27 +120,33 @@ class _Facts:
 
 def _read(file: Path, names: Sequence[str]) -> tuple[_Facts, dict[str, np.ndarray]]:
     """What a run's file is of, and some of its arrays; the others stay on disk."""
-    try:
-        if file.exists() and not file.is_file():
-            raise ValueError("no regular file")
+    with _reading(file):
         with safe_open(file, framework="np") as content:
             told = json.loads((content.metadata() or {})[_RUN])
             arrays = {name: content.get_tensor(name) for name in names}
-        facts = _Facts(
-            str(told["run_id"]), str(told["split_hash"]), tuple(map(str, told["classes"]))
-        )
+        classes = tuple(map(str, told["classes"]))
+        facts = _Facts(str(told["run_id"]), str(told["split_hash"]), classes)
         found = told["format"]
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise damaged(file, " ".join(str(error).split())) from error
     if found != _FORMAT:
         raise UserError(f"{file} has format {short(found)}, which a newer version may read")
     if facts.run_id != file.parent.name:
         raise damaged(file, f"run_id {short(facts.run_id)} is not its folder's name")
     return facts, arrays
+
+
+@contextlib.contextmanager
+def _reading(file: Path, remedy: str = REDO) -> Iterator[None]:
+    """Tell the user in one line what is wrong with a file; a missing one is the caller's."""
+    try:
+        if file.exists() and not file.is_file():
+            raise ValueError("no regular file")
+        yield
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        raise damaged(file, " ".join(str(error).split()), remedy=remedy) from error
 
 
 def _numbers(
@@ -212,29 +219,28 @@ def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any], *, remedy:
     own = {"split_hash": outcome.split_hash, "n_test": n, "test_acc": hits / n}
     for (name, value), other in zip(own.items(), told, strict=True):
         if other != value and other != "" and pd.notna(other):  # what a run does not say is ""
-            reason = f"{name} of {run_id} is {value} here and {other} in its result"
+            reason = f"{name} of {run_id} is {short(value)} here and {short(other)} in its result"
             raise damaged(outcome.file, reason, remedy=remedy)
 
 
 def _read_table(file: Path) -> dict[str, Outcome]:
     try:
-        if file.exists() and not file.is_file():
-            raise ValueError("no regular file")
-        table = pd.read_parquet(file)
-        names = cast("dict[str, dict[str, list[str]]]", table.attrs["classes"])
-        splits = [
-            (str(split_hash), tuple(names[str(dataset)][str(split_hash)]), own)
-            for (dataset, split_hash), own in table.groupby([*_KEYS[:2]], sort=False)
-        ]
-        run_ids = [str(name) for name in table.drop(columns=[*_KEYS])]
+        with _reading(file, _DELETE):
+            table = pd.read_parquet(file)
+            names = cast("dict[str, dict[str, list[str]]]", table.attrs["classes"])
+            splits = [
+                (str(split_hash), tuple(names[str(dataset)][str(split_hash)]), own)
+                for (dataset, split_hash), own in table.groupby([*_KEYS[:2]], sort=False)
+            ]
+            run_ids = [str(name) for name in table.drop(columns=[*_KEYS])]
     except FileNotFoundError:
         return {}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise damaged(file, " ".join(str(error).split()), remedy=_DELETE) from error
     found: dict[str, Outcome] = {}
     for split_hash, classes, own in splits:
         if not np.array_equal(own["image"], np.arange(len(own))):
-            raise damaged(file, f"not every image of {split_hash} is there once", remedy=_DELETE)
+            raise damaged(
+                file, f"not every image of {short(split_hash)} is there once", remedy=_DELETE
+            )
         labels = _numbers(file, "labels", own["label"], classes, remedy=_DELETE)
         for run_id in run_ids:
             if not own[run_id].isna().all():
@@ -276,7 +282,9 @@ def _rows(dataset: str, split_hash: str, outcomes: Mapping[str, Outcome]) -> pd.
     for other in outcomes.values():
         if first.classes != other.classes or not np.array_equal(first.labels, other.labels):
             message = f"{first.file} and {other.file} have other labels for the same images"
-            raise UserError(f"{message} ({dataset}, split_hash {split_hash}): report them apart")
+            raise UserError(
+                f"{message} ({dataset}, split_hash {short(split_hash)}): report them apart"
+            )
     images = np.arange(len(first.labels), dtype=np.int32)
     keys = dict(zip(_KEYS, (dataset, split_hash, images, first.labels), strict=True))
     # Of a type that knows missing numbers: other splits have other runs.

@@ -1,6 +1,7 @@
 """What runs answered, image by image: kept with the run, joined by the report."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -450,12 +451,27 @@ def test_a_damaged_table_is_one_line_that_names_it(tmp_path, capsys, reported, d
     assert f"{copy / TABLE} is damaged (" in line
 
 
+@pytest.mark.parametrize("name", [FILE, TABLE])
+def test_a_file_that_may_not_be_read_is_one_line_that_names_it(
+    tmp_path, monkeypatch, capsys, reported, name
+):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("resnet_variants.predictions.safe_open", denied)
+    monkeypatch.setattr(pd, "read_parquet", denied)
+    out = reported if name == FILE else clone(reported, tmp_path / "clone")
+    assert cli.main(["report", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} cannot be read: Permission denied" in line
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
         ({"n_test": 5}, "n_test of .* is 4 here and 5"),
         ({"test_acc": 0.5}, "test_acc of .* is 0.75 here and 0.5"),
-        ({"split_hash": "else"}, "split_hash of .* is hash here and else"),
+        ({"split_hash": "else"}, "split_hash of .* is 'hash' here and 'else'"),
     ],
 )
 def test_answers_that_the_result_does_not_know_are_refused(tmp_path, result, message):
