@@ -6,6 +6,7 @@ runs/<run_id>/epochs.jsonl one object per epoch
 runs/<run_id>/result.json  status and test score, written last
 runs/<run_id>/log.txt      what the run printed; a traceback if it failed
 runs.csv, epochs.csv       the same as tables
+What runs answered for each image is described in ``predictions``.
 """
 
 from __future__ import annotations

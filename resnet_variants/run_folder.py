@@ -97,6 +97,7 @@ class RunFolder:
                 part.unlink()
             self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
             (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
+            self.predictions.unlink(missing_ok=True)
             return
         self.remove()
         self.path.mkdir(parents=True)
@@ -146,6 +147,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The state of an unfinished training."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """What it answered for each test and validation image: see ``predictions``."""
+        return self.path / "predictions.safetensors"
 
     def snapshot(self, epoch: int) -> Path:
         """The weights after an epoch, kept for ``diagnose``."""

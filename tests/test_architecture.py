@@ -10,7 +10,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "files", "models", "training", "run_folder", "records"),
+    *("registry", "files", "models", "training", "run_folder", "predictions", "records"),
     *("diagnosis_files", "sweeps", "analysis", "diagnosis", "speed"),
 )
 VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
@@ -20,10 +20,15 @@ BELOW = {
     "training": {"registry", "files"},
     "files": {"registry"},
     "run_folder": {"registry", "files"},
+    "predictions": {"registry", "files", "run_folder"},
     "records": {"registry", "files", "run_folder"},
-    "sweeps": {"registry", "files", "models", "training", "run_folder", "records"},
+    "sweeps": {
+        *("registry", "files", "models", "training", "run_folder", "predictions", "records"),
+    },
     "diagnosis_files": {"registry"},
-    "analysis": {"registry", "files", "run_folder", "records", "diagnosis_files"},
+    "analysis": {
+        *("registry", "files", "run_folder", "predictions", "records", "diagnosis_files"),
+    },
     "diagnosis": {
         *("registry", "files", "models", "training", "run_folder", "diagnosis_files", "sweeps"),
     },

@@ -53,7 +53,8 @@ def scores(fabric):
     data, model = digits(), network()
     normalise = Normalise.of(data, fabric.device)
     splits = [data.train.head(n) for n in ODD]
-    return [dataclasses.asdict(evaluate(model, s, normalise, fabric=fabric)) for s in splits]
+    found = [evaluate(model, split, normalise, fabric=fabric, keep=True) for split in splits]
+    return [dataclasses.asdict(score) for score in found]
 
 
 IMAGES = torch.linspace(-1, 1, 4 * 3 * 5 * 5, dtype=torch.float64).sin_().view(4, 3, 5, 5) * 10 + 3
@@ -198,6 +199,8 @@ def test_an_odd_number_of_images_is_counted_once(one, two):
         assert together["n"] == alone["n"] == n
         assert together["acc"] == alone["acc"]
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+        assert together["logits"].shape == (n, 10)
+        torch.testing.assert_close(together["logits"], alone["logits"], rtol=1e-4, atol=1e-4)
 
 
 def test_synced_batch_norm_is_batch_norm_on_the_joined_batch(two):

@@ -165,7 +165,7 @@ def finished(out):
     (folder,) = (out / "runs").iterdir()
     assert {file.name for file in folder.iterdir()} == {
         *("run.json", "result.json", "epochs.jsonl", "log.txt"),
-        *("model.safetensors", "config.json", "README.md"),
+        *("model.safetensors", "config.json", "README.md", "predictions.safetensors"),
     }
     return folder
 
@@ -185,7 +185,8 @@ def wait_for_state(processes, *, newer_than=0):
 def outcome(folder):
     result = json.loads((folder / "result.json").read_text())
     scores = [result[key] for key in ("status", "test_acc", "test_loss", "val_acc", "train_loss")]
-    return (folder / "model.safetensors").read_bytes(), scores, measured(lines(folder))
+    bits = [(folder / f"{name}.safetensors").read_bytes() for name in ("model", "predictions")]
+    return bits, scores, measured(lines(folder))
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
     folder = tmp_path / run.id
     assert sorted(p.name for p in folder.iterdir()) == [
         *("README.md", "config.json", "epochs.jsonl", "log.txt", "model.safetensors"),
-        *("result.json", "run.json"),
+        *("predictions.safetensors", "result.json", "run.json"),
     ]
     assert result["status"] == DONE
     assert json.loads((folder / "result.json").read_text()) == result

@@ -12,6 +12,7 @@ import pandas as pd
 from resnet_variants.analysis.tables import LATENCY_OF, by_group
 from resnet_variants.diagnosis_files import TABLES, Diagnosis, read_diagnoses
 from resnet_variants.files import damaged, is_number
+from resnet_variants.predictions import Outcome, read_outcomes
 from resnet_variants.records import (
     IMAGE_COLUMNS,
     planned_runs,
@@ -45,6 +46,7 @@ class Gathered:
     folders: Mapping[str, Path]
     unseen: Mapping[str, bool]
     diagnosis: Diagnosis
+    outcomes: Mapping[str, Outcome]
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
@@ -56,12 +58,14 @@ def gather(folders: Sequence[Path]) -> Gathered:
     """
     runs, epochs = [], []
     unseen: dict[str, bool] = {}
+    outcomes: dict[str, Outcome] = {}
     provenance: Provenance = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no results folder {str(folder)!r}")
         own, origin = read_runs_and_provenance(folder)
         runs.append(own.assign(folder=str(folder)))
+        outcomes = read_outcomes(folder, own) | outcomes  # of copies, the first that has them
         epochs.append(read_epochs(folder, own).assign(folder=str(folder)))
         busy = running(folder)
         unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
@@ -85,6 +89,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
         diagnosis=_diagnosis(where),
+        outcomes=outcomes,
     )
 
 

@@ -34,6 +34,7 @@ from resnet_variants.analysis.tables import (
 )
 from resnet_variants.diagnosis_files import TABLES, of_runs
 from resnet_variants.files import atomic_file, to_json, write_atomically
+from resnet_variants.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records import MISSING, RUNNING, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
@@ -123,6 +124,7 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         *_own_experiment(found, folders, out),
         *_optional({ERRORS: made.depths}, out, there=not made.depths.empty),
         *_optional(inside, out, there=not diagnosed.empty),
+        *_outcomes(found, out),
         *figures,
         _text(render(content), out / "report.html"),
     ]
@@ -273,6 +275,16 @@ def _table(frame: pd.DataFrame, *paths: Path) -> list[Path]:
             with atomic_file(path) as temporary:
                 frame.to_parquet(temporary, index=False)
     return list(paths)
+
+
+def _outcomes(found: Gathered, out: Path) -> list[Path]:
+    """What the runs answered, as far as it was kept."""
+    content = outcomes_parquet(found.outcomes, found.runs)
+    if not content:
+        return []
+    with atomic_file(out / OUTCOMES) as temporary:
+        temporary.write_bytes(content)
+    return [out / OUTCOMES]
 
 
 def _text(text: str, path: Path) -> Path:

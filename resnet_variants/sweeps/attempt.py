@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from resnet_variants.files import Json, writing
 from resnet_variants.models.card import save_pretrained
+from resnet_variants.predictions import Predictions, write_predictions
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps.capacity import advice, out_of_memory
@@ -33,10 +34,10 @@ from resnet_variants.training.compiler import choose
 from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import Machine, determinism, make_fabric
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
-from resnet_variants.training.loop import EpochRecord, StoppedError, evaluate, fit
+from resnet_variants.training.loop import EpochRecord, Score, StoppedError, evaluate, fit
 from resnet_variants.training.memory import peak_mb, reset_peak
 from resnet_variants.training.progress import DivergedError
-from resnet_variants.training.splits import WORKER, lost
+from resnet_variants.training.splits import WORKER, Split, lost
 
 Tell = Callable[[EpochRecord], None]
 
@@ -177,13 +178,38 @@ class Attempt:
                         folder.log(_line(record))
                         log(asdict(record), record.epoch)
                     tell(record)
-            tested = _tested(model, data, fabric)
+            tested, predictions = self._tested(model, data, fabric, keeper.val_logits)
             log(tested, run.recipe.epochs)
         if writes:
             facts = run.facts | {"Test accuracy": f"{tested['test_acc']:.4f}"}
             save_pretrained(model, folder.path, facts)
+            write_predictions(folder.path, predictions)
         peak = peak_mb(fabric.device) if peak_is_own else None
         return {"status": DONE, **tested, **self._summary(records), "peak_memory_mb": peak}
+
+    def _tested(
+        self, model: nn.Module, data: Dataset, fabric: Fabric, val_logits: Tensor | None
+    ) -> tuple[Json, Predictions]:
+        """The one look at the test split; at the validation split where it was not looked at."""
+        normalise = Normalise.of(data, fabric.device)
+
+        def score(split: Split) -> Score:
+            with fabric.autocast():
+                return evaluate(model, split.to(fabric.device), normalise, fabric=fabric, keep=True)
+
+        test = score(data.test)
+        logits = test.logits, score(data.val).logits if val_logits is None else val_logits
+        assert logits[0] is not None and logits[1] is not None
+        predictions = Predictions(
+            run_id=self.run.id,
+            split_hash=data.split_hash,
+            classes=data.classes,
+            test_logits=logits[0].numpy(),
+            test_labels=data.test.labels.cpu().numpy(),
+            val_logits=logits[1].numpy(),
+            val_labels=data.val.labels.cpu().numpy(),
+        )
+        return {"test_acc": test.acc, "test_loss": test.loss, "n_test": test.n}, predictions
 
     def _summary(self, records: list[EpochRecord]) -> Json:
         """What the epochs come to; of the validation, the epoch whose weights were tested."""
@@ -225,14 +251,6 @@ def _heard(tell: Tell) -> Tell:
             raise _UnheardError(error) from error
 
     return told
-
-
-def _tested(model: nn.Module, data: Dataset, fabric: Fabric) -> Json:
-    """The one look at the test split."""
-    with fabric.autocast():
-        normalise, test = Normalise.of(data, fabric.device), data.test.to(fabric.device)
-        score = evaluate(model, test, normalise, fabric=fabric)
-    return {"test_acc": score.acc, "test_loss": score.loss, "n_test": score.n}
 
 
 def _line(record: EpochRecord) -> str:

@@ -57,6 +57,7 @@ class Keeper:
     Attributes:
         replayed: records that were restored rather than measured.
         stands_after: the epoch at whose end the training was taken up, 0 within one.
+        val_logits: (N, classes) of the weights to be tested, where this process validated them.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Keeper:
     last: float = field(default_factory=time.monotonic)
     replayed: int = 0
     stands_after: int = 0
+    val_logits: Tensor | None = None
 
     def holds(self, epoch: int) -> bool:
         """Whether the network, as this epoch's record is given, has the weights after it."""

@@ -47,6 +47,7 @@ class Score:
     loss: float
     acc: float
     n: int
+    logits: Tensor | None = None  # (n, classes) in the split's order, where they were kept
 
 
 class StoppedError(Exception):
@@ -84,15 +85,19 @@ def fit(
     for record in training.records:
         yield EpochRecord(**record)
     while training.epoch <= recipe.epochs:
-        record = _epoch(training, keeper)
+        record, logits = _epoch(training, keeper)
         training.finish_epoch(asdict(record))
+        if keeper and (recipe.select == "last" or training.best[0] == record.epoch):
+            keeper.val_logits = logits
         if keeper and training.epoch <= recipe.epochs:
             _keep(training, keeper, 0.0)
         yield record
     training.settle()
 
 
-def _epoch(training: Training, keeper: Keeper | None) -> EpochRecord:
+def _epoch(training: Training, keeper: Keeper | None) -> tuple[EpochRecord, Tensor | None]:
+    """Train and validate; the validation's logits too, where these weights may be tested."""
+    recipe = training.recipe
     start = time.perf_counter() - training.seconds
     before = training.step
     began = time.perf_counter()
@@ -104,19 +109,24 @@ def _epoch(training: Training, keeper: Keeper | None) -> EpochRecord:
     training.share_statistics()
     with training.fabric.autocast():
         score = evaluate(
-            training.tested, training.data.val, training.normalise, fabric=training.fabric
+            training.tested,
+            training.data.val,
+            training.normalise,
+            fabric=training.fabric,
+            keep=recipe.select == "best" or training.epoch == recipe.epochs,
         )
-    return EpochRecord(
+    record = EpochRecord(
         epoch=training.epoch,
         lr=training.lr,
         train_loss=loss,
         val_loss=score.loss,
         val_acc=score.acc,
         seconds=time.perf_counter() - start,
-        images_per_second=(training.steps - before) * training.recipe.batch_size / trained,
+        images_per_second=(training.steps - before) * recipe.batch_size / trained,
         train_acc=acc,
         grad_norm=norm,
     )
+    return record, score.logits
 
 
 def _look(training: Training, keeper: Keeper | None, seconds: float) -> None:
@@ -166,9 +176,14 @@ def check_batch(data: Dataset, recipe: Recipe, devices: int = 1) -> None:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, normalise: Normalise, *, fabric: Fabric | None = None
+    model: nn.Module,
+    split: Split,
+    normalise: Normalise,
+    *,
+    fabric: Fabric | None = None,
+    keep: bool = False,
 ) -> Score:
-    """Loss and accuracy over every image of a split, in evaluation mode.
+    """Loss and accuracy over every image of a split, in evaluation mode; ``keep`` the logits too.
 
     Several processes of a ``fabric`` share the images, none of which is counted twice.
     """
@@ -177,6 +192,7 @@ def evaluate(
     own = torch.arange(len(split), device=device)[rank::world]
     plan = [Batch(positions) for positions in own.split(EVAL_BATCH)]
     sums = double(torch.zeros(2, device=device))
+    kept: list[Tensor] = []
     model.eval()
     with closing(split.batches(plan)) as batches:  # an error must not leave workers behind
         for batch, images in zip(plan, batches, strict=True):
@@ -185,9 +201,21 @@ def evaluate(
             hits = (logits.argmax(1) == labels).sum()
             loss = cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([double(loss), double(hits)])
+            kept += [logits] * keep
     if fabric is not None:
         sums = fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(sums, Tensor)
     n = len(split)
     loss, hits = sums.tolist()
-    return Score(loss=loss / n, acc=hits / n, n=n)
+    return Score(loss / n, hits / n, n, _in_order(torch.cat(kept), n, world) if keep else None)
+
+
+def _in_order(own: Tensor, n: int, world: int) -> Tensor:
+    """All ``n`` rows on the host, of which each of ``world`` processes has every world-th."""
+    if world > 1:
+        size = -(-n // world)  # of the first process: others may have one less, and gather alike
+        own = torch.cat([own, own.new_zeros(size - len(own), own.shape[1])])
+        every = [torch.empty_like(own) for _ in range(world)]
+        torch.distributed.all_gather(every, own)
+        own = torch.stack(every, dim=1).flatten(0, 1)[:n]
+    return own.cpu()

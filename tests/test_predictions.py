@@ -1,0 +1,518 @@
+"""What runs answered, image by image: kept with the run, joined by the report."""
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from factories import A, B, D, results_folder, run_row
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from small import CPU, digits, digits_run, network
+
+from resnet_variants import cli
+from resnet_variants.analysis.gather import gather
+from resnet_variants.analysis.report import build
+from resnet_variants.predictions import (
+    Predictions,
+    outcomes_parquet,
+    read_predictions,
+    write_predictions,
+)
+from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
+from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.training import data as data_module
+from resnet_variants.training.augment import Normalise
+from resnet_variants.training.data import load_dataset
+from resnet_variants.training.device import Machine
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.loop import evaluate
+from resnet_variants.training.splits import Streamed
+
+FILE, TABLE = "predictions.safetensors", "outcomes.parquet"
+# Its first epoch is the best.
+WORSENS = {"lr": 1.5, "epochs": 3, "schedule": "onecycle", "select": "best"}
+
+# --- a run ------------------------------------------------------------------------------------
+
+
+def execute(run, path, *, machine=CPU, tell=lambda _: None, stop=None):
+    return Attempt(run, path, machine).execute(run.load(), tell, stop or Stop())
+
+
+def accuracy(logits, labels):
+    return np.count_nonzero(logits.argmax(1) == labels) / len(labels)
+
+
+def require_own(path, run, result):
+    """The file of a run: its scores from its logits, which are those of its weights."""
+    found, data = read_predictions(path), run.load()
+    assert (found.run_id, found.split_hash) == (run.id, data.split_hash)
+    assert found.classes == data.classes
+    assert accuracy(found.test_logits, found.test_labels) == result["test_acc"]
+    assert accuracy(found.val_logits, found.val_labels) == result["val_acc"]
+    model = run.build(data)
+    kept = load_file(path / "model.safetensors")
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in kept.items()})
+    for split, own in (("test", data.test), ("val", data.val)):
+        assert np.array_equal(getattr(found, f"{split}_labels"), own.labels.numpy())
+        again = evaluate(model, own, Normalise.of(data, torch.device("cpu")), keep=True).logits
+        # bf16 has eight bits.
+        close = {"rtol": 0.05, "atol": 0.2} if run.recipe.precision == "bf16" else {"atol": 0.01}
+        np.testing.assert_allclose(getattr(found, f"{split}_logits"), again, **close)
+    return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"ema": 0.9}, {"precision": "bf16"}, WORSENS],
+    ids=["last", "ema", "bf16", "best"],
+)
+def test_a_run_keeps_the_logits_that_its_scores_come_from(tmp_path, fields):
+    run = digits_run(**fields)
+    result = execute(run, tmp_path / run.id)
+    found = require_own(tmp_path / run.id, run, result)
+    assert result["best_epoch"] == 1 or fields is not WORSENS
+    assert len(found.test_labels) == result["n_test"] == 599
+    assert found.test_labels.dtype == np.uint8
+    (entry,) = (tmp_path / run.id).glob(f"*{FILE}*")
+    assert entry.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_best_epochs_answers_are_there_where_an_earlier_process_found_it(tmp_path):
+    run, stop = digits_run(**WORSENS), Stop()
+
+    def tell(record):
+        stop.signal = signal.SIGTERM if record.epoch == 2 else None
+
+    assert execute(run, tmp_path / "cut" / run.id, tell=tell, stop=stop) is None
+    result = execute(run, tmp_path / "cut" / run.id)
+    assert result["best_epoch"] == 1
+    execute(run, tmp_path / "whole" / run.id)
+    cut, whole = (tmp_path / name / run.id / FILE for name in ("cut", "whole"))
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from small import digits_run
+from test_predictions import execute
+from resnet_variants.run_folder import RunFolder
+RunFolder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+execute(digits_run(), Path(sys.argv[1]))
+"""
+
+
+def test_a_run_killed_between_its_answers_and_its_result_is_done_again(tmp_path):
+    run = digits_run()
+    path = tmp_path / "killed" / run.id
+    words = [sys.executable, "-c", KILLED, str(path), str(Path(__file__).parent)]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert (path / FILE).is_file()
+    assert not (path / "result.json").exists()
+    assert execute(run, path)["status"] == "done"
+    execute(run, tmp_path / run.id)
+    assert (path / FILE).read_bytes() == (tmp_path / run.id / FILE).read_bytes()
+
+
+def test_a_run_that_goes_on_has_no_answers_of_before(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.start({"run_id": "a"})
+    folder.checkpoint.write_text("")
+    folder.predictions.write_text("")
+    folder.start({"run_id": "a"})
+    assert not folder.predictions.exists()
+
+
+def test_two_devices_keep_every_image_once_and_in_order(tmp_path):
+    run = digits_run(epochs=1)  # 599 images, which two do not share evenly
+    path = tmp_path / run.id
+    result = execute(run, path, machine=Machine(device="cpu", devices=2))
+    require_own(path, run, result)
+
+
+def test_streamed_images_have_the_logits_of_those_in_memory(monkeypatch):
+    load_dataset.cache_clear()
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
+    streamed = dataclasses.replace(load_dataset("digits").test.head(50), workers=0)
+    load_dataset.cache_clear()
+    monkeypatch.undo()
+    assert isinstance(streamed, Streamed)
+    data, model = digits(), network()
+    normalise = Normalise.of(data, torch.device("cpu"))
+    one, other = (
+        evaluate(model, split, normalise, keep=True) for split in (streamed, data.test.head(50))
+    )
+    assert one.logits.shape == (50, 10)
+    assert torch.equal(one.logits, other.logits)
+    assert evaluate(model, streamed, normalise).logits is None
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def answers(run_id, predicted, labels, classes=("a", "b", "c"), split_hash="hash"):
+    """Those of a network that is quite sure."""
+    logits = 4 * np.eye(len(classes), dtype=np.float32)[predicted]
+    labels = np.asarray(labels)
+    return Predictions(run_id, split_hash, tuple(classes), logits, labels, logits, labels)
+
+
+HALF = np.float32(1) + np.float32(2**-12)  # becomes 1
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ([1.0, 2.0, -3.0], np.float16),
+        ([2.0, 2.0, 1.0], np.float16),  # a tie that was there before
+        ([float("nan"), 2.0, 1.0], np.float16),
+        ([float("inf"), 2.0, 1.0], np.float16),
+        ([1.0, HALF, 0.0], np.float32),  # another class would be the first of the largest
+        ([HALF, 1.0, 0.0], np.float32),  # the same, and no longer alone
+        ([1e5, 1.0, 0.0], np.float32),  # infinite
+        ([1.0, 0.0, -1e5], np.float32),
+        ([2e5, 1e5, 0.0], np.float32),
+    ],
+)
+def test_logits_are_halved_where_that_changes_no_answer(tmp_path, row, kind):
+    one = answers("run", [0, 1, 2, 1], [0, 1, 2, 2])
+    logits = np.array([[9.0, 1.0, 0.0], row, [0.0, 0.5, 0.0], [0.0, 0.0, 3.0]], np.float32)
+    given = dataclasses.replace(one, test_logits=logits)
+    (tmp_path / "run").mkdir()
+    write_predictions(tmp_path / "run", given)
+    found = read_predictions(tmp_path / "run")
+    assert found.test_logits.dtype == kind
+    assert found.val_logits.dtype == np.float16
+    assert np.array_equal(found.test_logits.argmax(1), logits.argmax(1))
+    if kind == np.float32:
+        assert np.array_equal(found.test_logits, logits)
+
+
+def test_labels_take_as_few_bytes_as_the_classes_allow(tmp_path):
+    (tmp_path / "run").mkdir()
+    for n, kind in ((1, np.uint8), (256, np.uint8), (257, np.uint16)):
+        classes = tuple(map(str, range(n)))
+        write_predictions(tmp_path / "run", answers("run", [n - 1, 0], [0, n - 1], classes))
+        found = read_predictions(tmp_path / "run")
+        assert found.test_labels.dtype == kind
+        assert found.test_labels.tolist() == [0, n - 1]
+        assert found.classes == classes
+
+
+def test_the_file_is_safetensors_and_says_what_it_is_of(tmp_path):
+    (tmp_path / "run").mkdir()
+    write_predictions(tmp_path / "run", answers("run", [0, 2], [0, 1]))
+    with safe_open(tmp_path / "run" / FILE, framework="np") as file:
+        facts = json.loads(file.metadata()["run"])
+        assert file.get_tensor("test_predicted").tolist() == [0, 2]
+    known = {"format": 1, "run_id": "run", "split_hash": "hash", "classes": ["a", "b", "c"]}
+    assert facts == known
+
+
+def rewritten(file, facts=None, **changes):
+    """The same file with other content."""
+    with safe_open(file, framework="np") as content:
+        metadata = json.loads(content.metadata()["run"]) | (facts or {})
+    arrays = {name: a for name, a in (load_file(file) | changes).items() if a is not None}
+    save_file(arrays, file, metadata={"run": json.dumps(metadata)})
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def piped(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+U8 = np.uint8
+DAMAGES = {
+    "cut": cut,
+    "empty": lambda file: file.write_bytes(b""),
+    "pipe": piped,
+    "no safetensors": lambda file: file.write_bytes(b"\x80\x04junk" * 9),
+    "no metadata": lambda file: save_file(load_file(file), file),
+    "of another run": lambda file: rewritten(file, {"run_id": "other"}),
+    "no class names": lambda file: rewritten(file, {"classes": 3}),
+    "no labels": lambda file: rewritten(file, test_labels=None),
+    "labels of no class": lambda file: rewritten(file, test_labels=np.full(4, 3, U8)),
+    "labels no numbers": lambda file: rewritten(file, test_labels=np.ones(4, np.float32)),
+    "too few answers": lambda file: rewritten(file, test_predicted=np.zeros(3, U8)),
+    "answers of no class": lambda file: rewritten(file, test_predicted=np.full(4, 7, U8)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, damage):
+    out = answered(tmp_path / "out", {A: [0, 1, 2, 2]})
+    (file,) = out.glob(f"runs/*/{FILE}")
+    DAMAGES[damage](file)
+    with pytest.raises(UserError) as told:
+        read_predictions(file.parent)
+    assert str(told.value).startswith(f"{file} is damaged (")
+    assert cli.main(["report", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file} is damaged (" in line
+    assert "delete its folder to redo the run" in line
+
+
+def test_what_only_its_reader_looks_at_is_checked_there(tmp_path):
+    out = answered(tmp_path / "out", {A: [0, 1, 2, 2]})
+    (file,) = out.glob(f"runs/*/{FILE}")
+    kept = file.read_bytes()
+    for changes, message in (
+        (
+            {"test_logits": np.zeros((4, 2), np.float16)},
+            r"test_logits are float16 of shape \(4, 2\)",
+        ),
+        ({"val_labels": np.zeros(3, U8)}, "val_logits are"),
+        (
+            {"test_logits": np.zeros((4, 3), np.float16)},
+            "test_predicted is not what test_logits say",
+        ),
+    ):
+        rewritten(file, **changes)
+        with pytest.raises(UserError, match=message):
+            read_predictions(file.parent)
+        file.write_bytes(kept)
+    rewritten(file, {"format": 2})
+    with pytest.raises(UserError, match="has format 2, which a newer version may read"):
+        read_predictions(file.parent)
+
+
+def test_a_run_of_before_has_none_and_stays_valid(tmp_path):
+    out = results_folder(tmp_path / "out", [run_row(A)])
+    (folder,) = (out / "runs").iterdir()
+    with pytest.raises(UserError, match=f"holds no {FILE}: they were not kept"):
+        read_predictions(folder)
+    build(out)
+    assert not (out / TABLE).exists()
+
+
+# --- the report -------------------------------------------------------------------------------
+
+LABELS = [0, 1, 2, 1]
+
+
+def answered(out, predicted, *, labels=LABELS, without=(), split_hash="hash", **row):
+    """A results folder whose runs gave these answers; some kept none."""
+    rows = [
+        run_row(
+            model,
+            acc=float(np.mean(np.array(own) == labels)),
+            n_test=len(labels),
+            split_hash=split_hash,
+            **row,
+        )
+        for model, own in predicted.items()
+    ]
+    more = [run_row(model, acc=0.5) for model in without]
+    results_folder(out, [*rows, *more])
+    for one, own in zip(rows, predicted.values(), strict=True):
+        given = answers(one["run_id"], own, labels, split_hash=split_hash)
+        write_predictions(out / "runs" / str(one["run_id"]), given)
+    return out
+
+
+def clone(out, to):
+    """What is committed of a results folder."""
+    to.mkdir()
+    for name in ("runs.csv", "epochs.csv", "experiment.json", TABLE):
+        if (out / name).is_file():
+            shutil.copy(out / name, to)
+    return to
+
+
+def joined(*folders):
+    """Their common table, as bytes."""
+    found = gather(folders)
+    return outcomes_parquet(found.outcomes, found.runs)
+
+
+def columns(table):
+    """The answers by model."""
+    runs = table.columns.drop(["dataset", "split_hash", "image", "label"])
+    return {run_id.split("__")[0]: table[run_id].tolist() for run_id in runs}
+
+
+def test_the_table_has_a_row_for_each_image_and_a_column_for_each_run(tmp_path):
+    out = answered(tmp_path / "out", {A: [0, 1, 2, 2], B: [0, 0, 0, 0]}, without=[D])
+    made = build(out)
+    assert out / TABLE in made.files
+    table = pd.read_parquet(out / TABLE)
+    assert columns(table) == {A: [0, 1, 2, 2], B: [0, 0, 0, 0]}
+    assert table["label"].tolist() == LABELS
+    assert table["image"].tolist() == [0, 1, 2, 3]
+    assert set(table["dataset"]) == {"digits"}
+    assert set(table["split_hash"]) == {"hash"}
+    assert table.attrs["classes"] == {"digits": {"hash": ["a", "b", "c"]}}
+    assert {str(kind) for kind in table.dtypes[3:]} == {"uint8", "UInt8"}
+    before = (out / TABLE).read_bytes()
+    build(out)
+    assert (out / TABLE).read_bytes() == before
+
+
+def test_several_data_sets_have_rows_of_their_own(tmp_path):
+    one = answered(tmp_path / "one", {A: [0, 1, 2, 2]})
+    other = answered(
+        tmp_path / "two", {B: [1, 1], A: [0, 0]}, labels=[1, 0], split_hash="h2", dataset="other"
+    )
+    build(tmp_path / "both", (one, other))
+    table = pd.read_parquet(tmp_path / "both" / TABLE)
+    assert table["dataset"].tolist() == ["digits"] * 4 + ["other"] * 2
+    assert table["image"].tolist() == [0, 1, 2, 3, 0, 1]
+    assert table["label"].tolist() == [*LABELS, 1, 0]
+    assert table[f"{A}__digits__2__s0"].dropna().tolist() == [0, 1, 2, 2]
+    assert table[f"{B}__other__2__s0"].isna().tolist() == [True] * 4 + [False] * 2
+    assert set(table.attrs["classes"]) == {"digits", "other"}
+    before = (tmp_path / "both" / TABLE).read_bytes()
+    build(tmp_path / "both")  # from its own table
+    assert (tmp_path / "both" / TABLE).read_bytes() == before
+
+
+def test_a_folder_without_raw_runs_keeps_its_table(tmp_path):
+    out = answered(tmp_path / "out", {A: [0, 1, 2, 2], B: [0, 0, 0, 0]}, without=[D])
+    build(out)
+    copy = clone(out, tmp_path / "clone")
+    build(copy)
+    assert (copy / TABLE).read_bytes() == (out / TABLE).read_bytes()
+    other = answered(tmp_path / "other", {D: [0, 1, 2, 1]}, seed=5)
+    table = pd.read_parquet(io.BytesIO(joined(copy, other)))
+    assert columns(table) == {A: [0, 1, 2, 2], B: [0, 0, 0, 0], D: [0, 1, 2, 1]}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_two_copies_of_a_run_the_one_that_has_answers_gives_them(tmp_path, first):
+    full = answered(tmp_path / "full", {A: [0, 1, 2, 2]})
+    bare = shutil.copytree(full, tmp_path / "bare")
+    next(bare.glob(f"runs/*/{FILE}")).unlink()
+    table = joined(*((full, bare) if first else (bare, full)))
+    assert columns(pd.read_parquet(io.BytesIO(table))) == {A: [0, 1, 2, 2]}
+
+
+def altered(change):
+    def alter(file):
+        table = pd.read_parquet(file)
+        names = table.attrs
+        table = change(table)
+        table.attrs = names
+        table.to_parquet(file, index=False)
+
+    return alter
+
+
+RUN_A = f"{A}__digits__2__s0"
+TABLE_DAMAGES = {
+    "cut": cut,
+    "empty": lambda file: file.write_bytes(b""),
+    "pipe": piped,
+    "no parquet": lambda file: file.write_bytes(b"PAR1" * 99),
+    "no names": lambda file: pd.DataFrame({"dataset": ["d"]}).to_parquet(file),
+    "a row is gone": altered(lambda t: t.iloc[:3]),
+    "rows in another order": altered(lambda t: t.iloc[::-1]),
+    "no labels": altered(lambda t: t.drop(columns="label")),
+    "labels of no class": altered(lambda t: t.assign(label=9)),
+    "answers of no class": altered(lambda t: t.assign(**{RUN_A: 9})),
+    "answers no numbers": altered(lambda t: t.assign(**{RUN_A: "x"})),
+    "an answer is missing": altered(lambda t: t.assign(**{RUN_A: t[RUN_A].where(t["image"] > 0)})),
+    "other answers": altered(lambda t: t.assign(**{RUN_A: t["label"]})),
+}
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    out = answered(tmp_path_factory.mktemp("reported") / "out", {A: [0, 1, 2, 2]})
+    build(out)
+    return out
+
+
+@pytest.mark.parametrize("damage", TABLE_DAMAGES)
+def test_a_damaged_table_is_one_line_that_names_it(tmp_path, capsys, reported, damage):
+    copy = clone(reported, tmp_path / "clone")
+    gather([copy])
+    TABLE_DAMAGES[damage](copy / TABLE)
+    assert cli.main(["report", str(copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{copy / TABLE} is damaged (" in line
+
+
+@pytest.mark.parametrize("name", [FILE, TABLE])
+def test_a_file_that_may_not_be_read_is_one_line_that_names_it(
+    tmp_path, monkeypatch, capsys, reported, name
+):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("resnet_variants.predictions.safe_open", denied)
+    monkeypatch.setattr(pd, "read_parquet", denied)
+    out = reported if name == FILE else clone(reported, tmp_path / "clone")
+    assert cli.main(["report", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} cannot be read: Permission denied" in line
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"n_test": 5}, "n_test of .* is 4 here and 5"),
+        ({"test_acc": 0.5}, "test_acc of .* is 0.75 here and 0.5"),
+        ({"split_hash": "else"}, "split_hash of .* is 'hash' here and 'else'"),
+    ],
+)
+def test_answers_that_the_result_does_not_know_are_refused(tmp_path, result, message):
+    out = answered(tmp_path / "out", {A: [0, 1, 2, 2]})
+    (file,) = out.glob("runs/*/result.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | result))
+    with pytest.raises(UserError, match=rf"{FILE} is damaged \({message}"):
+        gather([out])
+
+
+@pytest.mark.parametrize("change", ["labels", "classes"])
+def test_other_labels_for_the_same_images_are_refused(tmp_path, change):
+    out = answered(tmp_path / "out", {A: [0, 1, 2, 2], B: [0, 1, 2, 2]})
+    folder = next((out / "runs").glob(f"{B}__*"))
+    given = {"labels": LABELS} | {
+        "labels": {"labels": [0, 1, 0, 2]},
+        "classes": {"classes": ("a", "b", "z")},
+    }[change]
+    write_predictions(folder, answers(folder.name, [0, 1, 2, 2][:4], **given))
+    result = folder / "result.json"
+    acc = float(np.mean(np.array([0, 1, 2, 2]) == given["labels"]))
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"test_acc": acc}))
+    found = gather([out])
+    with pytest.raises(
+        UserError, match=r"have other labels for the same images .*report them apart"
+    ):
+        outcomes_parquet(found.outcomes, found.runs)
+
+
+def test_ten_thousand_images_take_less_than_ten_kilobytes_a_run(tmp_path):
+    draws, n = np.random.default_rng(0), 10_000
+    labels, easy = draws.integers(0, 10, n), draws.random(n)
+    classes = tuple(map(str, range(10)))
+    rows = []
+    for seed in range(6):
+        wrong = easy + draws.normal(0, 0.2, n) < 0.1 + 0.05 * seed
+        predicted = np.where(wrong, draws.integers(0, 10, n), labels)
+        acc = np.count_nonzero(predicted == labels) / n
+        rows.append((run_row(A, seed, acc), predicted))
+    out = results_folder(tmp_path / "out", [row for row, _ in rows])
+    for row, predicted in rows:
+        folder = out / "runs" / row["run_id"]
+        write_predictions(folder, answers(row["run_id"], predicted, labels, classes))
+    assert len(joined(out)) < 6 * 10_000
