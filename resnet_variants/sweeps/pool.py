@@ -8,7 +8,7 @@ import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -21,6 +21,7 @@ from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.engine import Outcome, carry_out
 from resnet_variants.sweeps.handover import Handover
 from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.device import environment
 from resnet_variants.training.interrupt import die_with_parent, listening
 from resnet_variants.training.loop import EpochRecord
 
@@ -40,9 +41,9 @@ class Place:
     gpus: tuple[int, ...] = ()  # as this process counts them; none: all there are
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str | None]:
         """What libraries read when the worker loads them."""
-        changes = {"OMP_NUM_THREADS": str(self.threads)}
+        changes: dict[str, str | None] = {"OMP_NUM_THREADS": str(self.threads)}
         if self.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             names = visible.split(",") if visible else None
@@ -175,7 +176,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, place, handover))
-        with _deaf(), _environment(place.environment):
+        with _deaf(), environment(place.environment):
             self.process.start()
         theirs.close()
 
@@ -211,21 +212,6 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Variables that a library reads when it is loaded, for processes started in the block."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # --- in the worker ----------------------------------------------------------------------------
