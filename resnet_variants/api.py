@@ -15,7 +15,7 @@ from resnet_variants.analysis.report import build
 from resnet_variants.analysis.style import save
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
 from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
-from resnet_variants.files import write_atomically, writing
+from resnet_variants.files import require_name, write_atomically, writing
 from resnet_variants.models.grids import merge, parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
@@ -74,6 +74,7 @@ def run(
 def _experiment(
     variants: Iterable[Variant | str] | Variant | str, out: Path, **given: Any
 ) -> Experiment:
+    require_name(out, field="out")
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
     name = slug(out.resolve().name)
     return Experiment(name=name, variants=tuple(kept), merged=tuple(merged), **given)

@@ -17,7 +17,7 @@ import tyro
 from tyro import _errors as tyro_errors
 from tyro._arguments import ArgumentDefinition
 
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, one_line, refuse
 
 VERBS = {
     "run": "train variants, then write tables and plots",
@@ -96,7 +96,7 @@ def callable_module(name: str, function: Callable[..., object]) -> None:
 
 
 def say(text: str = "") -> None:
-    """One line on standard output, at once."""
+    """Lines on standard output, at once."""
     _write(sys.stdout, text)
 
 
@@ -104,7 +104,8 @@ def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # it is closed
         return
     try:
-        stream.write(text + "\n")
+        # What comes from files, folders and libraries must not move a terminal.
+        stream.write("\n".join(map(one_line, text.split("\n"))) + "\n")
         stream.flush()
     except BrokenPipeError:
         raise

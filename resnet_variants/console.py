@@ -62,7 +62,7 @@ def show_plan(experiment: Experiment, machine: Machine) -> None:
     for run, seconds in zip(first, seconds_of(first, machine), strict=True):
         spent = run.cost(run.load())
         total += seconds * experiment.seeds
-        disk += bytes_of(run) * experiment.seeds
+        disk += bytes_of(run, run.load()) * experiment.seeds
         say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
     say("\nruns:")
     for run in experiment.runs:

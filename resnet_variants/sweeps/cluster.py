@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resnet_variants.files import writing
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers
+from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers, refusal
 from resnet_variants.sweeps.node import Ear, Files, exists, packed, unpack, work
 from resnet_variants.training.device import Machine, cores
 
@@ -169,10 +170,10 @@ class Cluster:
         """See ``Engine``."""
         attempt = replace(attempt, path=attempt.path.resolve())  # nodes have other directories
         try:
-            self._send(attempt)
-        except OSError as error:
-            reason = f"{attempt.path} cannot be read or written: {error.strerror or error}"
-            self.early.append(Outcome(attempt, "refused", reason=reason))
+            with writing(attempt.path):
+                self._send(attempt)
+        except UserError as error:
+            self.early.append(refusal(attempt, error))
 
     def _send(self, attempt: Attempt) -> None:
         if self.token is None:
@@ -239,11 +240,10 @@ class Cluster:
                 reason = f"Ray has lost it ({type(error).__name__}: {reason})"
                 return Outcome(sent.attempt, "lost", reason=reason)
             try:
-                return self._fetched(outcome, files, held=not self.seen_by_all)
-            except OSError as error:
-                path, reason = sent.attempt.path, error.strerror or str(error)
-                reason = f"{path} cannot be written: {reason}"
-                return Outcome(sent.attempt, "refused", reason=reason)
+                with writing(sent.attempt.path):
+                    return self._fetched(outcome, files, held=not self.seen_by_all)
+            except UserError as error:
+                return refusal(sent.attempt, error)
 
     def _fetched(self, outcome: Outcome, files: Files, *, held: bool) -> Outcome:
         """Put what a node has sent into the folder, which this process must have a claim on."""

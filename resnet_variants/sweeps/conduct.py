@@ -11,7 +11,7 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from resnet_variants.files import Json, to_json, write_atomically, writing
+from resnet_variants.files import Json, require_name, to_json, write_atomically, writing
 from resnet_variants.records import read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, FAILED, RunFolder
@@ -93,6 +93,7 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
             that the images are too small for, weights that are not there or do not fit, or a sink
             that is not installed.
     """
+    require_name(out, field="out")
     check_engine(options.machine, options.workers, experiment.recipe.precision)
     check_sinks(options.sinks)
     data = experiment.runs[0].load()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.timing import seconds_per_step
 
@@ -42,6 +43,6 @@ def seconds_of(runs: Sequence[Run], machine: Machine) -> list[float]:
 _BYTES, _BYTES_PER_EPOCH = 12_000, 500
 
 
-def bytes_of(run: Run) -> int:
+def bytes_of(run: Run, data: Dataset) -> int:
     """What a finished run takes on disk: most of it weights, 4 bytes each."""
-    return 4 * run.cost(run.load()).params + _BYTES + _BYTES_PER_EPOCH * run.recipe.epochs
+    return 4 * run.cost(data).params + _BYTES + _BYTES_PER_EPOCH * run.recipe.epochs

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from resnet_variants.files import atomic_file
+from resnet_variants.files import atomic_file, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Outcome, carry_out
+from resnet_variants.sweeps.engine import Outcome, carry_out, refusal
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Dataset
 from resnet_variants.training.interrupt import Stop, listening
@@ -105,7 +105,11 @@ def work(
             return carry_out(attempt, data, tell, stop, capture=True), {}
         with TemporaryDirectory() as scratch:
             here = replace(attempt, path=Path(scratch) / attempt.path.name)
-            unpack(files or {}, here.path)
+            try:
+                with writing(here.path):
+                    unpack(files or {}, here.path)
+            except UserError as error:
+                return refusal(attempt, error), {}
             outcome = carry_out(here, data, tell, stop, capture=True)
             return replace(outcome, attempt=attempt), packed(here.path)
 

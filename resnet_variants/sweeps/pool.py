@@ -82,6 +82,7 @@ class Pool:
         about: str,
     ) -> None:
         self.handover, self.tell, self.about, self.stop_asked = handover, tell, about, stop
+        self.over = False  # whether they were asked to stop
         self.unready = 0  # workers in a row that ended before they were
         self.workers = [Worker(place, handover) for place in places]
 
@@ -138,7 +139,7 @@ class Pool:
     def _ended(self, worker: Worker) -> list[Outcome]:
         how = worker.reap()
         self.workers.remove(worker)
-        if not self.stop_asked():
+        if not (self.over or self.stop_asked()):
             self.unready += not worker.ready
             if self.unready >= _TRIES:
                 message = f"workers {how} before they were ready: see what they printed above"
@@ -150,6 +151,7 @@ class Pool:
 
     def stop(self) -> None:
         """See ``Engine``."""
+        self.over = True
         for worker in self.workers:
             worker.process.terminate()
 

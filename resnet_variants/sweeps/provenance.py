@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from resnet_variants.registry import one_line
+
 _PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
 
@@ -40,7 +42,7 @@ def command() -> str:
     """The command line of this process, without the path of the program."""
     spec = sys.modules["__main__"].__spec__
     program = ["python", "-m", spec.name] if spec else [Path(sys.argv[0]).name]
-    return shlex.join([*program, *sys.argv[1:]])
+    return one_line(shlex.join([*program, *sys.argv[1:]]))
 
 
 def device_name(device: torch.device) -> str:
