@@ -121,16 +121,13 @@ def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tu
     Yields:
         The directory of each in turn, and why it could not be; nothing where it was.
     """
-    data = experiment.runs[0].load()
     for run in experiment.runs:
         folder = out / "runs" / run.id
         result = RunFolder(folder).result()
         if result and result["status"] == DONE and not is_diagnosed(folder):
-            # A small validation split is no reason to refuse what has been trained.
-            size = min(Study.batch_size, len(data.val))
             settings = {"data": run.data, "loading": run.loading, "device": device}
             try:
-                diagnose(folder, batch_size=size, **settings)
+                diagnose(folder, **settings)
             except UserError as error:  # one run's fault, which costs no other its diagnosis
                 yield folder, str(error)
             else:

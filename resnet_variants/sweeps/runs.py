@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from resnet_variants.files import Json
+from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
@@ -30,6 +32,12 @@ _LOADING = Loading()
 # What the digest in an id is of: the differences from this recipe. When a default changes, the
 # field's old value is named here, so that old ids keep their meaning.
 REFERENCE = Recipe()
+_FIELDS = {  # arguments of the network -> what the recipe calls them
+    "drop_path_rate": "drop_path",
+    "zero_init_last": "zero_init",
+    "init_fan": "init_fan",
+    "head": "head",
+}
 
 
 def dataset_name(spec: str) -> str:
@@ -74,6 +82,23 @@ class Run:
         recipe = ", ".join(f"{key} {value}" for key, value in asdict(self.recipe).items())
         return {"Data": self.dataset, "Recipe": recipe, "Seed": self.seed, "Run": self.id}
 
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """What the recipe says of the network."""
+        return {name: getattr(self.recipe, field) for name, field in _FIELDS.items()}
+
+    def check(self) -> None:
+        """Refuse a recipe that this network cannot be built by.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        try:
+            ModelArgs(**self._arguments).check(self.variant)
+        except UserError as error:
+            field = _FIELDS.get(error.field, error.field)
+            raise UserError(f"{self.variant.name}: {error}", field=field) from error
+
     def load(self) -> Dataset:
         """The images of this run."""
         return load_dataset(self.data, img_size=self.img_size, loading=self.loading)
@@ -100,10 +125,7 @@ class Run:
             self.variant,
             pretrained_cfg=cfg,
             pretrained_cfg_overlay=overlay,
-            drop_path_rate=self.recipe.drop_path,
-            zero_init_last=self.recipe.zero_init,
-            init_fan=self.recipe.init_fan,
-            head=self.recipe.head,
+            **self._arguments,
         )
         if self.recipe.weights:
             load_backbone(model, self._weights(data.in_chans))
