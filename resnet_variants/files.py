@@ -46,7 +46,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 class StorageError(UserError):
-    """A disk, a mount or a limit of the system is in the way: no fault of what is stored."""
+    """A disk, a mount, a limit of the system or a cluster is in the way: no fault of the run."""
 
 
 # A full disk, one that is lost or read-only, a file too large, no descriptors.

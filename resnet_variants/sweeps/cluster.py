@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resnet_variants.files import writing
+from resnet_variants.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers, refusal
 from resnet_variants.sweeps.node import Ear, Files, exists, packed, unpack, work
-from resnet_variants.training.device import Machine, cores
+from resnet_variants.training.device import PATIENCE, Machine, cores
 
 _PATIENCE = 5.0  # seconds for an address to answer
 _NAMESPACE = "resnet_variants"
@@ -202,7 +202,19 @@ class Cluster:
         nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
         options = [{"scheduling_strategy": strategy(node, soft=True)} for node in nodes]
         looks = [look.options(num_cpus=0, **o).remote(token) for o in options]
-        return all(self.ray.get(looks))
+        return all(self._get(looks))
+
+    def _get(self, reference: Any) -> Any:
+        """What a reference stands for.
+
+        Raises:
+            StorageError: the cluster does not answer.
+        """
+        try:
+            return self.ray.get(reference, timeout=PATIENCE)
+        except self.ray.exceptions.GetTimeoutError as error:
+            message = f"the Ray cluster has not answered for {PATIENCE:g} s"
+            raise StorageError(message, field="engine") from error
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See ``Engine``."""
@@ -216,7 +228,7 @@ class Cluster:
         some = list(self.sent)
         self.ray.wait(some, timeout=0 if outcomes else seconds)
         ready, _ = self.ray.wait(some, num_returns=len(some), timeout=0)
-        for run, record in self.ray.get(self.ear.heard.remote()):
+        for run, record in self._get(self.ear.heard.remote()):
             self.asked.tell(run, record)
         return outcomes + [self._outcome(reference) for reference in ready]
 
@@ -234,7 +246,7 @@ class Cluster:
         sent = self.sent.pop(reference)
         with sent.claim:
             try:
-                outcome, files = self.ray.get(reference)
+                outcome, files = self._get(reference)
             except self.ray.exceptions.RayError as error:
                 reason = (str(error).strip().splitlines() or [""])[-1]
                 reason = f"Ray has lost it ({type(error).__name__}: {reason})"
@@ -260,7 +272,7 @@ class Cluster:
 
     def stop(self) -> None:
         """See ``Engine``; what no node has begun yet is taken back."""
-        begun = self.ray.get(self.ear.stop.remote())
+        begun = self._get(self.ear.stop.remote())
         for reference, sent in self.sent.items():
             if sent.attempt.run.id not in begun:
                 self.ray.cancel(reference)

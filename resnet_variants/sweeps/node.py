@@ -19,6 +19,7 @@ from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.engine import Outcome, carry_out, refusal
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Dataset
+from resnet_variants.training.device import PATIENCE
 from resnet_variants.training.interrupt import Stop, listening
 from resnet_variants.training.loop import EpochRecord
 
@@ -95,10 +96,10 @@ def work(
 
     torch.set_num_threads(threads)
     data = data.decoded_by(attempt.run.loading.workers or threads)
-    ray.get(ear.begin.remote(attempt.run))
+    ray.get(ear.begin.remote(attempt.run), timeout=PATIENCE)
 
     def tell(record: EpochRecord) -> None:
-        ray.get(ear.hear.remote(attempt.run, record))
+        ray.get(ear.hear.remote(attempt.run, record), timeout=PATIENCE)
 
     with listening(insist=False) as stop, _asking(ray, ear, stop):
         if files is None and token.exists():
@@ -122,7 +123,7 @@ def _asking(ray: Any, ear: Any, stop: Stop) -> Iterator[None]:
     def ask() -> None:
         while not over.wait(_LOOK_SECONDS) and not stop():
             try:
-                asked = ray.get(ear.stopped.remote())
+                asked = ray.get(ear.stopped.remote(), timeout=PATIENCE)
             except ray.exceptions.RayError:  # nobody is left to take the result
                 asked = True
             if asked:

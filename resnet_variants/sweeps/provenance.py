@@ -14,6 +14,7 @@ import torch
 
 from resnet_variants.registry import one_line
 
+_PATIENCE = 30.0  # seconds that git may take
 _PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
 
@@ -57,11 +58,15 @@ def _git(folder: Path) -> dict[str, object]:
 
     def ask(*words: str) -> str:
         return subprocess.run(  # fixed arguments, no shell
-            ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True
+            ["git", "-C", str(folder), *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
         ).stdout.strip()
 
     try:
         ask("ls-files", "--error-unmatch", "__init__.py")  # not merely inside a checkout
         return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": bool(ask("status", "-s", "."))}
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}
