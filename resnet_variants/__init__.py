@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from resnet_variants import starting  # noqa: F401  # before all that takes seconds to load
 from resnet_variants.models.card import model_card, save_pretrained
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.grids import grid, preset

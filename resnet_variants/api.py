@@ -15,7 +15,7 @@ from resnet_variants.analysis.report import build
 from resnet_variants.analysis.style import save
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
 from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
-from resnet_variants.files import write_atomically, writing
+from resnet_variants.files import require_name, write_atomically, writing
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import as_variant, register
@@ -77,6 +77,7 @@ def run(
 def _experiment(
     variants: Iterable[Variant | str] | Variant | str, out: Path, **given: Any
 ) -> Experiment:
+    require_name(out, field="out")
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
     name = slug(out.resolve().name)
     return Experiment(name=name, variants=tuple(kept), merged=tuple(merged), **given)
@@ -123,16 +124,13 @@ def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tu
     Yields:
         The directory of each in turn, and why it could not be; nothing where it was.
     """
-    data = experiment.runs[0].load()
     for run in experiment.runs:
         folder = out / "runs" / run.id
         result = RunFolder(folder).result()
         if result and result["status"] == DONE and not is_diagnosed(folder):
-            # A small validation split is no reason to refuse what has been trained.
-            size = min(Study.batch_size, len(data.val))
             settings = {"data": run.data, "loading": run.loading, "device": device}
             try:
-                diagnose(folder, batch_size=size, **settings)
+                diagnose(folder, **settings)
             except UserError as error:  # one run's fault, which costs no other its diagnosis
                 yield folder, str(error)
             else:

@@ -17,7 +17,8 @@ import tyro
 from tyro import _errors as tyro_errors
 from tyro._arguments import ArgumentDefinition
 
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.registry import UserError, one_line, refuse
+from resnet_variants.starting import INTERRUPTED, ready
 
 VERBS = {
     "run": "train variants, then write tables and plots",
@@ -28,7 +29,7 @@ VERBS = {
     "check-data": "decode every image; say what is wrong, by path",
     "bench": "training and inference speed beside a plain loop and timm's",
 }
-WRONG_USAGE, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143
+WRONG_USAGE, READER_GONE, TERMINATED = 2, 141, 143
 
 Flags = TypeVar("Flags")
 
@@ -96,7 +97,7 @@ def callable_module(name: str, function: Callable[..., object]) -> None:
 
 
 def say(text: str = "") -> None:
-    """One line on standard output, at once."""
+    """Lines on standard output, at once."""
     _write(sys.stdout, text)
 
 
@@ -104,7 +105,8 @@ def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # it is closed
         return
     try:
-        stream.write(text + "\n")
+        # What comes from files, folders and libraries must not move a terminal.
+        stream.write("\n".join(map(one_line, text.split("\n"))) + "\n")
         stream.flush()
     except BrokenPipeError:
         raise
@@ -113,11 +115,12 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:
-    """Read flags into a frozen dataclass.
+    """Read flags into a frozen dataclass; what a command needs is loaded by then.
 
     Raises:
         UserError: an unknown flag, or a value of the wrong type.
     """
+    ready()
     names = [word.partition("=")[0] for word in argv if word.startswith("--")]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

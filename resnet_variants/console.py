@@ -66,10 +66,11 @@ def show_plan(experiment: Experiment, machine: Machine) -> None:
     """The runs, their cost, and estimates of time, from measured steps, and disk."""
     total, disk, first = 0.0, 0, experiment.runs[: len(experiment.variants)]
     say("\nmodel, params, MACs, estimated seconds per run:")
-    for run, seconds in zip(first, seconds_of(first, machine), strict=True):
+    estimates, measured = seconds_of(first, machine)
+    for run, seconds in zip(first, estimates, strict=True):
         spent = run.cost(run.load())
         total += seconds * experiment.seeds
-        disk += bytes_of(run) * experiment.seeds
+        disk += bytes_of(run, run.load()) * experiment.seeds
         say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
     say("\nruns:")
     for run in experiment.runs:
@@ -77,4 +78,8 @@ def show_plan(experiment: Experiment, machine: Machine) -> None:
     say(
         f"\n{len(experiment.runs)} runs, about {duration(total)} of training one after another "
         f"and {disk / 1e6:,.1f} MB of disk; nothing was started"
+    )
+    say(
+        f"an estimate: a few steps of {measured} of {len(first)} networks, within seconds; "
+        "the others by their MACs"
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -43,6 +45,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+class StorageError(UserError):
+    """A disk, a mount, a limit of the system or a cluster is in the way: no fault of the run."""
+
+
+# A full disk, one that is lost or read-only, a file too large, no descriptors.
+_IN_THE_WAY = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE),
+)
+
+
+def is_storage(text: object) -> bool:
+    """Whether an error, or its text, says so; libraries put the system's words into their own."""
+    return any(os.strerror(number) in str(text) for number in _IN_THE_WAY)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Tell the user in one line that ``path``, where the output goes, cannot be written."""
@@ -50,7 +68,19 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"{str(path)!r} cannot be written: {error.strerror or error}"
-        raise UserError(message, field="out") from error
+        raise StorageError(message, field="out") from error
+
+
+def require_name(path: object, *, field: str) -> None:
+    """Refuse a path that the system takes for none, or that no table and no page can show.
+
+    Raises:
+        ValueError: it holds a NUL, or bytes that are no UTF-8.
+    """
+    text = str(path)
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        message = f"{text!r} holds a NUL or bytes that are no UTF-8: take another name"
+        raise UserError(message, field=field)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -73,6 +103,26 @@ def finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def read_text(path: Path) -> str:
+    """The text of a file; a pipe or a device, which would be read for ever, is none.
+
+    Raises:
+        OSError: it is not there, no regular file, or cannot be read.
+        ValueError: it is no UTF-8.
+    """
+    # Without waiting for whoever might write into a pipe.
+    with open(path, encoding="utf-8", opener=_regular) as file:
+        return file.read()
+
+
+def _regular(path: str, flags: int) -> int:
+    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return number
+    os.close(number)
+    raise OSError(errno.EINVAL, "it is no regular file")
+
+
 REDO = "delete its folder to redo the run"
 
 
@@ -85,15 +135,36 @@ def read_json(path: Path, *, remedy: str = REDO) -> Json:
     """One JSON object.
 
     Raises:
-        ValueError: not JSON, or not an object; the message names the file.
+        FileNotFoundError: it is not there.
+        ValueError: not JSON, or not an object; or it cannot be read. The message names the file.
     """
-    try:
-        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise damaged(path, error, remedy=remedy) from error
+    with readable(path, remedy=remedy):
+        content = cast(object, json.loads(read_text(path)))
     if not isinstance(content, dict):
         raise damaged(path, "no JSON object", remedy=remedy)
     return cast(Json, content)
+
+
+@contextlib.contextmanager
+def readable(path: Path, *, remedy: str = REDO) -> Iterator[None]:
+    """Tell the user in one line that ``path`` cannot be read within the block, or not understood.
+
+    Raises:
+        FileNotFoundError: it is not there, which may be as it should.
+        ValueError: all else; the message names the file.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        if error.errno in (errno.EINVAL, errno.ENXIO, errno.ELOOP):  # no file, whoever reads
+            raise damaged(path, reason, remedy=remedy) from error
+        kind = StorageError if is_storage(error) else UserError
+        raise kind(f"{path} cannot be read: {reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error, remedy=remedy) from error
 
 
 def require_numbers(path: Path, content: Json, names: Iterable[str], *, null: bool = False) -> None:

@@ -171,9 +171,9 @@ class Sampling:
     images: Annotated[int, tyro.conf.arg(help="drawn at random; all where there are fewer")] = (
         Study.images
     )
-    batch_size: Annotated[int, tyro.conf.arg(help="for gradients, paths, distances, growth")] = (
-        Study.batch_size
-    )
+    batch_size: Annotated[
+        int, tyro.conf.arg(help="for gradients, paths and so on; 0: 100, or all there are")
+    ] = Study.batch_size
     draws: Annotated[int, tyro.conf.arg(help="random deletions and orders of each size")] = (
         Study.draws
     )

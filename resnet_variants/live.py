@@ -16,6 +16,7 @@ from rich.text import Text
 
 from resnet_variants.cli import say
 from resnet_variants.files import Json
+from resnet_variants.registry import one_line
 from resnet_variants.run_folder import DONE
 from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.runs import Run
@@ -180,7 +181,7 @@ class TableWatcher:
             row.tested.append(float(str(result["test_acc"])))
         else:
             row.failed += 1
-            self.live.console.print(f"{_label(run)}: {_outcome(result)}", style="red")
+            self.live.console.print(Text(f"{_label(run)}: {_outcome(result)}", style="red"))
 
     def render(self) -> Group:
         """The table as it stands; models with running runs first where not all find room."""
@@ -232,7 +233,7 @@ def _outcome(result: Json) -> str:
     seconds = f"{float(str(result['seconds'])):.1f} s"
     if result["status"] == DONE:
         return f"test {float(str(result['test_acc'])):.2%}, {seconds}"
-    return f"{result['status']} after {seconds}: {result['error']}"
+    return f"{result['status']} after {seconds}: {one_line(str(result['error']))}"
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from resnet_variants.analysis.formats import summary_markdown
 from resnet_variants.analysis.report import Report
 from resnet_variants.cli import say
+from resnet_variants.registry import one_line
 
 
 def show_report(made: Report, out: Path) -> None:
@@ -28,7 +29,7 @@ def show_report(made: Report, out: Path) -> None:
     for run_id, error in made.runs.loc[made.runs["error"].notna(), ["run_id", "error"]].values:
         if error:
             log = out / "runs" / str(run_id) / "log.txt"
-            say(f"  {run_id}: {error}" + (f"; see {log}" if log.is_file() else ""))
+            say(f"  {run_id}: {one_line(str(error))}" + (f"; see {log}" if log.is_file() else ""))
     say(f"in {out}: {', '.join(path.name for path in made.files)}")
 
 

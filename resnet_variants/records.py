@@ -24,6 +24,8 @@ from resnet_variants.files import (
     Json,
     damaged,
     read_json,
+    read_text,
+    readable,
     require_numbers,
     require_texts,
 )
@@ -167,9 +169,10 @@ def _checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _kept_provenance(out: Path) -> Provenance:
     file = out / "provenance.json"
-    if not file.is_file():
+    try:
+        content = read_json(file, remedy="delete it")
+    except FileNotFoundError:
         return {}
-    content = read_json(file, remedy="delete it")
     for name, values in content.items():
         if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
             raise damaged(file, f"{name} is no list of texts", remedy="delete it")
@@ -228,13 +231,12 @@ _EPOCH_NUMBERS = EPOCH_COLUMNS[3:]
 def _epochs(file: Path) -> np.ndarray:
     """The epochs of one run, (n, numbers); a run that is being written may end in half a line."""
     try:
-        text = file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1].splitlines()
-        epochs = cast("list[object]", json.loads(f"[{','.join(whole)}]"))
+        with readable(file):
+            text = read_text(file)
+            whole = text[: text.rfind("\n") + 1].splitlines()
+            epochs = cast("list[object]", json.loads(f"[{','.join(whole)}]"))
     except FileNotFoundError:
         epochs = []
-    except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise damaged(file, error) from error
     rows = []
     for epoch in epochs:
         if not isinstance(epoch, dict):
@@ -280,10 +282,11 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 def read_experiment(out: Path) -> Json:
     """The question behind a results folder; empty where none was recorded."""
     file = out / "experiment.json"
-    if not file.is_file():
-        return {}
     remedy = "delete it and give the run command again"
-    content = read_json(file, remedy=remedy)
+    try:
+        content = read_json(file, remedy=remedy)
+    except FileNotFoundError:
+        return {}
     runs, baselines = content.get("runs"), content.get("baselines")
     if not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
         raise damaged(file, "runs is no list of ids", remedy=remedy)

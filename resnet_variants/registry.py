@@ -15,6 +15,15 @@ T = TypeVar("T")
 _SHOWN = 200  # letters of a wrong value
 
 
+def one_line(text: str) -> str:
+    """The text with codes for what is no visible letter, such as a line break or an escape."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
+
+
 class UserError(ValueError):
     """What was asked for cannot be done; the message is one line that says what to do instead.
 
@@ -23,7 +32,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, *, field: str = "") -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.field = field
 
 

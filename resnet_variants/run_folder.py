@@ -57,7 +57,7 @@ class RunFolder:
         """
         lock = FileLock(self._lock, timeout=seconds, poll_interval=0.02)
         with writing(self.path):
-            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.parent.mkdir(exist_ok=True)  # that of the results is not made anew
             with contextlib.suppress(Timeout):
                 lock.acquire()
         if not lock.is_locked:
@@ -66,9 +66,12 @@ class RunFolder:
         try:
             yield True
         finally:
-            # Before the release: who has it open already finds it gone, and opens another.
-            self._lock.unlink(missing_ok=True)
-            lock.release()
+            try:
+                # Before the release: who has it open already finds it gone, and opens another.
+                with writing(self.path):
+                    self._lock.unlink(missing_ok=True)
+            finally:
+                lock.release()
 
     @property
     def claimed(self) -> bool:
@@ -218,9 +221,12 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         file = self.path / "result.json"
-        if not (file.is_file() and (self.path / "run.json").is_file()):
+        if not (self.path / "run.json").exists():
             return None
-        result = read_json(file)
+        try:
+            result = read_json(file)
+        except FileNotFoundError:
+            return None
         if result.get("status") not in (DONE, FAILED, DIVERGED):
             raise damaged(file, "no status")
         require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)

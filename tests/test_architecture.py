@@ -35,11 +35,12 @@ BELOW = {
     "speed": {"registry", "files", "models", "training"},
     "flags": {"registry", "models", "training", "sweeps", "diagnosis"},
     "api": set(ROOMS),
-    "cli": {"registry"},
+    "starting": set(),
+    "cli": {"registry", "starting"},
     "live": {*ROOMS, "cli"},
     "console": {*ROOMS, "cli", "live"},
     "outcome": {*ROOMS, "cli"},
-    "__init__": {*ROOMS, "api", "report"},
+    "__init__": {*ROOMS, "api", "report", "starting"},
     **{verb: {*ROOMS, "api", "cli", "console", "live", "outcome", "flags"} for verb in VERBS},
 }
 

@@ -4,12 +4,16 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from factories import A, paired_rows, results_folder
 
 import resnet_variants as rv
 from resnet_variants import cli
@@ -67,6 +71,7 @@ def test_a_dry_run_lists_and_estimates_and_writes_nothing(tmp_path, capsys):
     assert status == 0
     assert "rv_resnet11_cifar_d__digits__" in text
     assert "2 runs, about 0:00:" in text
+    assert "an estimate: a few steps of 2 of 2 networks" in text
     assert not out.exists()
 
 
@@ -210,6 +215,14 @@ WRONG = {
     "--compile maybe": "--compile: unknown compile 'maybe'; choices: auto, on, off",
     "--checkpoint-seconds -1": "--checkpoint-seconds: checkpoint_seconds -1.0 must be a number",
     "--seeds 1000000000": "--seeds: seeds 1000000000 must be from 1 to 10000",
+    "--variant B --shortcut none --zero-init": "--zero-init: rv_resnet29_cifar_3x3_none: zero_i",
+    "--variant B --shortcut none --drop-path 0.1": "--drop-path: rv_resnet29_cifar_3x3_none: dr",
+    "--devices 2 --no-sync-bn --batch-size 2": "--batch-size: batch_size 2 in 2 parts (devices x",
+    "--out a\0b": "--out: 'a\\x00b' holds a NUL or bytes that are no UTF-8: take another name",
+    "--out a\udcff": "--out: 'a\\udcff' holds a NUL or bytes that are no UTF-8: take another",
+    "--data folder:a\0b": "--data: 'folder:a\\x00b' holds a NUL or bytes that are no UTF-8",
+    "--data folder:a\udcff": "--data: 'folder:a\\udcff' holds a NUL or bytes that are no UTF-8",
+    "--weights a\udcff": "--weights: 'a\\udcff' holds a NUL or bytes that are no UTF-8: take",
     "--img-size 100000": "--img-size: img_size 100000 must be from 4 to 1024",
 }
 
@@ -224,6 +237,57 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(flags, tmp_path, cap
     assert err.startswith(f"resnet-variants run: {WRONG[flags]}")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "a\x1b[2Jb", "a\x00b", "a\u202eb", "a\udcffb"])
+def test_a_message_is_one_line_that_moves_no_terminal(text, capsys):
+    def fails():
+        raise UserError(f"{text} is wrong")
+
+    assert cli.guard(fails, "run") == 2
+    assert capsys.readouterr().err == f"resnet-variants run: {text!r}".replace("'", "") + (
+        " is wrong\n"
+    )
+    cli.say(f"first\n{text}")
+    shown = capsys.readouterr().out
+    assert shown.removeprefix("first\n").replace("\n", "").isprintable()
+
+
+def test_what_a_run_failed_of_is_shown_on_one_line(tmp_path, capsys):
+    out = results_folder(tmp_path / "x", paired_rows({A: [0.5]}))
+    file = next((out / "runs").iterdir()) / "result.json"
+    error = "first \x1b[2J\nsecond [/red]"
+    file.write_text(json.dumps({"status": "failed", "error": error, "seconds": 1.0}))
+    assert cli.main(["report", str(out)]) == 0
+    assert r": first \x1b[2J\nsecond [/red]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-m", "resnet_variants.list"], [str(Path(sys.executable).parent / "resnet-variants")]],
+)
+def test_an_interruption_while_libraries_are_loaded_is_one_line(words):
+    command = subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(rv.__file__).parents[1])},
+    )
+    maps = Path(f"/proc/{command.pid}/maps")
+    while "libtorch" not in maps.read_text():
+        assert command.poll() is None
+        time.sleep(0.002)
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (130, "")
+    assert err == "resnet-variants: interrupted; the same command continues\n"
+
+
+def test_importing_the_package_leaves_interruptions_alone():
+    code = "import signal, resnet_variants; print(signal.getsignal(signal.SIGINT).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "default_int_handler\n"
 
 
 def test_an_output_that_is_a_file_is_refused_before_anything(tmp_path, capsys):

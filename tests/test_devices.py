@@ -275,6 +275,78 @@ def test_numbers_become_float64_on_the_host_where_the_device_has_none():
     found = device.double(numbers.as_subclass(OnApple))
     assert (type(found), found.dtype, found.device.type) == (torch.Tensor, torch.float64, "cpu")
     assert torch.equal(found, numbers.double())
+def test_a_batch_that_leaves_batch_norm_one_image_is_refused():
+    for fields, devices in (({"sync_bn": False}, 2), ({"accumulate": 2}, 1)):
+        with pytest.raises(UserError, match="leaves batch norm 1 image; it takes 2"):
+            check_batch(digits(), recipe(batch_size=2, **fields), devices)
+    check_batch(digits(), recipe(batch_size=2), 2)
+
+
+# What Slurm, MPI, torchrun, clusters and Fabric's own command leave in the environment.
+FOREIGN = {
+    **dict.fromkeys(("SLURM_NTASKS", "SLURM_NPROCS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"), "4"),
+    **dict.fromkeys(("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"), "1"),
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "PMI_RANK"), "1"),
+    **{"WORLD_SIZE": "4", "MASTER_ADDR": "10.255.255.1", "MASTER_PORT": "1"},
+    **{"SLURM_JOB_NAME": "sbatch", "TORCHELASTIC_RUN_ID": "1", "STANDALONE_PORT": "1"},
+    **{"TORCHELASTIC_USE_AGENT_STORE": "True", "GLOO_SOCKET_IFNAME": "none0"},
+    **{"LT_DEVICES": "3", "LT_PRECISION": "64-true", "LT_NUM_NODES": "2", "LT_STRATEGY": "fsdp"},
+}
+
+
+def place(fabric, folder):
+    total = fabric.all_reduce(torch.ones(()), reduce_op="sum").item()
+    (folder / str(fabric.global_rank)).write_text(f"{fabric.world_size} {total:g}")
+
+
+@pytest.mark.timeout(120)
+def test_processes_are_ours_whatever_a_scheduler_says(tmp_path, monkeypatch):
+    for name, value in FOREIGN.items():
+        monkeypatch.setenv(name, value)
+    alone = make_fabric(CPU, "fp32")
+    assert (alone.world_size, alone.global_rank, alone.is_global_zero) == (1, 0, True)
+    monkeypatch.setattr(device, "PATIENCE", 60.0)
+    make_fabric(TWO, "fp32").launch(place, tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"0": "2 2", "1": "2 2"}
+    assert os.environ["LT_DEVICES"] == "3"
+
+
+def test_processes_that_cannot_reach_one_another_are_refused_at_once(monkeypatch):
+    def unreachable(*_):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(device.socket, "create_connection", unreachable)
+    with pytest.raises(UserError, match=r"at 127\.0\.0\.1 \(Network is unreachable\): bring up"):
+        make_fabric(TWO, "fp32")
+    make_fabric(CPU, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "count"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "10000 100000"}, 1),
+        ("0::/", {"cpu.max": "max 100000"}, 8),
+        ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        (
+            "4:cpuset:/\n3:cpu,cpuacct:/docker/x",  # a path of the host, which is not seen inside
+            {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("", {}, 8),
+    ],
+)
+def test_cores_are_those_that_a_container_is_granted(tmp_path, monkeypatch, group, files, count):
+    own = tmp_path / "self"
+    own.write_text(group)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(device, "_OWN_CGROUP", own)
+    monkeypatch.setattr(device, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert device.cores() == count
 
 
 # --- a run in its folder ----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,16 @@ import torch
 from small import CPU, digits, digits_run
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from resnet_variants.files import to_json
+from resnet_variants.files import is_storage, to_json
 from resnet_variants.models.variant import Variant
 from resnet_variants.records import read_runs
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
-from resnet_variants.sweeps import capacity
+from resnet_variants.sweeps import capacity, driver
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.capacity import advice, out_of_memory
 from resnet_variants.sweeps.conduct import Options, conduct, silent
+from resnet_variants.sweeps.engine import Workers, carry_out
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.training import checkpoint, loop
 from resnet_variants.training.device import Machine
@@ -226,45 +228,133 @@ def test_a_machine_out_of_memory_fails_in_one_line_that_helps(tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-# --- other errors -----------------------------------------------------------------------------
+# --- what is no fault of a run ----------------------------------------------------------------
 
 
 def no_space(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_fails_the_run_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "save_file", no_space)
-    statuses, errors = conducted(
-        digits_run(), tmp_path, Machine(device="cpu", checkpoint_seconds=0)
-    )
-    assert statuses == [FAILED, FAILED]
-    assert set(errors) == {"OSError: [Errno 28] No space left on device"}
+EAGER = Machine(device="cpu", checkpoint_seconds=0)
 
 
-def test_a_file_that_cannot_grow_fails_the_run_in_one_line(tmp_path):
+def swept(out, engine="inline", seeds=2):
+    """A sweep of two epochs; the processes of the engine local take up what is patched by name."""
+    run = digits_run()
+    experiment = Experiment(name="x", variants=(run.variant,), seeds=seeds, recipe=run.recipe)
+    workers = Workers(engine=engine, **({"jobs": 1} if engine == "local" else {}))
+    return conduct(experiment, out, Options(machine=EAGER, workers=workers), silent)
+
+
+def test_a_full_disk_stops_the_sweep_and_the_same_command_continues(tmp_path, monkeypatch):
+    saved, full = [], checkpoint.save_file
+
+    def once(*args, **kwargs):
+        if saved:
+            no_space()
+        saved.append(full(*args, **kwargs))
+
+    monkeypatch.setattr(checkpoint, "save_file", once)
+    with pytest.raises(UserError, match="No space left on device; when that is mended, the same"):
+        swept(tmp_path)
+    (path,) = (tmp_path / "runs").iterdir()  # the second seed was not begun
+    assert {file.name for file in path.iterdir()} >= {"run.json", "checkpoint.safetensors"}
+    assert not (path / "result.json").exists()
+    monkeypatch.undo()
+    assert swept(tmp_path)
+    assert "continued" in (path / "log.txt").read_text()
+
+
+class Full(Attempt):
+    """An attempt of the second seed that finds no room for its network; others take their time."""
+
+    def train_here(self, data, fabric, tell, stop):
+        if self.run.seed == 1:
+            no_space()
+        return super().train_here(data, fabric, tell, stop)
+
+
+def test_an_obstacle_to_one_worker_lets_the_others_save_their_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "Attempt", Full)
+    run = digits_run(epochs=500)
+    experiment = Experiment(name="x", variants=(run.variant,), seeds=3, recipe=run.recipe)
+    options = Options(machine=EAGER, workers=Workers(engine="local", jobs=2, cpus_per_run=1))
+    with pytest.raises(UserError, match="No space left on device"):
+        conduct(experiment, tmp_path, options, silent)
+    assert not list(tmp_path.glob("runs/*/result.json"))
+    assert not list((tmp_path / "runs").glob(".*"))
+    assert {path.name[-2:] for path in (tmp_path / "runs").iterdir()} == {"s0", "s1"}
+
+
+def test_a_file_that_cannot_grow_stops_the_sweep(tmp_path):
     """What the library for checkpoints makes of a refusal of the system's own."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
-        result = executed(
-            digits_run(), tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0)
-        )
+        with pytest.raises(UserError, match=r"SafetensorError: .*File too large \(os error 27\)"):
+            executed(digits_run(), tmp_path / "run", EAGER)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert result["status"] == FAILED
-    assert re.fullmatch(r"\w+: .*File too large \(os error 27\)", result["error"])
-    assert {file.name for file in (tmp_path / "run").iterdir()} == {
-        *("run.json", "result.json", "log.txt")
-    }
+    assert {file.name for file in (tmp_path / "run").iterdir()} <= {"run.json", "log.txt"}
+
+
+def test_a_run_without_room_for_its_network_is_not_trained(tmp_path, monkeypatch):
+    room = shutil.disk_usage(tmp_path)._replace(free=300_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    with pytest.raises(UserError, match=r"the run takes 0\.\d MB, 0\.3 MB are free"):
+        swept(tmp_path)
+    assert not list(tmp_path.glob("runs/*/epochs.jsonl"))
+
+
+def test_a_folder_that_is_lost_meanwhile_stops_the_sweep(tmp_path):
+    run = digits_run()
+    with pytest.raises(UserError, match=r"run' cannot be written: No such file or directory"):
+        Attempt(run, tmp_path / "run", EAGER).execute(
+            run.load(), lambda _: shutil.rmtree(tmp_path / "run"), Stop()
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_became_read_only_stops_the_sweep(tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def tell(_):
+        monkeypatch.setattr(Path, "unlink", read_only)
+        monkeypatch.setattr(checkpoint, "save_file", read_only)
+
+    run = digits_run()
+    attempt = Attempt(run, tmp_path / "runs" / run.id, EAGER)
+    outcome = carry_out(attempt, run.load(), tell, Stop())
+    monkeypatch.undo()
+    assert (outcome.kind, outcome.result) == ("halted", None)
+    assert outcome.reason.endswith("cannot be written: Read-only file system")
+    assert RunFolder(attempt.path).result() is None
+    assert not RunFolder(attempt.path).claimed
+
+
+@pytest.mark.parametrize(
+    ("error", "storage"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (RuntimeError("unable to write to file </torch_1>: No space left on device (28)"), True),
+        (ProcessRaisedException("Traceback\nOSError: [Errno 122] Disk quota exceeded", 0, 1), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_what_counts_as_an_obstacle_to_all_runs(error, storage):
+    assert is_storage(error) == storage
+
+
+# --- other errors -----------------------------------------------------------------------------
 
 
 def test_a_disk_too_full_for_the_result_ends_the_command_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "save_file", no_space)
     monkeypatch.setattr("resnet_variants.run_folder.RunFolder.finish", no_space)
     path = tmp_path / "run"
     with pytest.raises(UserError) as error:
-        executed(digits_run(), path, Machine(device="cpu", checkpoint_seconds=0))
+        executed(digits_run(epochs=1), path)
     assert str(error.value) == f"{str(path)!r} cannot be written: No space left on device"
     assert error.value.field == "out"
 

@@ -199,6 +199,25 @@ def test_workers_that_cannot_start_are_one_line():
             assert made.wait(0.1) == []
 
 
+class Waits(Attempt):
+    """An attempt that waits for what does not come."""
+
+    def execute(self, data, tell, stop, *, capture=False):
+        threading.Event().wait()
+
+
+@pytest.mark.timeout(200)
+def test_a_worker_that_does_nothing_for_long_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "Attempt", Waits)
+    monkeypatch.setattr(driver, "TRIES", 1)
+    monkeypatch.setattr(pool_module, "_SILENCE", 2.0)
+    monkeypatch.setattr(pool_module, "_LEAST", 0.02)
+    one = dataclasses.replace(experiment(1), variants=experiment().variants[:1])
+    assert not conduct(one, tmp_path, TWO, silent)
+    (error,) = read_runs(tmp_path)["error"]
+    assert error == "its worker did nothing for 2 s, 1 times without progress"
+
+
 class Prints(Attempt):
     def train_here(self, data, fabric, tell, stop):
         sys.stdout.write("said by Python\n")

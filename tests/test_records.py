@@ -1,7 +1,9 @@
 """The files of a results folder: written whole, read back as they were."""
 
+import errno
 import json
 import os
+import socket
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from resnet_variants.records import (
 )
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
+from resnet_variants.sweeps.experiment import read_toml
 
 
 def as_tables(out, target):
@@ -28,6 +31,67 @@ def as_tables(out, target):
     runs.to_csv(target / "runs.csv", index=False)
     read_epochs(out, runs).to_csv(target / "epochs.csv", index=False)
     return target
+
+
+# --- what is no file ----------------------------------------------------------------------------
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def socket_file(path):
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(path))
+
+
+def loop(path):
+    path.symlink_to(path.name)
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [pipe, socket_file, loop, device])
+@pytest.mark.parametrize("name", ["run.json", "result.json", "epochs.jsonl", "experiment.json"])
+def test_only_regular_files_are_read(tmp_path, make, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's name must be short
+    out = results_folder(tmp_path / "x", paired_rows({A: [0.5]}))
+    own = out if name == "experiment.json" else next((out / "runs").iterdir())
+    (own / name).unlink(missing_ok=True)
+    make(own / name)
+    with pytest.raises(UserError, match=rf"{name} is damaged \(.*\); delete "):
+        read_epochs(out, read_runs(out))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [pipe, socket_file, loop, device])
+def test_only_regular_files_are_experiments(tmp_path, make, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "x.toml")
+    with pytest.raises(UserError, match=r"^cannot read '.*x\.toml': "):
+        read_toml(tmp_path / "x.toml")
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+    out = results_folder(tmp_path / "x", paired_rows({A: [0.5]}))
+    file = next((out / "runs").iterdir()) / "result.json"
+    file.rename(tmp_path / "elsewhere.json")
+    file.symlink_to(tmp_path / "elsewhere.json")
+    assert list(read_runs(out)["status"]) == ["done"]
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    out = results_folder(tmp_path / "x", paired_rows({A: [0.5]}))
+
+    def forbidden(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(UserError, match=r"run\.json cannot be read: Permission denied$"):
+        read_runs(out)
 
 
 # --- writing ----------------------------------------------------------------------------------

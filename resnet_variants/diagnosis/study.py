@@ -32,7 +32,8 @@ from resnet_variants.training.device import Machine, full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.splits import Batch
 
-_COUNTS = {"images": 1, "batch_size": 2, "draws": 1, "paths": 1}
+_COUNTS = {"images": 1, "draws": 1, "paths": 1}
+_BATCH = 100  # or fewer, where there are no more
 _LARGEST = 1_000_000
 _NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json, beside the run itself
 
@@ -46,7 +47,7 @@ class Study:
     """
 
     images: int = 1000  # of the validation split, drawn at random; all where it has fewer
-    batch_size: int = 100  # images that gradients, paths, distances and growth are taken over
+    batch_size: int = 0  # images that gradients, paths, distances, growth are taken over; 0: 100
     draws: int = 2  # random deletions and orders of each size
     paths: int = 8  # paths of each length that are followed
     seed: int = 0  # which images; and which draws, others for each seed of a training
@@ -61,9 +62,24 @@ class Study:
             if not low <= value <= _LARGEST:
                 message = f"{name} {value!r} must be a whole number from {low} to {_LARGEST}"
                 raise UserError(message, field=name)
-        if self.batch_size > self.images:
-            message = f"batch_size {self.batch_size} exceeds the {self.images} images"
+        size = self.batch_size
+        if type(size) is not int or not (size == 0 or 2 <= size <= _LARGEST):
+            message = f"batch_size {size!r} must be a whole number from 2 to {_LARGEST}, or 0"
             raise UserError(message, field="batch_size")
+        if size > self.images:
+            message = f"batch_size {size} exceeds the {self.images} images"
+            raise UserError(message, field="batch_size")
+
+    def fitted(self, there: int) -> Study:
+        """The same for so many validation images.
+
+        Raises:
+            ValueError: there are fewer than the batch that was asked for, or than any takes.
+        """
+        if there < max(2, self.batch_size):
+            message = f"batch_size {max(2, self.batch_size)} exceeds the {there} validation images"
+            raise UserError(message, field="batch_size")
+        return replace(self, batch_size=self.batch_size or min(_BATCH, self.images, there))
 
 
 def diagnose_run(path: Path, study: Study) -> Diagnosis:
@@ -82,6 +98,7 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     run = _run(path, config, study)
     data = _as_trained(path, config, run.load())
     _require_images(config, data)
+    study = study.fitted(len(data.val))
     fabric = make_fabric(Machine(device=study.device), run.recipe.precision)
     images, labels = sample(data, study, fabric.device)
     model = _as_it_began(config, run, data)
@@ -205,16 +222,10 @@ def _require_images(config: Json, data: Dataset) -> None:
 
 
 def sample(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Validation images (N, C, H, W), drawn at random, normalised; and their labels (N,).
-
-    Raises:
-        ValueError: there are fewer than the batch.
-    """
-    there = len(data.val)
-    if there < study.batch_size:
-        message = f"batch_size {study.batch_size} exceeds the {there} validation images"
-        raise UserError(message, field="batch_size")
-    order = torch.randperm(there, generator=generator("diagnose", study.seed))[: study.images]
+    """Validation images (N, C, H, W), drawn at random, normalised; and their labels (N,)."""
+    order = torch.randperm(len(data.val), generator=generator("diagnose", study.seed))[
+        : study.images
+    ]
     with closing(data.val.batches([Batch(order)])) as batches:
         images = next(batches).to(device)
     return Normalise.of(data, device)(images), data.val.labels[order].to(device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import shutil
 import statistics
 import threading
 import time
@@ -18,12 +20,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
-from resnet_variants.files import Json, writing
+from resnet_variants.files import Json, StorageError, is_storage, writing
 from resnet_variants.models.card import save_pretrained
 from resnet_variants.predictions import Predictions, write_predictions
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, one_line
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps.capacity import advice, out_of_memory
+from resnet_variants.sweeps.estimate import bytes_of
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.sweeps.sinks import opened
@@ -63,12 +66,15 @@ class Attempt:
         a loss that is not finite becomes ``diverged``. A stopped run is kept as it is.
 
         Raises:
-            ValueError: the directory holds a run with other settings, or cannot be written.
+            StorageError: the directory cannot be written, or has no room; the run is left as it
+                was saved last.
+            ValueError: the directory holds a run with other settings.
         """
         folder, start = RunFolder(self.path), time.perf_counter()
         fabric = make_fabric(self.machine, self.run.recipe.precision)
         with writing(self.path):
             folder.start(self.run.config(data, fabric, self.origin))
+            self._require_room(data)
         result: Json
         text = ""
         try:
@@ -83,6 +89,7 @@ class Attempt:
             text = str(error)
             result = {"status": DIVERGED, "error": text}
         except Exception as error:  # whatever the run died of is its result; the others go on
+            self._excuse(error)
             text = traceback.format_exc()
             result = {"status": FAILED, "error": self._reason(error, data)}
         result.setdefault("seconds", time.perf_counter() - start)
@@ -110,13 +117,27 @@ class Attempt:
             folder.finish(result)
         return result
 
+    def _require_room(self, data: Dataset) -> None:
+        """Refuse to train what could not be kept."""
+        need, free = bytes_of(self.run, data), shutil.disk_usage(self.path).free
+        if free < need:
+            message = f"the run takes {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+            raise OSError(errno.ENOSPC, message)
+
+    def _excuse(self, error: Exception) -> None:
+        """Raise what is no fault of the run as what it is: others would come to the same."""
+        with writing(self.path):
+            self.path.stat()  # it may be gone, with the disk that it was on
+        if isinstance(error, StorageError) or is_storage(error):
+            raise StorageError(f"{str(self.path)!r}: {_in_words(error)}", field="out") from error
+
     def _compiled(self, data: Dataset) -> Json:
         machine, recipe = self.machine, self.run.recipe
         return choose(
             lambda: self.run.build(data),
             self.run.variant.name,
             data,
-            replace(recipe, batch_size=recipe.batch_size // machine.devices),
+            replace(recipe, batch_size=max(2, recipe.batch_size // machine.devices)),
             asked=machine.compile,
             fabric=make_fabric(replace(machine, devices=1), recipe.precision),
         )
@@ -267,7 +288,8 @@ def _in_words(error: Exception) -> str:
         kind = name.rpartition(".")[2]
     if WORKER in what:  # raised in whatever the trainer was doing when it ended
         return lost(what)
-    return what if kind == UserError.__name__ else f"{kind}: {what}"
+    what = one_line(what)
+    return what if kind in (UserError.__name__, StorageError.__name__) else f"{kind}: {what}"
 
 
 def _on_device(

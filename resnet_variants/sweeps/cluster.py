@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resnet_variants.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers
+from resnet_variants.sweeps.engine import Engine, Outcome, Work, Workers, refusal
 from resnet_variants.sweeps.node import Ear, Files, exists, packed, unpack, work
-from resnet_variants.training.device import Machine, cores
+from resnet_variants.training.device import PATIENCE, Machine, cores
 
 _PATIENCE = 5.0  # seconds for an address to answer
 _NAMESPACE = "resnet_variants"
@@ -169,10 +170,10 @@ class Cluster:
         """See ``Engine``."""
         attempt = replace(attempt, path=attempt.path.resolve())  # nodes have other directories
         try:
-            self._send(attempt)
-        except OSError as error:
-            reason = f"{attempt.path} cannot be read or written: {error.strerror or error}"
-            self.early.append(Outcome(attempt, "refused", reason=reason))
+            with writing(attempt.path):
+                self._send(attempt)
+        except UserError as error:
+            self.early.append(refusal(attempt, error))
 
     def _send(self, attempt: Attempt) -> None:
         if self.token is None:
@@ -201,7 +202,19 @@ class Cluster:
         nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
         options = [{"scheduling_strategy": strategy(node, soft=True)} for node in nodes]
         looks = [look.options(num_cpus=0, **o).remote(token) for o in options]
-        return all(self.ray.get(looks))
+        return all(self._get(looks))
+
+    def _get(self, reference: Any) -> Any:
+        """What a reference stands for.
+
+        Raises:
+            StorageError: the cluster does not answer.
+        """
+        try:
+            return self.ray.get(reference, timeout=PATIENCE)
+        except self.ray.exceptions.GetTimeoutError as error:
+            message = f"the Ray cluster has not answered for {PATIENCE:g} s"
+            raise StorageError(message, field="engine") from error
 
     def wait(self, seconds: float) -> list[Outcome]:
         """See ``Engine``."""
@@ -215,7 +228,7 @@ class Cluster:
         some = list(self.sent)
         self.ray.wait(some, timeout=0 if outcomes else seconds)
         ready, _ = self.ray.wait(some, num_returns=len(some), timeout=0)
-        for run, record in self.ray.get(self.ear.heard.remote()):
+        for run, record in self._get(self.ear.heard.remote()):
             self.asked.tell(run, record)
         return outcomes + [self._outcome(reference) for reference in ready]
 
@@ -233,17 +246,16 @@ class Cluster:
         sent = self.sent.pop(reference)
         with sent.claim:
             try:
-                outcome, files = self.ray.get(reference)
+                outcome, files = self._get(reference)
             except self.ray.exceptions.RayError as error:
                 reason = (str(error).strip().splitlines() or [""])[-1]
                 reason = f"Ray has lost it ({type(error).__name__}: {reason})"
                 return Outcome(sent.attempt, "lost", reason=reason)
             try:
-                return self._fetched(outcome, files, held=not self.seen_by_all)
-            except OSError as error:
-                path, reason = sent.attempt.path, error.strerror or str(error)
-                reason = f"{path} cannot be written: {reason}"
-                return Outcome(sent.attempt, "refused", reason=reason)
+                with writing(sent.attempt.path):
+                    return self._fetched(outcome, files, held=not self.seen_by_all)
+            except UserError as error:
+                return refusal(sent.attempt, error)
 
     def _fetched(self, outcome: Outcome, files: Files, *, held: bool) -> Outcome:
         """Put what a node has sent into the folder, which this process must have a claim on."""
@@ -260,7 +272,7 @@ class Cluster:
 
     def stop(self) -> None:
         """See ``Engine``; what no node has begun yet is taken back."""
-        begun = self.ray.get(self.ear.stop.remote())
+        begun = self._get(self.ear.stop.remote())
         for reference, sent in self.sent.items():
             if sent.attempt.run.id not in begun:
                 self.ray.cancel(reference)

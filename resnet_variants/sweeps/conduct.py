@@ -11,7 +11,7 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from resnet_variants.files import Json, to_json, write_atomically, writing
+from resnet_variants.files import Json, require_name, to_json, write_atomically, writing
 from resnet_variants.records import read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, FAILED, RunFolder
@@ -90,14 +90,16 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
 
     Raises:
         ValueError: no such device or cluster, a batch larger than the training data, a network
-            that the images are too small for, weights that are not there or do not fit, or a sink
-            that is not installed.
+            that the images are too small for or the recipe is not for, weights that are not there
+            or do not fit, or a sink that is not installed.
     """
+    require_name(out, field="out")
     check_engine(options.machine, options.workers, experiment.recipe.precision)
     check_sinks(options.sinks)
     data = experiment.runs[0].load()
     check_batch(data, experiment.recipe, options.machine.devices)
     for run in experiment.runs[: len(experiment.variants)]:
+        run.check()
         run.cost(data)
     if experiment.recipe.weights:
         for run in experiment.runs:

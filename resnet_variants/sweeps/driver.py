@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from resnet_variants.files import Json
+from resnet_variants.files import Json, StorageError
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import FAILED
 from resnet_variants.sweeps.attempt import Attempt
@@ -66,13 +66,18 @@ class Driver:
         self.queue: deque[Run] = deque()
         self.held: deque[tuple[float, Run]] = deque()  # by other commands; when to ask again
         self.at_hand: dict[str, _Trial] = {}
+        self.obstacle = ""  # to all runs
 
     def drive(self, engine: Engine, todo: Sequence[Run]) -> None:
-        """Until all are over, or the ones at hand after somebody said stop."""
+        """Until all are over, or the ones at hand after somebody said stop.
+
+        Raises:
+            StorageError: a disk or a limit of the system is in the way.
+        """
         self.queue.extend(todo)
         told = False
         while self.queue or self.held or self.running:
-            if self.stop() and not told:
+            if self.stopping and not told:
                 told = True
                 engine.stop()
             if told:
@@ -83,6 +88,13 @@ class Driver:
                 self._settle(outcome)
             if not self.running and self.held and not self.queue:
                 time.sleep(_LOOK_SECONDS)  # all that is left is with other commands
+        if self.obstacle:
+            raise StorageError(f"{self.obstacle}; when that is mended, the same command continues")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is begun."""
+        return self.stop() or bool(self.obstacle)
 
     @property
     def running(self) -> int:
@@ -115,7 +127,9 @@ class Driver:
         if outcome.kind == "busy":
             self._hold(run)
             return
-        if outcome.kind in ("lost", "stopped") and not self.stop():
+        if outcome.kind == "halted":
+            self.obstacle = self.obstacle or outcome.reason
+        if outcome.kind in ("lost", "stopped") and not self.stopping:
             trial.losses += 1  # who was told to stop, and not by this process, is lost as well
             if trial.losses < TRIES:
                 self.queue.appendleft(run)
@@ -123,7 +137,7 @@ class Driver:
         result = self._result(outcome, trial)
         if result:
             self.watcher.end(run, result)
-        elif not self.stop():
+        elif not self.stopping:
             self._hold(run)
             return
         del self.at_hand[run.id]
@@ -139,6 +153,9 @@ class Driver:
             reason = f"{reason or 'its worker was told to stop'}, {TRIES} times without progress"
             try:
                 return outcome.attempt.give_up(self.data, reason, seconds)
+            except StorageError as error:
+                self.obstacle = self.obstacle or str(error)
+                return None
             except UserError as error:
                 reason = f"{reason}; {error}"
         elif outcome.kind != "refused":

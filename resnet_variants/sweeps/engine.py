@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from resnet_variants.files import Json
+from resnet_variants.files import Json, StorageError
 from resnet_variants.registry import Registry, UserError, require_types
 from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt, Tell
@@ -27,11 +27,13 @@ class Outcome:
     busy: another process has the run.
     stopped: it was asked to stop, and saved its state.
     lost: the process that computed it has ended; ``reason`` says how.
-    refused: it could not begin, or not be recorded; ``reason`` says why.
+    refused: it could not begin; ``reason`` says why.
+    halted: a disk or a limit of the system is in the way, and would be in that of all others too;
+        ``reason`` says which. The run is left as it was saved.
     """
 
     attempt: Attempt
-    kind: Literal["ended", "busy", "stopped", "lost", "refused"]
+    kind: Literal["ended", "busy", "stopped", "lost", "refused", "halted"]
     result: Json | None = None
     reason: str = ""
 
@@ -129,6 +131,12 @@ def _module(workers: Workers) -> Any:
     return importlib.import_module(ENGINES[workers.engine])
 
 
+def refusal(attempt: Attempt, error: UserError) -> Outcome:
+    """What becomes of an attempt that cannot be begun, or cannot be kept."""
+    kind = "halted" if isinstance(error, StorageError) else "refused"
+    return Outcome(attempt, kind, reason=str(error))
+
+
 def carry_out(
     attempt: Attempt, data: Dataset, tell: Tell, stop: Stop, *, capture: bool = False
 ) -> Outcome:
@@ -141,5 +149,5 @@ def carry_out(
             # Another command may have done it since this one looked.
             result = folder.result() or attempt.execute(data, tell, stop, capture=capture)
     except UserError as error:
-        return Outcome(attempt, "refused", reason=str(error))
+        return refusal(attempt, error)
     return Outcome(attempt, "ended" if result else "stopped", result)

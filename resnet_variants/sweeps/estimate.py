@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import Machine, make_fabric
-from resnet_variants.training.timing import seconds_per_step
+from resnet_variants.training.timing import seconds_per_image
+
+_SECONDS = 10.0  # for all measurements of a plan, and at most that many of a network
+_SHARES = 4  # networks that the time is enough for if each takes its share
 
 
-def seconds_per_run(run: Run, machine: Machine) -> float:
-    """Measured training steps, times the run's; start-up, validation and test come on top."""
+def seconds_per_run(run: Run, machine: Machine, seconds: float = _SECONDS) -> float:
+    """Some training steps, measured in about so many ``seconds``, times the run's.
+
+    Start-up, validation and test come on top.
+    """
     data, recipe = run.load(), run.recipe
     fabric = make_fabric(replace(machine, devices=1), recipe.precision)
-    seconds, _ = seconds_per_step(run.build(data), data, recipe, fabric, compiled=False)
+    each = seconds_per_image(run.build(data), data, recipe, fabric, seconds=seconds)
     # On CPUs, several processes share the cores that were measured.
     devices = machine.devices if fabric.device.type == "cuda" else 1
-    return recipe.epochs * (len(data.train) // recipe.batch_size) * seconds / devices
+    steps = recipe.epochs * (len(data.train) // recipe.batch_size)
+    return steps * recipe.batch_size * each / devices
 
 
-_MEASURED = 16  # networks; more would take minutes
+def seconds_of(runs: Sequence[Run], machine: Machine) -> tuple[list[float], int]:
+    """Seconds of each run, and of how many they were measured.
 
-
-def seconds_of(runs: Sequence[Run], machine: Machine) -> list[float]:
-    """Seconds of each run: measured, or as many per MAC as the nearest that was measured."""
+    The others take as many per MAC as the nearest that was. Smallest and largest come first, then
+    the middle, as long as there is time.
+    """
     macs = [run.cost(run.load()).macs for run in runs]
     order = sorted(range(len(runs)), key=macs.__getitem__)
-    count = min(_MEASURED, len(runs))
-    picked = {order[round(i * (len(runs) - 1) / max(1, count - 1))] for i in range(count)}
-    seconds = {i: seconds_per_run(runs[i], machine) for i in picked}
+    spread = (order[round(share * (len(runs) - 1))] for share in (0, 1, 0.5, 0.25, 0.75))
+    seconds: dict[int, float] = {}
+    start = time.monotonic()
+    for i in dict.fromkeys([*spread, *order]):
+        left = _SECONDS - (time.monotonic() - start)
+        if seconds and left < _SECONDS / _SHARES:
+            break
+        seconds[i] = seconds_per_run(runs[i], machine, _SECONDS / _SHARES)
 
     def estimate(i: int) -> float:
         near = min(seconds, key=lambda j: abs(macs[j] - macs[i]))
         return seconds[near] * macs[i] / macs[near]
 
-    return [seconds[i] if i in seconds else estimate(i) for i in range(len(runs))]
+    return [seconds[i] if i in seconds else estimate(i) for i in range(len(runs))], len(seconds)
 
 
 # Of the files beside the weights, as measured.
 _BYTES, _BYTES_PER_EPOCH = 12_000, 500
 
 
-def bytes_of(run: Run) -> int:
+def bytes_of(run: Run, data: Dataset) -> int:
     """What a finished run takes on disk: most of it weights, 4 bytes each."""
-    return 4 * run.cost(run.load()).params + _BYTES + _BYTES_PER_EPOCH * run.recipe.epochs
+    return 4 * run.cost(data).params + _BYTES + _BYTES_PER_EPOCH * run.recipe.epochs

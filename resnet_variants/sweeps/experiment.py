@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from resnet_variants.files import Json
+from resnet_variants.files import Json, read_text
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
@@ -141,7 +141,7 @@ def read_toml(path: Path, *, many: bool = False) -> Experiment:
             without ``many``; the message says where.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(read_text(path).removeprefix("\ufeff"))
     except OSError as error:
         message = f"cannot read {str(path)!r}: {error.strerror}"
         raise UserError(message, field="experiment") from error

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from resnet_variants.files import atomic_file
+from resnet_variants.files import atomic_file, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Outcome, carry_out
+from resnet_variants.sweeps.engine import Outcome, carry_out, refusal
 from resnet_variants.sweeps.runs import Run
 from resnet_variants.training.data import Dataset
+from resnet_variants.training.device import PATIENCE
 from resnet_variants.training.interrupt import Stop, listening
 from resnet_variants.training.loop import EpochRecord
 
@@ -95,17 +96,21 @@ def work(
 
     torch.set_num_threads(threads)
     data = data.decoded_by(attempt.run.loading.decoders(threads))
-    ray.get(ear.begin.remote(attempt.run))
+    ray.get(ear.begin.remote(attempt.run), timeout=PATIENCE)
 
     def tell(record: EpochRecord) -> None:
-        ray.get(ear.hear.remote(attempt.run, record))
+        ray.get(ear.hear.remote(attempt.run, record), timeout=PATIENCE)
 
     with listening(insist=False) as stop, _asking(ray, ear, stop):
         if files is None and token.exists():
             return carry_out(attempt, data, tell, stop, capture=True), {}
         with TemporaryDirectory() as scratch:
             here = replace(attempt, path=Path(scratch) / attempt.path.name)
-            unpack(files or {}, here.path)
+            try:
+                with writing(here.path):
+                    unpack(files or {}, here.path)
+            except UserError as error:
+                return refusal(attempt, error), {}
             outcome = carry_out(here, data, tell, stop, capture=True)
             return replace(outcome, attempt=attempt), packed(here.path)
 
@@ -118,7 +123,7 @@ def _asking(ray: Any, ear: Any, stop: Stop) -> Iterator[None]:
     def ask() -> None:
         while not over.wait(_LOOK_SECONDS) and not stop():
             try:
-                asked = ray.get(ear.stopped.remote())
+                asked = ray.get(ear.stopped.remote(), timeout=PATIENCE)
             except ray.exceptions.RayError:  # nobody is left to take the result
                 asked = True
             if asked:

@@ -8,10 +8,12 @@ import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +23,15 @@ from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.engine import Outcome, carry_out
 from resnet_variants.sweeps.handover import Handover
 from resnet_variants.sweeps.runs import Run
+from resnet_variants.training.device import environment
 from resnet_variants.training.interrupt import die_with_parent, listening
 from resnet_variants.training.loop import EpochRecord
 
 _GRACE = 5.0  # seconds for an idle worker to leave
 _TRIES = 3  # workers in a row that end before they are ready
 _READY = "ready"
+_SILENCE = 600.0  # seconds in which a worker at work must say something, or compute
+_LEAST = 1.0  # seconds of computing that count: to wait takes some too
 
 Task = Callable[..., Any]  # of the data, what tells of epochs, and what says to stop
 
@@ -40,9 +45,9 @@ class Place:
     gpus: tuple[int, ...] = ()  # as this process counts them; none: all there are
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str | None]:
         """What libraries read when the worker loads them."""
-        changes = {"OMP_NUM_THREADS": str(self.threads)}
+        changes: dict[str, str | None] = {"OMP_NUM_THREADS": str(self.threads)}
         if self.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             names = visible.split(",") if visible else None
@@ -81,6 +86,7 @@ class Pool:
         about: str,
     ) -> None:
         self.handover, self.tell, self.about, self.stop_asked = handover, tell, about, stop
+        self.over = False  # whether they were asked to stop
         self.unready = 0  # workers in a row that ended before they were
         self.workers = [Worker(place, handover) for place in places]
 
@@ -99,14 +105,14 @@ class Pool:
         """What the task returns in each of the workers, at the same time.
 
         Raises:
-            ValueError: a worker has ended.
+            ValueError: a worker has ended, or says nothing.
         """
         try:
             for worker in self.workers:
-                worker.connection.recv()  # that it is ready
+                worker.receive()  # that it is ready
             for worker in self.workers:
                 worker.connection.send(task)
-            return [worker.connection.recv() for worker in self.workers]
+            return [worker.receive() for worker in self.workers]
         except (EOFError, OSError) as error:
             raise UserError("a worker has ended while the speed was measured") from error
 
@@ -121,6 +127,8 @@ class Pool:
                 outcomes += self._heard(worker, message)
             if over:
                 outcomes += self._ended(worker)
+        for worker in [worker for worker in self.workers if worker.stuck()]:
+            outcomes += self._ended(worker)
         return outcomes
 
     def _heard(self, worker: Worker, message: object) -> list[Outcome]:
@@ -137,7 +145,7 @@ class Pool:
     def _ended(self, worker: Worker) -> list[Outcome]:
         how = worker.reap()
         self.workers.remove(worker)
-        if not self.stop_asked():
+        if not (self.over or self.stop_asked()):
             self.unready += not worker.ready
             if self.unready >= _TRIES:
                 message = f"workers {how} before they were ready: see what they printed above"
@@ -149,6 +157,7 @@ class Pool:
 
     def stop(self) -> None:
         """See ``Engine``."""
+        self.over = True
         for worker in self.workers:
             worker.process.terminate()
 
@@ -172,12 +181,37 @@ class Worker:
         self.place = place
         self.attempt: Attempt | None = None
         self.ready = False
+        self.computed = self.silent = 0.0  # seconds
+        self.looked = time.monotonic()
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, place, handover))
-        with _deaf(), _environment(place.environment):
+        with _deaf(), environment(place.environment):
             self.process.start()
         theirs.close()
+
+    def receive(self) -> Any:
+        """Its next message.
+
+        Raises:
+            TimeoutError, EOFError: it says nothing, or has ended.
+        """
+        if not self.connection.poll(_SILENCE):
+            raise TimeoutError
+        return self.connection.recv()
+
+    def stuck(self) -> bool:
+        """Whether it has something to do, and does nothing: it waits for what will not come.
+
+        Several processes of a run wait for one another by themselves, and not for ever.
+        """
+        computed, before = _computed(self.process.pid), self.looked
+        self.looked = time.monotonic()
+        self.silent += min(1.0, self.looked - before)  # this process may have been halted too
+        idle = self.ready and (self.attempt is None or self.attempt.machine.devices > 1)
+        if idle or computed is None or computed > self.computed + _LEAST:
+            self.computed, self.silent = computed or 0.0, 0.0
+        return self.silent > _SILENCE
 
     def messages(self) -> tuple[list[object], bool]:
         """What it has sent, and whether it has ended."""
@@ -190,8 +224,12 @@ class Worker:
         return found, False
 
     def reap(self) -> str:
-        """How it ended, in words."""
+        """How it ended, in words; one that is stuck is ended."""
         self.connection.close()
+        if self.stuck():
+            self.process.kill()
+            self.process.join()
+            return f"did nothing for {_SILENCE:g} s"
         self.process.join(_GRACE)
         self.process.kill()  # it may have closed its end alone
         self.process.join()
@@ -200,6 +238,15 @@ class Worker:
             return f"ended with status {code}"
         short = ", as the system does when memory runs short" if code == -signal.SIGKILL else ""
         return f"was ended by {signal.Signals(-code).name}{short}"
+
+
+def _computed(process: int | None) -> float | None:
+    """Seconds that a process has computed, where the system tells."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime, stime
 
 
 @contextlib.contextmanager
@@ -211,21 +258,6 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Variables that a library reads when it is loaded, for processes started in the block."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # --- in the worker ----------------------------------------------------------------------------

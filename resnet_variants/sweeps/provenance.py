@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 
+from resnet_variants.registry import one_line
+
+_PATIENCE = 30.0  # seconds that git may take
 _PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit-learn")
 
 
@@ -40,7 +43,7 @@ def command() -> str:
     """The command line of this process, without the path of the program."""
     spec = sys.modules["__main__"].__spec__
     program = ["python", "-m", spec.name] if spec else [Path(sys.argv[0]).name]
-    return shlex.join([*program, *sys.argv[1:]])
+    return one_line(shlex.join([*program, *sys.argv[1:]]))
 
 
 def device_name(device: torch.device) -> str:
@@ -55,11 +58,15 @@ def _git(folder: Path) -> dict[str, object]:
 
     def ask(*words: str) -> str:
         return subprocess.run(  # fixed arguments, no shell
-            ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True
+            ["git", "-C", str(folder), *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
         ).stdout.strip()
 
     try:
         ask("ls-files", "--error-unmatch", "__init__.py")  # not merely inside a checkout
         return {"git_commit": ask("rev-parse", "HEAD"), "git_dirty": bool(ask("status", "-s", "."))}
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,6 +20,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from resnet_variants.files import Json
+from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
@@ -42,8 +44,12 @@ _LOADING = Loading()
 # field's old value is named here, so that old ids keep their meaning.
 REFERENCE = Recipe()
 _LONGEST_NAME = 128  # of a data set: a run's id, with its network's name, is the name of a folder
-
-
+_FIELDS = {  # arguments of the network -> what the recipe calls them
+    "drop_path_rate": "drop_path",
+    "zero_init_last": "zero_init",
+    "init_fan": "init_fan",
+    "head": "head",
+}
 # What a model card says of pictures; mean, deviation, size and cut are in config.json.
 _IMAGES = (
     "the transform in config.json is the test's. Before it, pictures were turned as their EXIF "
@@ -116,6 +122,23 @@ class Run:
             "Run": self.id,
         }
 
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """What the recipe says of the network."""
+        return {name: getattr(self.recipe, field) for name, field in _FIELDS.items()}
+
+    def check(self) -> None:
+        """Refuse a recipe that this network cannot be built by.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        try:
+            ModelArgs(**self._arguments).check(self.variant)
+        except UserError as error:
+            field = _FIELDS.get(error.field, error.field)
+            raise UserError(f"{self.variant.name}: {error}", field=field) from error
+
     def load(self) -> Dataset:
         """The images of this run, which all runs of its recipe share."""
         crop_pct = self.recipe.crop_pct
@@ -176,10 +199,7 @@ class Run:
             self.variant,
             pretrained_cfg=cfg,
             pretrained_cfg_overlay=overlay,
-            drop_path_rate=self.recipe.drop_path,
-            zero_init_last=self.recipe.zero_init,
-            init_fan=self.recipe.init_fan,
-            head=self.recipe.head,
+            **self._arguments,
         )
         if self.recipe.weights:
             load_backbone(model, self._weights(data.in_chans))

@@ -29,4 +29,6 @@ class Snapshots:
     def add(self, model: nn.Module, epoch: int) -> None:
         """Keep the weights after an epoch, if it is one of those."""
         if self.wanted and epoch & (epoch - 1) == 0 and epoch < self.recipe.epochs:
-            checkpoint.save(self.folder.snapshot(epoch), model.state_dict(), {})
+            file = self.folder.snapshot(epoch)
+            file.parent.mkdir(exist_ok=True)
+            checkpoint.save(file, model.state_dict(), {})

@@ -25,7 +25,6 @@ _KEY = "state"
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write a checkpoint, whole or not at all; an error, such as a full disk, is the caller's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         save_file(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
@@ -41,6 +40,8 @@ def load(path: Path) -> tuple[Tensors, Facts]:
         ValueError: the file is damaged, or another kind of file.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no regular file")
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_KEY])
             if not isinstance(facts, dict):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -70,21 +75,111 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
     if machine.devices > there:
         message = f"devices {machine.devices} exceeds the {there} of this machine ({kind})"
         raise UserError(message, field="devices")
+    if machine.devices > 1:
+        _check_loopback()
     precise = resolve(precision, kind)
     if kind == "cuda" and precise == "fp32":  # torch's default is TF32, with 10 bits of mantissa
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    return Fabric(
-        accelerator=kind,
-        devices=machine.devices,
-        # Running statistics that differ stay so until they are averaged for evaluation.
-        strategy="auto"
-        if machine.devices == 1
-        else DDPStrategy(start_method="spawn", **_OWN_BUFFERS),
-        precision=_PRECISION[precise],
-    )
+    strategy = _Spawned(start_method="spawn", timeout=timedelta(seconds=PATIENCE), **_OWN_BUFFERS)
+    # Fabric would rather believe what it finds of its own command line tool.
+    names = ("ACCELERATOR", "STRATEGY", "DEVICES", "NUM_NODES", "PRECISION")
+    with environment({f"LT_{name}": None for name in names}):
+        return Fabric(
+            accelerator=kind,
+            devices=machine.devices,
+            strategy="auto" if machine.devices == 1 else strategy,
+            precision=_PRECISION[precise],
+            plugins=[_OwnProcesses()],
+        )
 
 
-# What says so was renamed in torch 2.15.
+# --- processes --------------------------------------------------------------------------------
+
+PATIENCE = 600.0  # seconds that one process of a run waits for another
+_LOOPBACK = "127.0.0.1"
+
+
+class _OwnProcesses(LightningEnvironment):
+    """A run's processes are started here, on one machine, whatever a scheduler's variables say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._starter = os.getpid()
+        with socket.socket() as one:  # a port that is free now, for all processes
+            one.bind((_LOOPBACK, 0))
+            self._main_port = one.getsockname()[1]
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Nobody else has started them."""
+        return False
+
+    @property
+    def main_address(self) -> str:
+        """Where the processes meet."""
+        return _LOOPBACK
+
+    def local_rank(self) -> int:
+        """What Fabric tells the processes that it starts; what this one was told is of others."""
+        return 0 if os.getpid() == self._starter else int(os.environ["LOCAL_RANK"])
+
+    def node_rank(self) -> int:
+        """There is one node."""
+        return 0
+
+
+class _Spawned(DDPStrategy):
+    """``DDPStrategy`` of this machine's own processes."""
+
+    def setup_environment(self) -> None:
+        """Meet the other processes, at the address that ``_OwnProcesses`` says and no other."""
+        os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # torch would wait for an agent there
+        os.environ["GLOO_SOCKET_IFNAME"] = _loopback_interface()
+        super().setup_environment()
+
+
+def _loopback_interface() -> str:
+    """``lo`` on Linux, ``lo0`` elsewhere."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next(name for name in names if name.startswith("lo"))
+
+
+def _check_loopback() -> None:
+    """Refuse processes that could not talk to one another: they would wait for long."""
+    try:
+        with socket.socket() as one:
+            one.bind((_LOOPBACK, 0))
+            one.listen()
+            socket.create_connection(one.getsockname(), 5.0).close()
+    except OSError as error:
+        reason = error.strerror or error
+        message = f"processes cannot reach one another at {_LOOPBACK} ({reason}): bring up the"
+        raise UserError(
+            f"{message} loopback interface, or take one device", field="devices"
+        ) from error
+
+
+@contextlib.contextmanager
+def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Variables that a library reads, inside the block: set, or with ``None`` not there."""
+    before = {name: os.environ.get(name) for name in changes}
+    _set(changes)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+# Running statistics that differ stay so until they are averaged for evaluation. What says so was
+# renamed in torch 2.15.
 _NAMES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
 _OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
@@ -96,8 +191,37 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it is bound to, within its control groups' quota."""
+    bound = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min([bound, *map(math.ceil, _quotas())]))
+
+
+_CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _quotas() -> Iterator[float]:
+    """Cores' worth of time that this process's control groups are granted, where they are."""
+    lines = _OWN_CGROUP.read_text().splitlines() if _OWN_CGROUP.is_file() else []
+    for _, controllers, group in (line.split(":", 2) for line in lines):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root, parts = _CGROUP / ("cpu" if controllers else ""), Path(group).parts[1:]
+        # From the root: in a container the path may be that of the host, which is not seen there.
+        for depth in range(len(parts) + 1):
+            quota, period = _read_quota(root.joinpath(*parts[:depth]))
+            if quota > 0:
+                yield quota / period
+
+
+def _read_quota(folder: Path) -> tuple[int, int]:
+    """Microseconds of CPU per so many of time in a control group; none is 0 or below."""
+    files = [folder / f"cpu.cfs_{name}_us" for name in ("quota", "period")]  # version 1
+    if (folder / "cpu.max").is_file():
+        files = [folder / "cpu.max"]
+    words = " ".join(file.read_text() for file in files if file.is_file()).split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 and words[0] != "max" else (0, 1)
 
 
 def resolve(precision: str, device: str) -> str:

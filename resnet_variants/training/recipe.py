@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
+from resnet_variants.files import require_name
 from resnet_variants.registry import UserError, refuse, require_types
 from resnet_variants.training.policy import policy
 
@@ -116,6 +117,7 @@ class Recipe:
             if type(field.default) is float:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         if self.weights:
+            require_name(self.weights, field="weights")
             path = os.path.normpath(self.weights)
             if path == PRETRAINED != self.weights:  # a folder of that name
                 path = f"{os.curdir}{os.sep}{path}"

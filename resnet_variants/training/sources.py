@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from resnet_variants.files import require_name
 from resnet_variants.registry import Registry, UserError, refuse
 from resnet_variants.training.account import Account
 from resnet_variants.training.folders import Files, read_folder
@@ -198,8 +199,9 @@ def check_spec(spec: str) -> None:
     Raises:
         ValueError: neither a name nor a known prefix with something after it.
     """
+    require_name(spec, field="data")
     prefix, colon, rest = spec.partition(":")
-    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)) or "\0" in spec:
+    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
         refuse("data", spec, SPECS)
 
 

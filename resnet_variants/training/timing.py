@@ -17,23 +17,31 @@ from resnet_variants.training.progress import Training
 from resnet_variants.training.recipe import Recipe
 
 _WARM, _TIMED = 3, 6  # steps
+_GROWTH = 4  # of a batch that is measured, from one try to the next
 
 
 def seconds_per_step(
-    model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, compiled: bool
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    fabric: Fabric,
+    *,
+    compiled: bool,
+    warm: int = _WARM,
+    timed: int = _TIMED,
 ) -> tuple[float, float]:
     """Mean of some training steps, and what the first ones took."""
     # The rate does not change the time, and a tiny one cannot diverge.
-    slow = replace(recipe, epochs=_WARM + _TIMED + 1, lr=1e-6)
+    slow = replace(recipe, epochs=warm + timed + 1, lr=1e-6)
     with determinism(recipe.deterministic):
         training = Training(model, data, slow, seed=0, fabric=fabric, compiled=compiled)
         steps = _steps(training)
         start = time.perf_counter()
-        for _ in range(_WARM):
+        for _ in range(warm):
             next(steps)
         synchronise(fabric.device)
-        warm = time.perf_counter()
-        for _ in range(_TIMED):
+        begin = time.perf_counter()
+        for _ in range(timed):
             next(steps)
         synchronise(fabric.device)
         end = time.perf_counter()
@@ -41,7 +49,30 @@ def seconds_per_step(
     gc.collect()
     if fabric.device.type == "cuda":
         torch.cuda.empty_cache()
-    return (end - warm) / _TIMED, warm - start
+    return (end - begin) / timed, begin - start
+
+
+def seconds_per_image(
+    model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, seconds: float
+) -> float:
+    """Training time of one image, measured within about so many seconds.
+
+    The batch grows to the recipe's as long as the time allows: a step of a large network on a CPU
+    may take minutes.
+    """
+    end, batch = time.monotonic() + seconds, 2
+    whole, warm, timed = max(batch, recipe.batch_size // recipe.accumulate), 1, 1
+    while True:
+        part = replace(recipe, batch_size=batch, accumulate=1)
+        step, _ = seconds_per_step(
+            model, data, part, fabric, compiled=False, warm=warm, timed=timed
+        )
+        last, larger = timed > 1, min(whole, _GROWTH * batch)
+        if larger == batch:
+            warm, timed = _WARM, _TIMED
+        if last or (warm + timed) * step * larger / batch > end - time.monotonic():
+            return step / batch
+        batch = larger
 
 
 def images_per_second(
