@@ -151,7 +151,9 @@ def test_every_name_passes_timms_own_tests(names, tmp_path):
 
 def check_by_name(names, tmp_path):
     require_suite()
-    terms = [f"{test} and not ({without})" if without else test for test, without in BY_NAME.items()]
+    terms = [
+        f"{test} and not ({without})" if without else test for test, without in BY_NAME.items()
+    ]
     found, output = outcomes(
         names,
         tmp_path / "report.xml",

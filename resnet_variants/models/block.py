@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from timm.layers import DropBlock2d, DropPath
@@ -14,10 +15,6 @@ from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORD
 from resnet_variants.models.layers import Layers
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.variant import Variant
-
-
-# What timm's units hold as ``None`` where they have none.
-_OPTIONAL = ("downsample", "se", "drop_path")
 
 
 @dataclass(frozen=True)
@@ -61,25 +58,39 @@ class ResidualBlock(nn.Module):
             y = shortcut if step == "skip" or step == "gate" else x
             if torch.jit.is_scripting():
                 # It knows no getattr by a variable; both loops are unrolled, all else is left out.
+                ran = self._may_miss(step)
                 for name, layer in self.named_children():
                     if name == step:
-                        y = layer(y)
+                        y, ran = layer(y), True
+                assert ran, step
             elif step != "+":
-                layer = getattr(self, step)
-                if layer is not None or step not in _OPTIONAL:
-                    y = layer(y)
-            if step == "downsample" or step == "skip":
-                shortcut = y
-            elif step == "gate":
-                shortcut = (1 - y) * shortcut
-                x = y * x
-            elif step != "+":
-                x = y
-            elif self.adds_in_place:
-                x += shortcut
-            else:
-                x = x + shortcut
+                y = self._run(step, y)
+            x, shortcut = self._advance(step, y, x, shortcut)
         return x
+
+    def _run(self, step: str, x: Tensor) -> Tensor:
+        layer = getattr(self, step)
+        if layer is None and self._may_miss(step):
+            return x
+        return cast(Tensor, layer(x))  # type: ignore[misc]
+
+    def _may_miss(self, step: str) -> bool:
+        """Whether ``None`` stands for it, as in timm's units."""
+        return step in ["+", "downsample", "se", "drop_path"]
+
+    def _advance(self, step: str, y: Tensor, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Branch and shortcut after a step that gave ``y``."""
+        if step == "downsample" or step == "skip":
+            shortcut = y
+        elif step == "gate":
+            x, shortcut = y * x, (1 - y) * shortcut
+        elif step != "+":
+            x = y
+        elif self.adds_in_place:
+            x += shortcut
+        else:
+            x = x + shortcut
+        return x, shortcut
 
     def zero_init_last(self) -> None:
         """Make the branch start as zero: its last norm's weight, or its last convolution's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
-from resnet_variants.files import write_atomically
+from resnet_variants.files import read_json, write_atomically
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.synonyms import synonyms
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import architecture
+from resnet_variants.registry import UserError
 
 PAPERS = (
     "Deep Residual Learning for Image Recognition: https://arxiv.org/abs/1512.03385",
@@ -33,7 +35,11 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
     Args:
         model: one of our networks.
         training: how it was trained and what came out, one line each.
+
+    Raises:
+        ValueError: another model, such as one that ``features_only`` wraps.
     """
+    _require_whole(model)
     variant, cfg = model.variant, cast("dict[str, Any]", model.pretrained_cfg)
     side = cfg["input_size"][1]
     meta = copy.deepcopy(model).to("meta").eval()
@@ -70,7 +76,11 @@ def save_pretrained(
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it, once this package is
     imported. The model itself stays as it is.
+
+    Raises:
+        ValueError: another model, such as one that ``features_only`` wraps.
     """
+    _require_whole(model)
     # safetensors stores contiguous tensors only; training leaves channels-last ones.
     stored = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     arguments = architecture(model.variant)[1]
@@ -78,8 +88,19 @@ def save_pretrained(
         arguments = arguments | {"head": model.head_type}
     save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
     (Path(folder) / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
+    config = Path(folder) / "config.json"
+    written = read_json(config, remedy="save the model again")
+    # timm reads it from the top level; transformers passes it beside these arguments, so twice.
+    written.get("model_args", {}).pop("num_classes", None)
+    write_atomically(config, json.dumps(written, indent=2))
     readme = generate_readme(model_card(model, training), model.variant.name)
     write_atomically(Path(folder) / "README.md", readme)
+
+
+def _require_whole(model: object) -> None:
+    if not isinstance(model, ResNet):
+        message = f"{type(model).__name__} is none of this package's networks as a whole"
+        raise UserError(f"{message}: give one that was made without features_only", field="model")
 
 
 def _usage(variant: Variant) -> str:

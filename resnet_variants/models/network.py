@@ -138,9 +138,11 @@ class ResNet(nn.Module):
         """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
         for step in self.body:
             if torch.jit.is_scripting():  # see ResidualBlock.forward
+                ran = False
                 for name, layer in self.named_children():
                     if name == step:
-                        x = layer(x)
+                        x, ran = layer(x), True
+                assert ran, step
             else:
                 x = self._run(step, x)
         return x
@@ -189,25 +191,31 @@ class ResNet(nn.Module):
         assert output_fmt == "NCHW"
         take, last = feature_take_indices(len(self.taps), indices)
         final = len(self.taps) - 1
-        stop = last if stop_early and last < final else len(self.body)
+        x, maps = self._tapped(x, take, last if stop_early and last < final else len(self.taps))
+        if norm and final in take:
+            maps[-1] = x
+        if intermediates_only:  # TorchScript knows no conditional expression of two types
+            return maps
+        return x, maps
+
+    def _tapped(self, x: Tensor, take: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """What the ``last`` tap gives, or the features where there is none, and the maps."""
         maps: list[Tensor] = []
         tap = -1
         for step in self.body:
-            if tap < stop:
+            if tap < last:
                 if torch.jit.is_scripting():
+                    ran = False
                     for name, layer in self.named_children():
                         if name == step:
-                            x = layer(x)
+                            x, ran = layer(x), True
+                    assert ran, step
                 else:
                     x = self._run(step, x)
                 if step in self.taps:
                     tap += 1
-                    if tap in take and not (norm and tap == final):
+                    if tap in take:
                         maps.append(x)
-        if norm and final in take:
-            maps.append(x)
-        if intermediates_only:  # TorchScript knows no conditional expression of two types
-            return maps
         return x, maps
 
     # --- timm's contract ----------------------------------------------------------------------

@@ -46,7 +46,9 @@ def pytest_collection_modifyitems(config, items):
     first = {}
     for item in items:
         parameters = item.callspec.params.items()
-        rest = [pair for pair in parameters if pair[0] not in ("model_name", "model_kwargs", "kwargs")]
+        rest = [
+            pair for pair in parameters if pair[0] not in ("model_name", "model_kwargs", "kwargs")
+        ]
         first.setdefault((item.originalname, str(rest)), item)
     config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
     items[:] = first.values()
