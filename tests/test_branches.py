@@ -22,6 +22,7 @@ from resnet_variants.models.network import ResNet
 from resnet_variants.models.shortcuts import SHORTCUTS, Change
 from resnet_variants.models.stems import STEM_STRIDES, STEMS, ConvSpec
 from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError
 
 SMALL = {"family": "cifar", "depth": 8}
 
@@ -185,6 +186,65 @@ def test_a_new_order_is_one_line(monkeypatch):
         *("act1", "downsample", "conv1", "bn1", "act2", "conv2", "bn2", "act3", "conv3", "bn3"),
         "drop_path",
     ]
+
+
+PYRAMID = Order("norm act conv", "norm act conv norm +", stem="norm", head="norm act", project="")
+
+
+def test_a_step_that_a_line_has_twice_runs_twice(monkeypatch):
+    monkeypatch.setitem(ORDERS, "pyramid", PYRAMID)
+    unit, _ = unit_pair(Variant(**SMALL, order="pyramid"), CHANGES["identity"])
+    assert unit.steps == (
+        *("bn1", "act1", "conv1", "bn2", "act2", "conv2", "bn2b", "drop_path", "+"),
+    )
+    for norm in (unit.bn1, unit.bn2, unit.bn2b):
+        nn.init.uniform_(norm.running_mean, -0.5, 0.5)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    x = torch.randn(4, 16, 7, 7, dtype=torch.float64)
+    y = unit.eval().conv1(unit.bn1(x).relu())
+    y = unit.bn2b(unit.conv2(unit.bn2(y).relu()))
+    assert torch.equal(unit(x), x + y)
+    unit.zero_init_last()
+    assert not unit.bn2b.weight.any() and unit.bn2.weight.all()
+    assert trains(Variant(family="cifar", depth=11, order="pyramid")).layer1[0].bn3b
+
+
+def test_widths_and_places_of_steps_that_a_line_has_twice(monkeypatch):
+    line = Order(
+        "norm act norm conv act", "norm conv act norm +", stem="act norm act", head="act act"
+    )
+    monkeypatch.setitem(ORDERS, "often", line)
+    model = trains(Variant(family="cifar", depth=11, order="often"))
+    assert model.layer2[0].steps == (
+        *("bn1", "act1", "bn1b", "downsample", "conv1", "act1b", "bn2", "act2", "bn2b", "conv2"),
+        *("act2b", "bn3", "conv3", "act3", "bn3b", "drop_path", "+"),
+    )
+    assert [unit.num_features for unit in (model.layer2[0].bn3, model.layer2[0].bn3b)] == [32, 128]
+    names = "conv1 act1 bn1 act1b layer1 layer2 layer3 act actb"
+    assert model.body == (*names.split(),)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"unit": "conv relu"}, "unknown word in the order's unit 'conv relu': 'relu'"),
+        ({"unit": "conv +"}, "unknown word in the order's unit 'conv \\+': '\\+'"),
+        ({"stem": "conv"}, "unknown word in the order's stem 'conv': 'conv'"),
+        ({"head": "nrm act"}, "'nrm'; did you mean 'norm'"),
+        ({"unit": "norm act"}, "the order's unit 'norm act' must hold conv, once"),
+        ({"unit": "conv act conv"}, "must hold conv, once"),
+        ({"last": "conv norm act"}, "must hold conv, then \\+, once"),
+        ({"last": "conv + norm +"}, "must hold conv, then \\+, once"),
+        ({"last": "norm + conv"}, "must hold conv, then \\+, once"),
+        ({"last": "norm +"}, "must hold conv, then \\+, once"),
+        ({"project": "act"}, "unknown project 'act'"),
+    ],
+    ids=str,
+)
+def test_an_order_that_cannot_be_built_is_refused(line, message):
+    with pytest.raises(UserError, match=message) as error:
+        Order(**{"unit": "conv norm act", "last": "conv norm + act"} | line)
+    assert error.value.field in line
 
 
 def test_a_new_attention_is_one_function(monkeypatch):

@@ -1,5 +1,7 @@
 """Saved models: they load as they were, and their cards say what they are."""
 
+import json
+
 import pytest
 import timm
 import torch
@@ -39,6 +41,25 @@ def test_a_saved_model_loads_as_it_was(variant, make, arguments, tmp_path):
     x = torch.randn(2, arguments.get("in_chans", 3), 33, 33)
     assert torch.equal(loaded(x), model(x))
     assert loaded.variant == variant
+
+
+@pytest.mark.parametrize("variant", [NAMED, UNNAMED], ids=lambda v: v.name)
+def test_classes_are_told_once(variant, tmp_path):
+    # Whoever passes the arguments on beside the number of classes, as transformers does, can.
+    rv.save_pretrained(rv.create_model(variant, num_classes=7, in_chans=1), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 7
+    model = timm.create_model(config["architecture"], num_classes=5, **config["model_args"])
+    assert (model.variant, model.num_classes, model.in_chans) == (variant, 5, 1)
+
+
+@pytest.mark.parametrize("kind", [{}, {"feature_cls": "getter"}], ids=str)
+@pytest.mark.parametrize("use", [rv.save_pretrained, rv.model_card], ids=lambda use: use.__name__)
+def test_a_model_for_maps_is_refused(kind, use, tmp_path):
+    model = rv.create_model(NAMED, features_only=True, **kind)
+    with pytest.raises(UserError, match="one of this package.s networks, made without features_only"):
+        use(model, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_saving_leaves_the_model_as_it_is(tmp_path):

@@ -197,6 +197,34 @@ def test_intermediates_come_in_one_format():
         model.forward_intermediates(torch.randn(1, 3, 8, 8), output_fmt="NHWC")
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("norm", [False, True])
+def test_features_are_whole_wherever_the_last_map_is_asked_for(order, norm):
+    model = build(Variant(family="cifar", depth=20, order=order)).eval()
+    x = torch.randn(2, 3, 9, 9)
+    features, maps = model.forward_intermediates(x, None, norm)
+    assert torch.equal(features, model.forward_features(x))
+    for indices in (None, 1, [3], [0, -1], (1, 3)):
+        final, found = model.forward_intermediates(x, indices, norm, stop_early=True)
+        assert torch.equal(final, features)
+        assert torch.equal(model.forward_head(final), model(x))
+        assert torch.equal(found[-1], maps[-1])
+    final, found = model.forward_intermediates(x, [0, 1], norm, True)
+    assert torch.equal(final, maps[1]) and torch.equal(found[0], maps[0])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("arguments", [{}, {"out_indices": (0, 2)}])
+def test_feature_getters_are_scripted(order, arguments):
+    name = Variant(family="cifar", depth=8, order=order).name
+    arguments = {"features_only": True, "feature_cls": "getter", "variant": name} | arguments
+    model = timm.create_model("resnet_variant", **arguments).eval()
+    x = torch.randn(2, 3, 9, 9)
+    with pytest.warns(FutureWarning, match="deprecated"):
+        scripted = torch.jit.script(model)
+    assert all(torch.allclose(a, b) for a, b in zip(scripted(x), model(x), strict=True))
+
+
 def test_scripted_units_of_one_set_of_layers_keep_their_own_order():
     x = torch.randn(2, 3, 9, 9)
     for order in ("post", "relu_preact", "preact", "bn_after_add", "relu_before_add"):

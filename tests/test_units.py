@@ -18,7 +18,7 @@ from resnet_variants.diagnosis.units import (
     unit_inputs,
     units,
 )
-from resnet_variants.models.branches import ORDERS
+from resnet_variants.models.branches import ORDERS, Order
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
@@ -65,12 +65,22 @@ def zero_branch(module, order):
     if ORDERS[order].ends_with == "conv":
         module.conv2.weight.data.zero_()
     else:
-        module.bn2.weight.data.zero_()
-        module.bn2.bias.data.zero_()
+        norm = module.bn2b if order == "twice" else module.bn2
+        norm.weight.data.zero_()
+        norm.bias.data.zero_()
+
+
+# Two norms at one convolution: PyramidNet's.
+TWICE = Order("norm act conv", "norm act conv norm +", stem="norm", head="norm act", project="")
+
+
+@pytest.fixture(autouse=True)
+def _twice(monkeypatch):
+    monkeypatch.setitem(ORDERS, "twice", TWICE)
 
 
 ORDERED = [
-    *({"order": order} for order in ORDERS),
+    *({"order": order} for order in (*ORDERS, "twice")),
     *({"shortcut": shortcut} for shortcut in ("pad", "avgpool", "conv_all")),
     *({"skip": skip} for skip in ("scale", "scale_both", "exclusive_gate", "shortcut_gate")),
     {"attention": "se"},
@@ -93,6 +103,22 @@ def test_deleting_a_unit_is_its_branch_made_zero(axes, gone):
         assert torch.equal(found, by_hand(images))
     assert not torch.allclose(found, before[4])
     assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("end", [None, torch.nn.Identity()], ids=["none", "shared"])
+def test_units_without_an_own_end_of_the_branch_are_deleted_and_watched(end):
+    model, other, (images, _) = net(), net(), batch()
+    for unit in units(other):
+        unit.module.drop_path = end
+    before = snapshot(other)
+    with deleted(units(model)[2:3]), deleted(units(other)[2:3]):
+        assert torch.equal(model(images), other(images))
+    with recorded(model) as passages, recorded(other) as others:
+        assert torch.equal(model(images), other(images))
+    for passage, same in zip(passages, others, strict=True):
+        assert torch.equal(passage.branch, same.branch)
+        assert torch.equal(passage.shortcut, same.shortcut)
+    assert_untouched(other, before)
 
 
 def test_deleting_a_plain_unit_passes_its_input():
@@ -177,7 +203,7 @@ def test_what_is_recorded_adds_up(axes):
         assert torch.equal(one.out, following.x)
     if axes.get("skip") == "exclusive_gate":  # whose shortcut is no module's output
         return
-    if axes.get("order", "post") in ("relu_before_add", "relu_preact", "preact"):
+    if axes.get("order", "post") in ("relu_before_add", "relu_preact", "preact", "twice"):
         for passage in passages:
             assert torch.allclose(passage.branch + passage.shortcut, passage.out)
     elif axes.get("order", "post") == "post":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from resnet_variants.diagnosis.units import Unit, resume, units
+from resnet_variants.diagnosis.units import Unit, ended, resume, units
 from resnet_variants.models.network import ResNet
 
 
@@ -40,13 +40,12 @@ def recorded(model: ResNet) -> Iterator[list[Passage]]:
             begin = functools.partial(_begin, passages, unit)
             handles = [module.register_forward_pre_hook(begin)]
             for name in ("downsample", "skip"):
-                if hasattr(module, name):
-                    child = module.get_submodule(name)
+                child = getattr(module, name) if name in module.steps else None
+                if child is not None:
                     beside = functools.partial(_beside, passages)
                     handles.append(child.register_forward_hook(beside))
             if not unit.is_plain:
-                child = module.get_submodule("drop_path")
-                handles.append(child.register_forward_hook(functools.partial(_add, passages)))
+                hooks.enter_context(ended(unit, functools.partial(_add, passages)))
             handles.append(module.register_forward_hook(functools.partial(_end, passages)))
             for handle in handles:
                 hooks.callback(handle.remove)
@@ -55,7 +54,7 @@ def recorded(model: ResNet) -> Iterator[list[Passage]]:
 
 def _begin(passages: list[Passage], unit: Unit, module: nn.Module, args: tuple[Tensor]) -> None:
     # Of a gate's two parts neither is a module's output.
-    alone = not (unit.is_plain or hasattr(module, "gate"))
+    alone = not (unit.is_plain or "gate" in unit.module.steps)
     passages.append(Passage(unit, args[0], shortcut=args[0] if alone else None))
 
 
@@ -64,9 +63,9 @@ def _beside(passages: list[Passage], module: nn.Module, args: object, out: Tenso
         passages[-1].shortcut = out
 
 
-def _add(passages: list[Passage], module: nn.Module, args: object, out: Tensor) -> Tensor:
-    passages[-1].branch = out
-    return out.clone()  # the shortcut may be added to it in place
+def _add(passages: list[Passage], branch: Tensor) -> Tensor:
+    passages[-1].branch = branch
+    return branch.clone()  # the shortcut may be added to it in place
 
 
 def _end(passages: list[Passage], module: nn.Module, args: object, out: Tensor) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Unit:
     @property
     def is_plain(self) -> bool:
         """Whether it has no shortcut."""
-        return not hasattr(self.module, "drop_path")
+        return "+" not in self.module.steps
 
     @property
     def deletable(self) -> bool:
@@ -136,11 +137,26 @@ def deleted(gone: Sequence[Unit]) -> Iterator[None]:
         for unit in gone:
             if unit.is_plain:
                 handle = unit.module.register_forward_hook(lambda _, args, __: args[0])
+                hooks.callback(handle.remove)
             else:
-                branch_end = unit.module.get_submodule("drop_path")
-                handle = branch_end.register_forward_hook(lambda *args: torch.zeros_like(args[2]))
-            hooks.callback(handle.remove)
+                hooks.enter_context(ended(unit, torch.zeros_like))
         yield
+
+
+@contextlib.contextmanager
+def ended(unit: Unit, end: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the block a function of the branch's end is added to the shortcut.
+
+    A part may be ``None``, or one that other units share: it takes no hook.
+    """
+    own = cast(nn.Module, unit.module.drop_path)  # or None
+    after = nn.Identity()
+    after.register_forward_hook(lambda *args: end(args[2]))
+    unit.module.drop_path = after if own is None else nn.Sequential(own, after)
+    try:
+        yield
+    finally:
+        unit.module.drop_path = own
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
+import torch
 from timm.layers import DropBlock2d, DropPath
 from torch import Tensor, nn
 
@@ -28,20 +30,23 @@ class Drops:
 class ResidualBlock(nn.Module):
     """One residual unit, (N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)).
 
-    Children stand in the order in which they run. ``downsample``, where there is one, stands right
-    before ``conv1`` and reads what it reads; ``drop_path`` stands at the end of the branch, and
-    the shortcut is added to what it returns: a plain net has none.
+    ``steps`` names what runs, in order: children, and ``+``, which adds the shortcut. A plain net
+    has no ``+``. Any child may be replaced by another module, also by one that other units share;
+    a child that is added under another name does not run. ``downsample`` reads what ``conv1``
+    reads. ``None`` stands for no ``downsample``, ``se`` or ``drop_path``, as in timm.
     """
 
-    # TorchScript shares the code of units whose children are the same in any order, unless a
-    # constant tells them apart.
-    __constants__ = ("layout",)
+    __constants__ = ("steps", "adds_in_place")  # TorchScript unrolls a loop over a constant
 
     def __init__(self, change: Change, variant: Variant, *, drops: Drops, layers: Layers) -> None:
         super().__init__()
-        for name, module in _children(change, variant, drops, layers):
-            self.add_module(name, module)
-        self.layout = " ".join(self._modules)
+        steps: list[str] = []
+        for step, module in _steps(change, variant, drops, layers):
+            name = unused(step, steps)
+            steps.append(name)
+            if module is not None:
+                self.add_module(name, module)
+        self.steps = tuple(steps)
         # An activation keeps its output for the backward pass: nothing may be added to it there.
         self.adds_in_place = ORDERS[variant.order].ends_with != "act"
         self.keeps_shape = change.keeps_shape
@@ -49,23 +54,43 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, w_in, H, W) -> (N, w_out, H', W')."""
         shortcut = x
-        for name, layer in self.named_children():
-            if name == "downsample":
-                shortcut = layer(x)
-            elif name == "skip":
-                shortcut = layer(shortcut)
-            elif name == "gate":
-                gate = layer(shortcut)
-                shortcut = (1 - gate) * shortcut
-                x = gate * x
-            else:
-                x = layer(x)
-                if name == "drop_path":
-                    if self.adds_in_place:
-                        x += shortcut
-                    else:
-                        x = x + shortcut
+        for step in self.steps:
+            y = shortcut if step == "skip" or step == "gate" else x
+            if torch.jit.is_scripting():
+                # It knows no getattr by a variable; both loops are unrolled, all else is left out.
+                ran = self._may_miss(step)
+                for name, layer in self.named_children():
+                    if name == step:
+                        y, ran = layer(y), True
+                assert ran, step
+            elif step != "+":
+                y = self._run(step, y)
+            x, shortcut = self._advance(step, y, x, shortcut)
         return x
+
+    def _run(self, step: str, x: Tensor) -> Tensor:
+        layer = getattr(self, step)
+        if layer is None and self._may_miss(step):
+            return x
+        return cast(Tensor, layer(x))  # type: ignore[misc]
+
+    def _may_miss(self, step: str) -> bool:
+        """Whether ``None`` stands for it, as in timm's units."""
+        return step in ["+", "downsample", "se", "drop_path"]
+
+    def _advance(self, step: str, y: Tensor, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Branch and shortcut after a step that gave ``y``."""
+        if step == "downsample" or step == "skip":
+            shortcut = y
+        elif step == "gate":
+            x, shortcut = y * x, (1 - y) * shortcut
+        elif step != "+":
+            x = y
+        elif self.adds_in_place:
+            x += shortcut
+        else:
+            x = x + shortcut
+        return x, shortcut
 
     def zero_init_last(self) -> None:
         """Make the branch start as zero: its last norm's weight, or its last convolution's.
@@ -73,46 +98,49 @@ class ResidualBlock(nn.Module):
         With ``preact`` that is the convolution: a norm of weight 0 before an activation would pass
         no gradient.
         """
-        last: nn.Module = self
-        for name, layer in self.named_children():
-            if name == "drop_path":
-                break
-            if name.startswith(("bn", "conv")):
-                last = layer
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        branch = self.steps[: self.steps.index("+")] if "+" in self.steps else self.steps
+        last = next(step for step in reversed(branch) if step.startswith(("bn", "conv")))
+        nn.init.zeros_(self.get_submodule(last).weight)  # type: ignore[arg-type]
 
 
-def _children(
+def unused(name: str, taken: Container[str]) -> str:
+    """The name, with a ``b`` for every time that it is taken: ``bn2``, ``bn2b``, ``bn2bb``."""
+    while name in taken:
+        name += "b"
+    return name
+
+
+def _steps(
     change: Change, variant: Variant, drops: Drops, layers: Layers
-) -> Iterator[tuple[str, nn.Module]]:
-    """A unit's layers by name, in the order in which they run."""
+) -> Iterator[tuple[str, nn.Module | None]]:
+    """A unit's steps in the order in which they run, each with its layer; ``+`` has none."""
     order, kernels = ORDERS[variant.order], BLOCKS[variant.block].kernels
     lines = [order.unit] * (len(kernels) - 1) + [order.last]
-    steps = [(step, i) for i, line in enumerate(lines) for step in line.split()]
+    words = [(word, i) for i, line in enumerate(lines) for word in line.split()]
     filters = dict(_antialias(change, variant, layers))
     convs = _convs(change, variant, layers, stride=1 if filters else change.stride)
-    dropped = _after_3x3(steps, kernels.index(3)) if drops.block_size else None
-    for step, i in steps:
-        if step == "conv":
+    dropped = _after_3x3(words, kernels.index(3)) if drops.block_size else None
+    for at, (word, i) in enumerate(words):
+        if word == "conv":
             yield from _shortcut(change, variant, layers) if i == 0 else filters.get(i, ())
             yield f"conv{i + 1}", convs[i]
-        elif step == "norm":
-            before_conv = "norm" in lines[i].partition("conv")[0]
+        elif word == "norm":
+            before_conv = ("conv", i) in words[at:]
             width = convs[i].in_channels if before_conv else convs[i].out_channels
             yield f"bn{i + 1}", layers.norm(width)
-        elif step == "act":
-            if (step, i) == dropped:
+        elif word == "act":
+            if at == dropped:
                 yield "drop_block", _drop_block(drops)
             # A unit's first layer reads the tensor that the shortcut holds: not in place.
-            yield f"act{i + 1}", layers.act(inplace=(step, i) != steps[0])
+            yield f"act{i + 1}", layers.act(inplace=at > 0)
         else:
             yield from _addition(change.w_out, variant, drops, layers)
 
 
-def _after_3x3(steps: list[tuple[str, int]], first_3x3: int) -> tuple[str, int] | None:
-    """The activation that follows the branch's first 3x3 convolution."""
-    following = steps[steps.index(("conv", first_3x3)) :]
-    return next((step for step in following if step[0] == "act"), None)
+def _after_3x3(words: list[tuple[str, int]], first_3x3: int) -> int | None:
+    """Where the activation is that follows the branch's first 3x3 convolution."""
+    first = words.index(("conv", first_3x3))
+    return next((at for at in range(first, len(words)) if words[at][0] == "act"), None)
 
 
 def _convs(change: Change, variant: Variant, layers: Layers, *, stride: int) -> list[nn.Conv2d]:
@@ -157,14 +185,15 @@ def _shortcut(change: Change, variant: Variant, layers: Layers) -> Iterator[tupl
 
 def _addition(
     width: int, variant: Variant, drops: Drops, layers: Layers
-) -> Iterator[tuple[str, nn.Module]]:
-    """What ends the branch, and what acts on the shortcut before it is added."""
+) -> Iterator[tuple[str, nn.Module | None]]:
+    """What ends the branch, what acts on the shortcut, and the addition."""
     attention = ATTENTIONS[variant.attention](width, layers)
     if attention is not None:
         yield "se", attention  # timm's name for any attention, so that its weights load
     if not variant.is_plain:
         yield from SKIPS[variant.skip](width, layers).items()
         yield "drop_path", DropPath(drops.path) if drops.path else nn.Identity()
+        yield "+", None
 
 
 def _drop_block(drops: Drops) -> nn.Module:

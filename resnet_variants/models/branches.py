@@ -13,7 +13,7 @@ from timm.layers import BlurPool2d, create_attn
 from torch import nn
 
 from resnet_variants.models.layers import Layers
-from resnet_variants.registry import Registry
+from resnet_variants.registry import Registry, UserError, refuse
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,35 @@ STRIDES = Registry("stride", **{"1x1": 1, "3x3": 3})
 
 @dataclass(frozen=True)
 class Order:
-    """Where norm and activation sit (arXiv:1603.05027, fig. 4); ``+`` is the addition."""
+    """Where norm and activation sit (arXiv:1603.05027, fig. 4); ``+`` is the addition.
+
+    A line holds the words ``norm`` and ``act`` as often as it likes. The second norm at the second
+    convolution is called ``bn2b``.
+
+    Raises:
+        ValueError: another word; a line around a convolution without one ``conv``; a last line
+            without one ``+`` after its ``conv``.
+    """
 
     unit: str  # around every convolution of the branch but the last
     last: str  # around the last convolution
     stem: str = "norm act"  # after the last convolution of the stem
     head: str = ""  # before global pooling
     project: str = "norm"  # after the convolution of a projection shortcut
+
+    def __post_init__(self) -> None:
+        once = {"unit": ["conv"], "last": ["conv", "+"], "stem": [], "head": []}
+        for field, needed in once.items():
+            line = getattr(self, field)
+            for word in line.split():
+                if word not in ("norm", "act", *needed):
+                    what = f"word in the order's {field} {line!r}:"
+                    refuse(what, word, ["norm", "act", *needed], field=field)
+            if [word for word in line.split() if word in needed] != needed:
+                message = f"the order's {field} {line!r} must hold {', then '.join(needed)}, once"
+                raise UserError(message, field=field)
+        if self.project not in ("", "norm"):
+            refuse("project", self.project, ["", "norm"], field="project")
 
     @property
     def ends_with(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
-from resnet_variants.files import write_atomically
+from resnet_variants.files import read_json, write_atomically
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
@@ -22,6 +23,7 @@ from resnet_variants.models.weights import OURS
 from resnet_variants.models.zoo import architecture
 from resnet_variants.registry import require, require_path
 
+_WHOLE = f"{OURS}, made without features_only"
 PAPERS = (
     "Deep Residual Learning for Image Recognition: https://arxiv.org/abs/1512.03385",
     "Identity Mappings in Deep Residual Networks: https://arxiv.org/abs/1603.05027",
@@ -37,9 +39,9 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
         training: how it was trained and what came out, one line each.
 
     Raises:
-        ValueError: it is none of our networks.
+        ValueError: another model, such as one that ``features_only`` wraps.
     """
-    require("model", model, ResNet, OURS)
+    require("model", model, ResNet, _WHOLE)
     require("training", {} if training is None else training, Mapping, "a mapping of texts")
     variant, cfg = model.variant, cast("dict[str, Any]", model.pretrained_cfg)
     side = cfg["input_size"][1]
@@ -77,8 +79,11 @@ def save_pretrained(
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it, once this package is
     imported. The model itself stays as it is.
+
+    Raises:
+        ValueError: another model, such as one that ``features_only`` wraps.
     """
-    require("model", model, ResNet, OURS)
+    require("model", model, ResNet, _WHOLE)
     folder = require_path("folder", folder)
     # safetensors stores contiguous tensors only; training leaves channels-last ones.
     stored = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -86,9 +91,14 @@ def save_pretrained(
     if model.head_type != ModelArgs.head:
         arguments = arguments | {"head": model.head_type}
     save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
-    (Path(folder) / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
+    (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
+    config = folder / "config.json"
+    written = read_json(config, remedy="save the model again")
+    # timm reads it from the top level; transformers passes it beside these arguments, so twice.
+    written.get("model_args", {}).pop("num_classes", None)
+    write_atomically(config, json.dumps(written, indent=2))
     readme = generate_readme(model_card(model, training), model.variant.name)
-    write_atomically(Path(folder) / "README.md", readme)
+    write_atomically(folder / "README.md", readme)
 
 
 def _usage(variant: Variant) -> str:

@@ -1,7 +1,7 @@
 """The network: one class that reads a variant's tables and keeps timm's contract.
 
-Children stand in the order in which they run, under the names that torchvision and timm give them
-(``conv1 bn1 layer1.0.conv1 ... downsample.0 fc``), so that their ``post`` weights load as they are.
+Children have the names that torchvision and timm give them (``conv1 bn1 layer1.0.conv1 ...
+downsample.0 fc``), so that their ``post`` weights load as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from resnet_variants.models.arguments import ModelArgs, require_count
-from resnet_variants.models.block import Drops, ResidualBlock
+from resnet_variants.models.block import Drops, ResidualBlock, unused
 from resnet_variants.models.branches import ANTIALIASES, BLOCKS, ORDERS
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.layers import Gate, Layers
@@ -38,6 +38,8 @@ class ResNet(nn.Module):
         ValueError: one that this variant cannot have.
     """
 
+    __constants__ = ("body",)  # TorchScript unrolls a loop over a constant
+
     def __init__(self, cfg: Variant, **model_args: object) -> None:
         super().__init__()
         args = ModelArgs(**model_args)  # type: ignore[arg-type]
@@ -55,8 +57,9 @@ class ResNet(nn.Module):
         width = self._add_stages(cfg, width, args)
         self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
         self.num_features = width
-        # What a user adds to the model later takes no part in the forward pass.
-        self.body = list(self._modules)
+        # What runs up to the features, in order; what a user adds later takes no part.
+        self.body = tuple(self._modules)
+        self.taps = [str(info["module"]) for info in self.feature_info]
         self._set_head(args.global_pool, layers.place)
         self.init_weights(args.zero_init_last, fan=args.init_fan, gate_bias=args.gate_bias)
 
@@ -83,10 +86,11 @@ class ResNet(nn.Module):
     def _add_norm_act(self, steps: str, width: int, names: tuple[str, str], layers: Layers) -> None:
         for step in steps.split():
             if step == "norm":
-                self.add_module(names[0], layers.norm(width))
+                self.add_module(unused(names[0], self._modules), layers.norm(width))
             else:
-                # Alone, an activation would overwrite the feature tap before it.
-                self.add_module(names[1], layers.act(inplace="norm" in steps))
+                # Before a norm, an activation would overwrite the feature tap before it.
+                act = layers.act(inplace="norm" in steps.partition("act")[0])
+                self.add_module(unused(names[1], self._modules), act)
 
     def _add_stages(self, variant: Variant, width: int, args: ModelArgs) -> int:
         family, block = FAMILIES[variant.family], BLOCKS[variant.block]
@@ -132,17 +136,22 @@ class ResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
-        # TorchScript unrolls this loop; it knows neither `in` on tuples nor checkpointing.
-        for name, layer in self.named_children():
-            if name in self.body:
-                if not torch.jit.is_scripting() and self._checkpoints(name):
-                    x = checkpoint_seq(layer, x)
-                else:
-                    x = layer(x)
+        for step in self.body:
+            if torch.jit.is_scripting():  # see ResidualBlock.forward
+                ran = False
+                for name, layer in self.named_children():
+                    if name == step:
+                        x, ran = layer(x), True
+                assert ran, step
+            else:
+                x = self._run(step, x)
         return x
 
-    def _checkpoints(self, name: str) -> bool:
-        return self.grad_checkpointing and name.startswith("layer")
+    def _run(self, step: str, x: Tensor) -> Tensor:
+        layer = getattr(self, step)
+        if self.grad_checkpointing and step.startswith("layer"):
+            return cast(Tensor, checkpoint_seq(layer, x))
+        return cast(Tensor, layer(x))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # noqa: FBT001, FBT002
         """Features -> (N, num_classes), or the pooled features with ``pre_logits``."""
@@ -159,11 +168,10 @@ class ResNet(nn.Module):
         self,
         x: Tensor,
         indices: int | list[int] | None = None,
-        *,
-        norm: bool = False,
-        stop_early: bool = False,
+        norm: bool = False,  # noqa: FBT001, FBT002
+        stop_early: bool = False,  # noqa: FBT001, FBT002
         output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
+        intermediates_only: bool = False,  # noqa: FBT001, FBT002
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The features, and the maps after the stem and after each stage.
 
@@ -174,27 +182,41 @@ class ResNet(nn.Module):
             x: (N, in_chans, H, W).
             indices: the last n maps, or the maps with these indices; all by default.
             norm: see above.
-            stop_early: run nothing beyond the last map asked for.
+            stop_early: run nothing beyond the last map asked for; beyond the last stage, all.
             output_fmt: only ``NCHW``.
             intermediates_only: return the list of maps alone.
         """
-        if output_fmt != "NCHW":
+        if not torch.jit.is_scripting() and output_fmt != "NCHW":
             refuse("output_fmt", output_fmt, ["NCHW"])
-        taps = [info["module"] for info in self.feature_info]
-        take, last = feature_take_indices(len(taps), indices)
-        maps: dict[int, Tensor] = {}
-        for name, layer in self.named_children():
-            if name not in self.body:
-                continue
-            x = checkpoint_seq(layer, x) if self._checkpoints(name) else layer(x)
-            if name in taps:
-                maps[taps.index(name)] = x
-                if stop_early and not norm and name == taps[last]:
-                    break
-        if norm:
-            maps[len(taps) - 1] = x
-        intermediates = [maps[i] for i in sorted(take)]
-        return intermediates if intermediates_only else (x, intermediates)
+        assert output_fmt == "NCHW"
+        take, last = feature_take_indices(len(self.taps), indices)
+        final = len(self.taps) - 1
+        x, maps = self._tapped(x, take, last if stop_early and last < final else len(self.taps))
+        if norm and final in take:
+            maps[-1] = x
+        if intermediates_only:  # TorchScript knows no conditional expression of two types
+            return maps
+        return x, maps
+
+    def _tapped(self, x: Tensor, take: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """What the ``last`` tap gives, or the features where there is none, and the maps."""
+        maps: list[Tensor] = []
+        tap = -1
+        for step in self.body:
+            if tap < last:
+                if torch.jit.is_scripting():
+                    ran = False
+                    for name, layer in self.named_children():
+                        if name == step:
+                            x, ran = layer(x), True
+                    assert ran, step
+                else:
+                    x = self._run(step, x)
+                if step in self.taps:
+                    tap += 1
+                    if tap in take:
+                        maps.append(x)
+        return x, maps
 
     # --- timm's contract ----------------------------------------------------------------------
 
@@ -205,10 +227,9 @@ class ResNet(nn.Module):
         prune_head: bool = True,  # noqa: FBT001, FBT002
     ) -> list[int]:
         """Drop what comes after the last of the given maps; return their absolute indices."""
-        taps = [str(info["module"]) for info in self.feature_info]
-        take, last = feature_take_indices(len(taps), indices)
-        cut = last < len(taps) - 1
-        following = self.body[self.body.index(taps[last]) + 1 :]
+        take, last = feature_take_indices(len(self.taps), indices)
+        cut = last < len(self.taps) - 1
+        following = self.body[self.body.index(self.taps[last]) + 1 :]
         for name in following if cut or prune_norm else ():
             # Empty, not the identity: gradient checkpointing iterates over a stage.
             setattr(self, name, nn.Sequential() if name.startswith("layer") else nn.Identity())

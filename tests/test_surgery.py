@@ -1,0 +1,149 @@
+"""What people do to a network's parts: it keeps its function, or says what is missing."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_variants.models.branches import ORDERS
+from resnet_variants.models.network import ResNet
+from resnet_variants.models.variant import Variant
+
+CELLS = [
+    *({"order": order} for order in ORDERS),
+    *({"skip": skip} for skip in ("scale_both", "exclusive_gate", "shortcut_gate")),
+    {"shortcut": "none"},
+    {"depth": 11, "stem": "deep", "shortcut": "avgpool", "attention": "se", "antialias": "avg"},
+]
+EVERY = pytest.mark.parametrize("axes", CELLS, ids=str)
+X = torch.randn(2, 3, 9, 9)
+
+
+def net(axes):
+    torch.manual_seed(0)
+    model = ResNet(Variant(**{"family": "cifar", "depth": 8} | axes), num_classes=3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.uniform_(parameter, -0.5, 0.5)
+    return model.eval()
+
+
+def scripted(model):
+    with pytest.warns(FutureWarning, match="deprecated"):
+        return torch.jit.script(model)
+
+
+def replace(model, kind, make):
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, kind):
+                setattr(module, name, make(child))
+
+
+def assert_same(model, other, *, by_script=True):
+    """The outputs, and the gradients, with batch statistics too."""
+    assert torch.equal(model(X), other(X))
+    for one in (model, other):
+        one.train()(X).square().sum().backward()
+    gradients = [[p.grad for p in one.parameters() if p.grad is not None] for one in (model, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    if by_script:
+        assert torch.allclose(scripted(other.eval())(X), other(X), atol=1e-5)
+
+
+@EVERY
+def test_one_relu_for_all(axes):
+    model, other = net(axes), net(axes)
+    relu = nn.ReLU()
+    replace(other, nn.ReLU, lambda _: relu)
+    assert_same(model, other)
+
+
+@EVERY
+def test_a_child_of_another_name_does_not_run(axes):
+    model, other = net(axes), net(axes)
+    probe = nn.Conv2d(7, 7, 1)
+    probe.register_forward_hook(lambda *_: pytest.fail("it ran"))
+    other.probe = other.layer1[0].probe = probe
+    assert_same(model, other, by_script=False)
+    probe._forward_hooks.clear()
+    assert torch.allclose(scripted(other.eval())(X), other(X), atol=1e-5)
+
+
+@EVERY
+def test_none_stands_for_no_drop_path_as_in_timm(axes):
+    model, other = net(axes), net(axes)
+    for unit in [*other.layer1, *other.layer2]:
+        unit.drop_path = None
+    assert_same(model, other)
+
+
+def test_none_stands_for_no_attention_as_in_timm():
+    model, other = net({"attention": "se"}), net({"attention": "se"})
+    for unit, same in zip(model.layer1, other.layer1, strict=True):
+        unit.se, same.se = nn.Identity(), None
+    assert_same(model, other)
+
+
+class Adapted(nn.Module):
+    """A convolution and an adapter that starts as zero."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+        self.adapter = nn.Conv2d(conv.in_channels, conv.out_channels, 1, stride=conv.stride)
+        nn.init.zeros_(self.adapter.weight)
+        nn.init.zeros_(self.adapter.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + self.adapter(x)
+
+
+@EVERY
+def test_convolutions_are_replaced_by_others(axes):
+    model, other = net(axes), net(axes)
+    replace(other, nn.Conv2d, Adapted)
+    assert torch.equal(model(X), other(X))
+    for unit in other.modules():
+        if isinstance(unit, Adapted):
+            nn.init.ones_(unit.adapter.bias)
+    assert not torch.allclose(model(X), other(X))
+    assert torch.allclose(scripted(other)(X), other(X), atol=1e-5)
+
+
+@EVERY
+def test_a_child_that_is_set_anew_keeps_its_place(axes):
+    model, other = net(axes), net(axes)
+    for module in [other, other.layer1[0], other.layer2[0]]:
+        for name in ("conv1", "bn1"):
+            child = getattr(module, name, None)
+            if child is not None:
+                delattr(module, name)
+                setattr(module, name, child)
+    assert list(other.state_dict()) != list(model.state_dict())
+    assert torch.equal(model(X), other(X))
+    assert torch.allclose(scripted(other)(X), other(X), atol=1e-5)
+    for same in (copy.deepcopy(other), pickle.loads(pickle.dumps(other))):
+        assert torch.equal(model(X), same(X))
+
+
+@pytest.mark.parametrize("name", ["layer1.0.conv1", "layer1.0.bn2", "layer1.0.drop_path", "bn1"])
+def test_a_part_that_was_deleted_is_missed(name):
+    model = net({})
+    of, _, part = name.rpartition(".")
+    delattr(model.get_submodule(of), part)
+    with pytest.raises(AttributeError, match=f"no attribute '{part}'"):
+        model(X)
+
+
+@pytest.mark.parametrize("part", ["conv1", "bn1", "act1"])
+@pytest.mark.parametrize("of", ["", "layer1.0"])
+def test_none_for_a_part_that_cannot_be_missing_is_an_error(of, part):
+    model = net({})
+    setattr(model.get_submodule(of), part, None)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        model(X)
+    with pytest.raises(torch.jit.Error, match=part):
+        scripted(model)(X)
