@@ -10,7 +10,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "files", "models", "training", "run_folder", "records"),
+    *("registry", "files", "manifest", "models", "training", "run_folder", "records"),
     *("diagnosis_files", "sweeps", "analysis", "diagnosis", "speed"),
 )
 VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
@@ -19,11 +19,12 @@ BELOW = {
     "models": {"registry", "files"},
     "training": {"registry", "files"},
     "files": {"registry"},
+    "manifest": {"registry", "files"},
     "run_folder": {"registry", "files"},
     "records": {"registry", "files", "run_folder"},
     "sweeps": {"registry", "files", "models", "training", "run_folder", "records"},
-    "diagnosis_files": {"registry"},
-    "analysis": {"registry", "files", "run_folder", "records", "diagnosis_files"},
+    "diagnosis_files": {"registry", "manifest"},
+    "analysis": {"registry", "files", "manifest", "run_folder", "records", "diagnosis_files"},
     "diagnosis": {
         *("registry", "files", "models", "training", "run_folder", "diagnosis_files", "sweeps"),
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import cast
 import pandas as pd
 
 from resnet_variants.analysis.tables import LATENCY_OF, by_group
-from resnet_variants.diagnosis_files import TABLES, Diagnosis, read_diagnoses
+from resnet_variants.diagnosis_files import TABLES, Diagnosis, of_runs, read_diagnoses
 from resnet_variants.files import damaged, is_number
 from resnet_variants.records import (
     IMAGE_COLUMNS,
@@ -68,7 +69,8 @@ def gather(folders: Sequence[Path]) -> Gathered:
         for name, values in origin.items():
             known = provenance.setdefault(name, [])
             known += [value for value in values if value not in known]
-    kept = _without_copies(_joined(runs))
+    copies = _joined(runs)
+    kept = _without_copies(copies)
     _require_same_images(kept)
     _require_one_result(kept)
     where = {str(run_id): Path(folder) for run_id, folder in kept[["run_id", "folder"]].to_numpy()}
@@ -84,15 +86,22 @@ def gather(folders: Sequence[Path]) -> Gathered:
         latencies=_latencies(folders),
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
-        diagnosis=_diagnosis(where),
+        diagnosis=_diagnosis(copies[copies["run_id"].isin(where)]),
     )
 
 
-def _diagnosis(where: Mapping[str, Path]) -> Diagnosis:
-    """What is known of the insides of the runs, each from its own folder."""
-    folders = dict.fromkeys(where.values())
-    parts = [read_diagnoses(f, [run_id for run_id in where if where[run_id] == f]) for f in folders]
-    return {name: _joined([part[name] for part in parts]) for name in TABLES}
+def _diagnosis(copies: pd.DataFrame) -> Diagnosis:
+    """What is known of the insides of the runs; of copies of one, from that with most tables."""
+    folders = copies.groupby("folder", sort=False)["run_id"].unique()
+    parts = [read_diagnoses(Path(str(folder)), ids) for folder, ids in folders.items()]
+    known = [
+        Counter(i for table in part.values() for i in table["run_id"].unique()) for part in parts
+    ]
+    taken: list[list[str]] = [[] for _ in parts]
+    for run_id in copies["run_id"].unique():
+        taken[max(range(len(parts)), key=lambda at: known[at][run_id])].append(run_id)
+    own = [of_runs(part, ids) for part, ids in zip(parts, taken, strict=True)]
+    return {name: _joined([part[name] for part in own]) for name in TABLES}
 
 
 def _without_copies(runs: pd.DataFrame) -> pd.DataFrame:
