@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import pandas as pd
 
 from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
-from resnet_variants.analysis.report import build
+from resnet_variants.analysis.report import build, require_room
 from resnet_variants.analysis.style import rendered
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
 from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
@@ -64,6 +64,7 @@ def run(
     options, loading = _options(settings, tuple(log)), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     experiment = _experiment(variants, Path(out), **given, recipe=recipe_from(settings))
+    require_room(Path(out))
     conduct(experiment, Path(out), options, silent)
     asked = diagnose_runs(experiment, Path(out), options.machine.device) if diagnose else ()
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]

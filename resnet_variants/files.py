@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -146,12 +147,20 @@ def read_json(path: Path, *, remedy: str = REDO) -> Json:
         ValueError: not JSON, or not an object; the message names the file.
     """
     try:
-        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise damaged(path, error, remedy=remedy) from error
     if not isinstance(content, dict):
         raise damaged(path, "no JSON object", remedy=remedy)
     return cast(Json, content)
+
+
+def _parsed(text: str) -> object:
+    """What JSON says; for half a surrogate pair, which no table can hold, a question mark."""
+    content = cast(object, json.loads(text))
+    if re.search(r"\\u[dD]", text):  # else there is none
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return content
 
 
 def require_numbers(path: Path, content: Json, names: Iterable[str], *, null: bool = False) -> None:

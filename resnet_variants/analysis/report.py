@@ -20,7 +20,7 @@ from resnet_variants.analysis.effect_plots import error_vs_depth, forest, intera
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.findings import answer, notes
 from resnet_variants.analysis.formats import latex, summary_markdown
-from resnet_variants.analysis.gather import LATENCIES, Gathered, gather
+from resnet_variants.analysis.gather import LATENCIES, Gathered, gather, require_folders
 from resnet_variants.analysis.page import Content, Failure, Picture, render
 from resnet_variants.analysis.plots import DRAWN, accuracy_vs_cost
 from resnet_variants.analysis.style import rendered
@@ -34,11 +34,15 @@ from resnet_variants.analysis.tables import (
 )
 from resnet_variants.diagnosis_files import TABLES, of_runs
 from resnet_variants.files import locked, to_json
-from resnet_variants.manifest import write_files
+from resnet_variants.manifest import refuse_foreign, write_files
 from resnet_variants.records import MISSING, RUNNING, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 
+ALWAYS = (  # files that each report writes
+    *("runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"),
+    *("effects.csv", "provenance.json", "report.html"),
+)
 TOGETHER = "folders"  # in experiment.json: those that were reported together
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
 _PATIENCE = 600.0  # seconds that another report of the same folder may take
@@ -59,6 +63,20 @@ class Report:
     files: tuple[Path, ...]
 
 
+def require_room(out: Path) -> None:
+    """Refuse, before hours of training, a folder that ``build`` would refuse after them.
+
+    Raises:
+        ValueError: as ``build`` does.
+    """
+    try:
+        refuse_foreign(out, ALWAYS)
+    except UserError:
+        if not (out / "runs").is_dir():
+            raise
+        build(out)  # a folder without a manifest: what this would write is known for ours then
+
+
 def build(out: Path, folders: Sequence[Path] = ()) -> Report:
     """Tables, figures and the page in ``out``, from its own runs; nothing is trained.
 
@@ -74,7 +92,7 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
     if folders and results and TOGETHER not in read_experiment(out):
         message = f"{str(out)!r} has results of its own: name a folder for those of all"
         raise UserError(message, field="out")
-    _require_folders(folders or (out,))
+    require_folders(folders or (out,))
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / ".report.lock", _PATIENCE) as alone:
@@ -87,12 +105,6 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
     except OSError as error:
         message = f"{error.filename or str(out)!r} cannot be written: {error.strerror}"
         raise UserError(message) from error
-
-
-def _require_folders(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no results folder {str(folder)!r}")
 
 
 def _build(

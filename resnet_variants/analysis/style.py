@@ -43,7 +43,8 @@ COSTS = {  # columns of the summary: what an axis says, and how many of its unit
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Matplotlib's defaults and ``STYLE`` within the block, whatever the user's settings say."""
-    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+    defaults: dict[Any, Any] = dict(mpl.rcParamsDefault)
+    del defaults["backend"]  # no figure here asks for it
     with mpl.rc_context(defaults | STYLE):
         yield
 
