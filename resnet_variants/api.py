@@ -11,11 +11,12 @@ from typing import Any, TypeVar, cast
 import pandas as pd
 
 from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
-from resnet_variants.analysis.report import build
-from resnet_variants.analysis.style import save
+from resnet_variants.analysis.report import build, require_room
+from resnet_variants.analysis.style import rendered
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
 from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
-from resnet_variants.files import require_name, write_atomically, writing
+from resnet_variants.files import require_name, writing
+from resnet_variants.manifest import write_files
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import as_variant, register
@@ -28,6 +29,7 @@ from resnet_variants.training.data import Loading
 from resnet_variants.training.device import Machine
 
 Kind = TypeVar("Kind")
+_PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 
 
 def run(
@@ -65,6 +67,7 @@ def run(
     options, loading = _options(settings, log), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
+    require_room(out)
     conduct(experiment, out, options, silent)
     asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]
@@ -105,16 +108,16 @@ def diagnose(folder: str | Path, **settings: Any) -> Diagnosed:
     dataset = str(finished(path)["dataset"])
     if not os.access(path, os.W_OK):
         raise UserError(f"{str(path)!r} cannot be written")
-    tables = diagnose_run(path, study)
-    figures = diagnosis_figures(tables, dataset)
-    files = []
-    with writing(path):
-        for name, figure in figures.items():
-            files += save(figure, path / name)
-        (path / f"{[*tables][-1]}.csv").unlink(missing_ok=True)  # old and new ones never mix
-        for name, table in tables.items():  # last: they say that all is there
-            files.append(path / f"{name}.csv")
-            write_atomically(files[-1], table.to_csv(index=False))
+    with RunFolder(path.resolve()).claim() as mine:
+        if not mine:
+            raise UserError(f"{str(path)!r} is in the hands of another command: wait for it")
+        tables = diagnose_run(path, study)
+        contents: dict[str, str | bytes] = {}
+        for name, figure in diagnosis_figures(tables, dataset).items():
+            contents |= rendered(figure, name)
+        contents |= {f"{name}.csv": table.to_csv(index=False) for name, table in tables.items()}
+        with writing(path):
+            files = write_files(path, contents)
     return Diagnosed(tables, tuple(files))
 
 
@@ -127,14 +130,19 @@ def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tu
     for run in experiment.runs:
         folder = out / "runs" / run.id
         result = RunFolder(folder).result()
-        if result and result["status"] == DONE and not is_diagnosed(folder):
-            settings = {"data": run.data, "loading": run.loading, "device": device}
-            try:
-                diagnose(folder, **settings)
-            except UserError as error:  # one run's fault, which costs no other its diagnosis
-                yield folder, str(error)
-            else:
-                yield folder, ""
+        if not result or result["status"] != DONE or is_diagnosed(folder):
+            continue
+        with RunFolder(folder).claim(_PATIENCE):
+            pass  # another command that diagnoses the run has ended
+        if is_diagnosed(folder):
+            continue
+        settings = {"data": run.data, "loading": run.loading, "device": device}
+        try:
+            diagnose(folder, **settings)
+        except UserError as error:  # one run's fault, which costs no other its diagnosis
+            yield folder, str(error)
+        else:
+            yield folder, ""
 
 
 def _options(settings: dict[str, Any], log: Sequence[str]) -> Options:

@@ -5,10 +5,13 @@ A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 from types import ModuleType
 from typing import Any, TextIO, TypeVar
@@ -58,7 +61,8 @@ def guard(command: Callable[[], int], verb: str) -> int:
         if isinstance(stream, TextIOWrapper):  # a terminal without the letter shows its code
             stream.reconfigure(errors="backslashreplace")
     try:
-        return command()
+        with _terminable():
+            return command()
     except UserError as error:
         flag = f"--{error.field.replace('_', '-')}: " if error.field else ""
         _write(sys.stderr, f"resnet-variants {verb}: {flag}{error}")
@@ -75,6 +79,21 @@ def guard(command: Callable[[], int], verb: str) -> int:
         # Nobody reads on. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM ends the process as an exception does: what is half done is undone.
+
+    In threads other than the main one, which get no signals, nothing changes.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED)) if main else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 class _CallableModule(ModuleType):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from resnet_variants.manifest import is_whole
 from resnet_variants.registry import UserError
 
 KEYS = ("run_id", "model", "seed", "epoch")  # epoch 0: the initial weights
@@ -48,8 +49,8 @@ Diagnosis = dict[str, pd.DataFrame]  # by the names of TABLES
 
 
 def is_diagnosed(folder: Path) -> bool:
-    """Whether a directory, of a run or of results, holds every table."""
-    return all((folder / f"{name}.csv").is_file() for name in TABLES)
+    """Whether a run's directory holds every table, all of one diagnosis."""
+    return all((folder / f"{name}.csv").is_file() for name in TABLES) and is_whole(folder)
 
 
 def of_runs(tables: Diagnosis, run_ids: Iterable[str]) -> Diagnosis:
@@ -61,45 +62,45 @@ def of_runs(tables: Diagnosis, run_ids: Iterable[str]) -> Diagnosis:
 def read_diagnoses(out: Path, run_ids: Iterable[str]) -> Diagnosis:
     """The tables of those of the runs that have been diagnosed: ``KEYS`` and ``TABLES``.
 
-    A folder whose raw runs were left behind is read from its own tables.
+    Each table is optional. A folder whose raw runs were left behind is read from its own tables.
 
     Raises:
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or has runs that are not among these.
     """
     ids = list(run_ids)
     if (out / "runs").is_dir():
-        folders = [folder for i in ids if is_diagnosed(folder := out / "runs" / i)]
+        folders = [out / "runs" / run_id for run_id in ids]
+        read = ((folder, _read_all(folder, {folder.name})) for folder in folders)
+        found = [tables for folder, tables in read if tables and is_whole(folder)]
     else:
-        folders = [out] if is_diagnosed(out) else []
-    found = [_read_all(folder, whole=folder == out) for folder in folders]
+        found = [_read_all(out, set(ids))]
     tables: Diagnosis = {}
     for name in TABLES:
-        kept = [own[name][own[name]["run_id"].isin(ids)] for own in found]
-        filled = [part for part in kept if not part.empty]
+        filled = [part for part in (own[name] for own in found if name in own) if not part.empty]
         empty = pd.DataFrame(columns=[*KEYS, *TABLES[name]])
         tables[name] = pd.concat(filled, ignore_index=True) if filled else empty
     return tables
 
 
-def _read_all(folder: Path, *, whole: bool) -> Diagnosis:
-    """The tables in one folder: the ``whole`` of some results, or one run's, named by its id."""
-    tables = {name: _read(folder / f"{name}.csv", name) for name in TABLES}
-    runs = None if whole else {folder.name}
+def _read_all(folder: Path, runs: set[str]) -> Diagnosis:
+    """The tables in a folder, of one run or of all that have been diagnosed."""
+    files = {name: folder / f"{name}.csv" for name in TABLES}
+    tables = {name: _read(file, name) for name, file in files.items() if file.is_file()}
     for name, frame in tables.items():
         wrong = _wrong(name, frame, runs)
         if wrong:
-            raise _no_table(folder / f"{name}.csv", wrong)
-        runs = set(frame["run_id"]) if runs is None else runs
-    models = pd.concat([frame[["run_id", "model"]] for frame in tables.values()])
-    if len(models.drop_duplicates()) > len(runs or ()):
-        raise _no_table(folder / "lesion.csv", "its tables are of several networks")
+            raise _no_table(files[name], wrong)
+    if tables:
+        models = pd.concat([frame[["run_id", "model"]] for frame in tables.values()])
+        if models.drop_duplicates()["run_id"].duplicated().any():
+            raise _no_table(files[next(iter(tables))], "its tables are of several networks")
     return tables
 
 
-def _wrong(name: str, frame: pd.DataFrame, runs: set[str] | None) -> str:
-    """What cannot be so in a table that ``diagnose`` wrote of these runs; nothing if all can."""
+def _wrong(name: str, frame: pd.DataFrame, runs: set[str]) -> str:
+    """What cannot be so in a table that ``diagnose`` wrote of some of these runs, if anything."""
     own = set(frame["run_id"])
-    if runs is not None and (own - runs if name == "paths" else own != runs):
+    if own - runs or not (own or name == "paths"):
         return "it is of other runs"
     if np.isinf(frame.select_dtypes("number").to_numpy(float)).any():
         return "a number is infinite"
@@ -113,7 +114,7 @@ def _wrong(name: str, frame: pd.DataFrame, runs: set[str] | None) -> str:
 
 
 def _no_table(file: Path, reason: object) -> UserError:
-    return UserError(f"{file} is no table of diagnose ({reason}): delete it")
+    return UserError(f"{file} is no table of diagnose ({reason}): move it elsewhere")
 
 
 def _read(file: Path, name: str) -> pd.DataFrame:

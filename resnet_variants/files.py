@@ -4,40 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
+import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
+
+from filelock import FileLock, Timeout
 
 from resnet_variants.registry import UserError
 
 Json = dict[str, object]
 LARGEST = 2**63  # what a column of whole numbers holds
+TEMPORARY = ".resnet-variants.tmp"  # how the names of scratch folders end
+_LOCK = "lock"  # in each of them
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to: it takes that place when the block ends well.
+    """Where to write what takes the place of ``path`` when the block ends well.
 
-    It is there whole or not at all, even if the machine stops in between.
+    It is there whole or not at all, even if the machine stops in between. What dead processes were
+    writing in the same folder is removed.
     """
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
+    _sweep(path.parent)
+    scratch, lock = _scratch_folder(path)
     try:
+        temporary = scratch / path.name
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.close()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -59,6 +66,53 @@ _IN_THE_WAY = (
 def is_storage(text: object) -> bool:
     """Whether an error, or its text, says so; libraries put the system's words into their own."""
     return any(os.strerror(number) in str(text) for number in _IN_THE_WAY)
+
+
+def _scratch_folder(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new folder beside ``path``, and the file in it that is locked while a process writes there.
+
+    Libraries put temporary files of their own in it. (A process id in its name would say less than
+    the lock: ids are used again, and other hosts and containers have their own.)
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
+        with contextlib.suppress(FileNotFoundError):  # another process swept it at once
+            lock = (folder / _LOCK).open("xb")
+            with contextlib.suppress(OSError):  # no locks on this file system: nobody sweeps there
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / _LOCK).exists():
+                return folder, lock
+            lock.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the scratch folders that no process writes to."""
+    for left in folder.glob(f".*{TEMPORARY}"):
+        # Its writer lives, or another process has just removed it, or it is another user's.
+        with contextlib.suppress(OSError):
+            if not (left / _LOCK).exists():
+                left.rmdir()  # only an empty one
+                continue
+            with (left / _LOCK).open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+
+
+@contextlib.contextmanager
+def locked(file: Path, seconds: float) -> Iterator[bool]:
+    """Have a lock file within the block; ``False`` where another process has it for so long.
+
+    The system gives it up for a process that ends, however it ends.
+    """
+    lock = FileLock(file, timeout=seconds, poll_interval=0.02)
+    with contextlib.suppress(Timeout):
+        lock.acquire()
+    try:
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            file.unlink(missing_ok=True)  # first: a process that waits for it makes a new one
+            lock.release()
 
 
 @contextlib.contextmanager
@@ -83,10 +137,15 @@ def require_name(path: object, *, field: str) -> None:
         raise UserError(message, field=field)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Put ``text`` at ``path`` whole or not at all."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Put ``content`` at ``path`` whole or not at all."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content if isinstance(content, bytes) else encoded(content))
+
+
+def encoded(text: str) -> bytes:
+    """The text as UTF-8, in which bytes of a file's name that are no letters are spelt out."""
+    return text.encode(errors="backslashreplace")
 
 
 def to_json(content: Mapping[str, object]) -> str:
@@ -139,7 +198,7 @@ def read_json(path: Path, *, remedy: str = REDO) -> Json:
         ValueError: not JSON, or not an object; or it cannot be read. The message names the file.
     """
     with readable(path, remedy=remedy):
-        content = cast(object, json.loads(read_text(path)))
+        content = _parsed(read_text(path))
     if not isinstance(content, dict):
         raise damaged(path, "no JSON object", remedy=remedy)
     return cast(Json, content)
@@ -165,6 +224,14 @@ def readable(path: Path, *, remedy: str = REDO) -> Iterator[None]:
         raise kind(f"{path} cannot be read: {reason}") from error
     except (ValueError, RecursionError) as error:
         raise damaged(path, error, remedy=remedy) from error
+
+
+def _parsed(text: str) -> object:
+    """What JSON says; for half a surrogate pair, which no table can hold, a question mark."""
+    content = cast(object, json.loads(text))
+    if re.search(r"\\u[dD]", text):  # else there is none
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    return content
 
 
 def require_numbers(path: Path, content: Json, names: Iterable[str], *, null: bool = False) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.analysis.report import build
+from resnet_variants.analysis.report import build, require_room
 from resnet_variants.api import diagnose_runs
 from resnet_variants.api import run as run_variants
 from resnet_variants.cli import callable_module, guard, parse, say
@@ -111,6 +111,7 @@ def command(argv: Sequence[str]) -> int:
         show_settings(experiment, out, options)
         return make_watcher()
 
+    require_room(out)
     complete = conduct(experiment, out, options, watch)
     if output.diagnose:
         for folder, refusal in diagnose_runs(experiment, out, machine.device):

@@ -96,7 +96,7 @@ class RunFolder:
         file, before = self.path / "run.json", self.unfinished()
         if before:
             self._refuse_other(before, cast(Json, json.loads(to_json(config))))
-            for part in self.path.glob(".*"):  # of files that a killed process was writing
+            for part in self.path.glob(".tmp??????"):  # safetensors writes the weights to such
                 part.unlink()
             self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
             (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too

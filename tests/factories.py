@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS
+from resnet_variants.diagnosis_files import KEYS, NOISE, TABLES
 from resnet_variants.files import to_json, write_atomically
 from resnet_variants.records import FURTHER_COLUMNS, RUN_COLUMNS
 from resnet_variants.run_folder import DONE, RunFolder
@@ -126,4 +127,38 @@ def results_folder(
         folder.log("trained by hand")
         if row["status"] != "unfinished":
             folder.finish({key: value for key, value in row.items() if key not in CONFIG})
+    return out
+
+
+def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:
+    """The smallest tables that a diagnosis of a run may have: one unit, two paths."""
+    keys = {name: row[name] for name in ("run_id", "model", "seed")} | {"n": 9, "unit": 0}
+    at = keys | {"name": "layer1.0", "epoch": 2}
+    norms = {"input_norm": 1.0, "grad_norm": 0.5, "shortcut_norm": 1.0, "branch_norm": 0.2}
+    path = {"share": 0.5, "grad_norm_sd": 0.1, "contribution": 0.5, "draws": 2}
+    rows = {
+        "gradient_flow": [at | norms | {"epoch": epoch} for epoch in (0, 2)],
+        "paths": [at | norms | path | {"length": length} for length in (0, 1)],
+        "lesion": [
+            at
+            | {"kind": kind, "keeps_shape": 1, "deleted": n, "exchanged": 0, "draw": 0}
+            | {"acc": 0.9 - 0.1 * n, "loss": 0.3, "kendall_tau": 1.0}
+            for n, kind in enumerate(("none", "delete"))
+        ],
+        "identity_distance": [at | {"branch_to_shortcut": 0.5, "cosine": 0.9, "epoch": 2}],
+        "sensitivity": [
+            at | {"kind": "growth", "growth": 1.5},
+            *(at | {"kind": "noise", "noise_sd": sd, "acc": 0.9 - sd} for sd in (0.0, NOISE)),
+        ],
+    }
+    return {name: pd.DataFrame(own, columns=[*KEYS, *TABLES[name]]) for name, own in rows.items()}
+
+
+def diagnosed_folder(out: Path, rows: Iterable[Mapping[str, object]], **more: object) -> Path:
+    """``results_folder`` whose runs have been diagnosed."""
+    rows = list(rows)
+    results_folder(out, rows, **more)
+    for row in rows:
+        for name, table in diagnosis(row).items():
+            table.to_csv(out / "runs" / str(row["run_id"]) / f"{name}.csv", index=False)
     return out

@@ -10,7 +10,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "files", "models", "training", "run_folder", "predictions", "records"),
+    *("registry", "files", "manifest", "models", "training"),
+    *("run_folder", "predictions", "records"),
     *("diagnosis_files", "sweeps", "analysis", "diagnosis", "speed"),
 )
 VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
@@ -19,15 +20,17 @@ BELOW = {
     "models": {"registry", "files"},
     "training": {"registry", "files"},
     "files": {"registry"},
+    "manifest": {"registry", "files"},
     "run_folder": {"registry", "files"},
     "predictions": {"registry", "files", "run_folder"},
     "records": {"registry", "files", "run_folder"},
     "sweeps": {
         *("registry", "files", "models", "training", "run_folder", "predictions", "records"),
     },
-    "diagnosis_files": {"registry"},
+    "diagnosis_files": {"registry", "manifest"},
     "analysis": {
-        *("registry", "files", "run_folder", "predictions", "records", "diagnosis_files"),
+        *("registry", "files", "manifest", "run_folder", "predictions", "records"),
+        "diagnosis_files",
     },
     "diagnosis": {
         *("registry", "files", "models", "training", "run_folder", "diagnosis_files", "sweeps"),

@@ -164,7 +164,6 @@ def test_reports_have_it_where_there_are_depths(tmp_path):
     assert table.count("<tr data-row") == len(pd.read_csv(out / f"{ERRORS}.csv")) == 8
 
     other = results_folder(tmp_path / "b", nets({(20, "none"): 0.2}, seeds=2))
-    (other / f"{ERRORS}.csv").write_text("left over")
     build(other)
     assert not list(other.glob(f"{ERRORS}.*"))
     assert 'id="depths"' not in (other / "report.html").read_text(encoding="utf-8")

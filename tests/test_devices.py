@@ -275,6 +275,8 @@ def test_numbers_become_float64_on_the_host_where_the_device_has_none():
     found = device.double(numbers.as_subclass(OnApple))
     assert (type(found), found.dtype, found.device.type) == (torch.Tensor, torch.float64, "cpu")
     assert torch.equal(found, numbers.double())
+
+
 def test_a_batch_that_leaves_batch_norm_one_image_is_refused():
     for fields, devices in (({"sync_bn": False}, 2), ({"accumulate": 2}, 1)):
         with pytest.raises(UserError, match="leaves batch norm 1 image; it takes 2"):

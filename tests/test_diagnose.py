@@ -31,6 +31,7 @@ from resnet_variants.diagnosis_files import KEYS, TABLES, is_diagnosed, read_dia
 from resnet_variants.files import to_json
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
@@ -410,18 +411,43 @@ def test_the_tables_alone_give_the_same_report(diagnosed, tmp_path):
 
 def test_without_a_diagnosis_there_is_none_in_the_report(results, tmp_path):
     out = shutil.copytree(results, tmp_path / "out")
-    (out / "lesion.csv").write_text("left over")
-    (out / "lesion.png").write_text("left over")
-    build(out)
-    assert not (out / "lesion.csv").exists() and not (out / "lesion.png").exists()
+    made = build(out)
+    assert not {path.stem for path in made.files} & {*TABLES, "diagnosis"}
     assert 'id="diagnosis"' not in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_run_that_lacks_a_table_is_not_diagnosed(diagnosed, tmp_path):
+def test_a_run_that_lacks_a_table_is_reported_with_the_others(diagnosed, tmp_path):
     out = shutil.copytree(diagnosed, tmp_path / "out")
-    (next((out / "runs").glob("rv_resnet8*__s0")) / "gradient_flow.csv").unlink()
+    run = next((out / "runs").glob("rv_resnet8*__s0"))
+    (run / "gradient_flow.csv").unlink()
+    assert not is_diagnosed(run)  # `run --diagnose` does it again
     build(out)
-    assert pd.read_csv(out / "lesion.csv")["run_id"].nunique() == 2
+    known = {name: pd.read_csv(out / f"{name}.csv")["run_id"].nunique() for name in TABLES}
+    assert known == {
+        **{"gradient_flow": 2, "paths": 2},
+        **dict.fromkeys(("lesion", "identity_distance", "sensitivity"), 3),
+    }
+    seeds = pd.read_csv(out / "diagnosis.csv").set_index(["model", "measure"])["seeds"]
+    assert seeds["rv_resnet8_cifar_b"]["acc"] == 2
+    assert seeds["rv_resnet8_cifar_b"]["gradient_ratio_trained"] == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_diagnosis_in_one_of_two_copies_of_a_run_is_kept(results, diagnosed, tmp_path, order):
+    folders = [shutil.copytree(f, tmp_path / f.name) for f in (results, diagnosed)][::order]
+    build(tmp_path / "both", folders)
+    build(tmp_path / "one", [tmp_path / diagnosed.name])
+    for name in (*TABLES, "diagnosis"):
+        both, one = (tmp_path / f / f"{name}.csv" for f in ("both", "one"))
+        assert both.read_bytes() == one.read_bytes()
+
+
+def test_two_diagnoses_of_one_run_exclude_each_other(folder, capsys):
+    before = sorted(path.name for path in folder.iterdir())
+    with RunFolder(folder).claim():
+        assert "is in the hands of another command: wait for it" in refused(folder, capsys)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert cli.main(["diagnose", str(folder), "--batch-size", "30", "--draws", "1"]) == 0
 
 
 def test_whole_numbers_stay_whole(diagnosed):
@@ -463,7 +489,9 @@ def test_a_damaged_table_is_refused(diagnosed, tmp_path):
     copy = shutil.copytree(run, tmp_path / "runs" / run.name)
     for text in ("", "a,b\n1,2\n", "\x00"):
         (copy / "lesion.csv").write_text(text)
-        with pytest.raises(UserError, match=r"lesion\.csv is no table of diagnose .*: delete it"):
+        with pytest.raises(
+            UserError, match=r"lesion\.csv is no table of diagnose .*: move it elsewhere"
+        ):
             read_diagnoses(tmp_path, [run.name])
 
 
@@ -487,25 +515,36 @@ def test_a_table_that_cannot_be_is_refused(diagnosed, tmp_path, name, change, sa
     copy = tmp_path if whole else tmp_path / "runs" / run.name
     shutil.copytree(run, copy, dirs_exist_ok=True)
     change(pd.read_csv(copy / f"{name}.csv")).to_csv(copy / f"{name}.csv", index=False)
-    with pytest.raises(UserError, match=rf"is no table of diagnose \({said}\): delete it"):
+    with pytest.raises(UserError, match=rf"is no table of diagnose \({said}\): move it elsewhere"):
         read_diagnoses(tmp_path, [run.name])
 
 
-def test_an_interrupted_diagnosis_leaves_none(diagnosed, tmp_path, monkeypatch):
+def test_an_interrupted_diagnosis_is_no_mixture_of_two(diagnosed, tmp_path, monkeypatch):
     run = next((diagnosed / "runs").glob("rv_resnet8*"))
-    copy = shutil.copytree(run, tmp_path / run.name)
-    written = []
+    copy = shutil.copytree(run, tmp_path / "runs" / run.name)
+    assert is_diagnosed(copy) and len(read_diagnoses(tmp_path, [run.name])["lesion"])
 
-    def write(path, text):
-        written.append(path)
-        if len(written) == 3:
+    def write(path, content):
+        if path.name == "lesion.csv":
             raise KeyboardInterrupt
-        path.write_text(text)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    monkeypatch.setattr("resnet_variants.api.write_atomically", write)
-    with pytest.raises(KeyboardInterrupt):
-        rv.diagnose(copy, **SMALL)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("resnet_variants.manifest.write_atomically", write)
+        rv.diagnose(copy, **SMALL | {"draws": 2, "images": 30})
     assert not is_diagnosed(copy)
+    assert all(table.empty for table in read_diagnoses(tmp_path, [run.name]).values())
+    rv.diagnose(copy, **SMALL)
+    assert is_diagnosed(copy)
+    for name in TABLES:
+        assert (copy / f"{name}.csv").read_bytes() == (run / f"{name}.csv").read_bytes()
+
+
+def test_a_file_of_the_users_is_not_overwritten(folder, capsys):
+    (folder / "lesion.csv").write_text("mine")
+    said = refused(folder, capsys, "--draws", "1", "--images", "60")
+    assert "lesion.csv' would be overwritten" in said
+    assert (folder / "lesion.csv").read_text() == "mine"
 
 
 def test_the_summary_is_what_the_tables_come_to(diagnosed):

@@ -1,5 +1,6 @@
 """What a figure shows of a table, read off its artists and its files."""
 
+import io
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from resnet_variants.analysis.curves import training_curves
 from resnet_variants.analysis.plots import accuracy_vs_cost
-from resnet_variants.analysis.style import save
+from resnet_variants.analysis.style import rendered
 
 HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 60)
 
@@ -197,18 +198,18 @@ def test_the_title_says_what_was_measured(ns, words):
 
 
 @pytest.mark.parametrize("dataset", HOSTILE)
-def test_any_data_set_name_is_drawn_as_it_is_spelt(tmp_path, dataset):
+def test_any_data_set_name_is_drawn_as_it_is_spelt(dataset):
     figure = accuracy_vs_cost(summary_frame([row(A) | {"dataset": dataset}]))
-    _, svg = save(figure, tmp_path / "figure")
-    assert "<script" not in svg.read_text(encoding="utf-8")
+    svg = rendered(figure, "figure")["figure.svg"]
+    assert b"<script" not in svg
     # What is seen: comments, where the source of a formula would stand, are not read.
-    assert f" {dataset} " in "".join(ElementTree.parse(svg).getroot().itertext())
+    assert f" {dataset} " in "".join(ElementTree.fromstring(svg).itertext())
 
 
-def test_a_long_name_is_drawn_with_both_its_ends(tmp_path):
+def test_a_long_name_is_drawn_with_both_its_ends():
     figure = accuracy_vs_cost(summary_frame([row(A) | {"dataset": "a" * 150 + "b" * 150}]))
-    _, svg = save(figure, tmp_path / "figure")
-    assert f" {'a' * 30}...{'b' * 30} " in "".join(ElementTree.parse(svg).getroot().itertext())
+    svg = rendered(figure, "figure")["figure.svg"]
+    assert f" {'a' * 30}...{'b' * 30} " in "".join(ElementTree.fromstring(svg).itertext())
 
 
 # --- training curves --------------------------------------------------------------------------
@@ -267,34 +268,31 @@ def test_what_the_curves_do_not_show_is_said(errors, said):
 
 
 @pytest.mark.parametrize("kind", ["scatter", "curves"])
-def test_a_figure_is_saved_as_png_and_svg_of_plausible_size(tmp_path, kind):
+def test_a_figure_becomes_a_png_and_an_svg_of_plausible_size(kind):
     runs = grid_of_runs()
     scatter = summary_frame([row(A), row(D), row(D_PRE)])
     figure = (
         accuracy_vs_cost(scatter) if kind == "scatter" else training_curves(epochs_of(runs), runs)
     )
-    png, svg = save(figure, tmp_path / "figure")
-    assert (png.name, svg.name) == ("figure.png", "figure.svg")
-    with Image.open(png) as image:
+    files = rendered(figure, "figure")
+    assert [*files] == ["figure.png", "figure.svg"]
+    with Image.open(io.BytesIO(files["figure.png"])) as image:
         image.load()
         pixels = np.asarray(image.convert("L"))
     assert 1000 < pixels.shape[1] < 3000 and 800 < pixels.shape[0] < 2000
     assert 0.01 < (pixels < 200).mean() < 0.5  # neither blank nor black
-    assert "<svg" in svg.read_text(encoding="utf-8")
+    assert b"<svg" in files["figure.svg"]
 
 
-def test_the_same_table_gives_the_same_bytes(tmp_path):
+def test_the_same_table_gives_the_same_bytes():
     summary = summary_frame([row(A), row(D), row(D_PRE)])
-    first, second = (
-        [path.read_bytes() for path in save(accuracy_vs_cost(summary), tmp_path / name)]
-        for name in ("first", "second")
-    )
+    first, second = (rendered(accuracy_vs_cost(summary), "figure") for _ in range(2))
     assert first == second
 
 
-def test_a_dot_in_a_name_is_kept(tmp_path):
-    paths = save(accuracy_vs_cost(summary_frame([row(A)])), tmp_path / "of_v1.5_8")
-    assert [path.name for path in paths] == ["of_v1.5_8.png", "of_v1.5_8.svg"]
+def test_a_dot_in_a_name_is_kept():
+    files = rendered(accuracy_vs_cost(summary_frame([row(A)])), "of_v1.5_8")
+    assert [*files] == ["of_v1.5_8.png", "of_v1.5_8.svg"]
 
 
 def test_curves_of_two_depths_are_never_averaged():

@@ -9,7 +9,8 @@ from factories import D_PRE, A, B, paired_rows, results_folder, run_row
 from PIL import Image
 
 from resnet_variants import records
-from resnet_variants.analysis.report import build
+from resnet_variants.analysis.report import ALWAYS, build
+from resnet_variants.manifest import MANIFEST
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import RunFolder
 
@@ -67,7 +68,7 @@ def made(out):
     return {
         path.name: path.read_bytes()
         for path in out.iterdir()
-        if path.is_file() and path.name != "experiment.json"
+        if path.is_file() and path.name not in ("experiment.json", MANIFEST)
     }
 
 
@@ -118,9 +119,9 @@ def test_a_second_report_has_the_same_bytes(tmp_path):
     rows = [*paired_rows({A: [0.8, 0.9], B: [0.7]}), *UNSETTLED]
     out = results_folder(tmp_path / "out", rows, baselines=BASELINES)
     build(out)
-    first = made(out)
+    first = made(out) | {MANIFEST: (out / MANIFEST).read_bytes()}
     build(out)
-    assert made(out) == first
+    assert made(out) | {MANIFEST: (out / MANIFEST).read_bytes()} == first
 
 
 def test_the_tables_alone_give_the_same_report(tmp_path):
@@ -189,7 +190,7 @@ def test_one_seed_is_enough(tmp_path):
 def test_without_a_done_run_there_are_tables_and_no_figures(tmp_path):
     out = results_folder(tmp_path / "out", UNSETTLED, baselines=BASELINES)
     report = build(out)
-    assert set(made(out)) == TABLES
+    assert set(made(out)) == TABLES == set(ALWAYS)
     assert report.counts == {"failed": 1, "diverged": 1, "unfinished": 1}
 
 

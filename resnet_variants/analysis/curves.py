@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from resnet_variants.analysis.formats import span
-from resnet_variants.analysis.style import LINES, PALETTE, STYLE, design, looks, plain, shortened
+from resnet_variants.analysis.style import LINES, PALETTE, design, looks, plain, shortened, styled
 
 
 def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -32,7 +31,7 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     panels = [panel for panel in runs["panel"].unique() if panel in set(frame["panel"])]
     colours, lines = looks(frame["design"], PALETTE), looks(frame["stem"], LINES)
     measures = {"train_loss": "training loss", "val_err": "validation error"}
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(1.5 + 3.6 * len(panels), 5.6), layout="constrained")
         grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
         for j, panel in enumerate(panels):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,7 +21,7 @@ from scipy.stats import PermutationMethod, pearsonr
 
 from resnet_variants.analysis.diagnosis_tables import largest_over_smallest
 from resnet_variants.analysis.formats import p_value, span
-from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
+from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, looks, plain, shortened, styled
 from resnet_variants.diagnosis_files import NOISE, OUTPUT, Diagnosis
 
 _MARKED = 25  # points of a line that have markers
@@ -186,14 +185,14 @@ def diagnosis_figures(tables: Diagnosis, dataset: str) -> dict[str, Figure]:
         tables: of runs of one data set.
         dataset: its name.
     """
-    models = tables["gradient_flow"]["model"]
+    models = pd.concat([table["model"] for table in tables.values()])
     look = _Look(
         colours=looks(models, PALETTE),
         lines=looks(models, LINES),
         markers=looks(models, MARKERS),
         dataset=dataset,
     )
-    with mpl.rc_context(STYLE):
+    with styled():
         drawn = {
             name: draw(tables[name], look) for name, draw in _FIGURES.items() if len(tables[name])
         }

@@ -78,7 +78,7 @@ def summarise_diagnoses(
         tables: of runs that may be compared.
         baselines: model name -> name of the model it is compared with.
     """
-    ids = tables["lesion"]["run_id"].unique()
+    ids = pd.concat([tables[name]["run_id"] for name in _MEASURE]).unique()
     columns = ["model", "seed", *MEASURES]
     runs = pd.DataFrame([_row(tables, str(run_id)) for run_id in ids], columns=columns)
     factors = [name for name, measure in MEASURES.items() if measure.factor]
@@ -125,32 +125,54 @@ def diagnosis_summary(
 
 
 def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
+    """The measures of a run; NaN of a table that it lacks."""
     own = of_runs(tables, [run_id])
-    lesion, sensitivity = own["lesion"], own["sensitivity"]
-    whole = lesion.loc[lesion["kind"] == "none", "acc"].iloc[0]
-    distance = own["identity_distance"]
-    trained = distance[distance["epoch"] == distance["epoch"].max()]
-    single = lesion[lesion["kind"] == "delete"]
+    known = next(own[name] for name in _MEASURE if len(own[name]))
+    row: dict[str, object] = dict.fromkeys(MEASURES, np.nan)
+    row |= {"model": known["model"].iloc[0], "seed": known["seed"].iloc[0]}
+    for name, measure in _MEASURE.items():
+        if len(own[name]):
+            row |= measure(own[name])
+    return row
+
+
+def _of_lesions(table: pd.DataFrame) -> dict[str, object]:
+    whole = table.loc[table["kind"] == "none", "acc"].iloc[0]
+    single = table[table["kind"] == "delete"]
     lost = whole - single.loc[single["keeps_shape"] == 1, "acc"]
-    flow = own["gradient_flow"]
-    flow = flow[flow["name"] != OUTPUT]
+    return {"acc": whole, "lost_by_one_unit": lost.median(), "lost_by_worst_unit": lost.max()}
+
+
+def _of_gradients(table: pd.DataFrame) -> dict[str, object]:
+    flow = table[table["name"] != OUTPUT]
     raw = largest_over_smallest(flow["grad_norm"].groupby(flow["epoch"]))
     scaled = largest_over_smallest((flow["grad_norm"] * flow["input_norm"]).groupby(flow["epoch"]))
-    growth = sensitivity.loc[sensitivity["kind"] == "growth", "growth"]
     return {
-        "model": lesion["model"].iloc[0],
-        "seed": lesion["seed"].iloc[0],
-        "acc": whole,
-        "lost_by_one_unit": lost.median(),
-        "lost_by_worst_unit": lost.max(),
         "gradient_ratio_initial": raw.iloc[0],
         "gradient_ratio_trained": raw.iloc[-1],
         "scaled_ratio_initial": scaled.iloc[0],
         "scaled_ratio_trained": scaled.iloc[-1],
-        "branch_to_shortcut": trained["branch_to_shortcut"].median(),
-        "growth": growth.iloc[-1],
-        "acc_under_noise": sensitivity.loc[sensitivity["noise_sd"] == NOISE, "acc"].mean(),
     }
+
+
+def _of_distances(table: pd.DataFrame) -> dict[str, object]:
+    trained = table[table["epoch"] == table["epoch"].max()]
+    return {"branch_to_shortcut": trained["branch_to_shortcut"].median()}
+
+
+def _of_disturbances(table: pd.DataFrame) -> dict[str, object]:
+    return {
+        "growth": table.loc[table["kind"] == "growth", "growth"].iloc[-1],
+        "acc_under_noise": table.loc[table["noise_sd"] == NOISE, "acc"].mean(),
+    }
+
+
+_MEASURE = {
+    "lesion": _of_lesions,
+    "gradient_flow": _of_gradients,
+    "identity_distance": _of_distances,
+    "sensitivity": _of_disturbances,
+}
 
 
 def largest_over_smallest(groups: Any) -> Any:

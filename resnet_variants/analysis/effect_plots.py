@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any, cast
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from resnet_variants.analysis.depths import TEST, TRAINING
 from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
 from resnet_variants.analysis.formats import POINTS, span
 from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, TOO_FEW, estimate
-from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, STYLE, looks, plain, shortened
+from resnet_variants.analysis.style import LINES, MARKERS, PALETTE, looks, plain, shortened, styled
 
 MOST = 60  # effects in one figure, main effects first; the table has all
 OPEN = (INCONCLUSIVE, TOO_FEW)  # verdicts whose marker is not filled
@@ -33,7 +32,7 @@ def forest(effects: pd.DataFrame) -> Figure:
     """
     total, effects = len(effects), effects[:MOST]
     height = 1.5 + 0.28 * len(effects)
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(7.6, height), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="0.4", lw=1)
@@ -90,7 +89,7 @@ def interactions(summary: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
     values = scores[summary["model"]].T.set_axis(found.index)  # a row per cell, a column per seed
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(
             figsize=(0.6 + 3.4 * max(columns, 2), 0.6 + 2.9 * rows), layout="constrained"
         )
@@ -149,7 +148,7 @@ def error_vs_depth(table: pd.DataFrame) -> Figure:
     """
     panels = {title: table[table["split"] == split] for split, title in _PANELS.items()}
     panels = {title: points for title, points in panels.items() if len(points)}
-    with mpl.rc_context(STYLE):
+    with styled():
         height = 3.2 + 0.1 * table["design"].nunique()  # two designs to a line of the legend
         figure = Figure(figsize=(0.8 + 3.6 * len(panels), height), layout="constrained")
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

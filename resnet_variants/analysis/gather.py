@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.tables import LATENCY_OF, by_group
-from resnet_variants.diagnosis_files import TABLES, Diagnosis, read_diagnoses
+from resnet_variants.diagnosis_files import TABLES, Diagnosis, of_runs, read_diagnoses
 from resnet_variants.files import damaged, is_number
 from resnet_variants.predictions import Outcome, read_outcomes
 from resnet_variants.records import (
@@ -60,22 +63,22 @@ def gather(folders: Sequence[Path]) -> Gathered:
     unseen: dict[str, bool] = {}
     outcomes: dict[str, Outcome] = {}
     provenance: Provenance = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no results folder {str(folder)!r}")
+    require_folders(folders)
+    for at, folder in enumerate(folders):
         own, origin = read_runs_and_provenance(folder)
-        runs.append(own.assign(folder=str(folder)))
+        runs.append(own.assign(folder=at))
         outcomes = read_outcomes(folder, own) | outcomes  # of copies, the first that has them
-        epochs.append(read_epochs(folder, own).assign(folder=str(folder)))
+        epochs.append(read_epochs(folder, own).assign(folder=at))
         busy = running(folder)
         unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
         for name, values in origin.items():
             known = provenance.setdefault(name, [])
             known += [value for value in values if value not in known]
-    kept = _without_copies(_joined(runs))
-    _require_same_images(kept)
+    copies = _joined(runs)
+    kept = _without_copies(copies, folders)
+    _require_same_images(kept, folders)
     _require_one_result(kept)
-    where = {str(run_id): Path(folder) for run_id, folder in kept[["run_id", "folder"]].to_numpy()}
+    where = {str(i): folders[at] for i, at in zip(kept["run_id"], kept["folder"], strict=True)}
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
@@ -88,19 +91,25 @@ def gather(folders: Sequence[Path]) -> Gathered:
         latencies=_latencies(folders),
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
-        diagnosis=_diagnosis(where),
+        diagnosis=_diagnosis(copies, folders),
         outcomes=outcomes,
     )
 
 
-def _diagnosis(where: Mapping[str, Path]) -> Diagnosis:
-    """What is known of the insides of the runs, each from its own folder."""
-    folders = dict.fromkeys(where.values())
-    parts = [read_diagnoses(f, [run_id for run_id in where if where[run_id] == f]) for f in folders]
-    return {name: _joined([part[name] for part in parts]) for name in TABLES}
+def _diagnosis(copies: pd.DataFrame, folders: Sequence[Path]) -> Diagnosis:
+    """What is known of the insides of the runs; of copies of one, from that with most tables."""
+    own_ids = [copies.loc[copies["folder"] == at, "run_id"] for at in range(len(folders))]
+    parts = [read_diagnoses(folder, ids) for folder, ids in zip(folders, own_ids, strict=True)]
+    known = [Counter(chain(*(t["run_id"].unique() for t in part.values()))) for part in parts]
+    best = {i: max(range(len(parts)), key=lambda at: known[at][i]) for i in copies["run_id"]}
+    taken = [
+        of_runs(part, [run_id for run_id in ids if best[run_id] == at])
+        for at, (part, ids) in enumerate(zip(parts, own_ids, strict=True))
+    ]
+    return {name: _joined([part[name] for part in taken]) for name in TABLES}
 
 
-def _without_copies(runs: pd.DataFrame) -> pd.DataFrame:
+def _without_copies(runs: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:
     """Each run once: a finished one before one that is not.
 
     Raises:
@@ -112,7 +121,8 @@ def _without_copies(runs: pd.DataFrame) -> pd.DataFrame:
     other = several[several["run_id"].duplicated()]
     if len(other):
         run_id = other["run_id"].iloc[0]
-        where = " and ".join(finished.loc[finished["run_id"] == run_id, "folder"])
+        own = finished.loc[finished["run_id"] == run_id, "folder"]
+        where = " and ".join(str(folders[at]) for at in own)
         raise UserError(
             f"{run_id} has another result, device or precision in {where}: report apart"
         )
@@ -120,7 +130,7 @@ def _without_copies(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.loc[order].drop_duplicates("run_id").sort_index().reset_index(drop=True)
 
 
-def _require_same_images(runs: pd.DataFrame) -> None:
+def _require_same_images(runs: pd.DataFrame, folders: Sequence[Path]) -> None:
     """Refuse to compare runs whose images have one name and are not the same."""
     known = runs[runs["data_hash"] != ""]
     for (dataset, _), own in known.groupby(["dataset", "img_size"], sort=False):
@@ -129,9 +139,10 @@ def _require_same_images(runs: pd.DataFrame) -> None:
             if len(first) > 1:
                 (a, place), (b, other) = first[[name, "folder"]].to_numpy()[:2]
                 message = (
-                    f"{dataset} is not the same images in all runs ({name} {a} in {place}, {b}"
+                    f"{dataset} is not the same images in all runs ({name} {a} in "
+                    f"{folders[place]}, {b} in {folders[other]})"
                 )
-                raise UserError(f"{message} in {other}): report them apart")
+                raise UserError(f"{message}: report them apart")
 
 
 def _require_one_result(runs: pd.DataFrame) -> None:
@@ -146,6 +157,13 @@ def _require_one_result(runs: pd.DataFrame) -> None:
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     filled = [frame for frame in frames if not frame.empty] or frames[:1]
     return pd.concat(filled, ignore_index=True)
+
+
+def require_folders(folders: Sequence[Path]) -> None:
+    """Refuse what is no folder, before anything is read or made."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no results folder {str(folder)!r}")
 
 
 def _baselines(folders: Sequence[Path]) -> dict[str, str]:
@@ -186,16 +204,26 @@ def _latencies(folders: Sequence[Path]) -> dict[tuple[str, ...], float]:
     found: dict[tuple[str, ...], float] = {}
     for folder in folders:
         found |= _kept_latencies(folder)
-        for file in (*folder.glob("bench.csv"), *sorted(folder.glob("bench/*/bench.csv"))):
-            try:
-                table = pd.read_csv(file)
-                if "latency_ms" not in table:  # it measured something else
-                    continue
-                table = table[["arm", *LATENCY_OF, "latency_ms"]].dropna()
-                latencies = table["latency_ms"].astype(float)
-            except (ValueError, KeyError) as error:
-                raise UserError(f"{file} is no table of bench: {error}; delete it") from error
-            ours = table["arm"] == "ours"
-            keys = table.loc[ours, [*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
-            found |= dict(zip(keys, latencies[ours], strict=True))
+        for file in (folder / "bench.csv", *sorted(folder.glob("bench/*/bench.csv"))):
+            if file.exists():
+                found |= _measured_latencies(file)
     return found
+
+
+def _measured_latencies(file: Path) -> dict[tuple[str, ...], float]:
+    try:
+        if not file.is_file():
+            raise ValueError("it is no file")
+        table = pd.read_csv(file, low_memory=False)
+        if "latency_ms" not in table:  # it measured something else
+            return {}
+        table = table[["arm", *LATENCY_OF, "latency_ms"]].dropna()
+        latencies = table["latency_ms"].astype(float)
+        if not latencies.between(0, np.inf, inclusive="neither").all():
+            raise ValueError("a latency is none")
+    except (ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file} is no table of bench ({reason}): move it elsewhere") from error
+    ours = table["arm"] == "ours"
+    keys = table.loc[ours, [*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
+    return dict(zip(keys, latencies[ours], strict=True))

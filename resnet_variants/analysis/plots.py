@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,11 +25,11 @@ from resnet_variants.analysis.style import (
     LINES,
     MARKERS,
     PALETTE,
-    STYLE,
     design,
     looks,
     plain,
     shortened,
+    styled,
 )
 
 # A ring around each point of the front, so that a front of one shows too.
@@ -90,7 +89,7 @@ def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
         marker=looks(rows["design"], MARKERS),
         fill=looks(rows["stem"], FILLS),
     )
-    with mpl.rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for row in rows.to_dict("records"):

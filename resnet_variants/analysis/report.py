@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from resnet_variants.analysis.effect_plots import error_vs_depth, forest, intera
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.findings import answer, notes
 from resnet_variants.analysis.formats import latex, summary_markdown
-from resnet_variants.analysis.gather import LATENCIES, Gathered, gather
+from resnet_variants.analysis.gather import LATENCIES, Gathered, gather, require_folders
 from resnet_variants.analysis.page import Content, Failure, Picture, render
 from resnet_variants.analysis.plots import DRAWN, accuracy_vs_cost
-from resnet_variants.analysis.style import save
+from resnet_variants.analysis.style import rendered
 from resnet_variants.analysis.tables import (
     GROUP,
     by_group,
@@ -33,20 +33,20 @@ from resnet_variants.analysis.tables import (
     summarise,
 )
 from resnet_variants.diagnosis_files import TABLES, of_runs
-from resnet_variants.files import atomic_file, to_json, write_atomically
+from resnet_variants.files import locked, to_json
+from resnet_variants.manifest import refuse_foreign, write_files
 from resnet_variants.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records import MISSING, RUNNING, read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DIVERGED, DONE, FAILED
 
-TOGETHER = "folders"  # in experiment.json: those that were reported together
-# Every name that a figure may have: alone, or with its group's, `_digits-8-20-44136fa3-bf16-cpu`.
-FIGURES = re.compile(
-    r"(accuracy_vs_(macs|params|train_time|latency)|training_curves|effects|interactions"
-    rf"|{ERRORS}|{'|'.join(TABLES)})(_.+-\d+-\d+-\w+-\w+-\w+)?(-\d+)?\.(png|svg)"
+ALWAYS = (  # files that each report writes
+    *("runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"),
+    *("effects.csv", "provenance.json", "report.html"),
 )
-_OPTIONAL = {f"{name}.csv" for name in (ERRORS, *TABLES, "diagnosis")}
+TOGETHER = "folders"  # in experiment.json: those that were reported together
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
+_PATIENCE = 600.0  # seconds that another report of the same folder may take
 _LONGEST = 120  # letters of a group in the name of a file
 
 
@@ -64,33 +64,54 @@ class Report:
     files: tuple[Path, ...]
 
 
+def require_room(out: Path) -> None:
+    """Refuse, before hours of training, a folder that ``build`` would refuse after them.
+
+    Raises:
+        ValueError: as ``build`` does.
+    """
+    try:
+        refuse_foreign(out, ALWAYS)
+    except UserError:
+        if not (out / "runs").is_dir():
+            raise
+        build(out)  # a folder without a manifest: what this would write is known for ours then
+
+
 def build(out: Path, folders: Sequence[Path] = ()) -> Report:
     """Tables, figures and the page in ``out``, from its own runs; nothing is trained.
 
-    With ``folders``, from the runs in all of these together instead.
+    With ``folders``, from the runs in all of these together instead. Of what an earlier report
+    wrote, and this one does not, the files that raw runs can give again are deleted.
 
     Raises:
-        ValueError: a folder holds no runs, or a damaged file, or ``out`` cannot be written, or has
-            results of its own beside those of the folders.
+        ValueError: a folder holds no runs, or a damaged file, or ``out`` cannot be written, has
+            results of its own beside those of the folders, or a file that no report wrote under the
+            name of one that this would write.
     """
     results = any((out / name).exists() for name in ("runs", "runs.csv"))
     if folders and results and TOGETHER not in read_experiment(out):
         message = f"{str(out)!r} has results of its own: name a folder for those of all"
         raise UserError(message, field="out")
-    found = gather(folders or (out,))
-    ours = not folders or TOGETHER in read_experiment(out)
+    require_folders(folders or (out,))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        made = _build(found, folders, out)
-        if ours:  # a folder that this makes results of may hold files of its user
-            _remove_leftovers(out, made.files)
-        return made
+        with locked(out / ".report.lock", _PATIENCE) as alone:
+            if not alone:
+                raise UserError(f"{str(out)!r} is being reported by another command: try again")
+            found = gather(folders or (out,))
+            made, contents = _build(found, folders, out)
+            raw = bool(folders) or (out / "runs").is_dir()
+            return dataclasses.replace(made, files=tuple(write_files(out, contents, keep=not raw)))
     except OSError as error:
         message = f"{error.filename or str(out)!r} cannot be written: {error.strerror}"
         raise UserError(message) from error
 
 
-def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
+def _build(
+    found: Gathered, folders: Sequence[Path], out: Path
+) -> tuple[Report, dict[str, str | bytes]]:
+    """The report, and what it writes: the content of each file by its name."""
     summary = summarise(found.runs, found.baselines, found.latencies)
     told = effects(found.runs, found.baselines)
     made = Report(
@@ -104,31 +125,31 @@ def _build(found: Gathered, folders: Sequence[Path], out: Path) -> Report:
         files=(),
     )
     diagnosed = diagnosis_summary(found.runs, found.diagnosis, found.baselines)
-    inside = {**found.diagnosis, "diagnosis": diagnosed}
-    figures = _all_figures(made, found, out)
+    figures = _all_figures(made, found)
     content = _content(made, found, folders, out)
     pictures = [
-        Picture(path.stem, path.read_bytes())
-        for path in figures
-        if path.suffix == ".svg" and path.name.startswith((ERRORS, *TABLES))
+        Picture(Path(name).stem, figure)
+        for name, figure in figures.items()
+        if name.endswith(".svg") and name.startswith((ERRORS, *TABLES))
     ]
     content = dataclasses.replace(content, diagnosis=diagnosed, pictures=pictures)
-    files = [
-        *_table(found.runs, out / "runs.csv", out / "runs.parquet"),
-        *_table(found.epochs, out / "epochs.csv"),
-        *_table(summary, out / "summary.csv"),
-        _text(summary_markdown(summary) + "\n", out / "summary.md"),
-        _text(latex(summary), out / "summary.tex"),
-        *_table(told, out / "effects.csv"),
-        _text(to_json(found.provenance), out / "provenance.json"),
-        *_own_experiment(found, folders, out),
-        *_optional({ERRORS: made.depths}, out, there=not made.depths.empty),
-        *_optional(inside, out, there=not diagnosed.empty),
-        *_outcomes(found, out),
-        *figures,
-        _text(render(content), out / "report.html"),
-    ]
-    return dataclasses.replace(made, files=tuple(files))
+    optional = {ERRORS: made.depths, **found.diagnosis, "diagnosis": diagnosed}
+    answers = outcomes_parquet(found.outcomes, found.runs)
+    return made, {
+        "runs.csv": _csv(found.runs),
+        "runs.parquet": found.runs.to_parquet(index=False),
+        "epochs.csv": _csv(found.epochs),
+        "summary.csv": _csv(summary),
+        "summary.md": summary_markdown(summary) + "\n",
+        "summary.tex": latex(summary),
+        "effects.csv": _csv(told),
+        "provenance.json": to_json(found.provenance),
+        **_own_experiment(found, folders),
+        **{f"{name}.csv": _csv(table) for name, table in optional.items() if len(table)},
+        **({OUTCOMES: answers} if answers else {}),
+        **figures,
+        "report.html": render(content),
+    }
 
 
 def _counts(found: Gathered) -> dict[str, int]:
@@ -140,9 +161,9 @@ def _counts(found: Gathered) -> dict[str, int]:
     return counts
 
 
-def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
-    """Those of each group."""
-    files: list[Path] = []
+def _all_figures(made: Report, found: Gathered) -> dict[str, bytes]:
+    """Those of each group, by the names of their files."""
+    files: dict[str, bytes] = {}
     groups = by_group(found.runs)
     suffixes = _suffixes([key for key, _ in groups])
     for (key, own), suffix in zip(groups, suffixes, strict=True):
@@ -155,15 +176,8 @@ def _all_figures(made: Report, found: Gathered, out: Path) -> list[Path]:
         inside = of_runs(found.diagnosis, own["run_id"])
         drawn |= diagnosis_figures(inside, str(own["dataset"].iloc[0]))
         for name, figure in drawn.items():
-            files += save(figure, out / f"{name}{suffix}")
+            files |= rendered(figure, f"{name}{suffix}")
     return files
-
-
-def _remove_leftovers(out: Path, files: Iterable[Path]) -> None:
-    """Figures and tables that an earlier report of more runs made, and this one did not."""
-    for old in {*out.iterdir()} - {*files}:
-        if FIGURES.fullmatch(old.name) or old.name in _OPTIONAL:
-            old.unlink()
 
 
 def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
@@ -175,13 +189,6 @@ def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
     ]
     again = [texts[:i].count(text) for i, text in enumerate(texts)]
     return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
-
-
-def _optional(tables: Mapping[str, pd.DataFrame], out: Path, *, there: bool) -> list[Path]:
-    """Tables that not all results have."""
-    if not there:
-        return []
-    return [path for n, table in tables.items() for path in _table(table, out / f"{n}.csv")]
 
 
 def _of_group(frame: pd.DataFrame, key: Sequence[object]) -> pd.DataFrame:
@@ -209,10 +216,10 @@ def _figures(
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _own_experiment(found: Gathered, folders: Sequence[Path], out: Path) -> list[Path]:
+def _own_experiment(found: Gathered, folders: Sequence[Path]) -> dict[str, str]:
     """What a folder of several folders' tables needs to be reported again."""
     if not folders:
-        return []
+        return {}
     names, questions, expectations = _titles(found)
     content = {
         "name": ", ".join(names),
@@ -223,7 +230,7 @@ def _own_experiment(found: Gathered, folders: Sequence[Path], out: Path) -> list
         TOGETHER: [folder.resolve().name for folder in folders],
         LATENCIES: {" ".join(key): ms for key, ms in sorted(found.latencies.items())},
     }
-    return [_text(to_json(content), out / "experiment.json")]
+    return {"experiment.json": to_json(content)}
 
 
 def _titles(found: Gathered) -> list[list[str]]:
@@ -267,26 +274,5 @@ def _failures(found: Gathered) -> list[Failure]:
     return failures
 
 
-def _table(frame: pd.DataFrame, *paths: Path) -> list[Path]:
-    for path in paths:
-        if path.suffix == ".csv":
-            write_atomically(path, frame.to_csv(index=False))
-        else:
-            with atomic_file(path) as temporary:
-                frame.to_parquet(temporary, index=False)
-    return list(paths)
-
-
-def _outcomes(found: Gathered, out: Path) -> list[Path]:
-    """What the runs answered, as far as it was kept."""
-    content = outcomes_parquet(found.outcomes, found.runs)
-    if not content:
-        return []
-    with atomic_file(out / OUTCOMES) as temporary:
-        temporary.write_bytes(content)
-    return [out / OUTCOMES]
-
-
-def _text(text: str, path: Path) -> Path:
-    write_atomically(path, text)
-    return path
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from pathlib import Path
+import contextlib
+import io
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +12,6 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from resnet_variants.files import atomic_file
 from resnet_variants.records import FURTHER_COLUMNS
 
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
@@ -40,20 +40,27 @@ COSTS = {  # columns of the summary: what an axis says, and how many of its unit
 }
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem.png`` and ``stem.svg``; return both paths."""
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's defaults and ``STYLE`` within the block, whatever the user's settings say."""
+    defaults: dict[Any, Any] = dict(mpl.rcParamsDefault)
+    del defaults["backend"]  # no figure here asks for it
+    with mpl.rc_context(defaults | STYLE):
+        yield
+
+
+def rendered(figure: Figure, name: str) -> dict[str, bytes]:
+    """The figure as the files ``NAME.png`` and ``NAME.svg``."""
     FigureCanvasAgg(figure)
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    with mpl.rc_context(STYLE):
+    png, svg = io.BytesIO(), io.BytesIO()
+    with styled():
         layout = figure.get_layout_engine()
         if layout is not None:  # once for both
             layout.execute(figure)
             figure.set_layout_engine("none")
-        with atomic_file(paths[0]) as file:
-            figure.savefig(file, format="png", dpi=DPI)
-        with atomic_file(paths[1]) as file:
-            figure.savefig(file, format="svg", metadata={"Date": None})
-    return paths
+        figure.savefig(png, format="png", dpi=DPI, backend="agg")
+        figure.savefig(svg, format="svg", metadata={"Date": None}, backend="svg")
+    return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue()}
 
 
 def plain(text: object) -> str:

@@ -1,0 +1,286 @@
+"""Whose a file is: the manifest, what `report` replaces and deletes, what dead writers leave."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from factories import A, B, diagnosed_folder, paired_rows, results_folder
+
+from resnet_variants import cli, files, manifest
+from resnet_variants.analysis.report import ALWAYS, build, require_room
+from resnet_variants.diagnosis_files import TABLES
+from resnet_variants.files import TEMPORARY, atomic_file, locked, write_atomically
+from resnet_variants.manifest import MANIFEST, is_whole, refuse_foreign, write_files
+from resnet_variants.registry import UserError
+
+COMMITTED = Path(__file__).parents[1] / "results"
+BASELINES = {A: A, B: A}
+
+
+def rows():
+    return paired_rows({A: [0.8, 0.9], B: [0.7, 0.8]})
+
+
+def content(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def clone(out, folder):
+    """A results folder whose raw runs were left behind."""
+    return shutil.copytree(out, folder, ignore=shutil.ignore_patterns("runs"))
+
+
+# --- the manifest -----------------------------------------------------------------------------
+
+
+def test_what_was_written_is_replaced_and_deleted_and_nothing_else(tmp_path):
+    (tmp_path / "mine.csv").write_text("mine")
+    write_files(tmp_path, {"a.csv": "1\n", "b.png": b"\0", "c.csv": "3\n"})
+    (tmp_path / "c.csv").write_text("changed")
+    written = write_files(tmp_path, {"a.csv": "2\n"})
+    assert written == [tmp_path / "a.csv"]
+    found = content(tmp_path)
+    assert set(json.loads(found.pop(MANIFEST))) == {"a.csv"}
+    assert found == {"mine.csv": b"mine", "a.csv": b"2\n", "c.csv": b"changed"}
+
+
+@pytest.mark.parametrize("kind", ["other", "changed", "folder", "link", "dangling"])
+def test_a_file_of_another_origin_is_refused_before_anything_is_written(tmp_path, kind):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_files(out, {"a.csv": "1\n", **({"b.csv": "1\n"} if kind == "changed" else {})})
+    if kind == "folder":
+        (out / "b.csv").mkdir()
+    elif kind in ("link", "dangling"):
+        (out / "b.csv").symlink_to("a.csv" if kind == "link" else "nowhere")
+    else:
+        (out / "b.csv").write_text("mine")
+    before = content(out)
+    with pytest.raises(UserError, match=r"out/b\.csv' would be overwritten, and .*: move it"):
+        write_files(out, {"a.csv": "2\n", "b.csv": "2\n"})
+    assert content(out) == before
+
+
+def test_a_file_that_has_the_content_already_may_be_of_any_origin(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"1\r\n")  # as git may write it
+    write_files(tmp_path, {"a.csv": "1\n"})
+    write_files(tmp_path, {"a.csv": "2\n"})
+    assert (tmp_path / "a.csv").read_bytes() == b"2\n"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_writer_that_dies_leaves_files_that_are_known(tmp_path, monkeypatch, keep):
+    old, new = ({name: f"{at}{name}" for name in "abc"} for at in (1, 2))
+    real, stops = write_atomically, iter(range(1, 100))
+    for stop in stops:
+        write_files(tmp_path, old)
+        calls = iter(range(100))
+
+        def write(*given, calls=calls, stop=stop):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            real(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(manifest, "write_atomically", write)
+            try:
+                write_files(tmp_path, new, keep=keep)
+                break
+            except KeyboardInterrupt:
+                refuse_foreign(tmp_path, old)
+                assert not is_whole(tmp_path)
+    assert stop == 5  # each file, and both manifests, were the last once
+    assert is_whole(tmp_path)
+    assert (tmp_path / "a").read_text() == "2a"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"../a": "%s"}' % ("0" * 64), '{"a": 1}', '{"name": "App", "icons": []}']
+)
+def test_a_manifest_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json'? is .*move it elsewhere"):
+        write_files(tmp_path, {"a": "1"})
+    assert content(tmp_path) == {MANIFEST: text.encode()}
+
+
+# --- reports ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_the_diagnosis_that_is_gone_costs_no_other_file(tmp_path, name):
+    out = diagnosed_folder(tmp_path / "out", rows(), baselines=BASELINES)
+    build(out)
+    copy = clone(out, tmp_path / "copy")
+    before = content(copy)
+    (copy / f"{name}.csv").unlink()
+    build(copy)
+    assert set(content(copy)) == set(before) - {f"{name}.csv"}
+    summary = pd.read_csv(copy / "diagnosis.csv").set_index("measure")["seeds"]
+    assert (summary == 0).any() == (name != "paths")  # what was measured in it, and nothing else
+    for other in {*TABLES} - {name}:
+        for path in (f"{other}.csv", f"{other}.svg"):
+            assert (copy / path).read_bytes() == before[path]
+
+
+def test_files_of_the_users_stay_in_a_folder_of_results(tmp_path):
+    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
+    mine = ("accuracy_vs_latency.png", "lesion.png", "lesion.csv", ".runs.csv.swp", "notes.txt")
+    for name in mine:
+        (out / name).write_text("mine")
+    for _ in range(2):
+        build(out)
+    assert {n for n, own in content(out).items() if own == b"mine"} == {*mine}
+
+
+def test_figures_that_raw_runs_no_longer_give_are_deleted(tmp_path):
+    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
+    build(out)
+    assert (out / "effects.png").is_file()
+    for run in (out / "runs").glob(f"{B}*"):
+        shutil.rmtree(run)
+    build(out)
+    assert not (out / "effects.png").exists()
+    assert "effects.png" not in (out / MANIFEST).read_text()
+
+
+def test_a_report_over_a_file_of_the_users_is_refused_in_one_line(tmp_path, capsys):
+    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
+    (out / "summary.md").write_text("mine")
+    (out / "report.html").write_text("mine")
+    before = content(out)
+    assert cli.main(["report", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{str(out / 'summary.md')!r} and 1 more would be overwritten" in line
+    assert content(out) == before
+    with pytest.raises(UserError, match="would be overwritten"):
+        require_room(out)
+
+
+def test_a_folder_without_a_manifest_is_known_again_where_nothing_has_changed(tmp_path):
+    out = results_folder(tmp_path / "out", rows()[:3], baselines=BASELINES)
+    build(out)
+    (out / MANIFEST).unlink()
+    require_room(out)  # as `run` asks before it trains
+    assert {*ALWAYS} < set(json.loads((out / MANIFEST).read_text()))
+    results_folder(tmp_path / "more", rows()[3:])
+    shutil.copytree(tmp_path / "more" / "runs", out / "runs", dirs_exist_ok=True)
+    assert build(out).counts == {"done": 4}
+
+
+def test_run_refuses_before_it_trains(tmp_path, capsys):
+    (tmp_path / "summary.md").write_text("mine")
+    words = ["--variant", "B", "--depth", "8", "--epochs", "1", "--seeds", "1"]
+    assert cli.main(["run", *words, "--out", str(tmp_path), "--engine", "inline"]) == 2
+    assert "summary.md' would be overwritten" in capsys.readouterr().err
+    assert set(content(tmp_path)) == {"summary.md"} and not (tmp_path / "runs").exists()
+
+
+def test_reports_of_one_folder_take_turns(tmp_path, monkeypatch, capsys):
+    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
+    monkeypatch.setattr("resnet_variants.analysis.report._PATIENCE", 0.05)
+    with locked(out / ".report.lock", 1.0) as mine:
+        assert mine
+        assert cli.main(["report", str(out)]) == 2
+    assert "is being reported by another command: try again" in capsys.readouterr().err
+    build(out)
+    assert not (out / ".report.lock").exists()
+
+
+@pytest.mark.parametrize("folder", sorted(p.parent.name for p in COMMITTED.glob("*/runs.csv")))
+def test_the_committed_results_have_a_manifest(folder):
+    names = {p.name for p in (COMMITTED / folder).iterdir() if p.is_file()}
+    own = json.loads((COMMITTED / folder / MANIFEST).read_text())
+    assert names - {"experiment.json", MANIFEST} <= set(own)
+    refuse_foreign(COMMITTED / folder, own)
+
+
+# --- writers that die -------------------------------------------------------------------------
+
+
+def scratch(folder):
+    return sorted(folder.glob(f".*{TEMPORARY}"))
+
+
+def test_what_a_dead_writer_left_goes_and_what_a_living_one_has_stays(tmp_path):
+    for name in (".a.swp", ".a.12345678", f".mine{TEMPORARY}"):
+        (tmp_path / name).write_text("mine")
+    code = (
+        "import os, pathlib, sys; from resnet_variants.files import atomic_file\n"
+        "with atomic_file(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    path = str(tmp_path / "dead")
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
+    dead = [p for p in scratch(tmp_path) if p.is_dir()]
+    assert len(dead) == 1 and not Path(path).exists()
+    with atomic_file(tmp_path / "slow") as file:
+        file.write_text("slow")
+        write_atomically(tmp_path / "other", "other")
+        assert not dead[0].exists()
+    assert content(tmp_path) == {
+        **dict.fromkeys((".a.swp", ".a.12345678", f".mine{TEMPORARY}"), b"mine"),
+        **{"slow": b"slow", "other": b"other"},
+    }
+
+
+def test_a_scratch_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    real, asked = files.fcntl.flock, []
+
+    def flock(file, kind):
+        asked.append(kind)
+        if len(asked) == 1:
+            files._sweep(tmp_path)
+        real(file, kind)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    write_atomically(tmp_path / "a", "1")
+    assert asked == [files.fcntl.LOCK_EX, files.fcntl.LOCK_EX | files.fcntl.LOCK_NB, asked[0]]
+    assert content(tmp_path) == {"a": b"1"} and not scratch(tmp_path)
+
+
+_SLOWLY = """
+import sys, time
+from resnet_variants import cli, files, manifest
+real = files.write_atomically
+def slow(path, content):
+    with files.atomic_file(path) as file:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        print(path.name, flush=True)
+        time.sleep(0.05)
+manifest.write_atomically = slow
+sys.exit(cli.main(["report", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_report_that_is_stopped_at_any_file_is_made_by_the_next(tmp_path, number):
+    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
+    build(out)
+    expected = content(out)
+    for stop in (1, 2, 9):
+        for name in ("runs.csv", "summary.md", "effects.png"):  # so that there is something to do
+            (out / name).unlink()
+        command = [sys.executable, "-c", _SLOWLY, str(out)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            for _ in range(min(stop, 5)):
+                process.stdout.readline()
+            process.send_signal(number)
+            said = process.communicate()[1]
+        if number == signal.SIGTERM:
+            assert process.returncode == 143, said
+            assert len(said.splitlines()) == 1 and "terminated" in said
+            assert not scratch(out)
+        else:
+            assert process.returncode == -signal.SIGKILL
+            assert len(scratch(out)) == 1
+        build(out)
+        assert not list(out.glob(".*"))
+        assert content(out) == expected
