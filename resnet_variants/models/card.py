@@ -13,7 +13,7 @@ import torch
 from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
-from resnet_variants.files import read_json, write_atomically
+from resnet_variants.files import Json, read_json, write_atomically
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
@@ -95,7 +95,7 @@ def save_pretrained(
     config = folder / "config.json"
     written = read_json(config, remedy="save the model again")
     # timm reads it from the top level; transformers passes it beside these arguments, so twice.
-    written.get("model_args", {}).pop("num_classes", None)
+    cast("Json", written.get("model_args", {})).pop("num_classes", None)
     write_atomically(config, json.dumps(written, indent=2))
     readme = generate_readme(model_card(model, training), model.variant.name)
     write_atomically(folder / "README.md", readme)
