@@ -78,7 +78,7 @@ def audit(source: Source) -> Audit:
 def _near(
     source: Source, sketches: dict[str, dict[int, np.ndarray]], equal: set[tuple[str, str]]
 ) -> Iterator[tuple[str, str]]:
-    """Near-copies of held-out pictures in the splits before theirs, but for the equal ones."""
+    """Near-copies of held-out pictures among those of the splits before, but for equal ones."""
     for split, before in (("test", ("train", "val")), ("val", ("train",))):
         own = sketches.get(split, {})
         others = {i: small for other in before for i, small in sketches.get(other, {}).items()}
