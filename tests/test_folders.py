@@ -338,3 +338,10 @@ def test_a_moved_folder_is_the_same_data(tmp_path):
     (tmp_path / "here").rename(tmp_path / "there")
     second = load(tmp_path / "there")
     assert (second.data_hash, second.split_hash) == (first.data_hash, first.split_hash)
+
+
+def test_a_message_keeps_to_its_line_whatever_a_folder_is_called(tmp_path):
+    for names in (["train\n", "x"], ["a_train\n", "b_test"], ["train", "val", "val\n2"]):
+        root = tmp_path / str(len(names[0]))
+        pictures.fill(root, {f"{name}/{c}": 1 for name in names for c in "ab"})
+        assert refused(root).isprintable()

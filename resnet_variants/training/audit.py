@@ -78,16 +78,15 @@ def audit(source: Source) -> Audit:
 def _near(
     source: Source, sketches: dict[str, dict[int, np.ndarray]], equal: set[tuple[str, str]]
 ) -> Iterator[tuple[str, str]]:
-    """Near-copies of held-out pictures in the splits before theirs, but for the equal ones."""
-    before: dict[int, np.ndarray] = {}
-    for split in ("train", "val", "test"):
+    """Near-copies of held-out pictures among those of the splits before, but for equal ones."""
+    for split, before in (("test", ("train", "val")), ("val", ("train",))):
         own = sketches.get(split, {})
-        at, others = list(own), list(before)
-        for i, j in near_copies(list(own.values()), list(before.values())):
-            pair = source.name(others[j]), source.name(at[i])
+        others = {i: small for other in before for i, small in sketches.get(other, {}).items()}
+        at, among = list(own), list(others)
+        for i, j in near_copies(list(own.values()), list(others.values())):
+            pair = source.name(among[j]), source.name(at[i])
             if pair not in equal:
                 yield pair
-        before |= own
 
 
 def _compare(

@@ -114,7 +114,7 @@ def read_folder(root: Path) -> Files:
     if not found:
         return _files(root, {"": root})
     if "train" not in found or len(found) == 1:
-        names = " and ".join(path.name for path in found.values())
+        names = " and ".join(shown(path.name) for path in found.values())
         message = f"{str(root)!r} holds {names} alone: it takes train/ with val/ or test/"
         message += ", or nothing but class folders with other names"
         raise UserError(message, field="data")
@@ -142,14 +142,14 @@ def _splits(root: Path) -> dict[str, Path]:
     kinds = {split for group in groups.values() for split in group}
     every = sum(len(same) for group in groups.values() for same in group.values()) == len(folders)
     if len(likely) > 1 or (not likely and every and {"train"} < kinds):
-        names = ", ".join(f"{folder.name}/" for folder in folders)
+        names = ", ".join(f"{shown(folder.name)}/" for folder in folders)
         message = f"{str(root)!r} holds {names}, which look like splits and not like classes"
         raise UserError(f"{message}: call them train/ with val/ or test/", field="data")
     found: dict[str, Path] = {}
     for split, same in groups[likely.pop()].items() if likely else ():
         same = [path for path in same if path.name.lower() in _SPLIT_OF] or same
         if len(same) > 1:
-            message = f"{str(root)!r} holds both {same[0].name}/ and {same[1].name}/"
+            message = f"{str(root)!r} holds both {shown(same[0].name)}/ and {shown(same[1].name)}/"
             raise UserError(f"{message}: which is the {split} split?", field="data")
         found[split] = same[0]
     return {split: found[split] for split in _SPLITS if split in found}
@@ -302,10 +302,9 @@ def _refuse_splits(folder: Path, below: Iterable[str]) -> None:
     """A class that holds splits is none; taken for one, it would mix them."""
     named = {name: split for name in sorted(below) if (split := _split_and_rest(name))}
     if {"train"} < {split for split, rest in named.values() if not rest}:
-        message = f"{str(folder)!r} holds {' and '.join(f'{name}/' for name in named)}: name that"
-        raise UserError(
-            f"{message} folder, or put splits above classes, as train/cat", field="data"
-        )
+        names = " and ".join(f"{shown(name)}/" for name in named)
+        message = f"{str(folder)!r} holds {names}: name that folder, or put splits above classes"
+        raise UserError(f"{message}, as train/cat", field="data")
 
 
 def _unreadable(error: OSError) -> NoReturn:
