@@ -70,7 +70,7 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
         message = f"unknown device {machine.device!r}: torch sees no {what} here"
         message += f"; choices: {choices}"
         raise UserError(message, field="device")
-    kind = machine.device if machine.device != "auto" else "cuda" if cuda else "cpu"
+    kind = ("cuda" if cuda else "cpu") if machine.device == "auto" else machine.device
     there = {"cuda": torch.cuda.device_count(), "cpu": cores()}.get(kind, 1)
     if machine.devices > there:
         message = f"devices {machine.devices} exceeds the {there} of this machine ({kind})"
