@@ -140,6 +140,7 @@ def _reading(file: Path, remedy: str = REDO) -> Iterator[None]:
     try:
         if file.exists() and not file.is_file():
             raise ValueError("no regular file")
+        file.open("rb").close()  # safetensors says of one that it may not read that it is missing
         yield
     except FileNotFoundError:
         raise
