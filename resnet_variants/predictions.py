@@ -140,6 +140,7 @@ def _reading(file: Path, remedy: str = REDO) -> Iterator[None]:
     try:
         if file.exists() and not file.is_file():
             raise ValueError("no regular file")
+        file.open("rb").close()  # safetensors says of one that it may not read that it is missing
         yield
     except FileNotFoundError:
         raise
@@ -215,7 +216,7 @@ def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any], *, remedy:
     if len(outcome.predicted) != n:
         reason = f"{run_id} has {len(outcome.predicted)} predictions for {n} labels"
         raise damaged(outcome.file, reason, remedy=remedy)
-    hits = np.count_nonzero(outcome.predicted == outcome.labels)
+    hits = int(np.count_nonzero(outcome.predicted == outcome.labels))
     own = {"split_hash": outcome.split_hash, "n_test": n, "test_acc": hits / n}
     for (name, value), other in zip(own.items(), told, strict=True):
         if other != value and other != "" and pd.notna(other):  # what a run does not say is ""

@@ -1,7 +1,7 @@
 """What runs answered, image by image: kept with the run, joined by the report."""
 
+import contextlib
 import dataclasses
-import errno
 import io
 import json
 import os
@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -451,19 +452,33 @@ def test_a_damaged_table_is_one_line_that_names_it(tmp_path, capsys, reported, d
     assert f"{copy / TABLE} is damaged (" in line
 
 
-@pytest.mark.parametrize("name", [FILE, TABLE])
-def test_a_file_that_may_not_be_read_is_one_line_that_names_it(
-    tmp_path, monkeypatch, capsys, reported, name
-):
-    def denied(*_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied")
+@contextlib.contextmanager
+def unprivileged():
+    """Root may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
-    monkeypatch.setattr("resnet_variants.predictions.safe_open", denied)
-    monkeypatch.setattr(pd, "read_parquet", denied)
-    out = reported if name == FILE else clone(reported, tmp_path / "clone")
-    assert cli.main(["report", str(out)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"{name} cannot be read: Permission denied" in line
+
+@pytest.mark.parametrize("name", [FILE, TABLE])
+def test_a_file_that_may_not_be_read_is_one_line_that_names_it(reported, name):
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are its user's alone
+        Path(place).chmod(0o755)
+        out = Path(place, "out")
+        if name == FILE:
+            shutil.copytree(reported, out)
+        else:
+            clone(reported, out)
+        with unprivileged():
+            gather([out])
+        next(out.rglob(name)).chmod(0)
+        with unprivileged(), pytest.raises(UserError, match=r"cannot be read: Permission denied$"):
+            gather([out])
 
 
 @pytest.mark.parametrize(
