@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from resnet_variants.files import Json
+from resnet_variants.files import Json, require_name
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
@@ -42,6 +42,7 @@ _FIELDS = {  # arguments of the network -> what the recipe calls them
 
 def dataset_name(spec: str) -> str:
     """A SPEC as ids and folders call it: ``folder-pets`` for ``folder:/somewhere/pets``."""
+    require_name(spec, field="data")
     prefix, colon, name = spec.partition(":")
     if prefix == "folder" and colon:
         name = Path(name).expanduser().resolve().name
