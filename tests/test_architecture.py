@@ -66,8 +66,8 @@ def test_imports_go_down_only(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
 def test_files_and_functions_stay_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
-    too_long = {f.name: n for f in functions(path) if (n := f.end_lineno - f.lineno + 1) > 40}
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+    too_long = {f.name: n for f in functions(path) if (n := f.end_lineno - f.lineno + 1) > 50}
     assert too_long == {}
 
 
