@@ -176,7 +176,8 @@ def read_text(path: Path) -> str:
 
 def _regular(path: str, flags: int) -> int:
     number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(number).st_mode):
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # which Python refuses by itself
         return number
     os.close(number)
     raise OSError(errno.EINVAL, "it is no regular file")
@@ -218,7 +219,12 @@ def readable(path: Path, *, remedy: str = REDO) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or error
-        if error.errno in (errno.EINVAL, errno.ENXIO, errno.ELOOP):  # no file, whoever reads
+        if error.errno in (
+            errno.EINVAL,
+            errno.EISDIR,
+            errno.ENXIO,
+            errno.ELOOP,
+        ):  # no file, whoever reads
             raise damaged(path, reason, remedy=remedy) from error
         kind = StorageError if is_storage(error) else UserError
         raise kind(f"{path} cannot be read: {reason}") from error

@@ -12,6 +12,7 @@ What runs answered for each image is described in ``predictions``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -136,8 +137,9 @@ def read_runs_and_provenance(out: Path) -> tuple[pd.DataFrame, Provenance]:
         return _checked(file, _read_table(file, RUN_COLUMNS)), _kept_provenance(out)
     rows: list[Json] = []
     provenance: Provenance = {}
-    for file in sorted((out / "runs").glob("*/run.json")):
-        row = _row(file, provenance)
+    for folder in sorted((out / "runs").iterdir()):
+        file = folder / "run.json"
+        row = _row(file, provenance) if os.path.lexists(file) else None
         if row is not None:
             rows.append(row)
     frame = _checked(out / "runs", pd.DataFrame(rows, columns=list(RUN_COLUMNS)))

@@ -278,6 +278,16 @@ def test_a_configuration_that_lacks_something_is_refused(folder, capsys, name):
     assert "run.json is damaged" in refused(folder, capsys)
 
 
+def test_the_batch_is_100_or_what_there_is_unless_it_is_asked_for():
+    assert Study().fitted(1000).batch_size == 100
+    assert Study().fitted(60).batch_size == 60
+    assert Study(images=40).fitted(1000).batch_size == 40
+    assert Study(batch_size=30).fitted(60).batch_size == 30
+    for study, there in ((Study(batch_size=100), 60), (Study(), 1)):
+        with pytest.raises(UserError, match=f"exceeds the {there} validation images"):
+            study.fitted(there)
+
+
 @pytest.mark.parametrize(
     "changes", [{"images": 0}, {"draws": 0}, {"batch_size": 1}, {"paths": 10**7}]
 )

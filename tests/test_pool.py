@@ -210,12 +210,12 @@ class Waits(Attempt):
 def test_a_worker_that_does_nothing_for_long_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "Attempt", Waits)
     monkeypatch.setattr(driver, "TRIES", 1)
-    monkeypatch.setattr(pool_module, "_SILENCE", 2.0)
-    monkeypatch.setattr(pool_module, "_LEAST", 0.02)
+    monkeypatch.setattr(pool_module, "_SILENCE", 5.0)
+    monkeypatch.setattr(pool_module, "_LEAST", 0.01)
     one = dataclasses.replace(experiment(1), variants=experiment().variants[:1])
     assert not conduct(one, tmp_path, TWO, silent)
     (error,) = read_runs(tmp_path)["error"]
-    assert error == "its worker did nothing for 2 s, 1 times without progress"
+    assert error == "its worker did nothing for 5 s, 1 times without progress"
 
 
 class Prints(Attempt):
