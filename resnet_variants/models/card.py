@@ -91,7 +91,7 @@ def save_pretrained(
     config = Path(folder) / "config.json"
     written = read_json(config, remedy="save the model again")
     # timm reads it from the top level; transformers passes it beside these arguments, so twice.
-    written.get("model_args", {}).pop("num_classes", None)
+    cast("dict[str, object]", written["model_args"]).pop("num_classes", None)
     write_atomically(config, json.dumps(written, indent=2))
     readme = generate_readme(model_card(model, training), model.variant.name)
     write_atomically(Path(folder) / "README.md", readme)
