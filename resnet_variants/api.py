@@ -57,8 +57,7 @@ def run(
             script, which must guard what it does by ``if __name__ == "__main__"``.
 
     Raises:
-        ValueError: an unknown choice or a number out of range; or, when all else is done, a run
-            that could not be diagnosed.
+        ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
     """
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options, loading = _options(settings, tuple(log)), _taken(settings, Loading)
