@@ -58,8 +58,7 @@ def run(
             script, which must guard what it does by ``if __name__ == "__main__"``.
 
     Raises:
-        ValueError: an unknown choice or a number out of range; or, when all else is done, a run
-            that could not be diagnosed.
+        ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
     """
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")

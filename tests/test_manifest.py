@@ -112,11 +112,25 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, text):
 # --- reports ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_of_the_diagnosis_that_is_gone_costs_no_other_file(tmp_path, name):
-    out = diagnosed_folder(tmp_path / "out", rows(), baselines=BASELINES)
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory):
+    out = diagnosed_folder(
+        tmp_path_factory.mktemp("diagnosed") / "out", rows(), baselines=BASELINES
+    )
     build(out)
-    copy = clone(out, tmp_path / "copy")
+    return out
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    out = results_folder(tmp_path_factory.mktemp("reported") / "out", rows(), baselines=BASELINES)
+    build(out)
+    return out
+
+
+@pytest.mark.parametrize("name", ["paths", "lesion", "gradient_flow"])
+def test_a_table_of_the_diagnosis_that_is_gone_costs_no_other_file(diagnosed, tmp_path, name):
+    copy = clone(diagnosed, tmp_path / "copy")
     before = content(copy)
     (copy / f"{name}.csv").unlink()
     build(copy)
@@ -138,9 +152,8 @@ def test_files_of_the_users_stay_in_a_folder_of_results(tmp_path):
     assert {n for n, own in content(out).items() if own == b"mine"} == {*mine}
 
 
-def test_figures_that_raw_runs_no_longer_give_are_deleted(tmp_path):
-    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
-    build(out)
+def test_figures_that_raw_runs_no_longer_give_are_deleted(reported, tmp_path):
+    out = shutil.copytree(reported, tmp_path / "out")
     assert (out / "effects.png").is_file()
     for run in (out / "runs").glob(f"{B}*"):
         shutil.rmtree(run)
@@ -162,15 +175,14 @@ def test_a_report_over_a_file_of_the_users_is_refused_in_one_line(tmp_path, caps
         require_room(out)
 
 
-def test_a_folder_without_a_manifest_is_known_again_where_nothing_has_changed(tmp_path):
-    out = results_folder(tmp_path / "out", rows()[:3], baselines=BASELINES)
-    build(out)
+def test_a_folder_without_a_manifest_is_known_again_where_nothing_has_changed(reported, tmp_path):
+    out = shutil.copytree(reported, tmp_path / "out")
     (out / MANIFEST).unlink()
+    # The page names its folder.
+    (out / "report.html").unlink()
     require_room(out)  # as `run` asks before it trains
     assert {*ALWAYS} < set(json.loads((out / MANIFEST).read_text()))
-    results_folder(tmp_path / "more", rows()[3:])
-    shutil.copytree(tmp_path / "more" / "runs", out / "runs", dirs_exist_ok=True)
-    assert build(out).counts == {"done": 4}
+    refuse_foreign(out, ALWAYS)
 
 
 def test_run_refuses_before_it_trains(tmp_path, capsys):
@@ -188,7 +200,6 @@ def test_reports_of_one_folder_take_turns(tmp_path, monkeypatch, capsys):
         assert mine
         assert cli.main(["report", str(out)]) == 2
     assert "is being reported by another command: try again" in capsys.readouterr().err
-    build(out)
     assert not (out / ".report.lock").exists()
 
 
@@ -252,35 +263,37 @@ def slow(path, content):
     with files.atomic_file(path) as file:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         print(path.name, flush=True)
-        time.sleep(0.05)
+        time.sleep(1)
 manifest.write_atomically = slow
 sys.exit(cli.main(["report", sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_report_that_is_stopped_at_any_file_is_made_by_the_next(tmp_path, number):
-    out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
+@pytest.mark.parametrize(("number", "stop"), [(signal.SIGTERM, 2), (signal.SIGKILL, 4)])
+def test_a_report_that_is_stopped_is_made_by_the_next(reported, tmp_path, number, stop):
+    out = shutil.copytree(reported, tmp_path / "out")
+    (out / "report.html").unlink()  # it names its folder
     build(out)
     expected = content(out)
-    for stop in (1, 2, 9):
-        for name in ("runs.csv", "summary.md", "effects.png"):  # so that there is something to do
-            (out / name).unlink()
-        command = [sys.executable, "-c", _SLOWLY, str(out)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            for _ in range(min(stop, 5)):
-                process.stdout.readline()
-            process.send_signal(number)
-            said = process.communicate()[1]
-        if number == signal.SIGTERM:
-            assert process.returncode == 143, said
-            assert len(said.splitlines()) == 1 and "terminated" in said
-            assert not scratch(out)
-        else:
-            assert process.returncode == -signal.SIGKILL
-            assert len(scratch(out)) == 1
-        build(out)
+    for name in ("runs.csv", "summary.md", "effects.png"):  # so that there is something to do
+        (out / name).unlink()
+    with subprocess.Popen(
+        [sys.executable, "-c", _SLOWLY, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for _ in range(stop):  # files that it has begun
+            process.stdout.readline()
+        process.send_signal(number)
+        said = process.communicate()[1]
+    if number == signal.SIGTERM:
+        assert process.returncode == 143, said
+        assert len(said.splitlines()) == 1 and "terminated" in said
         assert not list(out.glob(".*"))
-        assert content(out) == expected
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert len(scratch(out)) == 1
+    build(out)
+    assert not list(out.glob(".*"))
+    assert content(out) == expected

@@ -1,8 +1,12 @@
 """What a figure shows of a table, read off its artists and its files."""
 
 import io
+import os
+import subprocess
+import sys
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -309,3 +313,53 @@ def test_curves_of_two_depths_are_never_averaged():
     losses, deeper = training_curves(epochs, runs).axes[:2]
     assert [list(axes.lines[0].get_ydata()) for axes in (losses, deeper)] == [[1, 1], [3, 3]]
     assert losses.get_title(loc="left") != deeper.get_title(loc="left")
+
+
+# --- whose settings ---------------------------------------------------------------------------
+
+_DRAWN = """
+import os, pathlib, sys
+import resnet_variants.analysis
+import test_plots
+for name, data in test_plots.drawn().items():
+    pathlib.Path(sys.argv[1], name).write_bytes(data)
+assert os.environ.get("MPLBACKEND") == sys.argv[2], os.environ.get("MPLBACKEND")
+"""
+
+
+def drawn():
+    """Figures of two kinds as files."""
+    runs = grid_of_runs()
+    scatter = accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)]))
+    return rendered(scatter, "scatter") | rendered(training_curves(epochs_of(runs), runs), "curves")
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_no_setting_of_the_users_changes_a_figure(tmp_path, readable):
+    """Neither a style of their own, nor a notebook's backend, nor a folder that cannot be used."""
+    backend = "module://matplotlib_inline.backend_inline"
+    (tmp_path / "matplotlibrc").write_text(
+        "text.usetex: True\nfont.size: 20\nsavefig.bbox: tight\nsavefig.transparent: True\n"
+        "axes.grid.axis: x\nlines.linewidth: 9\nsvg.hashsalt: other\nfigure.dpi: 31\n"
+    )
+    config = tmp_path if readable else tmp_path / "matplotlibrc" / "nowhere"
+    environment = os.environ | {"MPLCONFIGDIR": str(config), "MPLBACKEND": backend}
+    environment["PYTHONPATH"] = os.pathsep.join([*sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", _DRAWN, str(tmp_path), backend],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, data in drawn().items():
+        assert (tmp_path / name).read_bytes() == data, name
+
+
+def test_the_settings_of_the_process_stay_as_they_are():
+    with mpl.rc_context({"font.size": 21, "text.usetex": True}):
+        before = dict(mpl.rcParams)
+        styled_bytes = drawn()
+        assert dict(mpl.rcParams) == before
+    assert styled_bytes == drawn()
