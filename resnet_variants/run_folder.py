@@ -9,12 +9,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import cast
 
 from filelock import FileLock, Timeout
 
 from resnet_variants.files import (
+    TEMPORARY,
     Json,
     damaged,
     finite,
@@ -35,6 +37,23 @@ RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb",
 # What may differ when a run goes on: a newer library or another folder is no other run, and
 # whether it is compiled stays as it was.
 _MAY_DIFFER = ("provenance", "compile")
+
+# Files and folders of a run's directory beside those of a diagnosis.
+_OURS = (
+    *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.safetensors", "snapshots"),
+    *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
+    *("tensorboard", "wandb"),
+)
+_SAFETENSORS = ".tmp??????"  # to such it writes the weights
+
+
+def is_ours(name: str) -> bool:
+    """Whether an entry of a run's directory is one that this package writes."""
+    from resnet_variants.diagnosis_files import TABLES  # with pandas, which training needs not
+
+    stem, _, suffix = name.partition(".")
+    diagnosed = stem in TABLES and suffix in ("csv", "png", "svg")
+    return diagnosed or name in _OURS or name.endswith(TEMPORARY) or fnmatch(name, _SAFETENSORS)
 
 
 @dataclass(frozen=True)
@@ -96,14 +115,14 @@ class RunFolder:
         file, before = self.path / "run.json", self.unfinished()
         if before:
             self._refuse_other(before, cast(Json, json.loads(to_json(config))))
-            for part in self.path.glob(".tmp??????"):  # safetensors writes the weights to such
+            for part in self.path.glob(_SAFETENSORS):
                 part.unlink()
             self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
             (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
             self.predictions.unlink(missing_ok=True)
             return
         self.remove()
-        self.path.mkdir(parents=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(file, to_json(config))
 
     def refuse_other_images(self, facts: Mapping[str, object]) -> None:
@@ -167,11 +186,22 @@ class RunFolder:
         return [(int(file.stem.removeprefix("epoch_")), file) for file in files]
 
     def remove(self) -> None:
-        """Delete the run, whatever stands in its place."""
-        if self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
+        """Delete the run; files of another origin in its directory stay there.
+
+        Raises:
+            ValueError: the directory's place is taken by a file.
+        """
+        if not self.path.exists() and not self.path.is_symlink():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{str(self.path)!r} is no folder: move it elsewhere")
+        for entry in self.path.iterdir():
+            if is_ours(entry.name):
+                shutil.rmtree(
+                    entry
+                ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if not self.path.is_symlink() and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def append_epoch(self, record: Mapping[str, object]) -> None:
         """Add one line to ``epochs.jsonl``."""

@@ -21,7 +21,7 @@ BELOW = {
     "training": {"registry", "files"},
     "files": {"registry"},
     "manifest": {"registry", "files"},
-    "run_folder": {"registry", "files"},
+    "run_folder": {"registry", "files", "diagnosis_files"},
     "predictions": {"registry", "files", "run_folder"},
     "records": {"registry", "files", "run_folder"},
     "sweeps": {

@@ -162,7 +162,7 @@ def test_committed_experiments_state_question_expectation_and_cost(path):
     assert experiment.question.endswith("?")
     assert experiment.expect
     command, *rest = path.read_text().splitlines()
-    assert command.removesuffix(" --diagnose") == (
+    assert command.removesuffix(" --diagnose").removesuffix(" --out results/again") == (
         f"# python -m resnet_variants.run --experiment experiments/{path.name}"
     )
     assert any(re.match(r"# Cost: .*\d (hours|minutes)", line) for line in rest)

@@ -17,6 +17,7 @@ from resnet_variants.diagnosis_files import TABLES
 from resnet_variants.files import TEMPORARY, atomic_file, locked, write_atomically
 from resnet_variants.manifest import MANIFEST, is_whole, refuse_foreign, write_files
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import RunFolder
 
 COMMITTED = Path(__file__).parents[1] / "results"
 BASELINES = {A: A, B: A}
@@ -191,6 +192,31 @@ def test_run_refuses_before_it_trains(tmp_path, capsys):
     assert cli.main(["run", *words, "--out", str(tmp_path), "--engine", "inline"]) == 2
     assert "summary.md' would be overwritten" in capsys.readouterr().err
     assert set(content(tmp_path)) == {"summary.md"} and not (tmp_path / "runs").exists()
+
+
+def test_run_refuses_a_clone_whose_tables_are_the_only_ones(reported, tmp_path, capsys):
+    out = clone(reported, tmp_path / "out")
+    before = content(out)
+    assert cli.main(["run", "--variant", "B", "--depth", "20", "--out", str(out)]) == 2
+    assert "tables of runs that are not there" in capsys.readouterr().err
+    assert content(out) == before
+
+
+def test_a_run_that_is_redone_leaves_files_of_the_users(tmp_path):
+    folder = results_folder(tmp_path, rows()) / "runs"
+    run = next(folder.iterdir())
+    (run / "snapshots").mkdir()
+    for name in ("notes.md", "snapshots/epoch_000001.safetensors", "lesion.csv", "lesion.txt"):
+        (run / name).write_text("mine")
+    RunFolder(run).remove()
+    assert {path.name for path in run.iterdir()} == {"notes.md", "lesion.txt"}
+    RunFolder(run).start({"run_id": run.name})
+    assert {path.name for path in run.iterdir()} == {"notes.md", "lesion.txt", "run.json"}
+    other = folder / "a_file"
+    other.write_text("mine")
+    with pytest.raises(UserError, match="is no folder: move it elsewhere"):
+        RunFolder(other).remove()
+    assert other.read_text() == "mine"
 
 
 def test_reports_of_one_folder_take_turns(tmp_path, monkeypatch, capsys):

@@ -68,8 +68,11 @@ def require_room(out: Path) -> None:
     """Refuse, before hours of training, a folder that ``build`` would refuse after them.
 
     Raises:
-        ValueError: as ``build`` does.
+        ValueError: as ``build`` does; or the folder holds the only tables of other runs.
     """
+    if (out / "runs.csv").exists() and not (out / "runs").is_dir():
+        message = f"{str(out)!r} holds tables of runs that are not there, and those of new runs"
+        raise UserError(f"{message} would take their place: take another folder", field="out")
     try:
         refuse_foreign(out, ALWAYS)
     except UserError:

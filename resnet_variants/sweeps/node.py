@@ -15,6 +15,7 @@ import torch
 
 from resnet_variants.files import atomic_file, writing
 from resnet_variants.registry import UserError
+from resnet_variants.run_folder import is_ours
 from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.engine import Outcome, carry_out, refusal
 from resnet_variants.sweeps.runs import Run
@@ -35,7 +36,7 @@ def packed(folder: Path) -> Files:
 
 
 def unpack(files: Files, folder: Path) -> None:
-    """Put a run's files into its folder, the result last, and nothing else beside them.
+    """Put a run's files into its folder, the result last, and no older one of ours beside them.
 
     Raises:
         ValueError: a name leads out of the folder.
@@ -48,7 +49,8 @@ def unpack(files: Files, folder: Path) -> None:
         with atomic_file(path) as temporary:
             temporary.write_bytes(files[name])
     for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+        name = path.relative_to(folder)
+        if path.is_file() and name.as_posix() not in files and is_ours(name.parts[0]):
             path.unlink()
 
 
