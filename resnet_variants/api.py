@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -14,9 +15,9 @@ from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
 from resnet_variants.analysis.report import build, require_room
 from resnet_variants.analysis.style import rendered
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
-from resnet_variants.diagnosis_files import Diagnosis, is_diagnosed
+from resnet_variants.diagnosis_files import TABLES, Diagnosis, is_diagnosed
 from resnet_variants.files import require_name, writing
-from resnet_variants.manifest import write_files
+from resnet_variants.manifest import refuse_foreign, write_files
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import as_variant, register
@@ -104,20 +105,30 @@ def diagnose(folder: str | Path, **settings: Any) -> Diagnosed:
         ValueError: see ``diagnose_run``; or the directory cannot be written.
     """
     path, study = require_path("folder", folder), Study(**settings)
+    with _held(path, 0.0):
+        return _diagnosed(path, study)
+
+
+@contextlib.contextmanager
+def _held(path: Path, seconds: float) -> Iterator[None]:
+    with RunFolder(path.resolve()).claim(seconds) as mine:
+        if not mine:
+            raise UserError(f"another command uses {str(path)!r}: wait for it")
+        yield
+
+
+def _diagnosed(path: Path, study: Study) -> Diagnosed:
     dataset = str(finished(path)["dataset"])
     if not os.access(path, os.W_OK):
         raise UserError(f"{str(path)!r} cannot be written")
-    with RunFolder(path.resolve()).claim() as mine:
-        if not mine:
-            raise UserError(f"{str(path)!r} is in the hands of another command: wait for it")
-        tables = diagnose_run(path, study)
-        contents: dict[str, str | bytes] = {}
-        for name, figure in diagnosis_figures(tables, dataset).items():
-            contents |= rendered(figure, name)
-        contents |= {f"{name}.csv": table.to_csv(index=False) for name, table in tables.items()}
-        with writing(path):
-            files = write_files(path, contents)
-    return Diagnosed(tables, tuple(files))
+    refuse_foreign(path, [f"{name}{end}" for name in TABLES for end in (".csv", ".png", ".svg")])
+    tables = diagnose_run(path, study)
+    contents: dict[str, str | bytes] = {}
+    for name, figure in diagnosis_figures(tables, dataset).items():
+        contents |= rendered(figure, name)
+    contents |= {f"{name}.csv": table.to_csv(index=False) for name, table in tables.items()}
+    with writing(path):
+        return Diagnosed(tables, tuple(write_files(path, contents)))
 
 
 def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tuple[Path, str]]:
@@ -129,15 +140,16 @@ def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tu
     for run in experiment.runs:
         folder = out / "runs" / run.id
         result = RunFolder(folder).result()
-        if not result or result["status"] != DONE or is_diagnosed(folder):
+        if not result or result["status"] != DONE:
             continue
-        with RunFolder(folder).claim(_PATIENCE):
-            pass  # another command that diagnoses the run has ended
-        if is_diagnosed(folder):
-            continue
-        settings = {"data": run.data, "loading": run.loading, "device": device}
+        study = Study(data=run.data, loading=run.loading, device=device)
         try:
-            diagnose(folder, **settings)
+            if is_diagnosed(folder):
+                continue
+            with _held(folder, _PATIENCE):  # another command may be diagnosing it
+                if is_diagnosed(folder):
+                    continue
+                _diagnosed(folder, study)
         except UserError as error:  # one run's fault, which costs no other its diagnosis
             yield folder, str(error)
         else:

@@ -47,14 +47,15 @@ def command(argv: Sequence[str]) -> int:
         _show(f"{split}: {len(lines)} broken", lines, most)
     for heading, sign, pairs in (
         ("the same picture in two splits", "=", found.twice),
-        ("nearly the same picture in two splits, such as a thumbnail", "~", found.near),
+        ("two alike pictures in two splits (a thumbnail, another compression?)", "~", found.near),
         ("the same picture in two classes", "=", found.mislabelled),
     ):
         _show(f"{len(pairs)} times {heading}", [f"{a} {sign} {b}" for a, b in pairs], most)
     if found.repeated:
         say(f"{found.repeated} images repeat another one of their split and class")
     sound = found.sound and not faults
-    say("all is well" if sound else "see above: mend or remove these")
+    alike = "look at the pairs that are alike; all else is well" if found.near else "all is well"
+    say(alike if sound else "see above: mend or remove these")
     return 0 if sound else 1
 
 

@@ -42,7 +42,7 @@ def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     flags = parse(Flags, argv, "describe")
     elsewhere = named_elsewhere(flags.name)
-    variant = next(iter(elsewhere), None) or as_variant("name", flags.name)
+    variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
     layers = layer_costs(
         variant,
         img_size=flags.img_size,

@@ -175,7 +175,7 @@ def read_text(path: Path) -> str:
 
 
 def _regular(path: str, flags: int) -> int:
-    number = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    number = os.open(path, flags | os.O_NONBLOCK)
     mode = os.fstat(number).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # which Python refuses by itself
         return number

@@ -81,7 +81,7 @@ class Networks:
         Raises:
             ValueError: a name of none, or a flag that contradicts it.
         """
-        words = [word for word in self.variant if len(word) > 1]
+        words = [word for word in self.variant if len(word) > 1 or word in "*?"]
         if not words:
             return []
         if len(words) < len(self.variant) or replace(self, variant=()) != Networks():

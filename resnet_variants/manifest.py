@@ -61,17 +61,17 @@ def refuse_foreign(folder: Path, names: Iterable[str], known: Digests | None = N
     """Refuse to write over files that are not known to be ours.
 
     Raises:
-        ValueError: names the first of them.
+        ValueError: names them.
     """
     known = _read(folder) if known is None else known
     taken = [name for name in names if _is_there(folder / name)]
     foreign = [name for name in taken if not _is_one_of(folder / name, known.get(name, ""))]
     if foreign:
-        more = f" and {len(foreign) - 1} more" if foreign[1:] else ""
-        raise UserError(
-            f"{str(folder / foreign[0])!r}{more} would be overwritten, and {MANIFEST} does not "
-            "have it as it is: move it elsewhere, or take another folder"
-        )
+        cause = f"they changed after {MANIFEST} was written, or are not in it: move them elsewhere"
+        if not _is_there(folder / MANIFEST):
+            cause = f"there is no {MANIFEST}: delete what an earlier version wrote, move the rest"
+        names = ", ".join(foreign)
+        raise UserError(f"{names} in {str(folder)!r} would be overwritten; {cause}")
 
 
 def is_whole(folder: Path) -> bool:

@@ -16,6 +16,7 @@ outcomes.parquet                        of all runs of a results folder, small e
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,16 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from resnet_variants.files import REDO, Json, atomic_file, damaged, short
+from resnet_variants.files import Json, atomic_file, damaged, short
 from resnet_variants.registry import UserError
 from resnet_variants.run_folder import DONE, RunFolder
 
 OUTCOMES = "outcomes.parquet"
 _KEYS = ("dataset", "split_hash", "image", "label")  # of a row of it
 _RUN, _FORMAT = "run", 1  # of the metadata
-_DELETE = "delete it, or restore it from where it was kept"
+_damaged = functools.partial(
+    damaged, remedy="delete it, the runs stay valid; or restore it from where it was kept"
+)
 
 # --- one run ----------------------------------------------------------------------------------
 
@@ -89,10 +92,10 @@ def read_predictions(folder: Path) -> Predictions:
     for split in ("test", "val"):
         logits, labels = arrays[f"{split}_logits"], arrays[f"{split}_labels"]
         if logits.shape != (len(labels), len(facts.classes)) or logits.dtype.kind != "f":
-            raise damaged(file, f"{split}_logits are {logits.dtype} of shape {logits.shape}")
+            raise _damaged(file, f"{split}_logits are {logits.dtype} of shape {logits.shape}")
         _numbers(file, f"{split}_labels", labels, facts.classes)
     if not np.array_equal(arrays["test_logits"].argmax(1), arrays["test_predicted"]):
-        raise damaged(file, "test_predicted is not what test_logits say")
+        raise _damaged(file, "test_predicted is not what test_logits say")
     own = {name: arrays[name] for name in names}
     return Predictions(facts.run_id, facts.split_hash, facts.classes, **own)
 
@@ -130,12 +133,12 @@ def _read(file: Path, names: Sequence[str]) -> tuple[_Facts, dict[str, np.ndarra
     if found != _FORMAT:
         raise UserError(f"{file} has format {short(found)}, which a newer version may read")
     if facts.run_id != file.parent.name:
-        raise damaged(file, f"run_id {short(facts.run_id)} is not its folder's name")
+        raise _damaged(file, f"run_id {short(facts.run_id)} is not its folder's name")
     return facts, arrays
 
 
 @contextlib.contextmanager
-def _reading(file: Path, remedy: str = REDO) -> Iterator[None]:
+def _reading(file: Path) -> Iterator[None]:
     """Tell the user in one line what is wrong with a file; a missing one is the caller's."""
     try:
         if file.exists() and not file.is_file():
@@ -147,7 +150,7 @@ def _reading(file: Path, remedy: str = REDO) -> Iterator[None]:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{file} cannot be read: {error.strerror}") from error
-        raise damaged(file, " ".join(str(error).split()), remedy=remedy) from error
+        raise _damaged(file, " ".join(str(error).split())) from error
 
 
 def _numbers(
@@ -155,15 +158,13 @@ def _numbers(
     name: str,
     values: np.ndarray | pd.Series,
     classes: Sequence[str],
-    *,
-    remedy: str = REDO,
 ) -> np.ndarray:
     """The values in few bytes, if each is the number of a class."""
     if values.ndim == 1 and len(values) and values.dtype.kind in "iu" and pd.notna(values).all():
         wide = np.asarray(values, np.int64)
         if wide.min() >= 0 and wide.max() < len(classes):
             return wide.astype(_smallest(classes))
-    raise damaged(file, f"{name} are not numbers of {len(classes)} classes", remedy=remedy)
+    raise _damaged(file, f"{name} are not numbers of {len(classes)} classes")
 
 
 # --- all runs of a results folder -------------------------------------------------------------
@@ -195,7 +196,7 @@ def read_outcomes(out: Path, runs: pd.DataFrame) -> dict[str, Outcome]:
     for run_id, *told in done.to_numpy():
         outcome = _of_run(RunFolder(out / "runs" / run_id)) if raw else kept.get(run_id)
         if outcome is not None:
-            _require_told(run_id, outcome, told, remedy=REDO if raw else _DELETE)
+            _require_told(run_id, outcome, told)
             found[run_id] = outcome
     return found
 
@@ -210,23 +211,23 @@ def _of_run(folder: RunFolder) -> Outcome | None:
     return Outcome(file, facts.split_hash, facts.classes, labels, predicted)
 
 
-def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any], *, remedy: str) -> None:
+def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any]) -> None:
     """Refuse what is not of this run: its split, its number of images and its accuracy."""
     n = len(outcome.labels)
     if len(outcome.predicted) != n:
         reason = f"{run_id} has {len(outcome.predicted)} predictions for {n} labels"
-        raise damaged(outcome.file, reason, remedy=remedy)
+        raise _damaged(outcome.file, reason)
     hits = int(np.count_nonzero(outcome.predicted == outcome.labels))
     own = {"split_hash": outcome.split_hash, "n_test": n, "test_acc": hits / n}
     for (name, value), other in zip(own.items(), told, strict=True):
         if other != value and other != "" and pd.notna(other):  # what a run does not say is ""
             reason = f"{name} of {run_id} is {short(value)} here and {short(other)} in its result"
-            raise damaged(outcome.file, reason, remedy=remedy)
+            raise _damaged(outcome.file, reason)
 
 
 def _read_table(file: Path) -> dict[str, Outcome]:
     try:
-        with _reading(file, _DELETE):
+        with _reading(file):
             table = pd.read_parquet(file)
             names = cast("dict[str, dict[str, list[str]]]", table.attrs["classes"])
             splits = [
@@ -239,13 +240,11 @@ def _read_table(file: Path) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for split_hash, classes, own in splits:
         if not np.array_equal(own["image"], np.arange(len(own))):
-            raise damaged(
-                file, f"not every image of {short(split_hash)} is there once", remedy=_DELETE
-            )
-        labels = _numbers(file, "labels", own["label"], classes, remedy=_DELETE)
+            raise _damaged(file, f"not every image of {short(split_hash)} is there once")
+        labels = _numbers(file, "labels", own["label"], classes)
         for run_id in run_ids:
             if not own[run_id].isna().all():
-                predicted = _numbers(file, f"{run_id}'s", own[run_id], classes, remedy=_DELETE)
+                predicted = _numbers(file, f"{run_id}'s", own[run_id], classes)
                 found[run_id] = Outcome(file, split_hash, classes, labels, predicted)
     return found
 

@@ -15,6 +15,7 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
+from resnet_variants.diagnosis_files import TABLES
 from resnet_variants.files import (
     TEMPORARY,
     Json,
@@ -34,9 +35,9 @@ DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
 RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb", "n_test")
 
-# What may differ when a run goes on: a newer library or another folder is no other run, and
-# whether it is compiled stays as it was.
-_MAY_DIFFER = ("provenance", "compile")
+# What may differ when a run goes on: a newer library or another folder is no other run, whether it
+# is compiled stays as it was, and another machine decodes to a mean of other last digits.
+_MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
 # Files and folders of a run's directory beside those of a diagnosis.
 _OURS = (
@@ -44,13 +45,11 @@ _OURS = (
     *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
     *("tensorboard", "wandb"),
 )
-_SAFETENSORS = ".tmp??????"  # to such it writes the weights
+_SAFETENSORS = ".tmp??????"  # the library writes weights to such a file first
 
 
 def is_ours(name: str) -> bool:
-    """Whether an entry of a run's directory is one that this package writes."""
-    from resnet_variants.diagnosis_files import TABLES  # with pandas, which training needs not
-
+    """Whether an entry of a run's directory has a name that this package writes there."""
     stem, _, suffix = name.partition(".")
     diagnosed = stem in TABLES and suffix in ("csv", "png", "svg")
     return diagnosed or name in _OURS or name.endswith(TEMPORARY) or fnmatch(name, _SAFETENSORS)
@@ -186,7 +185,7 @@ class RunFolder:
         return [(int(file.stem.removeprefix("epoch_")), file) for file in files]
 
     def remove(self) -> None:
-        """Delete the run; files of another origin in its directory stay there.
+        """Delete the run; entries of its directory that have none of our names stay there.
 
         Raises:
             ValueError: the directory's place is taken by a file.

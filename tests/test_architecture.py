@@ -11,8 +11,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
     *("registry", "files", "manifest", "models", "training"),
-    *("run_folder", "predictions", "records"),
-    *("diagnosis_files", "sweeps", "analysis", "diagnosis", "speed"),
+    *("diagnosis_files", "run_folder", "predictions", "records"),
+    *("sweeps", "analysis", "diagnosis", "speed"),
 )
 VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
 BELOW = {

@@ -455,7 +455,7 @@ def test_a_diagnosis_in_one_of_two_copies_of_a_run_is_kept(results, diagnosed, t
 def test_two_diagnoses_of_one_run_exclude_each_other(folder, capsys):
     before = sorted(path.name for path in folder.iterdir())
     with RunFolder(folder).claim():
-        assert "is in the hands of another command: wait for it" in refused(folder, capsys)
+        assert f"another command uses {str(folder)!r}: wait for it" in refused(folder, capsys)
     assert sorted(path.name for path in folder.iterdir()) == before
     assert cli.main(["diagnose", str(folder), "--batch-size", "30", "--draws", "1"]) == 0
 
@@ -553,7 +553,7 @@ def test_an_interrupted_diagnosis_is_no_mixture_of_two(diagnosed, tmp_path, monk
 def test_a_file_of_the_users_is_not_overwritten(folder, capsys):
     (folder / "lesion.csv").write_text("mine")
     said = refused(folder, capsys, "--draws", "1", "--images", "60")
-    assert "lesion.csv' would be overwritten" in said
+    assert f"lesion.csv in {str(folder)!r} would be overwritten; there is no manifest.json" in said
     assert (folder / "lesion.csv").read_text() == "mine"
 
 

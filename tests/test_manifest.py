@@ -62,7 +62,7 @@ def test_a_file_of_another_origin_is_refused_before_anything_is_written(tmp_path
     else:
         (out / "b.csv").write_text("mine")
     before = content(out)
-    with pytest.raises(UserError, match=r"out/b\.csv' would be overwritten, and .*: move it"):
+    with pytest.raises(UserError, match=r"^b\.csv in '.*out' would be overwritten; .*: move"):
         write_files(out, {"a.csv": "2\n", "b.csv": "2\n"})
     assert content(out) == before
 
@@ -170,7 +170,7 @@ def test_a_report_over_a_file_of_the_users_is_refused_in_one_line(tmp_path, caps
     before = content(out)
     assert cli.main(["report", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{str(out / 'summary.md')!r} and 1 more would be overwritten" in line
+    assert f"summary.md, report.html in {str(out)!r} would be overwritten" in line
     assert content(out) == before
     with pytest.raises(UserError, match="would be overwritten"):
         require_room(out)
@@ -190,7 +190,7 @@ def test_run_refuses_before_it_trains(tmp_path, capsys):
     (tmp_path / "summary.md").write_text("mine")
     words = ["--variant", "B", "--depth", "8", "--epochs", "1", "--seeds", "1"]
     assert cli.main(["run", *words, "--out", str(tmp_path), "--engine", "inline"]) == 2
-    assert "summary.md' would be overwritten" in capsys.readouterr().err
+    assert "summary.md in " in capsys.readouterr().err
     assert set(content(tmp_path)) == {"summary.md"} and not (tmp_path / "runs").exists()
 
 
@@ -202,6 +202,19 @@ def test_run_refuses_a_clone_whose_tables_are_the_only_ones(reported, tmp_path, 
     assert content(out) == before
 
 
+def test_a_run_that_is_half_deleted_is_no_finished_one(tmp_path, monkeypatch):
+    run = next((results_folder(tmp_path, rows()) / "runs").iterdir())
+    assert RunFolder(run).result()
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "iterdir", killed)  # before the first of them
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder(run).remove()
+    assert (run / "run.json").is_file() and RunFolder(run).result() is None
+
+
 def test_a_run_that_is_redone_leaves_files_of_the_users(tmp_path):
     folder = results_folder(tmp_path, rows()) / "runs"
     run = next(folder.iterdir())
@@ -210,6 +223,7 @@ def test_a_run_that_is_redone_leaves_files_of_the_users(tmp_path):
         (run / name).write_text("mine")
     RunFolder(run).remove()
     assert {path.name for path in run.iterdir()} == {"notes.md", "lesion.txt"}
+    assert RunFolder(run).result() is None
     RunFolder(run).start({"run_id": run.name})
     assert {path.name for path in run.iterdir()} == {"notes.md", "lesion.txt", "run.json"}
     other = folder / "a_file"

@@ -269,7 +269,7 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, damage):
     assert cli.main(["report", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{file} is damaged (" in line
-    assert "delete its folder to redo the run" in line
+    assert "delete it, the runs stay valid" in line
 
 
 def test_what_only_its_reader_looks_at_is_checked_there(tmp_path):

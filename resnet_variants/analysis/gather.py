@@ -63,7 +63,6 @@ def gather(folders: Sequence[Path]) -> Gathered:
     unseen: dict[str, bool] = {}
     outcomes: dict[str, Outcome] = {}
     provenance: Provenance = {}
-    require_folders(folders)
     for at, folder in enumerate(folders):
         own, origin = read_runs_and_provenance(folder)
         runs.append(own.assign(folder=at))

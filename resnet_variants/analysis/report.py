@@ -33,7 +33,7 @@ from resnet_variants.analysis.tables import (
     summarise,
 )
 from resnet_variants.diagnosis_files import TABLES, of_runs
-from resnet_variants.files import locked, to_json
+from resnet_variants.files import locked, to_json, writing
 from resnet_variants.manifest import refuse_foreign, write_files
 from resnet_variants.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records import MISSING, RUNNING, read_experiment
@@ -65,20 +65,23 @@ class Report:
 
 
 def require_room(out: Path) -> None:
-    """Refuse, before hours of training, a folder that ``build`` would refuse after them.
+    """Refuse, before hours of training, a folder whose tables ``build`` would refuse to replace.
+
+    Which figures there will be is not known yet.
 
     Raises:
         ValueError: as ``build`` does; or the folder holds the only tables of other runs.
     """
-    if (out / "runs.csv").exists() and not (out / "runs").is_dir():
-        message = f"{str(out)!r} holds tables of runs that are not there, and those of new runs"
-        raise UserError(f"{message} would take their place: take another folder", field="out")
-    try:
-        refuse_foreign(out, ALWAYS)
-    except UserError:
-        if not (out / "runs").is_dir():
-            raise
-        build(out)  # a folder without a manifest: what this would write is known for ours then
+    with writing(out):
+        if (out / "runs.csv").exists() and not (out / "runs").is_dir():
+            message = f"{str(out)!r} holds tables of runs that are not there, and those of new runs"
+            raise UserError(f"{message} would take their place: take another folder", field="out")
+        try:
+            refuse_foreign(out, ALWAYS)
+        except UserError:
+            if not any((out / "runs").glob("*/run.json")):
+                raise
+            build(out)  # a folder without a manifest: what this would write is known for ours then
 
 
 def build(out: Path, folders: Sequence[Path] = ()) -> Report:
@@ -92,12 +95,12 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
             results of its own beside those of the folders, or a file that no report wrote under the
             name of one that this would write.
     """
-    results = any((out / name).exists() for name in ("runs", "runs.csv"))
-    if folders and results and TOGETHER not in read_experiment(out):
-        message = f"{str(out)!r} has results of its own: name a folder for those of all"
-        raise UserError(message, field="out")
-    require_folders(folders or (out,))
     try:
+        results = any((out / name).exists() for name in ("runs", "runs.csv"))
+        if folders and results and TOGETHER not in read_experiment(out):
+            message = f"{str(out)!r} has results of its own: name a folder for those of all"
+            raise UserError(message, field="out")
+        require_folders(folders or (out,))
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / ".report.lock", _PATIENCE) as alone:
             if not alone:
@@ -107,7 +110,7 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
             raw = bool(folders) or (out / "runs").is_dir()
             return dataclasses.replace(made, files=tuple(write_files(out, contents, keep=not raw)))
     except OSError as error:
-        message = f"{error.filename or str(out)!r} cannot be written: {error.strerror}"
+        message = f"{error.filename or str(out)!r} cannot be read or written: {error.strerror}"
         raise UserError(message) from error
 
 

@@ -32,7 +32,7 @@ from resnet_variants.training.device import Machine, full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.splits import Batch
 
-_COUNTS = {"images": 1, "draws": 1, "paths": 1}
+_COUNTS = {"images": 2, "draws": 1, "paths": 1}
 _BATCH = 100  # or fewer, where there are no more
 _LARGEST = 1_000_000
 _NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json, beside the run itself

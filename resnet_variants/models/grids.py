@@ -154,12 +154,12 @@ def parse_name(name: str) -> Variant:
     Raises:
         ValueError: not such a name, or another spelling of one; the message gives the right one.
     """
-    spec = _read(name)
+    spec, rest = _read_head(name)
     family = FAMILIES[str(spec.get("family", Variant.family))]
     other = "" if name.startswith("rv_resnet") else family.other_nets
     means = f"name {name!r}" + (f" means another network: {other}" if other else "")
     try:
-        variant = variant_from(spec)
+        variant = variant_from(spec | _read_rest(name, rest))
     except UserError as error:
         if not other:
             raise
@@ -170,10 +170,9 @@ def parse_name(name: str) -> Variant:
     return variant
 
 
-def _read(name: str) -> dict[str, object]:
-    """The fields that a name's parts say, as a grid spells them."""
-    spec, rest = _read_head(name)
-    spec |= _take(rest, "block", AXES["block"])
+def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
+    """The fields that the parts after a name's head say, as a grid spells them."""
+    spec = _take(rest, "block", AXES["block"])
     spec |= _take_groups(rest)
     spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
     if rest and re.fullmatch(r"s[0-9]+", rest[0]):

@@ -76,7 +76,7 @@ def dataset_name(spec: str) -> str:
     if prefix == "folder" and colon:
         # Unlike pathlib, it leaves users without a home and links in circles as they are.
         name = os.path.basename(os.path.realpath(os.path.expanduser(name)))  # noqa: PTH111, PTH119
-    if not re.search("[A-Za-z0-9]", name):
+    if name and not re.search("[A-Za-z0-9]", name):
         name = unicodedata.normalize("NFC", name).encode("punycode").decode()
     text = re.sub(r"[^A-Za-z0-9.+]+", "-", f"{prefix}-{name}" if colon else prefix).strip("-")
     if len(text) <= _LONGEST_NAME:

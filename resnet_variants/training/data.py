@@ -51,7 +51,8 @@ class Loading:
         if self.on_bad_image not in ON_BAD_IMAGE:
             refuse("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         count = plain(self.workers)
-        if count != AUTO and not (type(count) is int and 0 <= count <= 1024):
+        known = count == AUTO if isinstance(count, str) else type(count) is int
+        if not known or (count != AUTO and not 0 <= int(count) <= 1024):
             message = f"workers {count!r} must be from 0 to 1024, or {AUTO}"
             raise UserError(message, field="workers")
         object.__setattr__(self, "workers", count)
@@ -142,7 +143,10 @@ def load_dataset(
         mean=mean,
         std=std,
         split_hash=_hash(n.encode() + i.astype("<i8").tobytes() for n, i in indices.items()),
-        data_hash=_hash(piece for split in splits.values() for piece in _contents(split)),
+        # A recipe's cut makes no other images of them.
+        data_hash=_hash(piece for split in splits.values() for piece in _contents(split))
+        if crop_pct == 1
+        else load_dataset(spec, img_size=img_size, loading=loading).data_hash,
         skipped=tuple(skipped),
         account=source.account,
         crop_pct=crop_pct,

@@ -146,11 +146,18 @@ def _splits(root: Path) -> dict[str, Path]:
         message = f"{str(root)!r} holds {names}, which look like splits and not like classes"
         raise UserError(f"{message}: call them train/ with val/ or test/", field="data")
     found: dict[str, Path] = {}
-    for split, same in groups[likely.pop()].items() if likely else ():
-        same = [path for path in same if path.name.lower() in _SPLIT_OF] or same
+    rest = next(iter(likely), None)
+    for split, same in groups[rest].items() if rest is not None else ():
+        bare = [path for path in same if path.name.lower() in _SPLIT_OF]
+        same = bare or (same if rest in whole else [])  # test1, test2 and test3 are classes
+        if not same:
+            continue
         if len(same) > 1:
             message = f"{str(root)!r} holds both {shown(same[0].name)}/ and {shown(same[1].name)}/"
-            raise UserError(f"{message}: which is the {split} split?", field="data")
+            raise UserError(
+                f"{message}: which is the {split} split? Give the other, or classes, another name",
+                field="data",
+            )
         found[split] = same[0]
     return {split: found[split] for split in _SPLITS if split in found}
 

@@ -35,6 +35,10 @@ class BadImageError(UserError):
 # Kinds that Pillow opens and does not decode by itself: stubs, films, and PostScript, which is a
 # program.
 _UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+# Kinds of icons, of an editor's layers, of fonts' and instruments' data: no images of a data set.
+_NO_DATA = (
+    *("CUR", "FITS", "FTEX", "GBR", "ICNS", "ICO", "IM", "IPTC", "MSP", "PCD", "PSD", "XBM", "XPM"),
+)
 # EXIF orientation -> what turns the stored picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,6 +51,7 @@ _UPRIGHT = {
 }
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_TEXTS = 32  # of a megabyte at most: Pillow refuses more than 64 MB together
 _PNG_COMMENTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"pHYs")
 
 
@@ -56,7 +61,8 @@ def suffixes() -> Mapping[str, str]:
     Image.preinit()  # the usual kinds first: files are tried in this order
     Image.init()
     known = Image.registered_extensions().items()
-    kinds = {"MPO", *Image.OPEN} - set(_UNDECODED)  # an MPO is opened as the JPEG that it begins as
+    # An MPO is opened as the JPEG that it begins as.
+    kinds = {"MPO", *Image.OPEN} - {*_UNDECODED, *_NO_DATA}
     return {suffix: kind for suffix, kind in known if kind in kinds}
 
 
@@ -102,12 +108,16 @@ def _opened(file: Any) -> Iterator[Image.Image]:
 def _without_refused_comments(file: IO[bytes]) -> IO[bytes]:
     """The file; of a PNG without the comments that Pillow refuses, such as a text of megabytes."""
     refused: list[tuple[int, int]] = []
+    texts = 0
     if file.read(len(_PNG)) == _PNG:
         while len(head := file.read(8)) == 8:
             start, length, kind = file.tell() - 8, int.from_bytes(head[:4], "big"), head[4:]
             if kind not in _PNG_COMMENTS:
                 file.seek(length + 4, os.SEEK_CUR)
-            elif not _is_accepted(kind, file.read(length + 4), length):
+                continue
+            texts += kind.endswith(b"TXt")
+            accepted = _is_accepted(kind, file.read(length + 4), length)
+            if not accepted or texts > _MOST_TEXTS:
                 refused.append((start, file.tell()))
     file.seek(0)
     if not refused:

@@ -169,10 +169,11 @@ def check_batch(data: Dataset, recipe: Recipe, devices: int = 1) -> None:
     if recipe.batch_size % parts:
         message = f"batch_size {recipe.batch_size} is no multiple of {parts} (devices x accumulate)"
         raise UserError(message, field="batch_size")
-    together = recipe.batch_size // parts * (devices if recipe.sync_bn else 1)
-    if together < 2:
-        message = f"batch_size {recipe.batch_size} in {parts} parts (devices x accumulate) leaves"
-        raise UserError(f"{message} batch norm 1 image; it takes 2", field="batch_size")
+    if devices > 1 and not recipe.sync_bn and recipe.batch_size // devices < 2:
+        message = (
+            f"batch_size {recipe.batch_size} leaves each of {devices} devices 1 image, too few"
+        )
+        raise UserError(f"{message} for a batch norm of its own", field="batch_size")
     if (recipe.mixup or recipe.cutmix) and recipe.batch_size // parts % 2:
         message = f"batch_size {recipe.batch_size} leaves each of {parts} parts an odd number"
         raise UserError(f"{message} of images, which mixup cannot pair", field="batch_size")
