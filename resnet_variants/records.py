@@ -12,7 +12,6 @@ What runs answered for each image is described in ``predictions``.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -139,7 +138,13 @@ def read_runs_and_provenance(out: Path) -> tuple[pd.DataFrame, Provenance]:
     provenance: Provenance = {}
     for folder in sorted((out / "runs").iterdir()):
         file = folder / "run.json"
-        row = _row(file, provenance) if os.path.lexists(file) else None
+        try:
+            file.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # no sign that the run is not there
+            raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+        row = _row(file, provenance)
         if row is not None:
             rows.append(row)
     frame = _checked(out / "runs", pd.DataFrame(rows, columns=list(RUN_COLUMNS)))

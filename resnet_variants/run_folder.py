@@ -22,6 +22,7 @@ from resnet_variants.files import (
     damaged,
     finite,
     read_json,
+    readable,
     require_numbers,
     require_texts,
     short,
@@ -137,7 +138,7 @@ class RunFolder:
                 raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
 
     def _refuse_other(self, before: Json, now: Json) -> None:
-        for key in before:  # what it does not say, no version before this one knew
+        for key in {**before, **now}:
             was, new = before.get(key), now.get(key)
             if isinstance(was, dict) and isinstance(new, dict):
                 # A setting that is not there yet had its default, or the run's id were another.
@@ -194,11 +195,12 @@ class RunFolder:
             return
         if not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is no folder: move it elsewhere")
-        for entry in self.path.iterdir():
-            if is_ours(entry.name):
-                shutil.rmtree(
-                    entry
-                ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        self.reopen()  # first: a run that is half deleted is no finished one
+        for entry in filter(lambda entry: is_ours(entry.name), self.path.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         if not self.path.is_symlink() and not any(self.path.iterdir()):
             self.path.rmdir()
 
@@ -250,9 +252,10 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         file = self.path / "result.json"
-        if not (self.path / "run.json").exists():
-            return None
         try:
+            with readable(file):
+                if not (self.path / "run.json").exists():
+                    return None
             result = read_json(file)
         except FileNotFoundError:
             return None

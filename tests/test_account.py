@@ -53,11 +53,14 @@ def test_what_systems_put_there_is_no_picture(folder, capsys):
         pictures.text(folder / "train/a" / name)
     source = read_folder(folder)
     assert source.paths == before
-    assert "train/a: hidden or system files 4, .git/ 1, @eaDir/ 1" in source.account.by_folder
-    assert ".: #recycle/ 1, @eaDir/ 1" in source.account.by_folder
+    assert (
+        "train/a: hidden or system files 4, folder .git/ 1, folder @eaDir/ 1"
+        in source.account.by_folder
+    )
+    assert ".: folder #recycle/ 1, folder @eaDir/ 1" in source.account.by_folder
     status, out = checked(folder, capsys)
     assert status == 0
-    assert "left out: hidden or system files 5, @eaDir/ 2, " in out
+    assert "left out: hidden or system files 5, folder @eaDir/ 2, " in out
 
 
 @pytest.mark.parametrize("suffix", [".avif", ".jpe", ".jp2", ".tga", ".mpo", ".qoi", ".JFIF", ""])

@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import resource
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,9 @@ class Full(Attempt):
 
     def train_here(self, data, fabric, tell, stop):
         if self.run.seed == 1:
+            give_up = time.monotonic() + 60
+            while not list(self.path.parent.glob("*s0/run.json")) and time.monotonic() < give_up:
+                time.sleep(0.05)
             no_space()
         return super().train_here(data, fabric, tell, stop)
 

@@ -130,9 +130,10 @@ def test_settings_take_whole_numbers_lists_and_paths():
     assert (recipe, run.id) == (own, other.id)
     assert types(recipe) == types(own)
     assert Recipe(milestones=[np.float32(0.5)]).milestones == (0.5,)
-    for kind, field in ((Machine, "devices"), (Loading, "workers"), (Workers, "jobs")):
+    for kind, field in ((Machine, "devices"), (Workers, "jobs")):
         assert types(kind(**{field: np.int64(1)})) == types(kind())
     assert types(Study(images=np.int64(200), seed=torch.tensor(1))) == types(Study())
+    assert type(Loading(workers=np.int64(1)).workers) is int
     assert (
         Loading(data_dir="x").data_dir == Loading(data_dir=Loading().data_dir.parent / "x").data_dir
     )
@@ -142,7 +143,7 @@ def test_settings_take_whole_numbers_lists_and_paths():
     ("kind", "field", "value"),
     [
         *((Machine, "snapshots", 1), (Machine, "device", 0), (Machine, "devices", True)),
-        *((Loading, "data_dir", 3), (Loading, "workers", 1.0), (Workers, "ray_address", None)),
+        *((Loading, "data_dir", 3), (Workers, "ray_address", None)),
         *((Workers, "gpus_per_run", "1"), (Study, "loading", 3), (Study, "seed", 1.5)),
         *((Study, "data", None), (Recipe, "milestones", "ab"), (Recipe, "milestones", {0.5})),
     ],

@@ -391,7 +391,7 @@ def test_gpus_are_dealt_out_in_turn(monkeypatch):
         *((0,), (1,), (2,), (3,), (0,), (1,))
     ]
     pairs = local.places_for(2, "cuda", work(machine=Machine(devices=2)))
-    assert pairs == [Place(4, gpus=(0, 1)), Place(4, gpus=(2, 3))]
+    assert pairs == [Place(4, 4, gpus=(0, 1)), Place(4, 4, gpus=(2, 3))]
 
 
 @pytest.mark.parametrize(

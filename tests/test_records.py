@@ -33,6 +33,23 @@ def as_tables(out, target):
     return target
 
 
+# --- what cannot be read ------------------------------------------------------------------------
+
+
+def test_a_run_that_cannot_be_read_is_no_missing_one(tmp_path, monkeypatch):
+    out = results_folder(tmp_path, paired_rows({A: [0.8], B: [0.7]}))
+    lost = sorted((out / "runs").iterdir())[0]
+
+    def lstat(path):
+        if path.parent == lost:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return os.lstat(path)
+
+    monkeypatch.setattr(type(out), "lstat", lstat)
+    with pytest.raises(UserError, match=f"^{lost} cannot be read: Permission denied$"):
+        read_runs(out)
+
+
 # --- what is no file ----------------------------------------------------------------------------
 
 
@@ -122,12 +139,10 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.json"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "\ud800")
-    assert path.read_text() == "old"
+def test_text_that_cannot_be_encoded_is_spelt_out(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "a\ud800b")
+    assert path.read_text() == r"a\ud800b"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from small import digits_run, measured, network, recipe, same, train, weights
 
+from resnet_variants.files import TEMPORARY
 from resnet_variants.registry import UserError
 from resnet_variants.run import command, read
 from resnet_variants.run_folder import RunFolder
@@ -116,7 +117,10 @@ def test_a_run_continues_in_its_folder(tmp_path):
     run, machine = digits_run(), Machine(device="cpu")
     whole = Attempt(run, tmp_path / "whole", machine).execute(run.load(), lambda _: None, Stop())
     stopped_run(tmp_path / "cut", run, machine)
-    (tmp_path / "cut" / ".checkpoint.safetensors.x").write_text("half of it")
+    scratch = tmp_path / "cut" / f".checkpoint.safetensors.x{TEMPORARY}"  # of a killed process
+    scratch.mkdir()
+    for name in ("lock", "checkpoint.safetensors"):
+        (scratch / name).write_text("half of it")
     told = []
     result = Attempt(run, tmp_path / "cut", machine).execute(run.load(), told.append, Stop())
     assert [record.epoch for record in told] == [1, 2]

@@ -249,7 +249,7 @@ def _leave(root: Path, within: Path, used: Iterable[str], left: Counter[LeftOut]
         if path.name in used:
             continue
         if path.is_dir():
-            left[LeftOut(where, f"{shown(path.name)}/", fault=False)] += 1
+            left[LeftOut(where, f"folder {shown(path.name)}/", fault=False)] += 1
         elif is_system(path.name) or path.suffix.lower() not in suffixes():
             left[LeftOut(where, why_left(path) or "no suffix", fault=False)] += 1
         else:
@@ -284,7 +284,7 @@ def _pictures(root: Path, folder: Path, left: Counter[LeftOut]) -> list[Path]:
     top = folder.relative_to(root).as_posix()
     for where, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         for name in filter(is_system, below):
-            left[LeftOut(top, f"{shown(name)}/", fault=False)] += 1
+            left[LeftOut(top, f"folder {shown(name)}/", fault=False)] += 1
         below[:] = [name for name in below if not is_system(name)]
         real = os.path.realpath(where)
         if real in seen:
