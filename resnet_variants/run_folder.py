@@ -191,10 +191,9 @@ class RunFolder:
         Raises:
             ValueError: the directory's place is taken by a file.
         """
-        if not self.path.exists() and not self.path.is_symlink():
-            return
+        self._require_folder()
         if not self.path.is_dir():
-            raise UserError(f"{str(self.path)!r} is no folder: move it elsewhere")
+            return
         self.reopen()  # first: a run that is half deleted is no finished one
         for entry in filter(lambda entry: is_ours(entry.name), self.path.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
@@ -203,6 +202,10 @@ class RunFolder:
                 entry.unlink()
         if not self.path.is_symlink() and not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def _require_folder(self) -> None:
+        if (self.path.exists() or self.path.is_symlink()) and not self.path.is_dir():
+            raise UserError(f"{str(self.path)!r} is no folder: move it elsewhere")
 
     def append_epoch(self, record: Mapping[str, object]) -> None:
         """Add one line to ``epochs.jsonl``."""
@@ -249,12 +252,13 @@ class RunFolder:
         """The result, or ``None`` where the run is not finished.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or the directory's place is taken by a file.
         """
         file = self.path / "result.json"
         try:
             with readable(file):
                 if not (self.path / "run.json").exists():
+                    self._require_folder()
                     return None
             result = read_json(file)
         except FileNotFoundError:

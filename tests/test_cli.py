@@ -217,7 +217,7 @@ WRONG = {
     "--seeds 1000000000": "--seeds: seeds 1000000000 must be from 1 to 10000",
     "--variant B --shortcut none --zero-init": "--zero-init: rv_resnet29_cifar_conv3_3x3_none: ",
     "--variant B --shortcut none --drop-path 0.1": "--drop-path: rv_resnet29_cifar_conv3_3x3_none",
-    "--devices 2 --no-sync-bn --batch-size 2": "--batch-size: batch_size 2 in 2 parts (devices x",
+    "--devices 2 --no-sync-bn --batch-size 2": "--batch-size: batch_size 2 leaves each of 2 dev",
     "--out a\0b": "--out: 'a\\x00b' holds a NUL or bytes that are no UTF-8: take another name",
     "--out a\udcff": "--out: 'a\\udcff' holds a NUL or bytes that are no UTF-8: take another",
     "--data folder:a\0b": "--data: 'folder:a\\x00b' holds a NUL or bytes that are no UTF-8",

@@ -123,11 +123,13 @@ def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
     monkeypatch.setattr(cluster.Cluster, "_seen_by_all", lambda self, folder: False)
     one = experiment(seeds=3)
     cut = RunFolder(tmp_path / "runs" / one.runs[0].id)
-    (cut.path / "stale").mkdir(parents=True)
-    (cut.path / "stale" / "file").write_text("of an attempt that left no state")
+    (cut.path / "snapshots").mkdir(parents=True)
+    for name in ("snapshots/epoch_000009.safetensors", "notes.md"):
+        (cut.path / name).write_text("of an attempt that left no state, and a user's")
     assert conduct(one, tmp_path, options(ray_address=nodes[0]), silent)
     assert results(tmp_path) == undisturbed
-    assert not (cut.path / "stale" / "file").exists()
+    assert not (cut.path / "snapshots" / "epoch_000009.safetensors").exists()
+    assert (cut.path / "notes.md").exists()
     assert not list((tmp_path / "runs").glob(".*"))
 
 

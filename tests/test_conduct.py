@@ -130,13 +130,14 @@ def test_a_run_that_lost_a_record_is_done_again(tmp_path, executed, name):
     assert executed[4:] == executed[:1]
 
 
-def test_a_file_in_the_place_of_a_run_makes_room(tmp_path, executed):
+def test_a_file_in_the_place_of_a_run_is_refused(tmp_path, executed):
     go(tmp_path)
     folder = tmp_path / "runs" / executed[0]
     shutil.rmtree(folder)
-    folder.write_text("")
-    go(tmp_path)
-    assert (folder / "result.json").is_file()
+    folder.write_text("mine")
+    with pytest.raises(UserError, match="is no folder: move it elsewhere"):
+        go(tmp_path)
+    assert folder.read_text() == "mine"
 
 
 def test_runs_on_other_images_are_not_counted(tmp_path, executed):
