@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame, summary_frame
 from factories import summary_row as row
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -363,3 +364,13 @@ def test_the_settings_of_the_process_stay_as_they_are():
         styled_bytes = drawn()
         assert dict(mpl.rcParams) == before
     assert styled_bytes == drawn()
+
+
+def test_the_caption_of_a_single_panel_of_curves_has_room():
+    runs = runs_frame([run_row(A, 0), run_row(A, 1)]).assign(dataset="folder-a-name-of-some-length")
+    epochs = epochs_of(runs).assign(val_acc=[0.1, *[0.9] * (len(epochs_of(runs)) - 1)])
+    figure = training_curves(epochs, runs)
+    FigureCanvasAgg(figure).draw()
+    (caption,) = figure.texts
+    assert caption.get_text().endswith("are cut off")
+    assert caption.get_window_extent().x1 < figure.bbox.x1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from textwrap import fill
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +15,8 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from resnet_variants.analysis.formats import span
 from resnet_variants.analysis.style import LINES, PALETTE, design, looks, plain, shortened, styled
+
+_LETTERS_PER_INCH = 14  # of a caption
 
 
 def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -45,7 +48,8 @@ def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                     grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
         cut = _scales(list(grid[:, 0]), list(measures.values()), frame["val_err"])
-        figure.suptitle(_caption(runs) + cut, x=0.01, ha="left", fontsize=9, parse_math=False)
+        text = fill(_caption(runs) + cut, int(_LETTERS_PER_INCH * figure.get_figwidth()))
+        figure.suptitle(text, x=0.01, ha="left", fontsize=9, parse_math=False)
         figure.legend(handles=_curve_legend(colours, lines), loc="outside lower center", ncols=3)
     return figure
 
