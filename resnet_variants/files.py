@@ -61,6 +61,7 @@ _IN_THE_WAY = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.EMFILE, errno.ENFILE),
 )
+_NO_FILE = (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ELOOP)  # whoever reads
 
 
 def is_storage(text: object) -> bool:
@@ -110,8 +111,10 @@ def locked(file: Path, seconds: float) -> Iterator[bool]:
     try:
         yield lock.is_locked
     finally:
-        if lock.is_locked:
-            file.unlink(missing_ok=True)  # first: a process that waits for it makes a new one
+        try:
+            if lock.is_locked:
+                file.unlink(missing_ok=True)  # first: a process that waits for it makes a new one
+        finally:
             lock.release()
 
 
@@ -219,12 +222,7 @@ def readable(path: Path, *, remedy: str = REDO) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or error
-        if error.errno in (
-            errno.EINVAL,
-            errno.EISDIR,
-            errno.ENXIO,
-            errno.ELOOP,
-        ):  # no file, whoever reads
+        if error.errno in _NO_FILE:
             raise damaged(path, reason, remedy=remedy) from error
         kind = StorageError if is_storage(error) else UserError
         raise kind(f"{path} cannot be read: {reason}") from error

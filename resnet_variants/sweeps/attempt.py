@@ -125,7 +125,7 @@ class Attempt:
             raise OSError(errno.ENOSPC, message)
 
     def _excuse(self, error: Exception) -> None:
-        """Raise what is no fault of the run as what it is: others would come to the same."""
+        """Raise a StorageError where the disk or the system failed: the next run would fail too."""
         with writing(self.path):
             self.path.stat()  # it may be gone, with the disk that it was on
         if isinstance(error, StorageError) or is_storage(error):

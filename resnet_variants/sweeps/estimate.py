@@ -16,7 +16,7 @@ _SHARES = 4  # networks that the time is enough for if each takes its share
 
 
 def seconds_per_run(run: Run, machine: Machine, seconds: float = _SECONDS) -> float:
-    """Some training steps, measured in about so many ``seconds``, times the run's.
+    """Seconds of a run, from training steps measured for about ``seconds``.
 
     Start-up, validation and test come on top.
     """

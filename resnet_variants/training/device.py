@@ -120,7 +120,7 @@ class _OwnProcesses(LightningEnvironment):
         return _LOOPBACK
 
     def local_rank(self) -> int:
-        """What Fabric tells the processes that it starts; what this one was told is of others."""
+        """The rank that Fabric gives to a process it starts; 0 in the process that starts them."""
         return 0 if os.getpid() == self._starter else int(os.environ["LOCAL_RANK"])
 
     def node_rank(self) -> int:
@@ -216,7 +216,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _read_quota(folder: Path) -> tuple[int, int]:
-    """Microseconds of CPU per so many of time in a control group; none is 0 or below."""
+    """Quota and period of a control group, in microseconds; a quota of 0 or below is none."""
     files = [folder / f"cpu.cfs_{name}_us" for name in ("quota", "period")]  # version 1
     if (folder / "cpu.max").is_file():
         files = [folder / "cpu.max"]
