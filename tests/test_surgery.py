@@ -147,3 +147,30 @@ def test_none_for_a_part_that_cannot_be_missing_is_an_error(of, part):
         model(X)
     with pytest.raises(torch.jit.Error, match=part):
         scripted(model)(X)
+
+
+def cut(module, width, *, outputs=True):
+    """A module with its first ``width`` channels alone, as pruning leaves it."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.ndim:
+            kept = tensor.data[:width] if outputs else tensor.data[:, :width]
+            setattr(module, name, nn.Parameter(kept) if name in ("weight", "bias") else kept)
+
+
+@pytest.mark.parametrize("skip", ["identity", "scale_both", "exclusive_gate"])
+def test_a_stage_between_padding_shortcuts_is_narrowed(skip):
+    model = net({"depth": 14, "shortcut": "pad", "skip": skip})
+    for unit in model.layer2:  # from here on, its channels 24 to 31 are zero everywhere
+        nn.init.zeros_(unit.bn2.weight[24:])
+        nn.init.zeros_(unit.bn2.bias[24:])
+    other = copy.deepcopy(model)
+    for unit in other.layer2:
+        cut(unit.conv2, 24)
+        cut(unit.bn2, 24)
+        if skip == "exclusive_gate":
+            cut(unit.gate.conv, 24)
+            unit.gate.conv.weight = nn.Parameter(unit.gate.conv.weight.data[:, :24])
+    for unit in [other.layer2[1], other.layer3[0]]:
+        cut(unit.conv1, 24, outputs=False)
+    assert torch.allclose(model(X), other(X), atol=1e-6)
+    assert torch.allclose(scripted(other)(X), other(X), atol=1e-5)

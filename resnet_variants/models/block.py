@@ -12,7 +12,7 @@ from timm.layers import DropBlock2d, DropPath
 from torch import Tensor, nn
 
 from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES
-from resnet_variants.models.layers import Layers
+from resnet_variants.models.layers import Layers, Pad
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.variant import Variant
 
@@ -33,10 +33,11 @@ class ResidualBlock(nn.Module):
     ``steps`` names what runs, in order: children, and ``+``, which adds the shortcut. A plain net
     has no ``+``. Any child may be replaced by another module, also by one that other units share;
     a child that is added under another name does not run. ``downsample`` reads what ``conv1``
-    reads. ``None`` stands for no ``downsample``, ``se`` or ``drop_path``, as in timm.
+    reads. ``None`` stands for no ``downsample``, ``se`` or ``drop_path``, as in timm. A branch may
+    be narrowed beside a ``Pad``: the zeros that the shortcut adds follow the branch's width.
     """
 
-    __constants__ = ("steps", "adds_in_place")  # TorchScript unrolls a loop over a constant
+    __constants__ = ("steps", "adds_in_place", "pads")  # TorchScript unrolls a loop over a constant
 
     def __init__(self, change: Change, variant: Variant, *, drops: Drops, layers: Layers) -> None:
         super().__init__()
@@ -50,11 +51,16 @@ class ResidualBlock(nn.Module):
         # An activation keeps its output for the backward pass: nothing may be added to it there.
         self.adds_in_place = ORDERS[variant.order].ends_with != "act"
         self.keeps_shape = change.keeps_shape
+        self.pads = any(isinstance(module, Pad) for module in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, w_in, H, W) -> (N, w_out, H', W')."""
         shortcut = x
         for step in self.steps:
+            if self.pads and (step == "skip" or step == "gate" or step == "+"):
+                # No condition on the width: torch.fx traces no branch that depends on a shape.
+                new_channels = x.shape[1] - shortcut.shape[1]
+                shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, new_channels))
             y = shortcut if step == "skip" or step == "gate" else x
             if torch.jit.is_scripting():
                 # It knows no getattr by a variable; both loops are unrolled, all else is left out.
