@@ -11,22 +11,22 @@ from typing import Any, TypeVar, cast
 
 import pandas as pd
 
-from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
-from resnet_variants.analysis.report import build, require_room
-from resnet_variants.analysis.style import rendered
+from resnet_variants.data.dataset import Loading
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
-from resnet_variants.diagnosis_files import TABLES, Diagnosis, is_diagnosed
-from resnet_variants.files import require_name, writing
-from resnet_variants.manifest import refuse_foreign, write_files
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import as_variant, register
+from resnet_variants.records.diagnosis import TABLES, Diagnosis, is_diagnosed
+from resnet_variants.records.files import require_name, writing
+from resnet_variants.records.manifest import refuse_foreign, write_files
+from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError, require, require_path, sequence, shown
-from resnet_variants.run_folder import DONE, RunFolder
-from resnet_variants.sweeps.conduct import Options, conduct, silent
-from resnet_variants.sweeps.engine import Workers
+from resnet_variants.reporting.build import build, require_room
+from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
+from resnet_variants.reporting.figures.style import rendered
+from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
-from resnet_variants.training.data import Loading
+from resnet_variants.sweeps.sweep import Options, conduct, silent
 from resnet_variants.training.device import Machine
 
 Kind = TypeVar("Kind")

@@ -17,17 +17,17 @@ import pandas as pd
 import torch
 import tyro
 
-from resnet_variants.cli import guard, parse, say
-from resnet_variants.files import write_atomically, writing
-from resnet_variants.flags import Switch
 from resnet_variants.models.cost import cost
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.zoo import create_model
+from resnet_variants.records.files import write_atomically, writing
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.speed.arms import CLASSES, Task
 from resnet_variants.speed.measure import Plan, peak_memory, table
 from resnet_variants.sweeps.provenance import device_name
+from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.flags import Switch
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.recipe import PRECISIONS
 

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.cli import guard, parse, say
-from resnet_variants.training.audit import Audit, audit
-from resnet_variants.training.data import Loading
-from resnet_variants.training.sources import open_source
+from resnet_variants.data.audit import Audit, audit
+from resnet_variants.data.dataset import Loading
+from resnet_variants.data.sources import open_source
+from resnet_variants.terminal.cli import guard, parse, say
 
 _SHOWN = 20  # of a kind, unless --all
 

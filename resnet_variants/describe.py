@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.cli import guard, parse, say
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.branches import (
     ANTIALIASES,
@@ -20,11 +19,12 @@ from resnet_variants.models.branches import (
 )
 from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
 from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.peers import named_elsewhere, nearest, synonyms
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.models.synonyms import named_elsewhere, nearest, synonyms
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import as_variant, weights_cfgs
+from resnet_variants.terminal.cli import guard, parse, say
 
 
 @dataclass(frozen=True)

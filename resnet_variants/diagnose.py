@@ -14,13 +14,13 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.analysis.diagnosis_tables import readable_diagnoses, summarise_diagnoses
-from resnet_variants.analysis.formats import markdown
+from resnet_variants.analysis.diagnosis import readable_diagnoses, summarise_diagnoses
 from resnet_variants.api import diagnose
-from resnet_variants.cli import callable_module, guard, parse, say
 from resnet_variants.diagnosis.study import finished
-from resnet_variants.flags import Sampling
 from resnet_variants.registry import UserError
+from resnet_variants.reporting.text import markdown
+from resnet_variants.terminal.cli import callable_module, guard, parse, say
+from resnet_variants.terminal.flags import Sampling
 
 
 @dataclass(frozen=True)

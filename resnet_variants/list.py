@@ -9,13 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.cli import guard, parse, say
 from resnet_variants.models.cost import cost
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import SUFFIXES, Variant
 from resnet_variants.models.zoo import list_aliases, list_models
 from resnet_variants.registry import UserError
+from resnet_variants.terminal.cli import guard, parse, say
 
 
 @dataclass(frozen=True)

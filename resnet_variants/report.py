@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tyro
 
-from resnet_variants.analysis.report import Report, build
-from resnet_variants.cli import callable_module, guard, parse
-from resnet_variants.outcome import show_report
 from resnet_variants.registry import UserError, require_path
+from resnet_variants.reporting.build import Report, build
+from resnet_variants.terminal.cli import callable_module, guard, parse
+from resnet_variants.terminal.screen import show_report
 
 
 @dataclass(frozen=True)

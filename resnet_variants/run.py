@@ -18,18 +18,12 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.analysis.report import build, require_room
 from resnet_variants.api import diagnose_runs
 from resnet_variants.api import run as run_variants
-from resnet_variants.cli import callable_module, guard, parse, say
-from resnet_variants.console import show_plan, show_settings
-from resnet_variants.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
-from resnet_variants.live import make_watcher
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
 from resnet_variants.models.variant import AXES
-from resnet_variants.outcome import show_report
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.conduct import Options, check, conduct
+from resnet_variants.reporting.build import build, require_room
 from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.experiment import (
     MOST_RUNS,
@@ -38,7 +32,13 @@ from resnet_variants.sweeps.experiment import (
     require_few,
     slug,
 )
-from resnet_variants.sweeps.runs import dataset_name
+from resnet_variants.sweeps.run import dataset_name
+from resnet_variants.sweeps.sweep import Options, check, conduct
+from resnet_variants.terminal.cli import callable_module, guard, parse, say
+from resnet_variants.terminal.console import show_plan, show_settings
+from resnet_variants.terminal.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
+from resnet_variants.terminal.live import make_watcher
+from resnet_variants.terminal.screen import show_report
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
 

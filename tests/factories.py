@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS
-from resnet_variants.diagnosis_files import KEYS, NOISE, TABLES
-from resnet_variants.files import to_json, write_atomically
-from resnet_variants.records import FURTHER_COLUMNS, RUN_COLUMNS
-from resnet_variants.run_folder import DONE, RunFolder
+from resnet_variants.records.diagnosis import KEYS, NOISE, TABLES
+from resnet_variants.records.files import to_json, write_atomically
+from resnet_variants.records.results_folder import FURTHER_COLUMNS, RUN_COLUMNS
+from resnet_variants.records.run_folder import DONE, RunFolder
 
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
 A, B, D, D_PRE = "net_a", "net_b", "net_d", "net_d_preact"

@@ -4,10 +4,10 @@ import dataclasses
 
 import torch
 
+from resnet_variants.data.dataset import load_dataset
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import load_dataset
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, determinism, make_fabric
 from resnet_variants.training.loop import fit
 from resnet_variants.training.recipe import Recipe

@@ -7,13 +7,13 @@ import pictures
 import pytest
 from PIL import Image
 
-from resnet_variants import cli
-from resnet_variants.console import show_settings
+from resnet_variants.data.folders import read_folder
+from resnet_variants.data.sources import open_source
 from resnet_variants.models.variant import Variant
-from resnet_variants.sweeps.conduct import Options
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.training.folders import read_folder
-from resnet_variants.training.sources import open_source
+from resnet_variants.sweeps.sweep import Options
+from resnet_variants.terminal import cli
+from resnet_variants.terminal.console import show_settings
 
 PLAIN = {"train/a": 20, "train/b": 20, "test/a": 3, "test/b": 3}
 

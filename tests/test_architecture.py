@@ -10,41 +10,25 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "files", "manifest", "models", "training"),
-    *("diagnosis_files", "run_folder", "predictions", "records"),
-    *("sweeps", "analysis", "diagnosis", "speed"),
+    *("registry", "records", "models", "data", "training", "speed", "sweeps"),
+    *("diagnosis", "analysis", "reporting"),
 )
 VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
 BELOW = {
     "registry": set(),
-    "models": {"registry", "files"},
-    "training": {"registry", "files"},
-    "files": {"registry"},
-    "manifest": {"registry", "files"},
-    "run_folder": {"registry", "files", "diagnosis_files"},
-    "predictions": {"registry", "files", "run_folder"},
-    "records": {"registry", "files", "run_folder"},
-    "sweeps": {
-        *("registry", "files", "models", "training", "run_folder", "predictions", "records"),
-    },
-    "diagnosis_files": {"registry", "manifest"},
-    "analysis": {
-        *("registry", "files", "manifest", "run_folder", "predictions", "records"),
-        "diagnosis_files",
-    },
-    "diagnosis": {
-        *("registry", "files", "models", "training", "run_folder", "diagnosis_files", "sweeps"),
-    },
-    "speed": {"registry", "files", "models", "training"},
-    "flags": {"registry", "models", "training", "sweeps", "diagnosis"},
+    "records": {"registry"},
+    "models": {"registry", "records"},
+    "data": {"registry", "records"},
+    "training": {"registry", "records", "data"},
+    "speed": {"registry", "records", "models", "data", "training"},
+    "sweeps": {"registry", "records", "models", "data", "training"},
+    "diagnosis": {"registry", "records", "models", "data", "training", "sweeps"},
+    "analysis": {"registry", "records"},
+    "reporting": {"registry", "records", "analysis"},
     "api": set(ROOMS),
-    "starting": set(),
-    "cli": {"registry", "starting"},
-    "live": {*ROOMS, "cli"},
-    "console": {*ROOMS, "cli", "live"},
-    "outcome": {*ROOMS, "cli"},
-    "__init__": {*ROOMS, "api", "report", "starting"},
-    **{verb: {*ROOMS, "api", "cli", "console", "live", "outcome", "flags"} for verb in VERBS},
+    "terminal": set(ROOMS),
+    "__init__": {*ROOMS, "api", "report", "terminal"},
+    **{verb: {*ROOMS, "api", "terminal"} for verb in VERBS},
 }
 
 
@@ -88,6 +72,6 @@ def test_only_the_zoo_registers_models():
 def test_the_import_table_can_fail(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text(
-        "from resnet_variants.sweeps.runs import Run\nimport resnet_variants.models.stems\n"
+        "from resnet_variants.sweeps.run import Run\nimport resnet_variants.models.stems\n"
     )
     assert set(imported_rooms(bad)) == {"sweeps", "models"}

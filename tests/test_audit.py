@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_variants import cli
-from resnet_variants.training.audit import audit
-from resnet_variants.training.folders import read_folder
+from resnet_variants.data.audit import audit
+from resnet_variants.data.folders import read_folder
+from resnet_variants.terminal import cli
 
 
 def picture(path, seed):

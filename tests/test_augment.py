@@ -9,9 +9,9 @@ from PIL import Image
 from small import digits, recipe
 from torchvision.transforms import functional as tv
 
+from resnet_variants.data.images import resized_crop
+from resnet_variants.data.splits import Batch, Resident
 from resnet_variants.training.augment import Mixing, Normalise, cropped, cut_out, jittered, scaled
-from resnet_variants.training.images import resized_crop
-from resnet_variants.training.splits import Batch, Resident
 
 
 def pictures(n=6, channels=3, side=16):

@@ -6,17 +6,19 @@ import pandas as pd
 import pytest
 
 from resnet_variants import describe
-from resnet_variants.analysis import effects, page_data, published, style, tables
-from resnet_variants.flags import Networks
+from resnet_variants.analysis import effects, published, tables
 from resnet_variants.models.grids import GRID_KEYS, parse_name
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIXES, Variant
 from resnet_variants.models.weights import _V2_HAS
-from resnet_variants.records import (
+from resnet_variants.records.results_folder import (
     CONFIG_NUMBERS,
     OPTIONAL_NUMBERS,
     RUN_COLUMNS,
     TEXT_COLUMNS,
 )
+from resnet_variants.reporting import page_data
+from resnet_variants.reporting.figures import style
+from resnet_variants.terminal.flags import Networks
 
 FIELDS = [field.name for field in fields(Variant)]
 OWN = Variant(family="cifar", depth=110, block="bottleneck")

@@ -9,9 +9,9 @@ import torch
 from small import digits, recipe
 from torch.nn.functional import pad
 
+from resnet_variants.data.dataset import load_dataset
+from resnet_variants.data.splits import Resident
 from resnet_variants.training.batches import Draws, Share, generator, train_batches
-from resnet_variants.training.data import load_dataset
-from resnet_variants.training.splits import Resident
 
 NONE = {"crop_padding": 0.0, "flip": "none"}
 EVERYTHING = {

@@ -3,9 +3,9 @@
 import pictures
 import pytest
 
-from resnet_variants.training.data import Loading, load_dataset, split_indices
-from resnet_variants.training.folders import read_folder
-from resnet_variants.training.images import BadImageError
+from resnet_variants.data.dataset import Loading, load_dataset, split_indices
+from resnet_variants.data.folders import read_folder
+from resnet_variants.data.images import BadImageError
 
 SKIP = Loading(on_bad_image="skip")
 

@@ -19,7 +19,7 @@ from resnet_variants.training import checkpoint
 from resnet_variants.training.checkpoint import Keeper, load, save
 from resnet_variants.training.device import make_fabric
 from resnet_variants.training.loop import StoppedError
-from resnet_variants.training.progress import DivergedError, Training
+from resnet_variants.training.trainer import DivergedError, Training
 
 TENSORS = {
     "floats": torch.tensor([0.1, float("nan"), float("-inf"), -0.0]),

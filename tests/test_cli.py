@@ -16,9 +16,9 @@ import torch
 from factories import A, paired_rows, results_folder
 
 import resnet_variants as rv
-from resnet_variants import cli
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
+from resnet_variants.terminal import cli
 from resnet_variants.training import device
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
@@ -57,7 +57,7 @@ def test_a_failed_run_is_status_1(tmp_path, capsys, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("resnet_variants.sweeps.attempt.fit", broken)
+    monkeypatch.setattr("resnet_variants.sweeps.execute.fit", broken)
     status, text, _ = typed(capsys, f"{TINY} A --out {tmp_path}")
     assert status == 1
     assert "failed after" in text
@@ -466,7 +466,9 @@ def test_python_takes_the_settings_of_recipe_machine_and_loading(tmp_path):
             rv.run("rv_resnet8_cifar_b", out=tmp_path, **wrong)
 
 
-@pytest.mark.parametrize("start", [["-m", "resnet_variants.list"], ["-m", "resnet_variants.cli"]])
+@pytest.mark.parametrize(
+    "start", [["-m", "resnet_variants.list"], ["-m", "resnet_variants.terminal.cli"]]
+)
 def test_modules_run_as_programs(start):
     words = ["rv_resnet18_b"] if start[1].endswith("list") else ["list", "rv_resnet18_b"]
     done = subprocess.run(

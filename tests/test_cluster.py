@@ -15,14 +15,14 @@ import torch
 from small import CPU
 from test_pool import EAGER, experiment, results
 
-from resnet_variants import cli
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps import cluster
-from resnet_variants.sweeps import node as nodes_part
-from resnet_variants.sweeps.conduct import Options, Silent, conduct, silent
-from resnet_variants.sweeps.engine import Workers
-from resnet_variants.sweeps.node import packed, unpack
+from resnet_variants.sweeps.engines import node as nodes_part
+from resnet_variants.sweeps.engines import ray as cluster
+from resnet_variants.sweeps.engines.base import Workers
+from resnet_variants.sweeps.engines.node import packed, unpack
+from resnet_variants.sweeps.sweep import Options, Silent, conduct, silent
+from resnet_variants.terminal import cli
 
 # Read when Ray is loaded, here and in the nodes.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}

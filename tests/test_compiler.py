@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import resnet_variants as rv
+from resnet_variants.data.dataset import load_dataset
 from resnet_variants.training import compiler
 from resnet_variants.training.compiler import Speeds, choose
-from resnet_variants.training.data import load_dataset
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.loop import fit
 from resnet_variants.training.recipe import Recipe

@@ -9,11 +9,11 @@ import signal
 import pytest
 
 from resnet_variants.models.variant import Variant
+from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import DONE, FAILED, RunFolder
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.conduct import Options, claimed, conduct, prepare, silent
+from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.sweep import Options, claimed, conduct, prepare, silent
 from resnet_variants.training.device import Machine
 from resnet_variants.training.recipe import Recipe
 

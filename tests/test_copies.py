@@ -7,10 +7,10 @@ import pictures
 import pytest
 from PIL import Image
 
-from resnet_variants import cli
-from resnet_variants.training.audit import audit
-from resnet_variants.training.copies import LEAST_SIDE, near_copies, sketch
-from resnet_variants.training.folders import read_folder
+from resnet_variants.data.audit import audit
+from resnet_variants.data.copies import LEAST_SIDE, near_copies, sketch
+from resnet_variants.data.folders import read_folder
+from resnet_variants.terminal import cli
 
 
 def saved(image, kind, **options):

@@ -5,7 +5,7 @@ import pictures
 import pytest
 from PIL import Image
 
-from resnet_variants.training.images import centre, resized, resized_crop
+from resnet_variants.data.images import centre, resized, resized_crop
 
 
 def test_the_centre_is_the_largest_square():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from resnet_variants.data.dataset import Dataset, Loading, load_dataset
+from resnet_variants.data.sources import DATASETS, Pixels
+from resnet_variants.data.splits import Resident
 from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise, cropped
 from resnet_variants.training.batches import Share, train_batches
-from resnet_variants.training.data import Dataset, Loading, load_dataset
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.sources import DATASETS, Pixels
-from resnet_variants.training.splits import Resident
 
 
 def epoch(data, *, seed=0, number=1, batch_size=32, crop_padding=0.125):

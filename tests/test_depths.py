@@ -14,9 +14,9 @@ from resnet_variants.analysis.depths import (
     errors_by_depth,
     readable_errors,
 )
-from resnet_variants.analysis.effect_plots import error_vs_depth
-from resnet_variants.analysis.report import build
 from resnet_variants.analysis.statistics import TOO_FEW
+from resnet_variants.reporting.build import build
+from resnet_variants.reporting.figures.effects import error_vs_depth
 
 PAIRS = 8
 NOISE = 0.002 * np.arange(PAIRS)

@@ -13,9 +13,9 @@ import torch
 from small import CPU, digits, digits_run, measured, network, recipe, same, weights
 from torch import nn
 
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.training import checkpoint, device, loop
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
@@ -323,34 +323,6 @@ def test_processes_that_cannot_reach_one_another_are_refused_at_once(monkeypatch
     with pytest.raises(UserError, match=r"at 127\.0\.0\.1 \(Network is unreachable\): bring up"):
         make_fabric(TWO, "fp32")
     make_fabric(CPU, "fp32")
-
-
-@pytest.mark.parametrize(
-    ("group", "files", "count"),
-    [
-        ("0::/", {"cpu.max": "150000 100000"}, 2),
-        ("0::/", {"cpu.max": "10000 100000"}, 1),
-        ("0::/", {"cpu.max": "max 100000"}, 8),
-        ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
-        (
-            "4:cpuset:/\n3:cpu,cpuacct:/docker/x",  # a path of the host, which is not seen inside
-            {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"},
-            3,
-        ),
-        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-        ("", {}, 8),
-    ],
-)
-def test_cores_are_those_that_a_container_is_granted(tmp_path, monkeypatch, group, files, count):
-    own = tmp_path / "self"
-    own.write_text(group)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(device, "_OWN_CGROUP", own)
-    monkeypatch.setattr(device, "_CGROUP", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert device.cores() == count
 
 
 # --- a run in its folder ----------------------------------------------------------------------

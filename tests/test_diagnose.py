@@ -14,25 +14,25 @@ from scipy.stats import gmean, t
 from small import digits_run
 
 import resnet_variants as rv
-from resnet_variants import cli
-from resnet_variants.analysis.diagnosis_plots import diagnosis_figures
-from resnet_variants.analysis.diagnosis_tables import (
+from resnet_variants.analysis.diagnosis import (
     readable_comparisons,
     readable_diagnoses,
     summarise_diagnoses,
 )
-from resnet_variants.analysis.report import build
 from resnet_variants.analysis.statistics import TOO_FEW
 from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.gradients import gradient_flow
 from resnet_variants.diagnosis.lesions import lesion_study
 from resnet_variants.diagnosis.study import Study, diagnose_run, sample
-from resnet_variants.diagnosis_files import KEYS, TABLES, is_diagnosed, read_diagnoses
-from resnet_variants.files import to_json
 from resnet_variants.models.variant import Variant
+from resnet_variants.records.diagnosis import KEYS, TABLES, is_diagnosed, read_diagnoses
+from resnet_variants.records.files import to_json
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.reporting.build import build
+from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.loop import evaluate
@@ -540,7 +540,7 @@ def test_an_interrupted_diagnosis_is_no_mixture_of_two(diagnosed, tmp_path, monk
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("resnet_variants.manifest.write_atomically", write)
+        patched.setattr("resnet_variants.records.manifest.write_atomically", write)
         rv.diagnose(copy, **SMALL | {"draws": 2, "images": 30})
     assert not is_diagnosed(copy)
     assert all(table.empty for table in read_diagnoses(tmp_path, [run.name]).values())

@@ -6,10 +6,10 @@ from factories import A, run_row, runs_frame
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
 
-from resnet_variants.analysis.effect_plots import forest, interactions
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.statistics import estimate
 from resnet_variants.analysis.tables import complete, scores_by_seed, summarise
+from resnet_variants.reporting.figures.effects import forest, interactions
 
 
 def two_by_two():

@@ -9,7 +9,7 @@ from scipy import stats
 
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects, factors
 from resnet_variants.analysis.statistics import sign_flip_p
-from resnet_variants.records import FURTHER_COLUMNS
+from resnet_variants.records.results_folder import FURTHER_COLUMNS
 
 STEMS, DOWN, ORDERS = ("conv3", "deep"), ("1x1", "3x3", "3x3+avgpool"), ("post", "preact")
 

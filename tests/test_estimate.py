@@ -3,9 +3,9 @@
 import pytest
 from small import CPU, digits_run, network, recipe
 
+from resnet_variants.data.dataset import load_dataset
 from resnet_variants.sweeps import estimate
 from resnet_variants.training import timing
-from resnet_variants.training.data import load_dataset
 from resnet_variants.training.device import make_fabric
 
 

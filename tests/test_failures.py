@@ -15,21 +15,21 @@ import torch
 from small import CPU, digits, digits_run
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from resnet_variants.files import is_storage, to_json
 from resnet_variants.models.variant import Variant
-from resnet_variants.records import read_runs
+from resnet_variants.records.files import is_storage, to_json
+from resnet_variants.records.results_folder import read_runs
+from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.sweeps import capacity, driver
-from resnet_variants.sweeps.attempt import Attempt
 from resnet_variants.sweeps.capacity import advice, out_of_memory
-from resnet_variants.sweeps.conduct import Options, conduct, silent
-from resnet_variants.sweeps.engine import Workers, carry_out
+from resnet_variants.sweeps.engines.base import Workers, carry_out
+from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.sweep import Options, conduct, silent
 from resnet_variants.training import checkpoint, loop
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.progress import Training
+from resnet_variants.training.trainer import Training
 
 
 def executed(run, path, machine=CPU):
@@ -355,7 +355,7 @@ def test_what_counts_as_an_obstacle_to_all_runs(error, storage):
 
 
 def test_a_disk_too_full_for_the_result_ends_the_command_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("resnet_variants.run_folder.RunFolder.finish", no_space)
+    monkeypatch.setattr("resnet_variants.records.run_folder.RunFolder.finish", no_space)
     path = tmp_path / "run"
     with pytest.raises(UserError) as error:
         executed(digits_run(epochs=1), path)
@@ -379,7 +379,7 @@ def test_an_error_of_any_kind_is_the_runs_result(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("first line\nlast line")
 
-    monkeypatch.setattr("resnet_variants.sweeps.attempt.evaluate", broken)
+    monkeypatch.setattr("resnet_variants.sweeps.execute.evaluate", broken)
     variant = Variant(family="cifar", depth=8)
     run = dataclasses.replace(digits_run(), variant=variant)
     result = executed(run, tmp_path / "run")

@@ -7,9 +7,9 @@ import pytest
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame
 
 from resnet_variants.analysis.effects import effects
-from resnet_variants.analysis.findings import answer, notes
-from resnet_variants.analysis.formats import latex, readable, summary_markdown
 from resnet_variants.analysis.tables import summarise
+from resnet_variants.reporting.findings import answer, notes
+from resnet_variants.reporting.text import latex, readable, summary_markdown
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 NINE = [0.5 + 0.01 * i for i in range(9)]

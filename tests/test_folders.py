@@ -7,9 +7,9 @@ import numpy as np
 import pictures
 import pytest
 
+from resnet_variants.data.dataset import load_dataset, split_indices
+from resnet_variants.data.folders import read_folder
 from resnet_variants.registry import UserError
-from resnet_variants.training.data import load_dataset, split_indices
-from resnet_variants.training.folders import read_folder
 
 
 def load(root, *, img_size=0):

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import resnet_variants as rv
+from resnet_variants.data.dataset import Loading
 from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, plain
-from resnet_variants.sweeps.engine import Workers
+from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import Loading
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine
 from resnet_variants.training.recipe import Recipe
 

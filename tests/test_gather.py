@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from factories import A, B, D, paired_rows, results_folder, run_row
 
-from resnet_variants import cli, report
-from resnet_variants.analysis.gather import gather
-from resnet_variants.analysis.report import build
+from resnet_variants import report
+from resnet_variants.analysis.results import gather
 from resnet_variants.registry import UserError
+from resnet_variants.reporting.build import build
+from resnet_variants.terminal import cli
 
 
 def two_folders(tmp_path, **second):

@@ -11,13 +11,13 @@ import pictures
 import pytest
 from PIL import Image, PngImagePlugin
 
-from resnet_variants.registry import UserError
-from resnet_variants.training.images import (
+from resnet_variants.data.images import (
     BadImageError,
     brightest,
     picture_size,
     read_picture,
 )
+from resnet_variants.registry import UserError
 
 # EXIF orientation -> what was done to the upright picture before it was stored.
 STORED = {

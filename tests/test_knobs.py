@@ -7,8 +7,8 @@ import pytest
 import torch
 from small import CPU, digits, digits_run, measured, recipe, same, train, weights
 
-from resnet_variants.sweeps import attempt
-from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps import execute as attempt
+from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.optim import make_optimizer, make_schedule
 from resnet_variants.training.recipe import CHOICES, Recipe

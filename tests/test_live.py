@@ -6,9 +6,9 @@ from dataclasses import fields
 import pytest
 from rich.console import Console
 
-from resnet_variants import live
 from resnet_variants.models.grids import grid
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.terminal import live
 from resnet_variants.training.loop import EpochRecord
 from resnet_variants.training.recipe import Recipe
 

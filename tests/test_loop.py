@@ -10,18 +10,18 @@ from recipes import OTHERS, changed
 from torch import nn
 
 import resnet_variants as rv
+from resnet_variants.data.dataset import load_dataset
+from resnet_variants.data.splits import Resident
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.runs import Run
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.data import load_dataset
 from resnet_variants.training.device import Machine, determinism, make_fabric, resolve
 from resnet_variants.training.loop import EpochRecord, evaluate, fit
 from resnet_variants.training.memory import peak_mb, reset_peak
-from resnet_variants.training.progress import DivergedError
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.splits import Resident
+from resnet_variants.training.trainer import DivergedError
 
 
 def small(n=96):

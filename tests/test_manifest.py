@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from factories import A, B, diagnosed_folder, paired_rows, results_folder
 
-from resnet_variants import cli, files, manifest
-from resnet_variants.analysis.report import ALWAYS, build, require_room
-from resnet_variants.diagnosis_files import TABLES
-from resnet_variants.files import TEMPORARY, atomic_file, locked, write_atomically
-from resnet_variants.manifest import MANIFEST, is_whole, refuse_foreign, write_files
+from resnet_variants.records import files, manifest
+from resnet_variants.records.diagnosis import TABLES
+from resnet_variants.records.files import TEMPORARY, atomic_file, locked, write_atomically
+from resnet_variants.records.manifest import MANIFEST, is_whole, refuse_foreign, write_files
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
+from resnet_variants.reporting.build import ALWAYS, build, require_room
+from resnet_variants.terminal import cli
 
 COMMITTED = Path(__file__).parents[1] / "results"
 BASELINES = {A: A, B: A}
@@ -235,7 +236,7 @@ def test_a_run_that_is_redone_leaves_files_of_the_users(tmp_path):
 
 def test_reports_of_one_folder_take_turns(tmp_path, monkeypatch, capsys):
     out = results_folder(tmp_path / "out", rows(), baselines=BASELINES)
-    monkeypatch.setattr("resnet_variants.analysis.report._PATIENCE", 0.05)
+    monkeypatch.setattr("resnet_variants.reporting.build._PATIENCE", 0.05)
     with locked(out / ".report.lock", 1.0) as mine:
         assert mine
         assert cli.main(["report", str(out)]) == 2
@@ -262,7 +263,7 @@ def test_what_a_dead_writer_left_goes_and_what_a_living_one_has_stays(tmp_path):
     for name in (".a.swp", ".a.12345678", f".mine{TEMPORARY}"):
         (tmp_path / name).write_text("mine")
     code = (
-        "import os, pathlib, sys; from resnet_variants.files import atomic_file\n"
+        "import os, pathlib, sys; from resnet_variants.records.files import atomic_file\n"
         "with atomic_file(pathlib.Path(sys.argv[1])) as file:\n"
         "    file.write_text('half'); os.kill(os.getpid(), 9)\n"
     )
@@ -297,7 +298,9 @@ def test_a_scratch_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_pa
 
 _SLOWLY = """
 import sys, time
-from resnet_variants import cli, files, manifest
+from resnet_variants.terminal import cli
+from resnet_variants.records import files
+from resnet_variants.records import manifest
 real = files.write_atomically
 def slow(path, content):
     with files.atomic_file(path) as file:

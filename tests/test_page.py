@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame
 
-from resnet_variants.analysis import page as page_module
-from resnet_variants.analysis.page import TRACEBACKS, Content, Failure, render
-from resnet_variants.analysis.page_data import CURVE_POINTS, RUNS_DRAWN, group_labels, payload
 from resnet_variants.analysis.tables import summarise
-from resnet_variants.records import EPOCH_COLUMNS, RUN_COLUMNS
+from resnet_variants.records.results_folder import EPOCH_COLUMNS, RUN_COLUMNS
+from resnet_variants.reporting import html as page_module
+from resnet_variants.reporting.html import TRACEBACKS, Content, Failure, render
+from resnet_variants.reporting.page_data import CURVE_POINTS, RUNS_DRAWN, group_labels, payload
 
 STYLE = Path(page_module.__file__).parent / "assets" / "page.css"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>%{x}</b>&lt;\u2028"

@@ -6,7 +6,7 @@ import torch
 import torchvision
 
 import resnet_variants as rv
-from resnet_variants.models.synonyms import PEERS, timm_twins
+from resnet_variants.models.peers import PEERS, timm_twins
 
 LIBRARIES = ("timm", "torchvision")
 NETWORKS = {

@@ -17,18 +17,18 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import resnet_variants as rv
-from resnet_variants import cli
+from resnet_variants.data import dataset as data_module
+from resnet_variants.data.dataset import Loading, load_dataset
+from resnet_variants.data.sources import as_picture
 from resnet_variants.models.variant import Variant
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.runs import REFERENCE, Run
-from resnet_variants.training import data as data_module
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.run import REFERENCE, Run
+from resnet_variants.terminal import cli
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.data import Loading, load_dataset
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.sources import as_picture
 
 EIGHT = Variant(family="cifar", depth=8)
 

@@ -16,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from resnet_variants.analysis.curves import training_curves
-from resnet_variants.analysis.plots import accuracy_vs_cost
-from resnet_variants.analysis.style import rendered
+from resnet_variants.reporting.figures.cost import accuracy_vs_cost
+from resnet_variants.reporting.figures.curves import training_curves
+from resnet_variants.reporting.figures.style import rendered
 
 HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 60)
 

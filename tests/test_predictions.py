@@ -21,25 +21,25 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from small import CPU, digits, digits_run, network
 
-from resnet_variants import cli
-from resnet_variants.analysis.gather import gather
-from resnet_variants.analysis.report import build
-from resnet_variants.predictions import (
+from resnet_variants.analysis.results import gather
+from resnet_variants.data import dataset as data_module
+from resnet_variants.data.dataset import load_dataset
+from resnet_variants.data.splits import Streamed
+from resnet_variants.records.predictions import (
     Predictions,
     outcomes_parquet,
     read_predictions,
     write_predictions,
 )
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.training import data as data_module
+from resnet_variants.reporting.build import build
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.terminal import cli
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.data import load_dataset
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.loop import evaluate
-from resnet_variants.training.splits import Streamed
 
 FILE, TABLE = "predictions.safetensors", "outcomes.parquet"
 # Its first epoch is the best.
@@ -111,7 +111,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from small import digits_run
 from test_predictions import execute
-from resnet_variants.run_folder import RunFolder
+from resnet_variants.records.run_folder import RunFolder
 RunFolder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 execute(digits_run(), Path(sys.argv[1]))
 """

@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 
 import resnet_variants as rv
-from resnet_variants.models.synonyms import timm_twins
+from resnet_variants.models.peers import timm_twins
 from resnet_variants.models.zoo import list_aliases
 from resnet_variants.registry import UserError
 

@@ -7,10 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import resnet_variants as rv
-from resnet_variants.training.data import load_dataset
+from resnet_variants.data.dataset import load_dataset
 from resnet_variants.training.device import Machine, make_fabric
-from resnet_variants.training.progress import Training
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.trainer import Training
 
 DATA = load_dataset("digits")
 

@@ -5,12 +5,12 @@ import pictures
 import published
 import pytest
 
+from resnet_variants.data import dataset as data_module
+from resnet_variants.data.dataset import Loading, load_dataset
+from resnet_variants.data.images import BadImageError
+from resnet_variants.data.sources import open_source
+from resnet_variants.data.splits import Batch
 from resnet_variants.registry import UserError
-from resnet_variants.training import data as data_module
-from resnet_variants.training.data import Loading, load_dataset
-from resnet_variants.training.images import BadImageError
-from resnet_variants.training.sources import open_source
-from resnet_variants.training.splits import Batch
 
 FOLDERS = ["timm:folder", "timm:torch/folder"]
 

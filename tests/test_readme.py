@@ -7,18 +7,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resnet_variants import cli
 from resnet_variants.analysis.depths import ERRORS, readable_errors
-from resnet_variants.analysis.diagnosis_tables import readable_comparisons, readable_diagnoses
+from resnet_variants.analysis.diagnosis import readable_comparisons, readable_diagnoses
 from resnet_variants.analysis.effects import effects
-from resnet_variants.analysis.findings import answer
-from resnet_variants.analysis.formats import markdown, readable
-from resnet_variants.analysis.gather import gather
 from resnet_variants.analysis.pairs import COMPARED
+from resnet_variants.analysis.results import gather
 from resnet_variants.analysis.tables import summarise
 from resnet_variants.models.stems import STEMS, ConvSpec
-from resnet_variants.records import read_experiment
+from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import Registry
+from resnet_variants.reporting.findings import answer
+from resnet_variants.reporting.text import markdown, readable
+from resnet_variants.terminal import cli
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

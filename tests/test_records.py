@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from factories import A, B, epoch_records, paired_rows, results_folder, run_row
 
-from resnet_variants.files import to_json, write_atomically
-from resnet_variants.records import (
+from resnet_variants.records.files import to_json, write_atomically
+from resnet_variants.records.results_folder import (
     EPOCH_COLUMNS,
     FURTHER_EPOCH_COLUMNS,
     RUN_COLUMNS,
@@ -19,8 +19,8 @@ from resnet_variants.records import (
     read_epochs,
     read_runs,
 )
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
 from resnet_variants.sweeps.experiment import read_toml
 
 

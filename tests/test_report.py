@@ -8,11 +8,11 @@ import pytest
 from factories import D_PRE, A, B, paired_rows, results_folder, run_row
 from PIL import Image
 
-from resnet_variants import records
-from resnet_variants.analysis.report import ALWAYS, build
-from resnet_variants.manifest import MANIFEST
+from resnet_variants.records import results_folder as records
+from resnet_variants.records.manifest import MANIFEST
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import RunFolder
+from resnet_variants.reporting.build import ALWAYS, build
 
 TABLES = {"runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"}
 TABLES |= {"effects.csv", "provenance.json", "report.html"}

@@ -13,12 +13,12 @@ import pytest
 import torch
 from small import digits_run, measured, network, recipe, same, train, weights
 
-from resnet_variants.files import TEMPORARY
+from resnet_variants.records.files import TEMPORARY
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.run import command, read
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.conduct import Options, conduct, silent
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.sweep import Options, conduct, silent
 from resnet_variants.training.checkpoint import Keeper
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop

@@ -12,16 +12,16 @@ import torch
 from recipes import OTHERS
 
 import resnet_variants as rv
+from resnet_variants.data.dataset import Loading
 from resnet_variants.models.grids import preset
 from resnet_variants.models.variant import Variant
-from resnet_variants.records import RUN_COLUMNS
+from resnet_variants.records.results_folder import RUN_COLUMNS
+from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import DIVERGED, DONE, FAILED
-from resnet_variants.sweeps import attempt
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.runs import REFERENCE, Run, dataset_name
+from resnet_variants.sweeps import execute as attempt
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.run import REFERENCE, Run, dataset_name
 from resnet_variants.training import loop
-from resnet_variants.training.data import Loading
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.loop import evaluate

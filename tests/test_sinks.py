@@ -7,7 +7,7 @@ import pytest
 from small import CPU, digits_run
 
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.sinks import SINKS, check_sinks, opened
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop

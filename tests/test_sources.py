@@ -8,15 +8,15 @@ import pytest
 import torch
 import torchvision.datasets as tv
 
-from resnet_variants.registry import UserError
-from resnet_variants.training.data import Loading, load_dataset
-from resnet_variants.training.sources import (
+from resnet_variants.data.dataset import Loading, load_dataset
+from resnet_variants.data.sources import (
     DATASETS,
     Pixels,
     as_picture,
     check_spec,
     open_source,
 )
+from resnet_variants.registry import UserError
 
 NAMES = list(published.KINDS)
 

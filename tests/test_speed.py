@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import resnet_variants as rv
-from resnet_variants import cli
 from resnet_variants.speed import measure
 from resnet_variants.speed.arms import ARMS, CLASSES, Task
 from resnet_variants.speed.measure import COLUMNS, STAGES, Plan, matmul_rate, peak_memory, table
+from resnet_variants.terminal import cli
 
 NAME = "rv_resnet8_cifar_b"
 TASK = Task(

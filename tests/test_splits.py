@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from resnet_variants.data import dataset as data_module
+from resnet_variants.data import splits
+from resnet_variants.data.dataset import Loading, load_dataset
+from resnet_variants.data.images import BadImageError, resized, resized_crop
+from resnet_variants.data.splits import Batch, Resident, Streamed
 from resnet_variants.registry import UserError
-from resnet_variants.training import data as data_module
-from resnet_variants.training import splits
-from resnet_variants.training.data import Loading, load_dataset
-from resnet_variants.training.images import BadImageError, resized, resized_crop
-from resnet_variants.training.splits import Batch, Resident, Streamed
 
 ORDER = torch.tensor([7, 0, 3, 11, 2])
 SEEDS = torch.tensor([5, 2**31 - 1, 0, 5, 8])

@@ -10,7 +10,7 @@ import torchvision
 
 import resnet_variants as rv
 from resnet_variants.models.grids import grid, parse_name
-from resnet_variants.models.synonyms import PEERS, named_elsewhere, nearest, synonyms, timm_twins
+from resnet_variants.models.peers import PEERS, named_elsewhere, nearest, synonyms, timm_twins
 from resnet_variants.models.variant import Variant
 
 ROWS = [(peer, name, variant) for peer in PEERS for variant, name in peer.names().items()]

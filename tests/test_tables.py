@@ -18,9 +18,9 @@ from factories import (
 )
 from scipy.stats import binom
 
-from resnet_variants.analysis.formats import summary_markdown
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS, pairing, summarise
+from resnet_variants.reporting.text import summary_markdown
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 PROMISED = [

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from small import digits_run, network, weights
 
 import resnet_variants as rv
-from resnet_variants import cli
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import WEIGHTS_FILE
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps import runs
-from resnet_variants.sweeps.attempt import Attempt
+from resnet_variants.sweeps import run as runs
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe

@@ -9,7 +9,7 @@ from hub import Malicious
 from safetensors.torch import save_file
 
 import resnet_variants as rv
-from resnet_variants.models.synonyms import timm_twins
+from resnet_variants.models.peers import timm_twins
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 

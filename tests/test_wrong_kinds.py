@@ -7,12 +7,12 @@ from dataclasses import fields
 import pytest
 
 import resnet_variants as rv
+from resnet_variants.data.dataset import Loading
 from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.grids import GRID_KEYS
 from resnet_variants.models.variant import Variant
-from resnet_variants.sweeps.engine import Workers
-from resnet_variants.training.data import Loading
+from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.training.device import Machine
 from resnet_variants.training.recipe import Recipe
 

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from resnet_variants.analysis.effects import factors
-from resnet_variants.analysis.formats import interval, p_value
 from resnet_variants.analysis.pairs import COMPARED, DIFFERENCE, MEAN, compared, judged
 from resnet_variants.analysis.statistics import SHARE
 from resnet_variants.analysis.tables import GROUP, by_group, scores_by_seed
-from resnet_variants.run_folder import DONE
+from resnet_variants.records.run_folder import DONE
+from resnet_variants.reporting.text import interval, p_value
 
 ERRORS = "error_vs_depth"  # name of the table's file, and of its figure's
 COLUMNS = (*GROUP, "split", "design", "depth", "model", "shallower", *COMPARED)

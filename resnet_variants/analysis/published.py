@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-from resnet_variants.records import FURTHER_COLUMNS
+from resnet_variants.records.results_folder import FURTHER_COLUMNS
 
 _PARTS = ("stem", "stride", "shortcut", "order")
 _SAME = ("family", "depth", "stem_stride", *FURTHER_COLUMNS)

@@ -19,8 +19,8 @@ from resnet_variants.analysis.statistics import (
     sign_flip_p,
     verdicts,
 )
-from resnet_variants.records import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS
-from resnet_variants.run_folder import DIVERGED, DONE, FAILED, recipe_digest
+from resnet_variants.records.results_folder import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS
+from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, recipe_digest
 
 SUMMARY_COLUMNS = (
     *VARIANT_COLUMNS,

@@ -20,8 +20,8 @@ from resnet_variants.diagnosis.units import (
     unit_inputs,
     units,
 )
-from resnet_variants.diagnosis_files import NOISES, OUTPUT, TABLES
 from resnet_variants.models.network import ResNet
+from resnet_variants.records.diagnosis import NOISES, OUTPUT, TABLES
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import double, full_precision
 

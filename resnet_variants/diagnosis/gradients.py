@@ -21,8 +21,8 @@ from resnet_variants.diagnosis.units import (
     require_shortcuts,
     units,
 )
-from resnet_variants.diagnosis_files import OUTPUT
 from resnet_variants.models.network import ResNet
+from resnet_variants.records.diagnosis import OUTPUT
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import double

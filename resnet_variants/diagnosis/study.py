@@ -13,24 +13,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from resnet_variants.data.dataset import Dataset, Loading
+from resnet_variants.data.splits import Batch
 from resnet_variants.diagnosis.distances import identity_distance, sensitivity
 from resnet_variants.diagnosis.gradients import gradient_flow, has_paths, paths
 from resnet_variants.diagnosis.lesions import lesion_study
-from resnet_variants.diagnosis_files import KEYS, TABLES, Diagnosis
-from resnet_variants.files import Json, damaged, read_json
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.weights import WEIGHTS_FILE, body_hash, check_fit, load_weights
+from resnet_variants.records.diagnosis import KEYS, TABLES, Diagnosis
+from resnet_variants.records.files import Json, damaged, read_json
+from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError, require_types
-from resnet_variants.run_folder import DONE, RunFolder
-from resnet_variants.sweeps.runs import Run
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training import checkpoint
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.batches import generator
-from resnet_variants.training.data import Dataset, Loading
 from resnet_variants.training.device import Machine, full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.splits import Batch
 
 _COUNTS = {"images": 2, "draws": 1, "paths": 1}
 _BATCH = 100  # or fewer, where there are no more

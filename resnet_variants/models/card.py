@@ -13,14 +13,14 @@ import torch
 from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
-from resnet_variants.files import Json, read_json, write_atomically
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.synonyms import synonyms
+from resnet_variants.models.peers import synonyms
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import OURS
 from resnet_variants.models.zoo import architecture
+from resnet_variants.records.files import Json, read_json, write_atomically
 from resnet_variants.registry import require, require_path
 
 _WHOLE = f"{OURS}, made without features_only"

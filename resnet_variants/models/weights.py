@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from resnet_variants.files import Json, damaged, read_json
 from resnet_variants.models.network import ResNet
+from resnet_variants.records.files import Json, damaged, read_json
 from resnet_variants.registry import UserError, require
 
 OURS = "one of this package's networks"

@@ -33,8 +33,8 @@ from resnet_variants.models.families import FAMILIES, PRESETS, Family
 from resnet_variants.models.grids import expand, variant_from
 from resnet_variants.models.grids import parse_name as read_name
 from resnet_variants.models.network import ResNet
+from resnet_variants.models.peers import timm_twins
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.models.synonyms import timm_twins
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import pretrained_filter, unreadable, without_pickles
 from resnet_variants.registry import UserError, plain, refuse, require, shown

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
+import joblib
 import numpy as np
 import torch
 from PIL import Image
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.data.splits import Resident
 from resnet_variants.training.batches import train_batches
-from resnet_variants.training.data import Dataset
-from resnet_variants.training.device import Machine, cores, make_fabric, resolve
-from resnet_variants.training.progress import Training
+from resnet_variants.training.device import Machine, make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.splits import Resident
+from resnet_variants.training.trainer import Training
 
 CLASSES = 10
 _MEAN, _STD = (0.5,), (0.25,)
@@ -261,7 +262,7 @@ class Timm(_Script):
             color_jitter=0.0,
             mean=_MEAN * task.in_chans,
             std=_STD * task.in_chans,
-            num_workers=cores(),
+            num_workers=joblib.cpu_count(),
             device=self.device,
         )
 

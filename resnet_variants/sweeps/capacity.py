@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import Dataset
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.loop import EVAL_BATCH, evaluate
-from resnet_variants.training.progress import Training
+from resnet_variants.training.trainer import Training
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from resnet_variants.files import Json, StorageError
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.records.files import Json, StorageError
+from resnet_variants.records.run_folder import FAILED
 from resnet_variants.registry import UserError
-from resnet_variants.run_folder import FAILED
-from resnet_variants.sweeps.attempt import Attempt
-from resnet_variants.sweeps.engine import Engine, Outcome
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import Dataset
+from resnet_variants.sweeps.engines.base import Engine, Outcome
+from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.loop import EpochRecord

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import Dataset
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.timing import seconds_per_image
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from resnet_variants.files import Json, read_text
+from resnet_variants.data.dataset import Loading
+from resnet_variants.data.sources import check_spec
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
+from resnet_variants.records.files import Json, read_text
 from resnet_variants.registry import UserError, plain, refuse, require, require_types
-from resnet_variants.sweeps.runs import Run
-from resnet_variants.training.data import Loading
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
-from resnet_variants.training.sources import check_spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import Registry, UserError, refuse
-from resnet_variants.run_folder import RunFolder
-from resnet_variants.sweeps.runs import Run
+from resnet_variants.sweeps.run import Run
 
 Log = Callable[[Mapping[str, object], int], None]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from resnet_variants.models.network import ResNet
-from resnet_variants.run_folder import RunFolder
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.training import checkpoint
 from resnet_variants.training.recipe import Recipe
 

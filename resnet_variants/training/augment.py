@@ -10,7 +10,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from resnet_variants.training.data import Dataset
+from resnet_variants.data.dataset import Dataset
 from resnet_variants.training.recipe import Recipe
 
 

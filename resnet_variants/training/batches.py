@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.data.splits import Batch
 from resnet_variants.training.augment import cropped, cut_out, jittered
-from resnet_variants.training.data import Dataset
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.splits import Batch
 
 
 def generator(*key: object) -> torch.Generator:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from resnet_variants.files import atomic_file, damaged
+from resnet_variants.records.files import atomic_file, damaged
 
 Tensors = dict[str, Tensor]
 Facts = dict[str, Any]

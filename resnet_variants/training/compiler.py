@@ -14,11 +14,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from resnet_variants.files import read_json, to_json, write_atomically
-from resnet_variants.training.data import Dataset
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.data.splits import Resident
+from resnet_variants.records.files import read_json, to_json, write_atomically
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.splits import Resident
 from resnet_variants.training.timing import seconds_per_step
 
 WORTH_ASKING = 120.0  # seconds of eager training: below, no compilation can be earned back

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 
+import joblib
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
@@ -71,7 +70,7 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
         message += f"; choices: {choices}"
         raise UserError(message, field="device")
     kind = ("cuda" if cuda else "cpu") if machine.device == "auto" else machine.device
-    there = {"cuda": torch.cuda.device_count(), "cpu": cores()}.get(kind, 1)
+    there = {"cuda": torch.cuda.device_count(), "cpu": joblib.cpu_count()}.get(kind, 1)
     if machine.devices > there:
         message = f"devices {machine.devices} exceeds the {there} of this machine ({kind})"
         raise UserError(message, field="devices")
@@ -188,40 +187,6 @@ _PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {
     "fp32": "32-true",
     "bf16": "bf16-mixed",
 }
-
-
-def cores() -> int:
-    """Cores that this process may use: those it is bound to, within its control groups' quota."""
-    bound = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min([bound, *map(math.ceil, _quotas())]))
-
-
-_CGROUP, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-
-
-def _quotas() -> Iterator[float]:
-    """Cores' worth of time that this process's control groups are granted, where they are."""
-    lines = _OWN_CGROUP.read_text().splitlines() if _OWN_CGROUP.is_file() else []
-    for _, controllers, group in (line.split(":", 2) for line in lines):
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root, parts = _CGROUP / ("cpu" if controllers else ""), Path(group).parts[1:]
-        # From the root: in a container the path may be that of the host, which is not seen there.
-        for depth in range(len(parts) + 1):
-            quota, period = _read_quota(root.joinpath(*parts[:depth]))
-            if quota > 0:
-                yield quota / period
-
-
-def _read_quota(folder: Path) -> tuple[int, int]:
-    """Quota and period of a control group, in microseconds; a quota of 0 or below is none."""
-    files = [folder / f"cpu.cfs_{name}_us" for name in ("quota", "period")]  # version 1
-    if (folder / "cpu.max").is_file():
-        files = [folder / "cpu.max"]
-    words = " ".join(file.read_text() for file in files if file.is_file()).split()
-    return (int(words[0]), int(words[1])) if len(words) == 2 and words[0] != "max" else (0, 1)
 
 
 def resolve(precision: str, device: str) -> str:

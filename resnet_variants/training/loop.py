@@ -12,14 +12,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.data.splits import Batch, Split
 from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Keeper
-from resnet_variants.training.data import Dataset
 from resnet_variants.training.device import double
-from resnet_variants.training.progress import Training
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.splits import Batch, Split
+from resnet_variants.training.trainer import Training
 
 EVAL_BATCH = 512
 LOOK = 50  # steps from one look at the losses to the next: a look waits for the device

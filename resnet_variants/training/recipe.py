@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from resnet_variants.files import require_name
+from resnet_variants.data.policy import policy
+from resnet_variants.records.files import require_name
 from resnet_variants.registry import UserError, refuse, require_types
-from resnet_variants.training.policy import policy
 
 PRECISIONS = ("auto", "fp32", "bf16")
 CHOICES: Mapping[str, Iterable[str]] = {

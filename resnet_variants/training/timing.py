@@ -11,10 +11,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from resnet_variants.training.data import Dataset
+from resnet_variants.data.dataset import Dataset
 from resnet_variants.training.device import determinism, synchronise
-from resnet_variants.training.progress import Training
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.trainer import Training
 
 _WARM, _TIMED = 3, 6  # steps
 _GROWTH = 4  # of a batch that is measured, from one try to the next

@@ -1,0 +1,228 @@
+"""What lies in results folders, one or several, read as one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from resnet_variants.analysis.tables import LATENCY_OF, by_group
+from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
+from resnet_variants.records.files import damaged, is_number
+from resnet_variants.records.predictions import Outcome, read_outcomes
+from resnet_variants.records.results_folder import (
+    IMAGE_COLUMNS,
+    planned_runs,
+    read_epochs,
+    read_experiment,
+    read_runs_and_provenance,
+    running,
+)
+from resnet_variants.records.run_folder import DONE, Provenance
+from resnet_variants.registry import UserError
+
+LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The raw material of a report.
+
+    Attributes:
+        titles: name, question and expectation of each experiment.
+        folders: where each run is, by its id.
+        unseen: runs that are planned and have not begun, and whether a process has them.
+    """
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    baselines: Mapping[str, str]
+    titles: Sequence[tuple[str, str, str]]
+    provenance: Provenance
+    latencies: Mapping[tuple[str, ...], float]
+    folders: Mapping[str, Path]
+    unseen: Mapping[str, bool]
+    diagnosis: Diagnosis
+    outcomes: Mapping[str, Outcome]
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Read results folders together.
+
+    Raises:
+        ValueError: no such folder, no runs, a damaged file; or folders that have other baselines
+            for a model, other results for a run, or other images under one name.
+    """
+    runs, epochs = [], []
+    unseen: dict[str, bool] = {}
+    outcomes: dict[str, Outcome] = {}
+    provenance: Provenance = {}
+    for at, folder in enumerate(folders):
+        own, origin = read_runs_and_provenance(folder)
+        runs.append(own.assign(folder=at))
+        outcomes = read_outcomes(folder, own) | outcomes  # of copies, the first that has them
+        epochs.append(read_epochs(folder, own).assign(folder=at))
+        busy = running(folder)
+        unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
+        for name, values in origin.items():
+            known = provenance.setdefault(name, [])
+            known += [value for value in values if value not in known]
+    copies = _joined(runs)
+    kept = _without_copies(copies, folders)
+    _require_same_images(kept, folders)
+    _require_one_result(kept)
+    where = {str(i): folders[at] for i, at in zip(kept["run_id"], kept["folder"], strict=True)}
+    own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
+    if not where:
+        raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
+    return Gathered(
+        runs=kept.drop(columns="folder"),
+        epochs=own_epochs.drop(columns="folder"),
+        baselines=_baselines(folders),
+        titles=_titles(folders),
+        provenance=provenance,
+        latencies=_latencies(folders),
+        folders=where,
+        unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
+        diagnosis=_diagnosis(copies, folders),
+        outcomes=outcomes,
+    )
+
+
+def _diagnosis(copies: pd.DataFrame, folders: Sequence[Path]) -> Diagnosis:
+    """What is known of the insides of the runs; of copies of one, from that with most tables."""
+    own_ids = [copies.loc[copies["folder"] == at, "run_id"] for at in range(len(folders))]
+    parts = [read_diagnoses(folder, ids) for folder, ids in zip(folders, own_ids, strict=True)]
+    known = [Counter(chain(*(t["run_id"].unique() for t in part.values()))) for part in parts]
+    best = {i: max(range(len(parts)), key=lambda at: known[at][i]) for i in copies["run_id"]}
+    taken = [
+        of_runs(part, [run_id for run_id in ids if best[run_id] == at])
+        for at, (part, ids) in enumerate(zip(parts, own_ids, strict=True))
+    ]
+    return {name: _joined([part[name] for part in taken]) for name in TABLES}
+
+
+def _without_copies(runs: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame:
+    """Each run once: a finished one before one that is not.
+
+    Raises:
+        ValueError: two that are finished differ, so they are not copies of one.
+    """
+    result = ["device", "precision", "status", "test_acc"]
+    finished = runs[runs["status"] == DONE]
+    several = finished[["run_id", *result]].drop_duplicates()
+    other = several[several["run_id"].duplicated()]
+    if len(other):
+        run_id = other["run_id"].iloc[0]
+        own = finished.loc[finished["run_id"] == run_id, "folder"]
+        where = " and ".join(str(folders[at]) for at in own)
+        raise UserError(
+            f"{run_id} has another result, device or precision in {where}: report apart"
+        )
+    order = (runs["status"] != DONE).sort_values(kind="stable").index
+    return runs.loc[order].drop_duplicates("run_id").sort_index().reset_index(drop=True)
+
+
+def _require_same_images(runs: pd.DataFrame, folders: Sequence[Path]) -> None:
+    """Refuse to compare runs whose images have one name and are not the same."""
+    known = runs[runs["data_hash"] != ""]
+    for (dataset, _), own in known.groupby(["dataset", "img_size"], sort=False):
+        for name in IMAGE_COLUMNS:
+            first = own.drop_duplicates(name)
+            if len(first) > 1:
+                (a, place), (b, other) = first[[name, "folder"]].to_numpy()[:2]
+                message = (
+                    f"{dataset} is not the same images in all runs ({name} {a} in "
+                    f"{folders[place]}, {b} in {folders[other]})"
+                )
+                raise UserError(f"{message}: report them apart")
+
+
+def _require_one_result(runs: pd.DataFrame) -> None:
+    """Refuse two runs of one network with one seed under one recipe."""
+    for _, own in by_group(runs):
+        twice = own[own.duplicated(["model", "seed"], keep=False)]
+        if len(twice):
+            first, second = twice["run_id"].iloc[:2]
+            raise UserError(f"{first} and {second} are the same run twice: delete one of them")
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [frame for frame in frames if not frame.empty] or frames[:1]
+    return pd.concat(filled, ignore_index=True)
+
+
+def require_folders(folders: Sequence[Path]) -> None:
+    """Refuse what is no folder, before anything is read or made."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no results folder {str(folder)!r}")
+
+
+def _baselines(folders: Sequence[Path]) -> dict[str, str]:
+    found: dict[str, tuple[str, Path]] = {}
+    for folder in folders:
+        own = cast("Mapping[str, str]", read_experiment(folder).get("baselines", {}))
+        for model, base in own.items():
+            before, elsewhere = found.setdefault(model, (base, folder))
+            if before != base:
+                message = f"{model} is compared with {before} in {str(elsewhere)!r} and with {base}"
+                raise UserError(f"{message} in {str(folder)!r}: report them apart")
+    return {model: base for model, (base, _) in found.items()}
+
+
+def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:
+    titles = []
+    for folder in folders:
+        content = read_experiment(folder)
+        name, question, expect = (
+            str(content.get(key) or "") for key in ("name", "question", "expect")
+        )
+        titles.append((name or folder.resolve().name, question, expect))
+    return list(dict.fromkeys(titles))
+
+
+def _kept_latencies(folder: Path) -> dict[tuple[str, ...], float]:
+    kept = read_experiment(folder).get(LATENCIES, {})
+    if not (isinstance(kept, dict) and all(map(is_number, kept.values()))):
+        raise damaged(folder / "experiment.json", f"{LATENCIES} is no table of numbers")
+    return {tuple(text.split()): float(latency) for text, latency in kept.items()}
+
+
+def _latencies(folders: Sequence[Path]) -> dict[tuple[str, ...], float]:
+    """Milliseconds for one image by ``LATENCY_OF``, where ``bench`` wrote to a folder of these.
+
+    A report of several folders keeps what it found in theirs.
+    """
+    found: dict[tuple[str, ...], float] = {}
+    for folder in folders:
+        found |= _kept_latencies(folder)
+        for file in (folder / "bench.csv", *sorted(folder.glob("bench/*/bench.csv"))):
+            if file.exists():
+                found |= _measured_latencies(file)
+    return found
+
+
+def _measured_latencies(file: Path) -> dict[tuple[str, ...], float]:
+    try:
+        if not file.is_file():
+            raise ValueError("it is no file")
+        table = pd.read_csv(file, low_memory=False)
+        if "latency_ms" not in table:  # it measured something else
+            return {}
+        table = table[["arm", *LATENCY_OF, "latency_ms"]].dropna()
+        latencies = table["latency_ms"].astype(float)
+        if not latencies.between(0, np.inf, inclusive="neither").all():
+            raise ValueError("a latency is none")
+    except (ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file} is no table of bench ({reason}): move it elsewhere") from error
+    ours = table["arm"] == "ours"
+    keys = table.loc[ours, [*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
+    return dict(zip(keys, latencies[ours], strict=True))

@@ -1,0 +1,133 @@
+"""Which files of a folder are taken for pictures, which are not, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from resnet_variants.data.images import (
+    BadImageError,
+    brightest,
+    is_picture,
+    shown,
+    suffixes,
+)
+
+# What systems put beside a user's files; a leading dot says the same.
+_SYSTEM = (
+    *("@eadir", "#recycle", "@recycle", "@recently-snapshot", "__macosx", "$recycle.bin"),
+    *("lost+found", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+)
+FEW = 3  # files of a class that are left out without being a fault
+_SAMPLE = 64  # pictures that are opened to see how many of their bits are in use
+_DARK = 64  # of 256: the upper two bits are never used
+_NAMED = 6  # reasons on one line
+
+
+class LeftOut(NamedTuple):
+    """Why files of a folder are no pictures of a class."""
+
+    folder: str  # below the root, "." the root itself
+    why: str
+    fault: bool  # whether many of them are one
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of every file.
+
+    Attributes:
+        taken: pictures by the ends of their names.
+        left: files, and folders that were not looked into, by folder and reason.
+        dark: how many of the pictures that were looked at use a part of their bits only.
+    """
+
+    taken: Counter[str] = field(default_factory=Counter)
+    left: Counter[LeftOut] = field(default_factory=Counter)
+    dark: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> list[str]:
+        """One line on what is taken, one on what is not."""
+        if not self.taken:
+            return []
+        lines = [f"{self.taken.total():,} files taken: {_counted(self.taken)}"]
+        reasons: Counter[str] = Counter()
+        for (_, why, _), n in self.left.items():
+            reasons[why] += n
+        if reasons:
+            lines.append(f"left out: {_counted(reasons)}")
+        return lines
+
+    @property
+    def by_folder(self) -> list[str]:
+        """A line on every folder of which something is left out."""
+        return [f"{folder}: {_counted(whys)}" for folder, whys in self._folders(self.left).items()]
+
+    @property
+    def faults(self) -> list[str]:
+        """What a user has to look at: more than a few files left out of a class, lost bits."""
+        faults = {left: n for left, n in self.left.items() if left.fault}
+        return [
+            *(
+                f"{folder}: {whys.total():,} files left out ({_counted(whys)})"
+                for folder, whys in self._folders(faults).items()
+                if whys.total() > FEW
+            ),
+            *self.dark,
+        ]
+
+    @staticmethod
+    def _folders(left: dict[LeftOut, int]) -> dict[str, Counter[str]]:
+        folders: dict[str, Counter[str]] = {}
+        for (folder, why, _), n in sorted(left.items()):
+            folders.setdefault(shown(folder), Counter())[why] += n
+        return folders
+
+
+def _counted(reasons: Counter[str]) -> str:
+    """``.jpg 1,200, .png 34``."""
+    most = [f"{why} {n:,}" for why, n in reasons.most_common(_NAMED)]
+    return ", ".join([*most, *(["..."] if len(reasons) > _NAMED else [])])
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or not the user's own."""
+    lower = name.lower()
+    return lower.startswith(".") or lower in _SYSTEM or lower.endswith(":zone.identifier")
+
+
+def why_left(path: Path) -> str | None:
+    """Why a file is no picture of its class; ``None``: it is taken for one.
+
+    It is opened only where its name has no suffix.
+    """
+    suffix = path.suffix.lower()
+    if is_system(path.name):
+        return "hidden or system files"
+    if suffix:
+        return None if suffix in suffixes() else shown(suffix)
+    return None if is_picture(path) else "no suffix, no picture"
+
+
+def dark(paths: Iterable[Path]) -> tuple[str, ...]:
+    """One line where pictures of more than 8 bits leave most of them unused, from a sample.
+
+    They are not brightened here: a picture has to become the same whichever others lie beside it.
+    """
+    every = list(paths)
+    found: list[int] = []
+    for path in every[:: max(1, len(every) // _SAMPLE)]:
+        try:
+            found += [value for value in (brightest(path),) if value is not None]
+        except BadImageError:  # told by whoever decodes it
+            continue
+    if not found or max(found) >= _DARK:
+        return ()
+    what = (
+        f"{len(found)} pictures of 16 bits that were looked at use {max(found) + 1} of 256 levels"
+    )
+    return (f"{what}: scale their values up to 65535 and save them again",)

@@ -1,0 +1,317 @@
+"""A data set: three splits of square uint8 images, and what a network must know of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import center_crop
+
+from resnet_variants.data.account import Account
+from resnet_variants.data.images import INTERPOLATION, BadImageError, middle
+from resnet_variants.data.sources import Pixels, Source, open_source
+from resnet_variants.data.splits import Batch, Resident, Split, Streamed
+from resnet_variants.registry import UserError, plain, refuse, require_types
+
+ON_BAD_IMAGE = ("error", "skip")
+RESIDENT_BYTES = 2**30  # of decoded images: a larger data set is streamed
+TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
+SPLIT_SEED = 0  # one split for all runs: seeds vary training, not the test set
+_SMALL = 64  # pixels on a side
+_SAMPLE, _PART = 1024, 64  # streamed images that mean and deviation are of; decoded at a time
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How images are got at; no part of a run's id.
+
+    Raises:
+        ValueError: an unknown choice or a number out of range.
+    """
+
+    data_dir: Path = Path("data")  # of downloads
+    on_bad_image: str = "error"  # or "skip": leave a broken training image out
+    # Processes that decode what memory cannot hold. 0: this one does; auto: one per core.
+    workers: int | str = AUTO
+
+    def __post_init__(self) -> None:
+        require_types(self, "data_dir", "on_bad_image")
+        if self.on_bad_image not in ON_BAD_IMAGE:
+            refuse("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
+        count = plain(self.workers)
+        known = count == AUTO if isinstance(count, str) else type(count) is int
+        if not known or (count != AUTO and not 0 <= int(count) <= 1024):
+            message = f"workers {count!r} must be from 0 to 1024, or {AUTO}"
+            raise UserError(message, field="workers")
+        object.__setattr__(self, "workers", count)
+
+    def decoders(self, cores: int) -> int:
+        """How many processes decode for one that has so many cores."""
+        return cores if self.workers == AUTO else int(self.workers)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits of square images."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    in_chans: int
+    img_size: int  # side in pixels
+    mirror: bool  # whether a mirrored image keeps its label
+    mean: tuple[float, ...]  # what normalisation subtracts, per channel in [0, 1]: if nothing
+    std: tuple[float, ...]  # else is asked for, mean and deviation of the training images
+    split_hash: str  # of the indices in each split
+    data_hash: str  # of the images: their pixels, or paths and sizes of streamed files
+    skipped: tuple[str, ...] = ()  # broken training images that were left out, and why
+    account: Account = field(default_factory=Account)  # of a folder's files
+    crop_pct: float = 1.0  # of the side of validation and test images, as in ``load_dataset``
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same data on a device."""
+        splits = {name: getattr(self, name).to(device) for name in ("train", "val", "test")}
+        return replace(self, **splits)
+
+    def decoded_by(self, workers: int) -> Dataset:
+        """The same data, with so many processes to decode or alter single pictures."""
+        splits = {n: replace(getattr(self, n), workers=workers) for n in ("train", "val", "test")}
+        return replace(self, **splits)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What ``run.json`` records of it."""
+        return {
+            "split_hash": self.split_hash,
+            "data_hash": self.data_hash,
+            "split_sizes": [len(self.train), len(self.val), len(self.test)],
+            "classes": list(self.classes),
+            "resident": isinstance(self.train, Resident),
+            "skipped_images": list(self.skipped),
+        }
+
+
+@functools.lru_cache(maxsize=4)
+def load_dataset(
+    spec: str, *, img_size: int = 0, crop_pct: float = 1.0, loading: Loading | None = None
+) -> Dataset:
+    """The data set that a SPEC names; ``img_size`` resizes, 0 keeps the native size.
+
+    Validation and test show the middle of an image: ``crop_pct`` of its side, as timm has it.
+    A split that the publisher made is kept; the others are drawn by class, with one fixed seed.
+
+    Raises:
+        ValueError: no such data, images of several sizes without ``img_size``, broken images.
+    """
+    loading = loading or Loading()
+    source = open_source(spec, loading.data_dir)
+    side = img_size or source.side
+    if not side:
+        message = f"the images of {spec!r} have not one square size: give the side in pixels"
+        raise UserError(f"{message}, such as --img-size 224", field="img_size")
+    indices = split_indices(source)
+    resident = len(source.labels) * source.in_chans * side**2 <= RESIDENT_BYTES
+    skipped: list[str] = []
+    splits: dict[str, Split] = {}
+    for name, index in indices.items():
+        left_out = skipped if name == "train" and loading.on_bad_image == "skip" else None
+        edge = side if name == "train" else math.floor(side / crop_pct)
+        make = _resident if resident else _streamed
+        splits[name] = make(source, index, (side, edge), loading, left_out)
+    _check_left(source, indices["train"], splits["train"], skipped)
+    mean, std = _moments(splits["train"])
+    return Dataset(
+        name=spec,
+        classes=source.classes,
+        in_chans=source.in_chans,
+        img_size=side,
+        mirror=source.mirror,
+        mean=mean,
+        std=std,
+        split_hash=_hash(n.encode() + i.astype("<i8").tobytes() for n, i in indices.items()),
+        # A recipe's cut makes no other images of them.
+        data_hash=_hash(piece for split in splits.values() for piece in _contents(split))
+        if crop_pct == 1
+        else load_dataset(spec, img_size=img_size, loading=loading).data_hash,
+        skipped=tuple(skipped),
+        account=source.account,
+        crop_pct=crop_pct,
+        **splits,
+    )
+
+
+# --- splitting --------------------------------------------------------------------------------
+
+
+def split_indices(source: Source) -> dict[str, np.ndarray]:
+    """Positions of train, val and test: as published, the rest at random by class.
+
+    Raises:
+        ValueError: a class with too few images to appear in every split.
+    """
+    parts = {name: np.asarray(index) for name, index in source.parts.items()}
+    parts.setdefault("train", np.arange(len(source.labels)))
+    for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+        if name not in parts:
+            parts["train"], parts[name] = _drawn(source, parts["train"], share)
+    return {name: np.sort(parts[name]) for name in ("train", "val", "test")}
+
+
+def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    labels = source.labels[index]
+    try:
+        rest, drawn = train_test_split(
+            index, test_size=share, stratify=labels, random_state=SPLIT_SEED
+        )
+        if any(set(source.labels[part]) != set(labels) for part in (rest, drawn)):
+            raise ValueError("a class is in one of both only")
+    except ValueError as error:
+        counts = np.bincount(labels, minlength=len(source.classes))
+        least = int(counts.argmin())
+        message = f"class {source.classes[least]!r} has {counts[least]} images, too few to draw"
+        message += f" a share of {share:.2g} by class: add some, or make the splits yourself"
+        raise UserError(message, field="data") from error
+    return np.asarray(rest), np.asarray(drawn)
+
+
+# --- decoding ---------------------------------------------------------------------------------
+
+
+def decode(
+    source: Source, index: np.ndarray, out: Tensor | None, edge: int, skipped: list[str] | None
+) -> np.ndarray:
+    """Decode images, into ``out`` (n, C, side, side) if given; return which ones could be.
+
+    ``edge`` is what the shorter edge is resized to before its middle is cut out.
+
+    Broken ones are named in ``skipped``.
+
+    Raises:
+        BadImageError: there are some, and ``skipped`` is ``None``.
+    """
+
+    def one(at: int) -> BadImageError | None:
+        try:
+            picture = source.picture(int(index[at]))
+        except BadImageError as error:
+            return error
+        if out is not None:
+            pixels = middle(picture, out.shape[-1], edge)
+            out[at] = torch.from_numpy(np.ascontiguousarray(pixels))
+        return None
+
+    # Decoding a small picture holds Python's lock most of the time: threads took four times longer.
+    if source.side and source.side <= _SMALL:
+        errors = list(map(one, range(len(index))))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            errors = list(pool.map(one, range(len(index))))
+    broken = [error for error in errors if error is not None]
+    if broken and skipped is None:
+        more = f" ({len(broken) - 1} more like it: check-data lists them)" if broken[1:] else ""
+        raise BadImageError(f"{broken[0]}{more}", field="data")
+    (skipped if skipped is not None else []).extend(map(str, broken))
+    return np.array([error is None for error in errors], bool)
+
+
+def _check_left(source: Source, index: np.ndarray, train: Split, skipped: list[str]) -> None:
+    lost = set(source.labels[index].tolist()) - set(train.labels.tolist())
+    if lost:
+        message = f"no training image of class {source.classes[min(lost)]!r} can be read"
+        raise BadImageError(f"{message}: {skipped[0]}", field="data")
+
+
+Cut = tuple[int, int]  # side of the images, and of what they are the middle of
+
+
+def _resident(
+    source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
+) -> Resident:
+    side, edge = cut
+    if isinstance(source, Pixels):
+        images = _resized(source.images[torch.from_numpy(index)], edge)
+        images = center_crop(images, [side]).contiguous()
+    else:
+        images = torch.empty(len(index), source.in_chans, side, side, dtype=torch.uint8)
+        good = decode(source, index, images, edge, skipped)
+        if not good.all():
+            index, images = index[good], images[torch.from_numpy(good)]
+    labels = torch.from_numpy(source.labels[index])
+    return Resident(images, labels, loading.decoders(joblib.cpu_count()))
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    if side == images.shape[-1]:
+        return images
+    out = torch.nn.functional.interpolate(
+        images.float(), size=(side, side), mode=INTERPOLATION, antialias=True
+    )
+    return out.round().clamp(0, 255).to(torch.uint8)
+
+
+def _streamed(
+    source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
+) -> Streamed:
+    # What is left out must be known before the first epoch: its order depends on the number.
+    if skipped is not None:
+        index = index[decode(source, index, None, cut[1], skipped)]
+    labels = torch.from_numpy(source.labels[index])
+    return Streamed(source, index, labels, *cut, loading.decoders(joblib.cpu_count()))
+
+
+# --- measuring --------------------------------------------------------------------------------
+
+
+def _moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel in [0, 1]; of streamed images, a sample's."""
+    if isinstance(split, Resident):
+        parts = iter([split.images])
+    else:
+        sample = torch.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).long()
+        parts = split.batches([Batch(part) for part in sample.split(_PART)])
+    # Counted, so that no float copy of all images is made.
+    counts = sum(torch.stack([_levels(channel) for channel in part.unbind(1)]) for part in parts)
+    assert isinstance(counts, Tensor)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for count in counts.double():
+        average = (count @ values / count.sum()).item()
+        mean.append(average)
+        deviation = ((count @ (values - average) ** 2) / (count.sum() - 1)).sqrt().item()
+        std.append(deviation or 1.0)  # a channel without content becomes zeros, not 0/0
+    return tuple(mean), tuple(std)
+
+
+def _levels(channel: Tensor) -> Tensor:
+    return torch.bincount(channel.flatten(), minlength=256)
+
+
+def _contents(split: Split) -> Iterable[bytes | memoryview[int]]:
+    if isinstance(split, Streamed):
+        labels = split.labels.numpy().data
+        return itertools.chain([labels], (split.source.identity(int(i)) for i in split.index))
+    assert isinstance(split, Resident)
+    return (split.images.numpy().data, split.labels.numpy().data)
+
+
+def _hash(pieces: Iterable[bytes | memoryview[int]]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,219 @@
+"""Where labelled pictures come from: every ``--data`` SPEC, before splitting and resizing."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from resnet_variants.data.account import Account
+from resnet_variants.data.folders import Files, read_folder
+from resnet_variants.data.readers import Reader, check_unpacked, given_parts, open_timm
+from resnet_variants.records.files import require_name
+from resnet_variants.registry import Registry, UserError, refuse
+
+Parts = Mapping[str, np.ndarray]  # indices of the splits that the publisher made: train, val, test
+
+
+class Source(Protocol):
+    """Labelled pictures by number."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by label."""
+        ...
+
+    @property
+    def parts(self) -> Parts:
+        """The publisher's splits; empty: one heap."""
+        ...
+
+    @property
+    def mirror(self) -> bool:
+        """Whether a mirrored picture keeps its label."""
+        ...
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of a picture."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side where all pictures are squares of one size, else 0."""
+        ...
+
+    @property
+    def account(self) -> Account:
+        """What became of the files of a folder; empty where no folder was searched."""
+        ...
+
+    def picture(self, i: int) -> Image.Image:
+        """Decode one.
+
+        Raises:
+            BadImageError: it cannot be decoded.
+        """
+        ...
+
+    def name(self, i: int) -> str:
+        """What a reader of a message finds it by."""
+        ...
+
+    def identity(self, i: int) -> bytes:
+        """What tells its content from another's without decoding it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pictures in memory."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    mirror: bool
+    parts: Parts = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
+
+    @property
+    def in_chans(self) -> int:
+        """See ``Source``."""
+        return self.images.shape[1]
+
+    @property
+    def side(self) -> int:
+        """See ``Source``."""
+        return self.images.shape[-1]
+
+    def picture(self, i: int) -> Image.Image:
+        """See ``Source``."""
+        return as_picture(self.images[i])
+
+    def name(self, i: int) -> str:
+        """See ``Source``."""
+        return f"image {i}"
+
+    def identity(self, i: int) -> bytes:
+        """See ``Source``."""
+        return self.images[i].numpy().tobytes()
+
+
+def as_picture(pixels: Tensor) -> Image.Image:
+    """(1 or 3, H, W) uint8 -> grey or RGB."""
+    grey = len(pixels) == 1
+    return Image.fromarray((pixels[0] if grey else pixels.permute(1, 2, 0)).contiguous().numpy())
+
+
+DATASETS: Registry[Callable[[Path], Source]] = Registry("data")
+
+
+@DATASETS.register("digits")
+def digits(_: Path) -> Source:
+    """1,797 handwritten digits of 8x8 grey pixels, embedded in scikit-learn (UCI, from NIST)."""
+    from sklearn.datasets import load_digits
+
+    source: Any = load_digits()
+    # 17 grey levels, 0 to 16, spread over a byte.
+    images = torch.from_numpy(np.rint(source.images * (255 / 16)).astype(np.uint8))
+    classes = tuple(str(name) for name in source.target_names)
+    return Pixels(images[:, None], source.target.astype(np.int64), classes, mirror=False)
+
+
+# --- torchvision ------------------------------------------------------------------------------
+
+# Name -> torchvision's class, whether a mirrored image keeps its label, how the splits are asked.
+_BY_FLAG: tuple[Mapping[str, Any], ...] = ({"train": True}, {"train": False})
+_BY_NAME: tuple[Mapping[str, Any], ...] = ({"split": "train"}, {"split": "test"})
+_TORCHVISION: Mapping[str, tuple[str, bool, tuple[Mapping[str, Any], ...]]] = {
+    "mnist": ("MNIST", False, _BY_FLAG),
+    "fashion-mnist": ("FashionMNIST", True, _BY_FLAG),
+    "cifar10": ("CIFAR10", True, _BY_FLAG),
+    "cifar100": ("CIFAR100", True, _BY_FLAG),
+    "svhn": ("SVHN", False, _BY_NAME),
+}
+
+
+def _torchvision(name: str, root: Path) -> Source:
+    import torchvision.datasets
+
+    kind, mirror, splits = _TORCHVISION[name]
+    try:
+        both = [
+            getattr(torchvision.datasets, kind)(str(root), download=True, **split)
+            for split in splits
+        ]
+        check_unpacked(both[0])
+    except Exception as error:  # of files, network, archives, pickles, .mat
+        reason = " ".join(str(error).split())
+        message = f"{name} is neither whole in {str(root)!r} nor can it be downloaded ({reason})"
+        raise UserError(message, field="data_dir") from error
+    labels = [np.asarray(d.labels if kind == "SVHN" else d.targets, np.int64) for d in both]
+    images = torch.cat([_chw(part.data) for part in both])
+    classes = getattr(both[0], "classes", None) or sorted(set(labels[0].tolist()))
+    return Pixels(
+        images,
+        np.concatenate(labels),
+        tuple(map(str, classes)),
+        mirror,
+        given_parts(train=len(labels[0]), test=len(labels[1])),
+    )
+
+
+def _chw(images: Any) -> Tensor:
+    """Torchvision's arrays -> (N, C, H, W): MNIST (N, H, W), CIFAR (N, H, W, C), SVHN as it is."""
+    pixels = torch.as_tensor(images)
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    return pixels if pixels.shape[1] == 3 else pixels.permute(0, 3, 1, 2)
+
+
+for _name in _TORCHVISION:
+    DATASETS[_name] = functools.partial(_torchvision, _name)
+
+
+# --- by SPEC ----------------------------------------------------------------------------------
+
+PREFIXES: Mapping[str, Callable[[str, Path], Source]] = {
+    "folder": lambda path, _: read_folder(Path(path)),
+    "timm": open_timm,
+}
+SPECS = (*DATASETS, "folder:PATH", "timm:NAME")
+
+
+def check_spec(spec: str) -> None:
+    """Refuse a SPEC that names nothing; whether the images are there is not looked at.
+
+    Raises:
+        ValueError: neither a name nor a known prefix with something after it.
+    """
+    require_name(spec, field="data")
+    prefix, colon, rest = spec.partition(":")
+    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
+        refuse("data", spec, SPECS)
+
+
+def open_source(spec: str, root: Path) -> Source:
+    """The pictures that a SPEC names; ``root`` holds what is downloaded.
+
+    Raises:
+        ValueError: an unknown SPEC, or images that are missing or damaged.
+    """
+    check_spec(spec)
+    prefix, colon, rest = spec.partition(":")
+    return PREFIXES[prefix](rest, root) if colon else DATASETS[spec](root)
+
+
+__all__ = ["DATASETS", "SPECS", "Files", "Pixels", "Reader", "Source", "check_spec", "open_source"]

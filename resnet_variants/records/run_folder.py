@@ -1,0 +1,305 @@
+"""The directory of one run: what is written while it is trained, and its result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock, Timeout
+
+from resnet_variants.records.diagnosis import TABLES
+from resnet_variants.records.files import (
+    TEMPORARY,
+    Json,
+    damaged,
+    finite,
+    read_json,
+    readable,
+    require_numbers,
+    require_texts,
+    short,
+    to_json,
+    write_atomically,
+    writing,
+)
+from resnet_variants.registry import UserError
+
+DONE, FAILED, DIVERGED = "done", "failed", "diverged"
+RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
+RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb", "n_test")
+
+# What may differ when a run goes on: a newer library or another folder is no other run, whether it
+# is compiled stays as it was, and another machine decodes to a mean of other last digits.
+_MAY_DIFFER = ("provenance", "compile", "mean", "std")
+
+# Files and folders of a run's directory beside those of a diagnosis.
+_OURS = (
+    *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.safetensors", "snapshots"),
+    *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
+    *("tensorboard", "wandb"),
+)
+_SAFETENSORS = ".tmp??????"  # the library writes weights to such a file first
+
+
+def is_ours(name: str) -> bool:
+    """Whether an entry of a run's directory has a name that this package writes there."""
+    stem, _, suffix = name.partition(".")
+    diagnosed = stem in TABLES and suffix in ("csv", "png", "svg")
+    return diagnosed or name in _OURS or name.endswith(TEMPORARY) or fnmatch(name, _SAFETENSORS)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The directory of one run."""
+
+    path: Path
+
+    # --- whose it is --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def claim(self, seconds: float = 0.0) -> Iterator[bool]:
+        """Keep other processes from this run within the block; ``False`` where one has it.
+
+        With ``seconds``, wait so long for it to be let go. The system gives it up for a process
+        that ends, however it ends.
+
+        Raises:
+            ValueError: the folder cannot be written.
+        """
+        lock = FileLock(self._lock, timeout=seconds, poll_interval=0.02)
+        with writing(self.path):
+            self._lock.parent.mkdir(exist_ok=True)  # that of the results is not made anew
+            with contextlib.suppress(Timeout):
+                lock.acquire()
+        if not lock.is_locked:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            try:
+                # Before the release: who has it open already finds it gone, and opens another.
+                with writing(self.path):
+                    self._lock.unlink(missing_ok=True)
+            finally:
+                lock.release()
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a process has the run at this moment."""
+        if not self._lock.exists():
+            return False
+        with self.claim() as free:
+            return not free
+
+    @property
+    def _lock(self) -> Path:
+        return self.path.parent / f".{self.path.name}.lock"  # beside it: what is in it may go
+
+    # --- while it is trained ------------------------------------------------------------------
+
+    def start(self, config: Mapping[str, object]) -> None:
+        """Begin, or go on where an attempt with the same configuration has saved its state.
+
+        Raises:
+            ValueError: what is there was started with another configuration.
+        """
+        file, before = self.path / "run.json", self.unfinished()
+        if before:
+            self._refuse_other(before, cast(Json, json.loads(to_json(config))))
+            for part in self.path.glob(_SAFETENSORS):
+                part.unlink()
+            self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
+            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
+            self.predictions.unlink(missing_ok=True)
+            return
+        self.remove()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, to_json(config))
+
+    def refuse_other_images(self, facts: Mapping[str, object]) -> None:
+        """Refuse to count a finished run that saw other images under the same name.
+
+        Raises:
+            ValueError: its record and ``facts`` differ in splits or content.
+        """
+        before = read_json(self.path / "run.json")
+        for key in ("split_hash", "data_hash"):
+            if key in before and before[key] != facts[key]:
+                message = f"{self.path} was trained on other images ({key} {before[key]}, now"
+                raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
+
+    def _refuse_other(self, before: Json, now: Json) -> None:
+        for key in {**before, **now}:
+            was, new = before.get(key), now.get(key)
+            if isinstance(was, dict) and isinstance(new, dict):
+                # A setting that is not there yet had its default, or the run's id were another.
+                was, new = ({k: d[k] for k in was if was[k] != new.get(k)} for d in (was, new))
+            if key not in _MAY_DIFFER and was != new:
+                change = f"{key} was {short(was)}, is now {short(new)}"
+                message = f"{self.path} was started with other settings ({change})"
+                raise UserError(f"{message}: give --fresh or another --out")
+
+    def unfinished(self) -> Json:
+        """The configuration of a run whose state was saved; empty where there is none."""
+        file = self.path / "run.json"
+        return read_json(file) if file.is_file() and self.checkpoint.is_file() else {}
+
+    def decide(self, name: str, ask: Callable[[], object]) -> None:
+        """Add to ``run.json`` what is found out only now; a run that goes on keeps what it has."""
+        config = read_json(self.path / "run.json")
+        if name not in config:
+            write_atomically(self.path / "run.json", to_json(config | {name: ask()}))
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the run was started with ``torch.compile``."""
+        how = cast("Json", read_json(self.path / "run.json").get("compile", {}))
+        return bool(how.get("used"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state of an unfinished training."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """What it answered for each test and validation image: see ``predictions``."""
+        return self.path / "predictions.safetensors"
+
+    def snapshot(self, epoch: int) -> Path:
+        """The weights after an epoch, kept for ``diagnose``."""
+        return self.path / "snapshots" / f"epoch_{epoch:06d}.safetensors"
+
+    @property
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """Epochs whose weights were kept, in order."""
+        files = sorted(self.snapshot(0).parent.glob("epoch_*.safetensors"))
+        return [(int(file.stem.removeprefix("epoch_")), file) for file in files]
+
+    def remove(self) -> None:
+        """Delete the run; entries of its directory that have none of our names stay there.
+
+        Raises:
+            ValueError: the directory's place is taken by a file.
+        """
+        self._require_folder()
+        if not self.path.is_dir():
+            return
+        self.reopen()  # first: a run that is half deleted is no finished one
+        for entry in filter(lambda entry: is_ours(entry.name), self.path.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if not self.path.is_symlink() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _require_folder(self) -> None:
+        if (self.path.exists() or self.path.is_symlink()) and not self.path.is_dir():
+            raise UserError(f"{str(self.path)!r} is no folder: move it elsewhere")
+
+    def append_epoch(self, record: Mapping[str, object]) -> None:
+        """Add one line to ``epochs.jsonl``."""
+        with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+
+    def log(self, text: str) -> None:
+        """Add a line to ``log.txt``."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    @contextlib.contextmanager
+    def captured(self) -> Iterator[None]:
+        """What this process and its children print goes to ``log.txt``, within the block."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = [os.dup(number) for number in (1, 2)]
+        with (self.path / "log.txt").open("ab") as file:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+        try:
+            yield
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            for number, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, number)
+                os.close(before)
+
+    # --- what came of it ----------------------------------------------------------------------
+
+    def finish(self, result: Mapping[str, object]) -> None:
+        """Write the result: from now on the run counts as done, failed or diverged."""
+        write_atomically(self.path / "result.json", to_json(result))
+        if result["status"] == DONE:  # else it may still be of use
+            self.checkpoint.unlink(missing_ok=True)
+
+    def reopen(self) -> None:
+        """Count the run as unfinished: it goes on where its state was saved, if it was."""
+        if self.path.is_dir():
+            (self.path / "result.json").unlink(missing_ok=True)
+
+    def result(self) -> Json | None:
+        """The result, or ``None`` where the run is not finished.
+
+        Raises:
+            ValueError: the file is damaged, or the directory's place is taken by a file.
+        """
+        file = self.path / "result.json"
+        try:
+            with readable(file):
+                if not (self.path / "run.json").exists():
+                    self._require_folder()
+                    return None
+            result = read_json(file)
+        except FileNotFoundError:
+            return None
+        if result.get("status") not in (DONE, FAILED, DIVERGED):
+            raise damaged(file, "no status")
+        require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
+        require_numbers(file, result, RESULT_EXTRAS, null=True)
+        require_texts(file, result, ("error",))
+        return result
+
+
+# --- where its numbers come from --------------------------------------------------------------
+
+Provenance = dict[str, list[str]]  # what it is of -> its distinct values, in order of appearance
+
+
+def note_provenance(provenance: Provenance, config: Json) -> None:
+    """Add what a run's configuration says of where it was trained, and how."""
+    origin = _mapping(config.get("provenance"))
+    versions = _mapping(origin.get("versions"))
+    facts: Json = {"command": origin.get("command"), "device": origin.get("device_name")}
+    facts |= {"threads": origin.get("threads"), "git commit": origin.get("git_commit")}
+    if origin.get("git_commit") and origin.get("git_dirty"):
+        facts["git commit"] = f"{origin['git_commit']} with changes"
+    facts |= {"Python": origin.get("python"), **versions}
+    facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
+    recipe = _mapping(config.get("recipe"))
+    if recipe:
+        settings = ", ".join(f"{name} {value}" for name, value in recipe.items())
+        facts[f"recipe {recipe_digest(str(config['run_id']))}"] = settings
+    for name, value in facts.items():
+        values = provenance.setdefault(name, [])
+        if value is not None and str(value) not in values:
+            values.append(str(value))
+
+
+def _mapping(value: object) -> Json:
+    return cast(Json, value) if isinstance(value, dict) else {}
+
+
+def recipe_digest(run_id: str) -> str:
+    """The part of a run's id that stands for what differs from the default recipe."""
+    return run_id.rsplit("__", 2)[1]

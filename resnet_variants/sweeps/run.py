@@ -1,0 +1,266 @@
+"""One run: what it is, what it is called, and what it starts from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from resnet_variants.data.dataset import Dataset, Loading, load_dataset
+from resnet_variants.data.images import INTERPOLATION
+from resnet_variants.data.sources import check_spec
+from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.cost import Cost, cost
+from resnet_variants.models.network import ResNet
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.weights import (
+    WEIGHTS_FILE,
+    body_hash,
+    load_backbone,
+    stated_moments,
+)
+from resnet_variants.models.zoo import build, create_model, pretrained_cfg, weights_cfgs
+from resnet_variants.records.files import Json
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.provenance import place
+from resnet_variants.training.device import resolve
+from resnet_variants.training.recipe import PRETRAINED, Recipe
+
+_LOADING = Loading()
+# What the digest in an id is of: the differences from this recipe. When a default changes, the
+# field's old value is named here, so that old ids keep their meaning.
+REFERENCE = Recipe()
+_LONGEST_NAME = 128  # of a data set: a run's id, with its network's name, is the name of a folder
+_FIELDS = {  # arguments of the network -> what the recipe calls them
+    "drop_path_rate": "drop_path",
+    "zero_init_last": "zero_init",
+    "init_fan": "init_fan",
+    "head": "head",
+}
+# What a model card says of pictures; mean, deviation, size and cut are in config.json.
+_IMAGES = (
+    "the transform in config.json is the test's. Before it, pictures were turned as their EXIF "
+    "says, put on white if transparent, and scaled to 8 bits: timm does none of these"
+)
+
+
+def _settings(recipe: Recipe) -> Mapping[str, object]:
+    """What tells a recipe from others, by field."""
+    return vars(recipe) | {"normalise": recipe.normalised_by}
+
+
+def dataset_name(spec: str) -> str:
+    """A SPEC as ids and folders call it: ``folder-pets`` for ``folder:/somewhere/pets``.
+
+    A name without Latin letters and digits is there in Punycode (RFC 3492), a long one with a
+    digest in place of its end.
+
+    Raises:
+        ValueError: the SPEC names nothing.
+    """
+    check_spec(spec)
+    prefix, colon, name = spec.partition(":")
+    if prefix == "folder" and colon:
+        # Unlike pathlib, it leaves users without a home and links in circles as they are.
+        name = os.path.basename(os.path.realpath(os.path.expanduser(name)))  # noqa: PTH111, PTH119
+    if name and not re.search("[A-Za-z0-9]", name):
+        name = unicodedata.normalize("NFC", name).encode("punycode").decode()
+    text = re.sub(r"[^A-Za-z0-9.+]+", "-", f"{prefix}-{name}" if colon else prefix).strip("-")
+    if len(text) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f"{text[: _LONGEST_NAME - 9]}-{digest}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """variant x dataset x recipe x seed."""
+
+    variant: Variant
+    data: str  # a SPEC
+    recipe: Recipe
+    seed: int
+    img_size: int = 0  # 0: the images as they are
+    loading: Loading = _LOADING
+
+    @property
+    def dataset(self) -> str:
+        """The data as ids and tables call it: ``digits``, ``folder-pets-224px``."""
+        name = dataset_name(self.data)
+        return f"{name}-{self.img_size}px" if self.img_size else name
+
+    @functools.cached_property
+    def id(self) -> str:
+        """``<variant>__<dataset>__<8 hex of what differs from the default recipe>__s<seed>``."""
+        reference = _settings(REFERENCE)
+        changed = {k: v for k, v in _settings(self.recipe).items() if v != reference[k]}
+        digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.variant.name}__{self.dataset}__{digest}__s{self.seed}"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a model card says of the training."""
+        recipe = ", ".join(f"{key} {value}" for key, value in asdict(self.recipe).items())
+        return {
+            "Data": self.dataset,
+            "Images": _IMAGES,
+            "Recipe": recipe,
+            "Seed": self.seed,
+            "Run": self.id,
+        }
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """What the recipe says of the network."""
+        return {name: getattr(self.recipe, field) for name, field in _FIELDS.items()}
+
+    def check(self) -> None:
+        """Refuse a recipe that this network cannot be built by.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        try:
+            ModelArgs(**self._arguments).check(self.variant)
+        except UserError as error:
+            field = _FIELDS.get(error.field, error.field)
+            raise UserError(f"{self.variant.name}: {error}", field=field) from error
+
+    def load(self) -> Dataset:
+        """The images of this run, which all runs of its recipe share."""
+        crop_pct = self.recipe.crop_pct
+        return load_dataset(
+            self.data, img_size=self.img_size, crop_pct=crop_pct, loading=self.loading
+        )
+
+    def prepared(self, data: Dataset) -> Dataset:
+        """The images as this run's network takes them: with the mean and deviation of its recipe.
+
+        Raises:
+            ValueError: the recipe's ``weights`` are not there, or state none that can be read.
+        """
+        assert data.crop_pct == self.recipe.crop_pct, "images of another recipe"
+        moments = self._moments()
+        if moments is None:
+            return data
+        # A grey image is three equal channels to weights that are summed over them.
+        mean, std = (
+            tuple(own) if len(own) == data.in_chans else (fmean(own),) * data.in_chans
+            for own in moments
+        )
+        return replace(data, mean=mean, std=std)
+
+    def _moments(self) -> tuple[Sequence[float], Sequence[float]] | None:
+        """Mean and deviation that are not the training images'."""
+        by = self.recipe.normalised_by
+        if by == "imagenet":
+            return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        if by == "data":
+            return None
+        if self.recipe.weights != PRETRAINED:
+            return stated_moments(self._source())
+        cfg = next(iter(weights_cfgs(self.variant).values()), None)
+        return (cfg.mean, cfg.std) if cfg else None
+
+    def build(self, data: Dataset) -> ResNet:
+        """The network with this run's initial weights.
+
+        Raises:
+            ValueError: the recipe's ``weights`` are not there, or those of another network.
+        """
+        data, side = self.prepared(data), data.img_size
+        torch.manual_seed(self.seed)
+        overlay = {
+            "num_classes": len(data.classes),
+            "input_size": (data.in_chans, side, side),
+            "pool_size": None,
+            "crop_pct": data.crop_pct,
+            "crop_mode": "center",
+            "interpolation": INTERPOLATION,
+            "mean": data.mean,
+            "std": data.std,
+            "label_names": data.classes,
+        }
+        cfg = pretrained_cfg(self.variant)  # not that of some published weights
+        model = build(
+            self.variant,
+            pretrained_cfg=cfg,
+            pretrained_cfg_overlay=overlay,
+            **self._arguments,
+        )
+        if self.recipe.weights:
+            load_backbone(model, self._weights(data.in_chans))
+        return model
+
+    def _weights(self, in_chans: int) -> Mapping[str, Tensor] | Path:
+        """What the recipe's ``weights`` name for this network and seed."""
+        if self.recipe.weights == PRETRAINED:
+            try:
+                made = create_model(self.variant, pretrained=True, in_chans=in_chans)
+            except (RuntimeError, OSError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"{self.variant.name}: {reason}", field="weights") from error
+            return made.state_dict()
+        return self._source()
+
+    def _source(self) -> Path:
+        """The folder or file that the recipe's ``weights`` name for this network and seed."""
+        path = Path(self.recipe.weights)
+        try:
+            if not (path / "runs").is_dir():
+                return path
+        except OSError as error:
+            raise UserError(f"{str(path)!r}: {error.strerror}", field="weights") from error
+        found = sorted((path / "runs").glob(f"{self.variant.name}__*__s{self.seed}/{WEIGHTS_FILE}"))
+        if len(found) != 1:
+            count = f"{len(found)} finished runs" if found else "no finished run"
+            which = f"{count} of {self.variant.name} with seed {self.seed}"
+            raise UserError(f"{str(path)!r} holds {which}", field="weights")
+        return found[0].parent
+
+    def cost(self, data: Dataset) -> Cost:
+        """What the network costs on one of these images."""
+        return cost(
+            self.variant,
+            img_size=data.img_size,
+            in_chans=data.in_chans,
+            num_classes=len(data.classes),
+            head=self.recipe.head,
+        )
+
+    def config(self, data: Dataset, fabric: Fabric, origin: Json) -> Json:
+        """What ``run.json`` holds: the columns known in advance, then everything else."""
+        data = self.prepared(data)
+        return {
+            "run_id": self.id,
+            "model": self.variant.name,
+            "preset": self.variant.preset,
+            **asdict(self.variant),
+            "dataset": self.dataset,
+            "img_size": data.img_size,
+            "epochs": self.recipe.epochs,
+            "seed": self.seed,
+            **asdict(self.cost(data)),
+            "device": fabric.device.type,
+            "devices": fabric.world_size,
+            "precision": resolve(self.recipe.precision, fabric.device.type),
+            "recipe": asdict(self.recipe),
+            "mean": data.mean,
+            "std": data.std,
+            **data.facts,
+            **({"weights_hash": body_hash(self.build(data))} if self.recipe.weights else {}),
+            "provenance": origin | place(fabric.device) | {"data": self.data},
+        }

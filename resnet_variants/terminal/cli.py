@@ -1,0 +1,181 @@
+"""The command line: ``resnet-variants VERB`` and ``python -m resnet_variants.VERB`` alike.
+
+A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from io import TextIOWrapper
+from types import ModuleType
+from typing import Any, TextIO, TypeVar
+
+import tyro
+from tyro import _errors as tyro_errors
+from tyro._arguments import ArgumentDefinition
+
+from resnet_variants.registry import UserError, one_line, refuse
+from resnet_variants.terminal.starting import INTERRUPTED, ready
+
+VERBS = {
+    "run": "train variants, then write tables and plots",
+    "report": "rebuild tables and plots from what is on disk",
+    "diagnose": "gradients, lesions, distances and sensitivity of trained runs",
+    "list": "registered model names with params and MACs",
+    "describe": "one variant: axes, names elsewhere, layers, cost",
+    "check-data": "decode every image; say what is wrong, by path",
+    "bench": "training and inference speed beside a plain loop and timm's",
+}
+WRONG_USAGE, READER_GONE, TERMINATED = 2, 141, 143
+
+Flags = TypeVar("Flags")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script: the first word names the verb."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        say("usage: resnet-variants VERB [--help] ...\n")
+        for verb, text in VERBS.items():
+            say(f"  {verb:<12}{text}")
+        return 0 if words else WRONG_USAGE
+    verb, *rest = words
+    return guard(lambda: importlib.import_module(_module(verb)).command(rest), verb)
+
+
+def _module(verb: str) -> str:
+    if verb not in VERBS:
+        refuse("verb", verb, VERBS, field="")
+    return f"resnet_variants.{verb}"
+
+
+def guard(command: Callable[[], int], verb: str) -> int:
+    """Run a verb's command; turn a user's mistake into one line and status 2."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, TextIOWrapper):  # a terminal without the letter shows its code
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _terminable():
+            return command()
+    except UserError as error:
+        flag = f"--{error.field.replace('_', '-')}: " if error.field else ""
+        _write(sys.stderr, f"resnet-variants {verb}: {flag}{error}")
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        _write(sys.stderr, f"resnet-variants {verb}: interrupted; the same command continues")
+        return INTERRUPTED
+    except SystemExit as error:
+        if error.code == TERMINATED:
+            message = "terminated; what was done is saved, the same command continues"
+            _write(sys.stderr, f"resnet-variants {verb}: {message}")
+        raise
+    except BrokenPipeError:
+        # Nobody reads on. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM ends the process as an exception does: what is half done is undone.
+
+    In threads other than the main one, which get no signals, nothing changes.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED)) if main else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _CallableModule(ModuleType):
+    """A module that can be called like the function it is named after."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def callable_module(name: str, function: Callable[..., object]) -> None:
+    """Let the verb's module be called: ``rv.run(...)``.
+
+    Importing ``resnet_variants.run`` binds the package's ``run`` to that module, whichever way it
+    comes to be imported, so the module itself has to be what ``rv.run`` promises.
+    """
+    module = sys.modules[name]
+    module.__class__ = _CallableModule
+    module.function = function  # type: ignore[attr-defined]
+    module.__doc__ = function.__doc__
+
+
+def say(text: str = "") -> None:
+    """Lines on standard output, at once."""
+    _write(sys.stdout, text)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # it is closed
+        return
+    try:
+        # What comes from files, folders and libraries must not move a terminal.
+        stream.write("\n".join(map(one_line, text.split("\n"))) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"what it prints cannot be written: {error.strerror}") from error
+
+
+def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:
+    """Read flags into a frozen dataclass; what a command needs is loaded by then.
+
+    Raises:
+        UserError: an unknown flag, or a value of the wrong type.
+    """
+    ready()
+    names = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError("given twice: name all values after one flag", field=twice.lstrip("-"))
+    extra = {} if default is None else {"default": default}
+    with tyro_errors.on_parse_error(_refuse_flags):
+        return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)
+
+
+def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
+    match event:
+        case tyro_errors.InvalidChoice():
+            refuse("choice", event.value, event.choices, field=_field(event.argument))
+        case tyro_errors.BadValue():
+            reason = event.reason.replace("_", " ")
+            raise UserError(f"{reason}; see --help", field=_field(event.argument))
+        case tyro_errors.InstantiationFailure():
+            cause = sys.exc_info()[1]  # a settings class refused: it knows the flag
+            while cause is not None:
+                if isinstance(cause, UserError):
+                    raise cause from None
+                cause = cause.__cause__ or cause.__context__
+            field = _field(event.argument) if event.argument else ""
+            raise UserError(" ".join(event.message.split()), field=field)
+        case tyro_errors.UnrecognizedArgs():
+            raise UserError(f"unknown words {' '.join(event.tokens)!r}; see --help")
+        case tyro_errors.MissingArgs():
+            names = (_field(missing.arg) for missing in event.missing_arguments)
+            raise UserError(f"missing {', '.join(names)}; see --help")
+        case _:
+            raise UserError(f"wrong usage ({type(event).__name__}); see --help")
+
+
+def _field(argument: ArgumentDefinition) -> str:
+    return argument.display_name().lstrip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What `run` shows before it trains: settings, and the plan of a dry run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import joblib
+
+from resnet_variants.sweeps.estimate import bytes_of, seconds_of
+from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.provenance import device_name
+from resnet_variants.sweeps.sweep import Options
+from resnet_variants.terminal.cli import say
+from resnet_variants.terminal.live import duration
+from resnet_variants.training.device import Machine, make_fabric, resolve
+from resnet_variants.training.recipe import Recipe
+
+_FAULTS = 3  # lines on files that are not what they should be
+
+
+def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
+    """Everything that decides the outcome, and where it goes."""
+    recipe = experiment.recipe
+    data = experiment.runs[0].load()
+    splits = f"{len(data.train)} train, {len(data.val)} validation, {len(data.test)} test"
+    rows = {
+        "experiment": experiment.name,
+        "question": experiment.question,
+        "networks": ", ".join(variant.name for variant in experiment.variants),
+        "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
+        "files": "; ".join(data.account.summary),
+        "recipe": ", ".join(_settings(recipe)),
+        "seeds": f"{experiment.seeds}, so {len(experiment.runs)} runs",
+        "device": _device(options, recipe.precision),
+        "output": str(out.resolve()),
+    }
+    for key, value in rows.items():
+        if value:
+            say(f"{key:<11}{value}")
+    faults = data.account.faults
+    more = [f"and {len(faults) - _FAULTS} more: check-data lists them"] if faults[_FAULTS:] else []
+    for line in [*faults[:_FAULTS], *more]:
+        say(f"{'mind':<11}{line}")
+    for line in experiment.merged:
+        say(f"{'merged':<11}{line}")
+
+
+def _device(options: Options, precision: str) -> str:
+    if options.workers.engine == "ray":
+        return "of the cluster's nodes; run.json says which"
+    device = make_fabric(options.machine, precision).device
+    kind = f"{device.type} ({device_name(device)}), {resolve(precision, device.type)}"
+    return f"{kind}, {joblib.cpu_count()} cores"
+
+
+def _settings(recipe: Recipe) -> list[str]:
+    """The settings of every recipe, and those of this one that are not the usual."""
+    usual = vars(Recipe())
+    always = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay")
+    return [
+        f"{key} {value}"
+        for key, value in vars(recipe).items()
+        if key in always or value != usual[key]
+    ]
+
+
+def show_plan(experiment: Experiment, machine: Machine) -> None:
+    """The runs, their cost, and estimates of time, from measured steps, and disk."""
+    total, disk, first = 0.0, 0, experiment.runs[: len(experiment.variants)]
+    say("\nmodel, params, MACs, estimated seconds per run:")
+    estimates, measured = seconds_of(first, machine)
+    for run, seconds in zip(first, estimates, strict=True):
+        spent = run.cost(run.load())
+        total += seconds * experiment.seeds
+        disk += bytes_of(run, run.load()) * experiment.seeds
+        say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
+    say("\nruns:")
+    for run in experiment.runs:
+        say(f"  {run.id}")
+    say(
+        f"\n{len(experiment.runs)} runs, about {duration(total)} of training one after another "
+        f"and {disk / 1e6:,.1f} MB of disk; nothing was started"
+    )
+    say(
+        f"an estimate: a few steps of {measured} of {len(first)} networks, within seconds; "
+        "the others by their MACs"
+    )
