@@ -3,7 +3,8 @@
 --variant D --preact           one network, three seeds, on scikit-learn's digits
 --variant 'rv_resnet29_cifar_*' networks by their names, as `list` shows them
 --grid                         the 12 combinations of stem, downsampling and order
---experiment FILE.toml         a question from a file; further flags override its settings
+--experiment FILE.toml         a question from a file, or by its name from the package, such as
+                               bag_of_tricks; further flags override its settings
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.experiment import (
     MOST_RUNS,
     Experiment,
+    experiment_file,
     read_toml,
     require_few,
     slug,
@@ -132,7 +134,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     file, recipe = _given(argv, "--experiment"), _given(argv, "--recipe")
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
-    base = None if file is None else read_toml(Path(file), many="--yes" in argv)
+    base = None if file is None else read_toml(experiment_file(file), many="--yes" in argv)
     # What the file or the recipe says stands where a flag is not given.
     default = (
         Flags(settings=RECIPES["default" if recipe is None else recipe])

@@ -186,7 +186,10 @@ WRONG = {
     "--preact --order post": "--preact: give either --preact or --order",
     "--grid --stem deep": "--stem: --grid sets it already: drop --stem",
     "--name ../x": "--name: name '../x' must be made of letters",
-    "--experiment=": "--experiment: cannot read '.': Is a directory",
+    "--experiment=": "--experiment: unknown experiment ''; choices: activation_orders, bag",
+    "--experiment bag_of_trick": "--experiment: unknown experiment 'bag_of_trick'; did you mean "
+    "'bag_of_tricks'? choices: activation_orders, bag_of_tricks, digits_grid, full_grid,",
+    "--experiment .": "--experiment: cannot read '.': Is a directory",
     "--experiment none.toml": "--experiment: cannot read 'none.toml': No such file or directory",
     "--nonsense": "unknown words '--nonsense'; see --help",
     "--epochs": "--epochs: ",

@@ -10,11 +10,17 @@ from resnet_variants.analysis.statistics import pairs_needed
 from resnet_variants.models.grids import preset
 from resnet_variants.registry import UserError
 from resnet_variants.run import read
-from resnet_variants.sweeps.experiment import Experiment, read_toml, recipe_from
+from resnet_variants.sweeps.experiment import (
+    PACKAGED,
+    Experiment,
+    experiment_file,
+    read_toml,
+    recipe_from,
+)
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
 
-COMMITTED = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
+COMMITTED = sorted(PACKAGED.glob("*.toml"))
 
 GOOD = """
 question = "which?"
@@ -163,7 +169,7 @@ def test_committed_experiments_state_question_expectation_and_cost(path):
     assert experiment.expect
     command, *rest = path.read_text().splitlines()
     assert command.removesuffix(" --diagnose").removesuffix(" --out results/again") == (
-        f"# python -m resnet_variants.run --experiment experiments/{path.name}"
+        f"# python -m resnet_variants.run --experiment {path.stem}"
     )
     assert any(re.match(r"# Cost: .*\d (hours|minutes)", line) for line in rest)
     compared = sum(base != model for model, base in experiment.baselines().items())
@@ -171,13 +177,28 @@ def test_committed_experiments_state_question_expectation_and_cost(path):
     assert enough or f"{experiment.seeds} seeds too few" in experiment.expect
 
 
-def test_the_experiments_are_the_ones_the_readme_names():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+def test_the_packaged_experiments_are_the_ones_the_documentation_names():
+    guide = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert {path.stem for path in COMMITTED} == {
         *("activation_orders", "bag_of_tricks", "digits_grid", "full_grid"),
         *("plain_vs_residual", "preact_at_110", "shortcut_options"),
     }
-    assert all(f"`{path.stem}`" in readme for path in COMMITTED)
+    assert all(f"`{path.stem}`" in guide for path in COMMITTED)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_packaged_experiment_is_found_by_its_name_from_any_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(path.stem).mkdir()  # such as a results folder of the same name
+    experiment, _ = read(["--experiment", path.stem])
+    assert experiment == read_toml(path)
+
+
+def test_a_file_beside_the_user_is_read_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, GOOD)
+    assert read(["--experiment", "some_question.toml"])[0].name == "some_question"
+    assert experiment_file("./some_question") == Path("some_question")
 
 
 # --- size -------------------------------------------------------------------------------------

@@ -133,6 +133,26 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._") or "experiment"
 
 
+PACKAGED = Path(__file__).parents[1] / "experiments"
+
+
+def experiment_file(name_or_path: str) -> Path:
+    """The TOML file of an experiment: a path, or the name of one that the package brings along.
+
+    A word without a folder and without a suffix such as ``.toml`` is a name.
+
+    Raises:
+        UserError: an unknown name; the message lists the packaged experiments.
+    """
+    path = Path(name_or_path)
+    if path.name != name_or_path or path.suffix:
+        return path
+    packaged = {file.stem: file for file in sorted(PACKAGED.glob("*.toml"))}
+    if name_or_path not in packaged:
+        refuse("experiment", name_or_path, packaged)
+    return packaged[name_or_path]
+
+
 def read_toml(path: Path, *, many: bool = False) -> Experiment:
     """The experiment in a TOML file, called like the file; nothing in the file is executed.
 

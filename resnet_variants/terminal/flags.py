@@ -71,7 +71,11 @@ class Networks:
         Switch, tyro.conf.arg(help="plain and deep stem x 1x1, 3x3, 3x3+avgpool x post, preact")
     ] = False
     experiment: Annotated[
-        Path | None, tyro.conf.arg(help="a TOML file instead of the flags above", metavar="FILE")
+        Path | None,
+        tyro.conf.arg(
+            help="a TOML file, or the name of a packaged one, instead of the flags above",
+            metavar="FILE",
+        ),
     ] = None
 
     @property
