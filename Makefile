@@ -1,11 +1,11 @@
-# Both targets set up .venv first: they need only git, make and Python 3.11 or newer.
+# All targets set up .venv first: they need only git, make and Python 3.11 or newer.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 # timm's own tests, of the installed version, from its source distribution.
 TIMM_TESTS := .venv/timm-tests
 
-.PHONY: demo test slow check golden clean
+.PHONY: demo test slow check golden wheel docs clean
 
 demo: .venv/installed  ## one network on scikit-learn's digits: under a minute
 	$(BIN)/python -m resnet_variants.run --variant D --preact
@@ -21,8 +21,15 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-golden: .venv/installed  ## rewrite golden tables and the README's table; read the diff
+golden: .venv/installed  ## rewrite golden tables and the generated documentation; read the diff
 	$(BIN)/python -m pytest --rewrite tests/test_cost.py tests/test_runs.py tests/test_readme.py
+
+wheel: .venv/installed  ## the package for machines without this checkout, in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+docs: .venv/installed  ## README and docs/ as a site, in site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -178,7 +178,7 @@ def test_committed_experiments_state_question_expectation_and_cost(path):
 
 
 def test_the_packaged_experiments_are_the_ones_the_documentation_names():
-    guide = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     assert {path.stem for path in COMMITTED} == {
         *("activation_orders", "bag_of_tricks", "digits_grid", "full_grid"),
         *("plain_vs_residual", "preact_at_110", "shortcut_options"),
