@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import resnet_variants
 from resnet_variants.analysis.depths import ERRORS, readable_errors
 from resnet_variants.analysis.diagnosis import readable_comparisons, readable_diagnoses
 from resnet_variants.analysis.effects import effects
@@ -241,6 +242,15 @@ def test_the_site_shows_every_page():
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES[2:]}
     listed = re.findall(r"[\w/]+\.md", json.dumps(yaml.safe_load(text)))
     assert sorted(listed) == sorted(pages)
+
+
+def test_the_reference_names_what_there_is():
+    names = re.findall(r"^::: (.+)$", read(ROOT / "docs" / "reference.md"), re.M)
+    public = set(resnet_variants.__all__)
+    assert {name.rpartition(".")[2] for name in names} >= public
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(import_module(module), attribute), name
 
 
 # --- commands and code ------------------------------------------------------------------------
