@@ -9,8 +9,8 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, determinism, make_fabric
-from resnet_variants.training.loop import fit
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.trainer import fit
 
 CPU = Machine(device="cpu")
 
@@ -39,11 +39,11 @@ def network(seed=0, *, order="post", recipe=None):
     )
 
 
-def train(model, recipe, *, data=None, seed=0, keeper=None):
+def train(model, recipe, *, data=None, seed=0, checkpointer=None):
     fabric = make_fabric(CPU, recipe.precision)
     with determinism(recipe.deterministic):
         data = data or digits()
-        return list(fit(model, data, recipe, seed=seed, fabric=fabric, keeper=keeper))
+        return list(fit(model, data, recipe, seed=seed, fabric=fabric, checkpointer=checkpointer))
 
 
 def digits_run(seed=0, *, order="post", **fields):

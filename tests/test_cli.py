@@ -215,7 +215,7 @@ WRONG = {
     "--devices 0": "--devices: devices 0 must be from 1 to 1024",
     "--devices 99 --device cpu": "--devices: devices 99 exceeds the 2 of this machine (cpu)",
     "--devices 2 --batch-size 31": "--batch-size: batch_size 31 is no multiple of 2 (devices x acc",
-    "--compile maybe": "--compile: unknown compile 'maybe'; choices: auto, on, off",
+    "--compile maybe": "unknown words 'maybe'; see --help",
     "--checkpoint-seconds -1": "--checkpoint-seconds: checkpoint_seconds -1.0 must be a number",
     "--seeds 1000000000": "--seeds: seeds 1000000000 must be from 1 to 10000",
     "--variant B --shortcut none --zero-init": "--zero-init: rv_resnet29_cifar_conv3_3x3_none: ",

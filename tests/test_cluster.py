@@ -149,7 +149,7 @@ def test_an_interrupted_sweep_fetches_what_was_done_and_goes_on(tmp_path, nodes,
     one, settings = experiment(seeds=1, epochs=50), options(ray_address=nodes[0])
     with pytest.raises(KeyboardInterrupt):
         conduct(one, tmp_path, settings, lambda: contextlib.nullcontext(Interrupts()))
-    state, *_ = tmp_path.glob("runs/*/checkpoint.safetensors")
+    state, *_ = tmp_path.glob("runs/*/checkpoint.pt")
     begun = (state.parent / "epochs.jsonl").read_bytes()
     assert not list(tmp_path.glob("runs/*/result.json"))
     assert not list((tmp_path / "runs").glob(".*"))
@@ -228,7 +228,7 @@ def test_files_of_a_run_travel_whole_and_stay_in_their_folder(tmp_path):
     (sent / "tensorboard" / "events").write_bytes(b"\x00")
     (sent / "result.json").write_text("{}")
     there.mkdir()
-    (there / "checkpoint.safetensors").write_text("old")
+    (there / "checkpoint.pt").write_text("old")
     unpack(packed(sent), there)
     assert packed(there) == packed(sent)
     for name in ("../outside", "/etc/outside"):

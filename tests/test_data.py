@@ -1,44 +1,13 @@
-"""Splits and batches: a pure function of the seed, and the same for every variant."""
+"""Data sets: splits by class, published splits, hashes, mean and deviation."""
 
 import numpy as np
 import pytest
 import torch
 
-from resnet_variants.data.dataset import Dataset, Loading, load_dataset
+from resnet_variants.data.dataset import Loading, load_dataset
 from resnet_variants.data.sources import DATASETS, Pixels
-from resnet_variants.data.splits import Resident
 from resnet_variants.registry import UserError
-from resnet_variants.training.augment import Normalise, cropped
-from resnet_variants.training.batches import Share, train_batches
-from resnet_variants.training.recipe import Recipe
-
-
-def epoch(data, *, seed=0, number=1, batch_size=32, crop_padding=0.125):
-    recipe = Recipe(batch_size=batch_size, crop_padding=crop_padding)
-    batches = train_batches(data, recipe, seed=seed, epoch=number)
-    images, labels = zip(*batches, strict=True)
-    return torch.cat(images), torch.cat(labels)
-
-
-def numbered(n=10, side=6, *, mirror=False):
-    """Images whose pixels tell index, row and column."""
-    index = torch.arange(n).view(-1, 1, 1, 1) * side * side
-    images = (index + torch.arange(side * side).view(1, 1, side, side)) % 251 + 1
-    split = Resident(images.to(torch.uint8), torch.arange(n))
-    return Dataset(
-        name="numbered",
-        train=split,
-        val=split,
-        test=split,
-        classes=("x",),
-        in_chans=1,
-        img_size=side,
-        mirror=mirror,
-        mean=(0.5,),
-        std=(0.5,),
-        split_hash="",
-        data_hash="",
-    )
+from resnet_variants.training.augment import Normalise
 
 
 def test_digits_are_split_by_class_without_overlap():
@@ -76,95 +45,6 @@ def test_resizing_keeps_brightness():
 def test_unknown_data_names_the_choices():
     with pytest.raises(UserError, match="unknown data 'digit'; did you mean 'digits'\\? choices"):
         load_dataset("digit")
-
-
-def test_an_epoch_is_a_function_of_seed_and_epoch_alone():
-    data = load_dataset("digits")
-    torch.manual_seed(1)
-    images, labels = epoch(data)
-    torch.manual_seed(2)
-    torch.rand(7)
-    again, same = epoch(data)
-    assert torch.equal(images, again)
-    assert torch.equal(labels, same)
-    assert not torch.equal(labels, epoch(data, number=2)[1])
-    assert not torch.equal(labels, epoch(data, seed=1)[1])
-
-
-def test_an_epoch_leaves_the_global_random_state_alone():
-    before = torch.get_rng_state()
-    epoch(load_dataset("digits"))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_an_epoch_shows_each_image_once_and_drops_the_incomplete_batch():
-    _, labels = epoch(numbered(10), batch_size=4)
-    assert len(labels) == len(set(labels.tolist())) == 8
-
-
-@pytest.mark.parametrize("start", [1, 2, 3])
-def test_an_epoch_goes_on_at_any_step(start):
-    data, recipe = load_dataset("digits"), Recipe(batch_size=256, color_jitter=0.4, cutout=0.3)
-    whole = list(train_batches(data, recipe, seed=0, epoch=2))[start:]
-    rest = list(train_batches(data, recipe, seed=0, epoch=2, start=start))
-    assert len(rest) == len(whole) == 4 - start
-    for pair in zip(rest, whole, strict=True):
-        assert all(map(torch.equal, *pair))
-
-
-@pytest.mark.parametrize(("world", "accumulate"), [(1, 4), (4, 1), (2, 2)])
-def test_the_parts_of_a_batch_make_up_the_batch(world, accumulate):
-    data = load_dataset("digits")
-    (whole, _), *_ = train_batches(data, Recipe(), seed=0, epoch=1)
-    recipe = Recipe(accumulate=accumulate)
-    shares = [
-        train_batches(data, recipe, seed=0, epoch=1, share=Share(rank, world))
-        for rank in range(world)
-    ]
-    parts = [next(share)[0] for share in shares * accumulate]
-    assert torch.equal(torch.cat(parts), whole)
-
-
-def test_without_padding_or_mirroring_images_are_themselves():
-    data = numbered()
-    images, labels = epoch(data, batch_size=10, crop_padding=0.0)
-    assert torch.equal(images, data.train.images[labels])
-
-
-def test_a_crop_is_the_image_shifted_over_zeros():
-    data = numbered(2)
-    padded = torch.nn.functional.pad(data.train.images, [2] * 4)
-    corners = torch.tensor([[0, 3], [4, 2]])
-    first, second = cropped(padded, corners, 6)
-    assert torch.equal(first[0], padded[0, 0, 0:6, 4:10])
-    assert torch.equal(second[0], padded[1, 0, 3:9, 2:8])
-
-
-def test_shifts_span_the_padding_and_differ_between_images():
-    data = numbered(400, side=8)
-    images, labels = epoch(data, batch_size=400, crop_padding=0.125)
-    padded = torch.nn.functional.pad(data.train.images, [1] * 4)
-    shifts = set()
-    for image, label in zip(images, labels, strict=True):
-        found = [
-            (r, c)
-            for r in range(3)
-            for c in range(3)
-            if torch.equal(image[0], padded[label, 0, r : r + 8, c : c + 8])
-        ]
-        assert len(found) == 1
-        shifts |= set(found)
-    assert shifts == {(r, c) for r in range(3) for c in range(3)}
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-def test_images_are_mirrored_only_where_the_label_allows(mirror):
-    data = numbered(200, mirror=mirror)
-    images, labels = epoch(data, batch_size=200, crop_padding=0.0)
-    flipped = [
-        not torch.equal(i, data.train.images[n]) for i, n in zip(images, labels, strict=True)
-    ]
-    assert 60 < sum(flipped) < 140 if mirror else not any(flipped)
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1():

@@ -16,13 +16,19 @@ from torch import nn
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.execute import Attempt
-from resnet_variants.training import checkpoint, device, loop
+from resnet_variants.training import checkpoint, device, trainer
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.checkpoint import Keeper
-from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.checkpoint import Checkpointer
+from resnet_variants.training.device import (
+    Machine,
+    SyncedBatchNorm2d,
+    determinism,
+    make_fabric,
+    synced,
+)
+from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.interrupt import stopping
-from resnet_variants.training.loop import StoppedError, check_batch, evaluate, fit
-from resnet_variants.training.syncbn import SyncedBatchNorm2d, convert
+from resnet_variants.training.trainer import StoppedError, check_batch, fit
 
 TWO = Machine(device="cpu", devices=2)
 ODD = (1, 41)  # images to evaluate on
@@ -84,7 +90,7 @@ def norm_layer():
 def synced_norm(fabric):
     """The halves of a batch, one in each process."""
     torch.manual_seed(0)
-    norm = convert(nn.Sequential(norm_layer()))[0]
+    norm = synced(nn.Sequential(norm_layer()), torch.device("cpu"))[0]
     assert type(norm) is SyncedBatchNorm2d
     half = slice(2 * fabric.global_rank, 2 * fabric.global_rank + 2)
     return fabric.all_gather(normalised(IMAGES[half], WEIGHTS[half], norm))
@@ -92,7 +98,7 @@ def synced_norm(fabric):
 
 def cut(fabric, folder):
     """A training that the second process asks to stop, and its continuation; and a whole one."""
-    loop.LOOK = 2
+    trainer.CHECK_EVERY = 2
     results = []
     with determinism(True):
         whole = network(recipe=CUT)
@@ -102,32 +108,32 @@ def cut(fabric, folder):
         stop = [lambda: False, lambda: next(count) == 4][fabric.global_rank]
         stopped = 0
         try:
-            list(_fitted(network(recipe=CUT), fabric, Keeper(folder / "state", 1e9, stop)))
+            list(_fitted(network(recipe=CUT), fabric, Checkpointer(folder / "state", 1e9, stop)))
         except StoppedError:
             stopped = 1
         torch.manual_seed(99)
         model = network(99, recipe=CUT)
-        records = _fitted(model, fabric, Keeper(folder / "state", 1e9))
+        records = _fitted(model, fabric, Checkpointer(folder / "state", 1e9))
         results.append((measured(records), weights(model)))
     return results, fabric.all_gather(torch.tensor(stopped))
 
 
-def _fitted(model, fabric, keeper):
-    return fit(model, digits(), CUT, seed=0, fabric=fabric, keeper=keeper)
+def _fitted(model, fabric, checkpointer):
+    return fit(model, digits(), CUT, seed=0, fabric=fabric, checkpointer=checkpointer)
 
 
 def saves(fabric, folder):
     """How often each process writes when every second one is due once."""
-    loop.LOOK, written, save = 2, [], checkpoint.save
+    trainer.CHECK_EVERY, written, save = 2, [], checkpoint.save
 
     def noted(*args):
         written.append(args)
         save(*args)
 
     checkpoint.save = noted
-    keeper = Keeper(folder / "once", 1e6, last=-1e9)
+    checkpointer = Checkpointer(folder / "once", 1e6, saved_at=-1e9)
     with determinism(True):
-        list(_fitted(network(), fabric, keeper))
+        list(_fitted(network(), fabric, checkpointer))
     checkpoint.save = save
     return fabric.all_gather(torch.tensor(len(written)))
 
@@ -345,7 +351,7 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_names_what_breaks_it(tmp_pat
     assert [record["epoch"] for record in epochs] == [record.epoch for record in told]
     assert len((folder.path / "log.txt").read_text().splitlines()) == len(told) < 50
     assert {file.name for file in folder.path.iterdir()} == {
-        *("run.json", "epochs.jsonl", "log.txt", "checkpoint.safetensors")
+        *("run.json", "epochs.jsonl", "log.txt", "checkpoint.pt")
     }
 
     folder.checkpoint.write_bytes(b"garbage")
@@ -363,7 +369,7 @@ def test_a_command_on_two_devices_stops_at_a_signal_and_continues(tmp_path):
     words = [sys.executable, "-m", "resnet_variants.run", *flags.split(), "--out", str(tmp_path)]
     words += ["--checkpoint-seconds", "0"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not list(tmp_path.glob("runs/*/checkpoint.safetensors")):
+    while not list(tmp_path.glob("runs/*/checkpoint.pt")):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=100)

@@ -34,8 +34,8 @@ from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
 from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
+from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.loop import evaluate
 
 SMALL = {"images": 60, "batch_size": 30, "draws": 1}
 
@@ -234,7 +234,7 @@ def test_damaged_weights_are_refused(folder, capsys, content):
 
 def test_a_damaged_snapshot_is_refused(folder, capsys):
     (folder / "snapshots" / "epoch_000001.safetensors").write_bytes(b"x")
-    assert "epoch_000001.safetensors is damaged" in refused(folder, capsys)
+    assert "cannot read weights from" in refused(folder, capsys)
 
 
 def test_fewer_images_than_the_batch_are_refused(folder, capsys):
@@ -354,7 +354,7 @@ def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_pa
         stop.signal = 2 if len(calls) == 2 else None  # while the second epoch is validated
         return evaluate(*args, **settings)
 
-    monkeypatch.setattr("resnet_variants.training.loop.evaluate", validated)
+    monkeypatch.setattr("resnet_variants.training.trainer.evaluate", validated)
     assert attempt.execute(run.load(), lambda _: None, stop) is None
     assert len(calls) == 2
     attempt.execute(run.load(), lambda _: None, Stop())

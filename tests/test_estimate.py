@@ -14,10 +14,10 @@ def clock(monkeypatch):
     """A clock that only the measured steps move: a second for each image of a batch."""
     now, batches = [0.0], []
 
-    def step(model, data, recipe, fabric, *, compiled, warm, timed):
+    def step(model, data, recipe, fabric, *, warm, timed):
         batches.append(recipe.batch_size)
         now[0] += (warm + timed) * recipe.batch_size
-        return float(recipe.batch_size), 0.0
+        return float(recipe.batch_size)
 
     monkeypatch.setattr(timing, "seconds_per_step", step)
     monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])

@@ -9,8 +9,8 @@ from rich.console import Console
 from resnet_variants.models.grids import grid
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.terminal import live
-from resnet_variants.training.loop import EpochRecord
 from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.trainer import EpochRecord
 
 ORDERS = ["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
 

@@ -17,11 +17,17 @@ from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.device import Machine, determinism, make_fabric, resolve
-from resnet_variants.training.loop import EpochRecord, evaluate, fit
-from resnet_variants.training.memory import peak_mb, reset_peak
+from resnet_variants.training.device import (
+    Machine,
+    determinism,
+    make_fabric,
+    peak_mb,
+    reset_peak,
+    resolve,
+)
+from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import DivergedError
+from resnet_variants.training.trainer import DivergedError, EpochRecord, fit
 
 
 def small(n=96):
@@ -219,5 +225,16 @@ def test_peak_memory_follows_the_work():
 
 
 def test_peak_memory_is_missing_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr("resnet_variants.training.memory._PROCESS", tmp_path / "none")
+    monkeypatch.setattr("resnet_variants.training.device._PROCESS", tmp_path / "none")
     assert reset_peak(torch.device("cpu")) is False
+
+
+@pytest.mark.slow
+def test_compiled_training_learns_the_same():
+    recipe = Recipe(epochs=1, precision="fp32")
+    fabric = make_fabric(Machine(device="cpu"), "fp32")
+    losses = [
+        next(fit(network(), small(), recipe, seed=0, fabric=fabric, compiled=compiled)).train_loss
+        for compiled in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -38,8 +38,8 @@ from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.device import Machine
+from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.loop import evaluate
 
 FILE, TABLE = "predictions.safetensors", "outcomes.parquet"
 # Its first epoch is the best.

@@ -10,7 +10,7 @@ import resnet_variants as rv
 from resnet_variants.data.dataset import load_dataset
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import Training
+from resnet_variants.training.trainer import Trainer
 
 DATA = load_dataset("digits")
 
@@ -34,7 +34,7 @@ def training(**settings):
     recipe = Recipe(batch_size=16, precision="bf16", **settings)
     model = rv.create_model("rv_resnet8_cifar_b", num_classes=10, in_chans=1)
     fabric = make_fabric(Machine(device="cpu"), "bf16")
-    return Training(model, replace(DATA, mirror=True), recipe, seed=0, fabric=fabric)
+    return Trainer(model, replace(DATA, mirror=True), recipe, seed=0, fabric=fabric)
 
 
 EVERYTHING = {

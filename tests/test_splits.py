@@ -288,7 +288,7 @@ def test_without_workers_there_is_no_process(folder, streaming):
 
 
 def test_auto_is_one_worker_for_each_core(folder, streaming, monkeypatch):
-    monkeypatch.setattr(data_module, "cores", lambda: 1)
+    monkeypatch.setattr(data_module.joblib, "cpu_count", lambda: 1)
     assert load(f"folder:{folder}").train.workers == 1
     assert load(f"folder:{folder}", workers=0).train.workers == 0
     assert [Loading(workers=n).decoders(4) for n in ("auto", 0, 7)] == [4, 0, 7]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
 import math
 import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -50,9 +49,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
-_PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_TEXTS = 32  # of a megabyte at most: Pillow refuses more than 64 MB together
-_PNG_COMMENTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"pHYs")
+# Comments of a PNG in bytes: Pillow would refuse pictures for a compressed one of a megabyte.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 @functools.cache
@@ -101,40 +99,8 @@ def _opened(file: Any) -> Iterator[Image.Image]:
                     kinds = "a folder, pipe, socket or device"
                     raise OSError(errno.EINVAL, f"{kinds} instead of a regular file")
                 file = stack.enter_context(path.open("rb"))
-            file = Image.open(_without_refused_comments(file), formats=_kinds())
+            file = Image.open(file, formats=_kinds())
         yield stack.enter_context(file)
-
-
-def _without_refused_comments(file: IO[bytes]) -> IO[bytes]:
-    """The file; of a PNG without the comments that Pillow refuses, such as a text of megabytes."""
-    refused: list[tuple[int, int]] = []
-    texts = 0
-    if file.read(len(_PNG)) == _PNG:
-        while len(head := file.read(8)) == 8:
-            start, length, kind = file.tell() - 8, int.from_bytes(head[:4], "big"), head[4:]
-            if kind not in _PNG_COMMENTS:
-                file.seek(length + 4, os.SEEK_CUR)
-                continue
-            texts += kind.endswith(b"TXt")
-            accepted = _is_accepted(kind, file.read(length + 4), length)
-            if not accepted or texts > _MOST_TEXTS:
-                refused.append((start, file.tell()))
-    file.seek(0)
-    if not refused:
-        return file
-    content = file.read()
-    starts, ends = zip(*refused, strict=True)
-    pieces = zip((0, *ends), (*starts, len(content)), strict=True)
-    return io.BytesIO(b"".join(content[start:end] for start, end in pieces))
-
-
-def _is_accepted(kind: bytes, content: bytes, length: int) -> bool:
-    try:
-        chunk = PngImagePlugin.PngStream(io.BytesIO(content))
-        chunk.crc(kind, chunk.call(kind, 0, length))
-    except (ValueError, SyntaxError, LookupError, OSError):
-        return False
-    return True
 
 
 def _orientation(image: Image.Image) -> Any:

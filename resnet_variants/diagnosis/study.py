@@ -20,13 +20,18 @@ from resnet_variants.diagnosis.gradients import gradient_flow, has_paths, paths
 from resnet_variants.diagnosis.lesions import lesion_study
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.weights import WEIGHTS_FILE, body_hash, check_fit, load_weights
+from resnet_variants.models.weights import (
+    WEIGHTS_FILE,
+    body_hash,
+    check_fit,
+    load_weights,
+    read_safetensors,
+)
 from resnet_variants.records.diagnosis import KEYS, TABLES, Diagnosis
 from resnet_variants.records.files import Json, damaged, read_json
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError, require_types
 from resnet_variants.sweeps.run import Run
-from resnet_variants.training import checkpoint
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import Machine, full_precision, make_fabric
@@ -248,7 +253,7 @@ def _states(model: ResNet, path: Path, last: int) -> Iterator[int]:
         yield 0  # as it was built
     for epoch, file in kept.items():
         if epoch < last:
-            state, _ = checkpoint.load(file)
+            state = read_safetensors(file)
             check_fit(state, model.state_dict(), model.variant.name)
             model.load_state_dict(state)
             _require_finite(model, file)

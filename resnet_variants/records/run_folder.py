@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -36,16 +37,17 @@ DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
 RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb", "n_test")
 
-# What may differ when a run goes on: a newer library or another folder is no other run, whether it
-# is compiled stays as it was, and another machine decodes to a mean of other last digits.
+# What may differ when a run is continued: a newer library or another folder is no other run, a run
+# is compiled as it was at first, and another machine decodes to a mean of other last digits.
 _MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
 # Files and folders of a run's directory beside those of a diagnosis.
 _OURS = (
-    *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.safetensors", "snapshots"),
+    *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.pt", "snapshots"),
     *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
-    *("tensorboard", "wandb"),
+    *("tensorboard", "wandb", "checkpoint.safetensors"),
 )
+_FORMER_CHECKPOINT = "checkpoint.safetensors"  # in a format that is no longer read
 _SAFETENSORS = ".tmp??????"  # the library writes weights to such a file first
 
 
@@ -121,9 +123,14 @@ class RunFolder:
             (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
             self.predictions.unlink(missing_ok=True)
             return
+        former = (self.path / _FORMER_CHECKPOINT).is_file()
         self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(file, to_json(config))
+        if former:
+            line = "starts over: its checkpoint has a format that is no longer read"
+            self.log(line)
+            logging.getLogger(__name__).warning("%s %s", self.path.name, line)
 
     def refuse_other_images(self, facts: Mapping[str, object]) -> None:
         """Refuse to count a finished run that saw other images under the same name.
@@ -153,12 +160,6 @@ class RunFolder:
         file = self.path / "run.json"
         return read_json(file) if file.is_file() and self.checkpoint.is_file() else {}
 
-    def decide(self, name: str, ask: Callable[[], object]) -> None:
-        """Add to ``run.json`` what is found out only now; a run that goes on keeps what it has."""
-        config = read_json(self.path / "run.json")
-        if name not in config:
-            write_atomically(self.path / "run.json", to_json(config | {name: ask()}))
-
     @property
     def compiled(self) -> bool:
         """Whether the run was started with ``torch.compile``."""
@@ -168,7 +169,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """The state of an unfinished training."""
-        return self.path / "checkpoint.safetensors"
+        return self.path / "checkpoint.pt"
 
     @property
     def predictions(self) -> Path:

@@ -23,7 +23,7 @@ from resnet_variants.data.splits import Resident
 from resnet_variants.training.batches import train_batches
 from resnet_variants.training.device import Machine, make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import Training
+from resnet_variants.training.trainer import Trainer
 
 CLASSES = 10
 _MEAN, _STD = (0.5,), (0.25,)
@@ -104,9 +104,7 @@ class Ours(Arm):
         recipe = Recipe(
             epochs=10**6, batch_size=task.batch_size, lr=_RATE, schedule="constant", warmup=0.0
         )
-        self.training = Training(
-            task.make(), data, recipe, seed=0, fabric=fabric, compiled=compiled
-        )
+        self.training = Trainer(task.make(), data, recipe, seed=0, fabric=fabric, compiled=compiled)
         split = self.training.data.train
         assert isinstance(split, Resident)
         first = split.head(task.batch_size)
@@ -115,13 +113,13 @@ class Ours(Arm):
     def step(self) -> None:
         """See ``Arm``: normalising counts, as it is part of our step."""
         self.training.net.train()
-        self.training.take(iter([self.batch]))
+        self.training.take_step(iter([self.batch]))
 
     def epoch(self) -> None:
         """See ``Arm``."""
         for _ in self.training.rest_of_epoch():
             pass
-        self.training.measured()
+        self.training.means()
         self.training.epoch, self.training.step = self.training.epoch + 1, 0
 
     def data(self) -> None:

@@ -13,8 +13,13 @@ import pandas as pd
 import torch
 
 from resnet_variants.speed.arms import ARMS, Arm, Task
-from resnet_variants.training.device import determinism, synchronise
-from resnet_variants.training.memory import peak_mb, reset_peak, resident_mb
+from resnet_variants.training.device import (
+    determinism,
+    peak_mb,
+    reset_peak,
+    resident_mb,
+    synchronise,
+)
 
 COLUMNS = (
     *("arm", "stage", "model", "batch_size", "img_size", "device", "precision"),

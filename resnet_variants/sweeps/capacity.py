@@ -12,8 +12,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
-from resnet_variants.training.loop import EVAL_BATCH, evaluate
-from resnet_variants.training.trainer import Training
+from resnet_variants.training.evaluate import EVAL_BATCH, evaluate
+from resnet_variants.training.trainer import Trainer
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -66,7 +66,7 @@ def _fits(run: Run, data: Dataset, machine: Machine, batch: int) -> bool:
     )
     fabric = make_fabric(machine, recipe.precision)
     try:
-        training = Training(run.build(data), data, recipe, seed=run.seed, fabric=fabric)
+        training = Trainer(run.build(data), data, recipe, seed=run.seed, fabric=fabric)
         next(training.rest_of_epoch())
         with fabric.autocast():
             evaluate(training.tested, training.data.val.head(EVAL_BATCH), training.normalise)

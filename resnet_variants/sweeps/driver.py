@@ -18,7 +18,7 @@ from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.trainer import EpochRecord
 
 TRIES = 3  # workers that a run may lose in a row before it counts as failed
 _LOOK_SECONDS = 0.5  # between two looks at whether to stop

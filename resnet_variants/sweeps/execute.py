@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from resnet_variants.data.dataset import Dataset
@@ -34,13 +34,11 @@ from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import opened
 from resnet_variants.sweeps.snapshots import Snapshots
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.checkpoint import Keeper
-from resnet_variants.training.compiler import choose
-from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.checkpoint import Checkpointer
+from resnet_variants.training.device import Machine, determinism, make_fabric, peak_mb, reset_peak
+from resnet_variants.training.evaluate import Score, evaluate
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
-from resnet_variants.training.loop import EpochRecord, Score, StoppedError, evaluate, fit
-from resnet_variants.training.memory import peak_mb, reset_peak
-from resnet_variants.training.trainer import DivergedError
+from resnet_variants.training.trainer import DivergedError, EpochRecord, StoppedError, fit
 
 Tell = Callable[[EpochRecord], None]
 
@@ -73,13 +71,13 @@ class Attempt:
         folder, start = RunFolder(self.path), time.perf_counter()
         fabric = make_fabric(self.machine, self.run.recipe.precision)
         with writing(self.path):
-            folder.start(self.run.config(data, fabric, self.origin))
+            config = self.run.config(data, fabric, self.origin)
+            folder.start(config | {"compile": {"used": self.machine.compile}})
             self._require_room(data)
         result: Json
         text = ""
         try:
             with folder.captured() if capture else contextlib.nullcontext():
-                folder.decide("compile", lambda: self._compiled(data))
                 result = self._launch(data, fabric, _heard(tell), stop)
         except StoppedError:
             return None
@@ -131,17 +129,6 @@ class Attempt:
         if isinstance(error, StorageError) or is_storage(error):
             raise StorageError(f"{str(self.path)!r}: {_in_words(error)}", field="out") from error
 
-    def _compiled(self, data: Dataset) -> Json:
-        machine, recipe = self.machine, self.run.recipe
-        return choose(
-            lambda: self.run.build(data),
-            self.run.variant.name,
-            data,
-            replace(recipe, batch_size=max(2, recipe.batch_size // machine.devices)),
-            asked=machine.compile,
-            fabric=make_fabric(replace(machine, devices=1), recipe.precision),
-        )
-
     def _launch(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
         if self.machine.devices == 1:
             return self.train_here(data, fabric, tell, stop)
@@ -175,7 +162,7 @@ class Attempt:
         """
         run, folder, writes = self.run, RunFolder(self.path), fabric.is_global_zero
         data = run.prepared(data)
-        keeper = Keeper(folder.checkpoint, self.machine.checkpoint_seconds, stop)
+        checkpointer = Checkpointer(folder.checkpoint, self.machine.checkpoint_seconds, stop)
         records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
         sinks = self.sinks if writes else ()
         snapshots = Snapshots(folder, run.recipe, wanted=self.machine.snapshots and writes)
@@ -187,19 +174,19 @@ class Attempt:
                 run.recipe,
                 seed=run.seed,
                 fabric=fabric,
-                keeper=keeper,
+                checkpointer=checkpointer,
                 compiled=folder.compiled,
             ):
                 records.append(record)
                 if writes:
                     folder.append_epoch(asdict(record))
-                    if keeper.holds(record.epoch):
+                    if checkpointer.is_current(record.epoch):
                         snapshots.add(model, record.epoch)
-                    if len(records) > keeper.replayed:
+                    if record.epoch > checkpointer.resumed_epoch:
                         folder.log(_line(record))
                         log(asdict(record), record.epoch)
                     tell(record)
-            tested, predictions = self._tested(model, data, fabric, keeper.val_logits)
+            tested, predictions = self._tested(model, data, fabric)
             log(tested, run.recipe.epochs)
         if writes:
             facts = run.facts | {"Test accuracy": f"{tested['test_acc']:.4f}"}
@@ -208,26 +195,23 @@ class Attempt:
         peak = peak_mb(fabric.device) if peak_is_own else None
         return {"status": DONE, **tested, **self._summary(records), "peak_memory_mb": peak}
 
-    def _tested(
-        self, model: nn.Module, data: Dataset, fabric: Fabric, val_logits: Tensor | None
-    ) -> tuple[Json, Predictions]:
-        """The one look at the test split; at the validation split where it was not looked at."""
+    def _tested(self, model: nn.Module, data: Dataset, fabric: Fabric) -> tuple[Json, Predictions]:
+        """The one time that the test split is read; the validation split once more."""
         normalise = Normalise.of(data, fabric.device)
 
         def score(split: Split) -> Score:
             with fabric.autocast():
                 return evaluate(model, split.to(fabric.device), normalise, fabric=fabric, keep=True)
 
-        test = score(data.test)
-        logits = test.logits, score(data.val).logits if val_logits is None else val_logits
-        assert logits[0] is not None and logits[1] is not None
+        test, val = score(data.test), score(data.val)
+        assert test.logits is not None and val.logits is not None
         predictions = Predictions(
             run_id=self.run.id,
             split_hash=data.split_hash,
             classes=data.classes,
-            test_logits=logits[0].numpy(),
+            test_logits=test.logits.numpy(),
             test_labels=data.test.labels.cpu().numpy(),
-            val_logits=logits[1].numpy(),
+            val_logits=val.logits.numpy(),
             val_labels=data.val.labels.cpu().numpy(),
         )
         return {"test_acc": test.acc, "test_loss": test.loss, "n_test": test.n}, predictions

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safetensors.torch import save_file
 from torch import nn
 
 from resnet_variants.models.network import ResNet
+from resnet_variants.records.files import atomic_file
 from resnet_variants.records.run_folder import RunFolder
-from resnet_variants.training import checkpoint
 from resnet_variants.training.recipe import Recipe
 
 
@@ -31,4 +32,6 @@ class Snapshots:
         if self.wanted and epoch & (epoch - 1) == 0 and epoch < self.recipe.epochs:
             file = self.folder.snapshot(epoch)
             file.parent.mkdir(exist_ok=True)
-            checkpoint.save(file, model.state_dict(), {})
+            state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+            with atomic_file(file) as temporary:
+                save_file(state, temporary)

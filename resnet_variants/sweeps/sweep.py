@@ -23,7 +23,7 @@ from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
-from resnet_variants.training.loop import EpochRecord, check_batch
+from resnet_variants.training.trainer import EpochRecord, check_batch
 
 _PATIENCE = 1.0  # seconds: to see who has a run, others claim it for a moment
 _LOCK_SECONDS = 60.0  # another command needs the folder to itself only for a moment

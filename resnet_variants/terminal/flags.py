@@ -22,7 +22,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import ENGINES, Workers
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sinks import SINKS
-from resnet_variants.training.device import COMPILE, DEVICES, Machine
+from resnet_variants.training.device import DEVICES, Machine
 
 Words: TypeAlias = tuple[str, ...]
 Numbers: TypeAlias = tuple[int, ...]
@@ -208,9 +208,7 @@ class Hardware:
     devices: Annotated[
         int, tyro.conf.arg(help="processes that share each batch, a GPU or cores each")
     ] = Machine.devices
-    compile: Annotated[
-        str, _choice("torch.compile; auto: where it was measured to pay", COMPILE)
-    ] = Machine.compile
+    compile: Annotated[Switch, tyro.conf.arg(help="train through torch.compile")] = Machine.compile
     checkpoint_seconds: Annotated[float, tyro.conf.arg(help="between two checkpoints of a run")] = (
         Machine.checkpoint_seconds
     )

@@ -20,7 +20,7 @@ from resnet_variants.registry import one_line
 from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.run import Run
 from resnet_variants.terminal.cli import say
-from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.trainer import EpochRecord
 
 QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this often
 _LINES = 8  # of a terminal that are not rows of the table

@@ -1,153 +1,113 @@
-"""The state of a training as one file: safetensors for tensors, JSON for the rest, no pickle."""
+"""Checkpoints: the trainer's state in one file, and when to write it."""
 
 from __future__ import annotations
 
-import json
+import io
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from resnet_variants.records.files import atomic_file, damaged
 
-Tensors = dict[str, Tensor]
-Facts = dict[str, Any]
-_KEY = "state"
+State = dict[str, Any]
+_FORMAT = "resnet_variants checkpoint 1"
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-    """Write a checkpoint, whole or not at all; an error, such as a full disk, is the caller's."""
+def save(path: Path, state: State) -> None:
+    """Write a state of tensors, numbers, texts, lists, tuples and dictionaries.
+
+    The file is replaced as a whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    content = io.BytesIO()  # torch itself says of a full disk only that a position is wrong
+    torch.save({"format": _FORMAT, "state": state}, content)
     with atomic_file(path) as file:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-            file,
-            metadata={_KEY: json.dumps(facts, allow_nan=True)},
-        )
+        file.write_bytes(content.getbuffer())
 
 
-def load(path: Path) -> tuple[Tensors, Facts]:
-    """Read a checkpoint.
+def load(path: Path) -> State:
+    """Read a state, its tensors on the CPU. No code in the file is run.
 
     Raises:
         ValueError: the file is damaged, or another kind of file.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would never end
             raise ValueError("it is no regular file")
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_KEY])
-            if not isinstance(facts, dict):
-                raise ValueError(f"{_KEY} is no JSON object")
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise damaged(path, error) from error
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ValueError("it is no checkpoint")
+    except UnpicklingError as error:  # its text recommends to load the file with code and all
+        raise damaged(path, "it holds more than tensors, numbers and texts") from error
+    except Exception as error:  # torch has no error of its own for a damaged file
+        raise damaged(path, str(error).partition("\n")[0]) from error
+    return content["state"]
 
 
 @dataclass
-class Keeper:
-    """Where a training is kept, how often, and whether it is to stop.
+class Checkpointer:
+    """Where a training is saved, how often, and whether it is asked to stop.
 
     Attributes:
-        replayed: records that were restored rather than measured.
-        stands_after: the epoch at whose end the training was taken up, 0 within one.
-        val_logits: (N, classes) of the weights to be tested, where this process validated them.
+        resumed_epoch: the last epoch that was finished when the training was resumed, 0 for none.
+        resumed_step: steps of the next epoch that had been taken by then.
     """
 
     path: Path
-    seconds: float = 60.0  # from one checkpoint to the next
+    seconds: float = 60.0  # between two checkpoints
     stop: Callable[[], bool] = lambda: False
-    last: float = field(default_factory=time.monotonic)
-    replayed: int = 0
-    stands_after: int = 0
-    val_logits: Tensor | None = None
+    saved_at: float = field(default_factory=time.monotonic)
+    resumed_epoch: int = 0
+    resumed_step: int = 0
 
-    def holds(self, epoch: int) -> bool:
-        """Whether the network, as this epoch's record is given, has the weights after it."""
-        return epoch > self.replayed or epoch == self.stands_after
+    def is_current(self, epoch: int) -> bool:
+        """True if the model's weights are those at the end of ``epoch``.
 
-    def due(self) -> bool:
-        """Whether it is time to save."""
-        return time.monotonic() - self.last >= self.seconds
+        False for epochs whose records were read from the checkpoint, but for the last one if the
+        training was saved at its end.
+        """
+        return epoch > self.resumed_epoch - (self.resumed_step == 0)
 
-    def save(self, tensors: Mapping[str, Tensor], facts: Facts, *, writes: bool = True) -> None:
-        """Save, unless another process ``writes``, and start counting anew."""
+    def is_due(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        return time.monotonic() - self.saved_at >= self.seconds
+
+    def save(self, state: State, *, writes: bool = True) -> None:
+        """Save the state, unless another process ``writes`` it, and wait anew for the next."""
         if writes:
-            save(self.path, tensors, facts)
-        self.last = time.monotonic()
+            save(self.path, state)
+        self.saved_at = time.monotonic()
 
-    def load(self) -> tuple[Tensors, Facts] | None:
-        """What was saved, if anything."""
+    def load(self) -> State | None:
+        """The saved state, or ``None`` if there is none."""
         return load(self.path) if self.path.is_file() else None
 
 
-# --- parts of the state -----------------------------------------------------------------------
-
-
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors under names that begin with ``prefix``."""
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Those of the tensors, and without it."""
-    start = f"{prefix}."
-    return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[Tensors, Facts]:
-    """An optimizer's state dict in two: tensors by ``<part>.<number>.<name>``, and primitives."""
-    content = optimizer.state_dict()
-    tensors: Tensors = {}
-    numbers: dict[str, Any] = {}
-    parts = {"state": content["state"], "groups": dict(enumerate(content["param_groups"]))}
-    for part, entries in parts.items():
-        for number, entry in entries.items():
-            for name, value in entry.items():
-                place = tensors if isinstance(value, Tensor) else numbers
-                place[f"{part}.{number}.{name}"] = value
-    return tensors, numbers
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, facts: Facts) -> None:
-    """The way back."""
-    parts: dict[str, dict[int, dict[str, Any]]] = {"state": {}, "groups": {}}
-    for key, value in (tensors | facts).items():
-        part, number, name = key.split(".", 2)
-        parts[part].setdefault(int(number), {})[name] = value
-    groups = [parts["groups"][number] for number in sorted(parts["groups"])]
-    optimizer.load_state_dict({"state": parts["state"], "param_groups": groups})
-    for parameter, entry in optimizer.state.items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                # In memory as the parameter is: another order of a sum gives other last bits.
-                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def random_state(device: torch.device) -> tuple[Tensors, Facts]:
-    """The global random streams: torch's, the GPU's, NumPy's and Python's."""
-    tensors = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(device)
+def random_state(device: torch.device) -> State:
+    """The states of the global random streams: torch's, the GPU's, NumPy's and Python's."""
     name, keys, *rest = np.random.get_state()
-    tensors["numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
-    return tensors, {"numpy": [name, *rest], "python": random.getstate()}
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
 
 
-def restore_random(tensors: Tensors, facts: Facts, device: torch.device) -> None:
-    """The way back."""
-    # Copies: torch reads a view from the start of what it is a view of.
-    torch.set_rng_state(tensors["torch"].clone())
+def restore_random(state: State, device: torch.device) -> None:
+    """Set the global random streams to what ``random_state`` returned."""
+    torch.set_rng_state(state["torch"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["cuda"].clone(), device)
-    name, *rest = facts["numpy"]
-    np.random.set_state((name, tensors["numpy"].numpy().astype(np.uint32), *rest))
-    version, internal, gauss = facts["python"]
-    random.setstate((version, tuple(internal), gauss))
+        torch.cuda.set_rng_state(state["cuda"], device)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])

@@ -1,4 +1,4 @@
-"""Where training runs: device, precision, deterministic kernels."""
+"""Where training runs: device, precision, processes, deterministic kernels, peak memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import joblib
 import torch
@@ -18,6 +19,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from resnet_variants.registry import UserError, refuse, require_types
 
@@ -26,7 +28,6 @@ from resnet_variants.registry import UserError, refuse, require_types
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")  # mps: Apple's GPU, which auto does not take
-COMPILE = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +40,14 @@ class Machine:
 
     device: str = "auto"
     devices: int = 1  # processes, each with a GPU or its share of the cores
-    compile: str = "auto"  # torch.compile: where it was measured to pay; on; off
+    compile: bool = False  # the training step through torch.compile
     checkpoint_seconds: float = 60.0  # between two checkpoints of a run
     snapshots: bool = False  # keep the weights after epochs 1, 2, 4, 8 and so on
 
     def __post_init__(self) -> None:
         require_types(self)
-        for name, choices in (("device", DEVICES), ("compile", COMPILE)):
-            if getattr(self, name) not in choices:
-                refuse(name, getattr(self, name), choices)
+        if self.device not in DEVICES:
+            refuse("device", self.device, DEVICES)
         if not 1 <= self.devices <= 1024:
             raise UserError(f"devices {self.devices!r} must be from 1 to 1024", field="devices")
         if not self.checkpoint_seconds >= 0:
@@ -244,9 +244,96 @@ def double(numbers: Tensor) -> Tensor:
 
 
 def synced(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with batch norms whose statistics cover all devices."""
+    """The model with batch norms whose statistics cover all devices; names and weights stay."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    from resnet_variants.training.syncbn import convert
+    for child in model.modules():  # torch's SyncBatchNorm has no kernel for CPUs
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = SyncedBatchNorm2d
+    return model
 
-    return convert(model)
+
+class _Mean(torch.autograd.Function):
+    """The mean of a tensor over all processes, and of its gradient on the way back."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        return _mean(tensor)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        return _mean(*gradients)
+
+
+def _mean(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """``BatchNorm2d`` over the batches of all processes, which have equally many images.
+
+    In evaluation it is an ordinary ``BatchNorm2d``.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same, in the input's precision."""
+        x = input
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        world = torch.distributed.get_world_size()
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        # Two passes: a mean of squares minus a squared mean would lose digits.
+        mean = cast(Tensor, _Mean.apply(wide.mean((0, 2, 3))))
+        centred = wide - mean.view(1, -1, 1, 1)
+        var = cast(Tensor, _Mean.apply(centred.square().mean((0, 2, 3))))
+        with torch.no_grad():
+            n = world * x.numel() / x.shape[1]
+            self.num_batches_tracked += 1
+            share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(var * (n / (n - 1)), share)
+        scale = torch.rsqrt(var + self.eps) * self.weight
+        return torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1)).to(
+            x.dtype
+        )
+
+
+# --- peak memory ------------------------------------------------------------------------------
+
+_PROCESS = Path("/proc/self")
+_MB = 1024**2
+
+
+def reset_peak(device: torch.device) -> bool:
+    """Start to measure the peak anew; false where the system cannot (without /proc)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        (_PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+    except OSError:
+        return False
+    return True
+
+
+def peak_mb(device: torch.device) -> float:
+    """Peak in MiB since ``reset_peak`` returned true."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / _MB
+    return _status("VmHWM")
+
+
+def resident_mb() -> float:
+    """Memory of the process at the moment, in MiB; only where ``reset_peak`` returns true."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    lines = (_PROCESS / "status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields[name].split()[0]) / 1024

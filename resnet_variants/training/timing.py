@@ -1,4 +1,4 @@
-"""How long a training step takes, from a few of them."""
+"""How long training takes, measured from a few of its steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import nn
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.training.device import determinism, synchronise
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import Training
+from resnet_variants.training.trainer import Trainer
 
 _WARM, _TIMED = 3, 6  # steps
-_GROWTH = 4  # of a batch that is measured, from one try to the next
+_GROWTH = 4  # factor from one measured batch size to the next
 
 
 def seconds_per_step(
@@ -26,17 +26,14 @@ def seconds_per_step(
     recipe: Recipe,
     fabric: Fabric,
     *,
-    compiled: bool,
     warm: int = _WARM,
     timed: int = _TIMED,
-) -> tuple[float, float]:
-    """Mean of some training steps, and what the first ones took."""
+) -> float:
+    """Mean seconds of ``timed`` training steps, after ``warm`` steps that do not count."""
     # The rate does not change the time, and a tiny one cannot diverge.
     slow = replace(recipe, epochs=warm + timed + 1, lr=1e-6)
     with determinism(recipe.deterministic):
-        training = Training(model, data, slow, seed=0, fabric=fabric, compiled=compiled)
-        steps = _steps(training)
-        start = time.perf_counter()
+        steps = _steps(Trainer(model, data, slow, seed=0, fabric=fabric))
         for _ in range(warm):
             next(steps)
         synchronise(fabric.device)
@@ -45,17 +42,17 @@ def seconds_per_step(
             next(steps)
         synchronise(fabric.device)
         end = time.perf_counter()
-    del training, steps
+    del steps
     gc.collect()
     if fabric.device.type == "cuda":
         torch.cuda.empty_cache()
-    return (end - begin) / timed, begin - start
+    return (end - begin) / timed
 
 
 def seconds_per_image(
     model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, seconds: float
 ) -> float:
-    """Training time of one image, measured within about so many seconds.
+    """Training time of one image, measured within about ``seconds``.
 
     The batch grows to the recipe's as long as the time allows: a step of a large network on a CPU
     may take minutes.
@@ -64,9 +61,7 @@ def seconds_per_image(
     whole, warm, timed = max(batch, recipe.batch_size // recipe.accumulate), 1, 1
     while True:
         part = replace(recipe, batch_size=batch, accumulate=1)
-        step, _ = seconds_per_step(
-            model, data, part, fabric, compiled=False, warm=warm, timed=timed
-        )
+        step = seconds_per_step(model, data, part, fabric, warm=warm, timed=timed)
         last, larger = timed > 1, min(whole, _GROWTH * batch)
         if larger == batch:
             warm, timed = _WARM, _TIMED
@@ -78,10 +73,10 @@ def seconds_per_image(
 def images_per_second(
     model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, seconds: float
 ) -> float:
-    """Rate of the training steps that begin within so many seconds, after some to warm up."""
+    """Rate of the training steps that begin within ``seconds``, after a few that do not count."""
     slow = replace(recipe, epochs=1_000_000, lr=1e-6)
     with determinism(recipe.deterministic):
-        steps = _steps(Training(model, data, slow, seed=0, fabric=fabric))
+        steps = _steps(Trainer(model, data, slow, seed=0, fabric=fabric))
         for _ in range(_WARM):
             next(steps)
         synchronise(fabric.device)
@@ -95,7 +90,8 @@ def images_per_second(
     return taken * recipe.batch_size / (time.perf_counter() - begin)
 
 
-def _steps(training: Training) -> Iterator[None]:
+def _steps(trainer: Trainer) -> Iterator[None]:
+    """Training steps without end."""
     while True:
-        yield from training.rest_of_epoch()
-        training.step, training.epoch = 0, training.epoch + 1
+        yield from trainer.rest_of_epoch()
+        trainer.step, trainer.epoch = 0, trainer.epoch + 1

@@ -1,11 +1,12 @@
-"""One training at a certain step: what takes the next one, and what a checkpoint holds."""
+"""The training of one model: a generator of epoch records, and the state behind it."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -15,26 +16,158 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnet_variants.data.dataset import Dataset
+from resnet_variants.registry import UserError
 from resnet_variants.training import checkpoint
 from resnet_variants.training.augment import Mixing, Normalise, scaled
 from resnet_variants.training.batches import Share, generator, train_batches
+from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import double, synced
+from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.optim import make_loss, make_optimizer, make_schedule
 from resnet_variants.training.recipe import Recipe
+
+CHECK_EVERY = 50  # steps between two checks of the losses: a check waits for the device
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch measured."""
+
+    epoch: int  # from 1
+    lr: float  # at its last step
+    train_loss: float  # mean over its steps
+    val_loss: float  # cross entropy
+    val_acc: float
+    seconds: float  # training and validation
+    images_per_second: float  # training alone
+    train_acc: float  # of the augmented images, while the weights changed
+    grad_norm: float  # mean over its steps, before clipping
 
 
 class DivergedError(RuntimeError):
     """The training loss is no longer a finite number."""
 
 
-class Training:
-    """A model, its optimizer and averages, and how far they have come.
+class StoppedError(Exception):
+    """The training was asked to stop; its state is saved."""
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    fabric: Fabric,
+    checkpointer: Checkpointer | None = None,
+    compiled: bool = False,
+) -> Iterator[EpochRecord]:
+    """Train ``model`` in place, one record per epoch; the test split is not read.
+
+    ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation. A
+    ``checkpointer`` saves the state now and then. If it has a saved state, the training continues
+    from there, and the records of the finished epochs are yielded again.
+
+    Raises:
+        ValueError: fewer training images than one batch, or a damaged checkpoint.
+        DivergedError: a loss is not finite.
+        StoppedError: the checkpointer says to stop.
+    """
+    check_batch(data, recipe, fabric.world_size)
+    trainer = Trainer(model, data, recipe, seed=seed, fabric=fabric, compiled=compiled)
+    saved = checkpointer.load() if checkpointer else None
+    if checkpointer and saved:
+        trainer.restore(saved)
+        checkpointer.resumed_epoch, checkpointer.resumed_step = trainer.epoch - 1, trainer.step
+    yield from trainer.records.copy()
+    while trainer.epoch <= recipe.epochs:
+        record = _train_epoch(trainer, checkpointer)
+        trainer.finish_epoch(record)
+        if checkpointer and trainer.epoch <= recipe.epochs:
+            _save_or_stop(trainer, checkpointer, 0.0)
+        yield record
+    trainer.take_final_weights()
+
+
+def check_batch(data: Dataset, recipe: Recipe, devices: int = 1) -> None:
+    """Refuse a batch larger than the training data, or one that devices cannot share."""
+    if recipe.batch_size > len(data.train):
+        message = f"batch_size {recipe.batch_size} exceeds the {len(data.train)} training images"
+        raise UserError(message, field="batch_size")
+    parts = devices * recipe.accumulate
+    if recipe.batch_size % parts:
+        message = f"batch_size {recipe.batch_size} is no multiple of {parts} (devices x accumulate)"
+        raise UserError(message, field="batch_size")
+    if devices > 1 and not recipe.sync_bn and recipe.batch_size // devices < 2:
+        message = (
+            f"batch_size {recipe.batch_size} leaves each of {devices} devices 1 image, too few"
+        )
+        raise UserError(f"{message} for a batch norm of its own", field="batch_size")
+    if (recipe.mixup or recipe.cutmix) and recipe.batch_size // parts % 2:
+        message = f"batch_size {recipe.batch_size} leaves each of {parts} parts an odd number"
+        raise UserError(f"{message} of images, which mixup cannot pair", field="batch_size")
+
+
+def _train_epoch(trainer: Trainer, checkpointer: Checkpointer | None) -> EpochRecord:
+    """Train for the rest of the epoch and validate."""
+    began = time.perf_counter()
+    start = began - trainer.seconds
+    first = trainer.step
+    for _ in trainer.rest_of_epoch():
+        regular = trainer.step % CHECK_EVERY == 0
+        if trainer.step == trainer.steps:
+            break
+        if regular:
+            trainer.means()
+        # Several processes can only agree by waiting for one another.
+        if checkpointer and (regular or trainer.fabric.world_size == 1):
+            _save_or_stop(trainer, checkpointer, time.perf_counter() - start)
+    loss, acc, norm = trainer.means()
+    trained = time.perf_counter() - began
+    trainer.share_statistics()
+    with trainer.fabric.autocast():
+        score = evaluate(trainer.tested, trainer.data.val, trainer.normalise, fabric=trainer.fabric)
+    return EpochRecord(
+        epoch=trainer.epoch,
+        lr=trainer.lr,
+        train_loss=loss,
+        val_loss=score.loss,
+        val_acc=score.acc,
+        seconds=time.perf_counter() - start,
+        images_per_second=(trainer.steps - first) * trainer.recipe.batch_size / trained,
+        train_acc=acc,
+        grad_norm=norm,
+    )
+
+
+def _save_or_stop(trainer: Trainer, checkpointer: Checkpointer, seconds: float) -> None:
+    """Save if a checkpoint is due or the training is asked to stop.
+
+    Raises:
+        StoppedError: it is asked to stop.
+    """
+    due, stop = checkpointer.is_due(), checkpointer.stop()
+    if trainer.fabric.world_size > 1:
+        wishes = torch.tensor([float(due), float(stop)])
+        due, stop = trainer.fabric.all_reduce(wishes, reduce_op="max")
+    if not (due or stop):
+        return
+    if trainer.step:
+        trainer.means()  # weights that are not finite must not replace good ones
+    checkpointer.save(trainer.state(seconds), writes=trainer.fabric.is_global_zero)
+    trainer.fabric.barrier()
+    if stop:
+        raise StoppedError
+
+
+class Trainer:
+    """A model, its optimizer and its average, and the progress of their training.
 
     Attributes:
-        epoch: the one at hand, from 1.
+        epoch: the current one, from 1.
         step: steps taken in it.
-        records: what the finished epochs measured.
-        seconds: spent in the epoch at hand before this process took it up.
+        records: of the finished epochs.
+        seconds: spent in the current epoch before this process resumed it.
         best: epoch and accuracy of the best validation so far.
     """
 
@@ -50,7 +183,7 @@ class Training:
     ) -> None:
         self.recipe, self.seed, self.fabric = recipe, seed, fabric
         self.device = fabric.device
-        # Pictures that are altered one by one are so on the host.
+        # Automatic augmentation alters pictures one by one, on the CPU.
         train = (
             data.train.beside(self.device) if recipe.auto_augment else data.train.to(self.device)
         )
@@ -65,27 +198,27 @@ class Training:
         optimizer = make_optimizer(model, recipe)
         net = torch.compile(model) if compiled else model
         self.net, self.optimizer = fabric.setup(cast(nn.Module, net), optimizer)
-        self.model = model  # evaluated as it is: other modes and sizes would be compiled anew
+        self.model = model  # for evaluation: other modes and sizes would be compiled anew
         self.schedule = make_schedule(optimizer, recipe, recipe.epochs * self.steps)
         self.loss = make_loss(recipe)
         self.mixing = Mixing.of(recipe, len(data.classes))
         self.normalise = Normalise.of(data, self.device)
-        # The warm-up lets a run that is shorter than the average's memory have one at all.
+        # Without the warm-up, a run shorter than the average's memory would have none.
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.epoch, self.step, self.seconds = 1, 0, 0.0
-        self.records: list[dict[str, Any]] = []
+        self.records: list[EpochRecord] = []
         self.best: tuple[int, float] = (0, -math.inf)
-        self.best_weights: checkpoint.Tensors = {}
+        self.best_weights: dict[str, Tensor] = {}
         self._restart_sums()
 
     def _restart_sums(self) -> None:
-        # Kept on the device: asking for a number would wait for it.
+        # On the device: reading a number would wait for it.
         self.sums = double(torch.zeros(3, device=self.device))  # loss, hits, norm
         self.trouble = double(torch.zeros(3, device=self.device))  # see `_watch`
 
     @property
     def tested(self) -> nn.Module:
-        """The model whose accuracy counts: the averaged one where there is an average."""
+        """The model whose accuracy counts: the average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     @property
@@ -93,12 +226,12 @@ class Training:
         """The rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    # --- moving on ----------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------
 
     def rest_of_epoch(self) -> Iterator[None]:
-        """Take the steps that are left of the epoch at hand, one at a time."""
+        """Take the remaining steps of the current epoch, one at a time."""
         self.net.train()
-        portions = train_batches(
+        batches = train_batches(
             self.data,
             self.recipe,
             seed=self.seed,
@@ -106,13 +239,13 @@ class Training:
             start=self.step,
             share=self.share,
         )
-        with contextlib.closing(portions):  # an error must not leave workers behind
+        with contextlib.closing(batches):  # an error must not leave workers behind
             while self.step < self.steps:
-                self.take(portions)
+                self.take_step(batches)
                 self.step += 1
                 yield
 
-    def take(self, portions: Iterator[tuple[Tensor, Tensor]]) -> None:
+    def take_step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         """One step of the optimizer, without waiting for the device."""
         number = (self.epoch - 1) * self.steps + self.step + 1
         parts = self.recipe.accumulate
@@ -121,27 +254,15 @@ class Training:
         for part in range(parts):
             wait = self.fabric.world_size > 1 and part < parts - 1
             with self.fabric.no_backward_sync(self.net) if wait else contextlib.nullcontext():
-                loss, right = self._part(*next(portions), key=number * parts + part)
+                loss, right = self._backward(*next(batches), key=number * parts + part)
             losses, hits = losses + loss / parts, hits + right
         norm = self._update(number)
         losses, hits, norm = double(losses), double(hits), double(norm)
         self.sums += torch.stack([losses, hits, norm])
         self._watch(losses, norm, number)
 
-    def _watch(self, loss: Tensor, norm: Tensor, number: int) -> None:
-        """Note the first step in trouble, whether its loss is, and the last finite norm."""
-        step, in_loss, last = self.trouble.unbind()
-        # A gradient that is not finite has spoilt the weights, whatever the loss was.
-        first = (step == 0) & ~(loss.isfinite() & norm.isfinite())
-        self.trouble = torch.stack(
-            [
-                torch.where(first, number, step),
-                torch.where(first, ~loss.isfinite(), in_loss),
-                torch.where(norm.isfinite(), norm, last),
-            ]
-        )
-
-    def _part(self, images: Tensor, labels: Tensor, *, key: int) -> tuple[Tensor, Tensor]:
+    def _backward(self, images: Tensor, labels: Tensor, *, key: int) -> tuple[Tensor, Tensor]:
+        """Add the gradient of a batch or a part of it; its mean loss, and how many are right."""
         inputs, target = scaled(self.normalise(images), self._size()), labels
         if self.mixing:
             inputs, target = self.mixing(inputs, labels, (self.seed * 1_000_003 + key) % 2**32)
@@ -153,12 +274,13 @@ class Training:
             return loss.detach(), (logits.argmax(1) == hard).sum()
 
     def _size(self) -> float:
+        """The side of this epoch's images as a share of the data set's."""
         recipe = self.recipe
         done = (self.epoch - 1) / max(1, recipe.epochs - 1)
         return recipe.size_start + (recipe.size_end - recipe.size_start) * done
 
     def _update(self, number: int) -> Tensor:
-        """Step the optimizer; the norm of the whole gradient."""
+        """Step the optimizer and the average; the norm of the whole gradient."""
         parameters = [p for p in self.net.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.recipe.clip_grad:
@@ -169,9 +291,22 @@ class Training:
             self.ema.update(self.model, step=number)
         return norm
 
-    # --- looking ------------------------------------------------------------------------------
+    def _watch(self, loss: Tensor, norm: Tensor, number: int) -> None:
+        """Note the first step that is not finite, whether its loss is, and the last finite norm."""
+        step, in_loss, last = self.trouble.unbind()
+        # A gradient that is not finite has spoilt the weights, whatever the loss was.
+        first = (step == 0) & ~(loss.isfinite() & norm.isfinite())
+        self.trouble = torch.stack(
+            [
+                torch.where(first, number, step),
+                torch.where(first, ~loss.isfinite(), in_loss),
+                torch.where(norm.isfinite(), norm, last),
+            ]
+        )
 
-    def measured(self) -> tuple[float, float, float]:
+    # --- measuring ----------------------------------------------------------------------------
+
+    def means(self) -> tuple[float, float, float]:
         """Mean loss, accuracy and gradient norm of the epoch so far; waits for the device.
 
         Raises:
@@ -194,91 +329,77 @@ class Training:
         return loss / world, hits / self.recipe.batch_size, norm / world
 
     def share_statistics(self) -> None:
-        """Average the running statistics over all devices, where each has its own."""
+        """Average the running statistics over all processes, if each has its own."""
         if self.fabric.world_size > 1 and not self.recipe.sync_bn:
             distribute_bn(self.model, self.fabric.world_size, reduce=True)
             if self.ema is not None:
                 distribute_bn(self.ema.module, self.fabric.world_size, reduce=True)
 
-    def finish_epoch(self, record: dict[str, Any]) -> None:
-        """Note what an epoch measured, and go on to the next."""
+    def finish_epoch(self, record: EpochRecord) -> None:
+        """Keep the epoch's record, and its weights if they are the best; begin the next epoch."""
         self.records.append(record)
-        if record["val_acc"] > self.best[1]:
-            self.best = self.epoch, record["val_acc"]
+        if record.val_acc > self.best[1]:
+            self.best = self.epoch, record.val_acc
             if self.recipe.select == "best":
                 state = self.tested.state_dict()
                 self.best_weights = {name: tensor.clone() for name, tensor in state.items()}
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self._restart_sums()
 
-    def settle(self) -> None:
-        """Give the model the weights that are to be tested and kept."""
-        weights = self.best_weights or self.tested.state_dict()
-        self.model.load_state_dict(weights)
+    def take_final_weights(self) -> None:
+        """Give the model the weights that are tested and kept."""
+        self.model.load_state_dict(self.best_weights or self.tested.state_dict())
 
-    # --- keeping ------------------------------------------------------------------------------
+    # --- saving -------------------------------------------------------------------------------
 
-    def state(self, seconds: float) -> tuple[checkpoint.Tensors, checkpoint.Facts]:
-        """Everything that the next step depends on; ``seconds`` spent in this epoch."""
-        moments, numbers = checkpoint.optimizer_state(self.optimizer)
-        streams, others = checkpoint.random_state(self.device)
-        parts = {
-            "model": self.model.state_dict(),
-            "optimizer": moments,
-            "random": self._everyones(streams),
-            "best": self.best_weights,
-            "ema": {} if self.ema is None else self.ema.module.state_dict(),
-            "sums": self._everyones({"sums": self.sums, "trouble": self.trouble}),
-            "own": self._everyones(self._own_statistics()),
+    def state(self, seconds: float) -> checkpoint.State:
+        """Everything that the next step depends on; ``seconds`` were spent in this epoch."""
+        own = {
+            "random": checkpoint.random_state(self.device),
+            "sums": self.sums.cpu(),
+            "trouble": self.trouble.cpu(),
+            "statistics": {name: buffer.cpu() for name, buffer in self._own_statistics().items()},
         }
-        tensors: checkpoint.Tensors = {}
-        for prefix, part in parts.items():
-            tensors |= checkpoint.prefixed(prefix, part)
-        return tensors, {
+        return {
             "epoch": self.epoch,
             "step": self.step,
             "seconds": seconds,
-            "records": self.records,
+            "records": [asdict(record) for record in self.records],
             "best": self.best,
-            "optimizer": numbers,
-            "random": others,
+            "best_weights": self.best_weights,
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "processes": self._from_all(own),
         }
 
-    def _own_statistics(self) -> checkpoint.Tensors:
-        """Running statistics, where every process has its own."""
+    def restore(self, state: checkpoint.State) -> None:
+        """Continue from a state."""
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.records = [EpochRecord(**record) for record in state["records"]]
+        self.best = state["best"]
+        self.best_weights = {n: w.to(self.device) for n, w in state["best_weights"].items()}
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        own = state["processes"][self.share.rank]
+        self.sums, self.trouble = (own[n].to(self.sums.device) for n in ("sums", "trouble"))
+        for name, buffer in self._own_statistics().items():
+            buffer.copy_(own["statistics"][name])
+        checkpoint.restore_random(own["random"], self.device)
+
+    def _own_statistics(self) -> dict[str, Tensor]:
+        """The running statistics by name, if every process has its own."""
         if self.share.world == 1 or self.recipe.sync_bn:
             return {}
         models = {"model": self.model} | ({"ema": self.ema.module} if self.ema else {})
         return {f"{at}.{n}": b for at, model in models.items() for n, b in model.named_buffers()}
 
-    def _everyones(self, own: checkpoint.Tensors) -> checkpoint.Tensors:
-        """What each process has of its own, (processes, ...)."""
-        return {name: self._everyone(tensor) for name, tensor in own.items()}
-
-    def _everyone(self, own: Tensor) -> Tensor:
+    def _from_all(self, own: checkpoint.State) -> list[checkpoint.State]:
+        """What each process gives, by rank; tensors are on the CPU."""
         if self.share.world == 1:
-            return own[None]
-        own = own.to(self.device)
-        every = [torch.empty_like(own) for _ in range(self.share.world)]
-        torch.distributed.all_gather(every, own)  # Fabric's is built on one that is deprecated
-        return torch.stack(every)
-
-    def restore(self, tensors: checkpoint.Tensors, facts: checkpoint.Facts) -> None:
-        """Go on from a state."""
-        part = {name: checkpoint.under(name, tensors) for name in _PARTS}
-        self.model.load_state_dict(part["model"])
-        checkpoint.restore_optimizer(self.optimizer, part["optimizer"], facts["optimizer"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(part["ema"])
-        self.best_weights = {n: tensor.to(self.device) for n, tensor in part["best"].items()}
-        own = {n: every[self.share.rank] for n, every in part["sums"].items()}
-        self.sums, self.trouble = (own[n].to(self.sums.device) for n in ("sums", "trouble"))
-        self.epoch, self.step, self.seconds = facts["epoch"], facts["step"], facts["seconds"]
-        self.records, self.best = facts["records"], tuple(facts["best"])
-        for name, buffer in self._own_statistics().items():
-            buffer.copy_(part["own"][name][self.share.rank])
-        streams = {n: every[self.share.rank] for n, every in part["random"].items()}
-        checkpoint.restore_random(streams, facts["random"], self.device)
-
-
-_PARTS = ("model", "optimizer", "random", "best", "ema", "sums", "own")
+            return [own]
+        every: list[Any] = [None] * self.share.world
+        torch.distributed.all_gather_object(every, own)
+        return every

@@ -16,7 +16,7 @@ from resnet_variants.sweeps.execute import Attempt, Tell
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.trainer import EpochRecord
 
 
 @dataclass(frozen=True)

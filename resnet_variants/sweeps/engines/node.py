@@ -22,7 +22,7 @@ from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import PATIENCE
 from resnet_variants.training.interrupt import Stop, listening
-from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.trainer import EpochRecord
 
 Files = Mapping[str, bytes]  # of a run, by path in its folder
 

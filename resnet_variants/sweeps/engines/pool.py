@@ -25,7 +25,7 @@ from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import environment
 from resnet_variants.training.interrupt import die_with_parent, listening
-from resnet_variants.training.loop import EpochRecord
+from resnet_variants.training.trainer import EpochRecord
 
 _GRACE = 5.0  # seconds for an idle worker to leave
 _TRIES = 3  # workers in a row that end before they are ready
