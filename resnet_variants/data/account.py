@@ -1,4 +1,4 @@
-"""Which files of a folder are taken for pictures, which are not, and why."""
+"""Which files of a folder count as pictures, which do not, and why."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from resnet_variants.data.images import (
     suffixes,
 )
 
-# What systems put beside a user's files; a leading dot says the same.
+# What systems put beside a user's files, as well as names with a leading dot.
 _SYSTEM = (
     *("@eadir", "#recycle", "@recycle", "@recently-snapshot", "__macosx", "$recycle.bin"),
     *("lost+found", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
 )
-FEW = 3  # files of a class that are left out without being a fault
-_SAMPLE = 64  # pictures that are opened to see how many of their bits are in use
+FEW = 3  # files of a class that may be left out without a warning
+_SAMPLE = 64  # pictures that are opened to see how many of their bits are used
 _DARK = 64  # of 256: the upper two bits are never used
 _NAMED = 6  # reasons on one line
 
 
 class LeftOut(NamedTuple):
-    """Why files of a folder are no pictures of a class."""
+    """A reason why files of a folder are no pictures of a class."""
 
-    folder: str  # below the root, "." the root itself
+    folder: str  # relative to the root
     why: str
-    fault: bool  # whether many of them are one
+    fault: bool  # whether the user is warned of many such files
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Account:
     """What became of every file.
 
     Attributes:
-        taken: pictures by the ends of their names.
-        left: files, and folders that were not looked into, by folder and reason.
-        dark: how many of the pictures that were looked at use a part of their bits only.
+        taken: pictures by suffix.
+        left: files and folders that were left out, by folder and reason.
+        dark: a line on pictures that use only a part of their bits, if there are any.
     """
 
     taken: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Account:
 
     @property
     def summary(self) -> list[str]:
-        """One line on what is taken, one on what is not."""
+        """One line on the files that are taken, one on the files that are left out."""
         if not self.taken:
             return []
         lines = [f"{self.taken.total():,} files taken: {_counted(self.taken)}"]
@@ -64,12 +64,12 @@ class Account:
 
     @property
     def by_folder(self) -> list[str]:
-        """A line on every folder of which something is left out."""
+        """A line on every folder in which something is left out."""
         return [f"{folder}: {_counted(whys)}" for folder, whys in self._folders(self.left).items()]
 
     @property
     def faults(self) -> list[str]:
-        """What a user has to look at: more than a few files left out of a class, lost bits."""
+        """What the user should look at: more than a few files left out of a class, unused bits."""
         faults = {left: n for left, n in self.left.items() if left.fault}
         return [
             *(
@@ -95,15 +95,15 @@ def _counted(reasons: Counter[str]) -> str:
 
 
 def is_system(name: str) -> bool:
-    """Whether a file or folder is hidden, or not the user's own."""
+    """Whether a file or folder is hidden or belongs to the system."""
     lower = name.lower()
     return lower.startswith(".") or lower in _SYSTEM or lower.endswith(":zone.identifier")
 
 
 def why_left(path: Path) -> str | None:
-    """Why a file is no picture of its class; ``None``: it is taken for one.
+    """Why a file is no picture of its class; ``None`` if it is one.
 
-    It is opened only where its name has no suffix.
+    Only files without a suffix are opened.
     """
     suffix = path.suffix.lower()
     if is_system(path.name):
@@ -114,16 +114,16 @@ def why_left(path: Path) -> str | None:
 
 
 def dark(paths: Iterable[Path]) -> tuple[str, ...]:
-    """One line where pictures of more than 8 bits leave most of them unused, from a sample.
+    """One line if pictures of more than 8 bits do not use most of them, judged by a sample.
 
-    They are not brightened here: a picture has to become the same whichever others lie beside it.
+    They are not brightened here: the result of decoding must depend on one file alone.
     """
     every = list(paths)
     found: list[int] = []
     for path in every[:: max(1, len(every) // _SAMPLE)]:
         try:
             found += [value for value in (brightest(path),) if value is not None]
-        except BadImageError:  # told by whoever decodes it
+        except BadImageError:  # reported when it is decoded
             continue
     if not found or max(found) >= _DARK:
         return ()

@@ -27,9 +27,9 @@ from resnet_variants.registry import UserError, plain, refuse, require_types
 ON_BAD_IMAGE = ("error", "skip")
 RESIDENT_BYTES = 2**30  # of decoded images: a larger data set is streamed
 TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
-SPLIT_SEED = 0  # one split for all runs: seeds vary training, not the test set
+SPLIT_SEED = 0  # of all runs: their seeds vary the training, not the test set
 _SMALL = 64  # pixels on a side
-_SAMPLE, _PART = 1024, 64  # streamed images that mean and deviation are of; decoded at a time
+_SAMPLE, _PART = 1024, 64  # streamed images for mean and deviation; images decoded at a time
 AUTO = "auto"
 
 
@@ -74,13 +74,13 @@ class Dataset:
     in_chans: int
     img_size: int  # side in pixels
     mirror: bool  # whether a mirrored image keeps its label
-    mean: tuple[float, ...]  # what normalisation subtracts, per channel in [0, 1]: if nothing
-    std: tuple[float, ...]  # else is asked for, mean and deviation of the training images
+    mean: tuple[float, ...]  # per channel in [0, 1], for normalisation: of the training images
+    std: tuple[float, ...]  # unless the recipe asks for others
     split_hash: str  # of the indices in each split
-    data_hash: str  # of the images: their pixels, or paths and sizes of streamed files
-    skipped: tuple[str, ...] = ()  # broken training images that were left out, and why
+    data_hash: str  # of the pixels, or of paths and sizes of streamed files
+    skipped: tuple[str, ...] = ()  # a line on each broken training image that was left out
     account: Account = field(default_factory=Account)  # of a folder's files
-    crop_pct: float = 1.0  # of the side of validation and test images, as in ``load_dataset``
+    crop_pct: float = 1.0  # see ``load_dataset``
 
     def to(self, device: torch.device) -> Dataset:
         """The same data on a device."""
@@ -88,13 +88,13 @@ class Dataset:
         return replace(self, **splits)
 
     def decoded_by(self, workers: int) -> Dataset:
-        """The same data, with so many processes to decode or alter single pictures."""
+        """The same data, decoded or altered image by image by ``workers`` processes."""
         splits = {n: replace(getattr(self, n), workers=workers) for n in ("train", "val", "test")}
         return replace(self, **splits)
 
     @property
     def facts(self) -> dict[str, object]:
-        """What ``run.json`` records of it."""
+        """What ``run.json`` records of the data."""
         return {
             "split_hash": self.split_hash,
             "data_hash": self.data_hash,
@@ -109,10 +109,10 @@ class Dataset:
 def load_dataset(
     spec: str, *, img_size: int = 0, crop_pct: float = 1.0, loading: Loading | None = None
 ) -> Dataset:
-    """The data set that a SPEC names; ``img_size`` resizes, 0 keeps the native size.
+    """The data set that a SPEC names, resized to ``img_size``; 0 keeps the native size.
 
-    Validation and test show the middle of an image: ``crop_pct`` of its side, as timm has it.
-    A split that the publisher made is kept; the others are drawn by class, with one fixed seed.
+    Validation and test images are the middle of a picture, ``crop_pct`` of its side as in timm.
+    The publisher's splits are kept; missing ones are drawn by class with one fixed seed.
 
     Raises:
         ValueError: no such data, images of several sizes without ``img_size``, broken images.
@@ -143,7 +143,7 @@ def load_dataset(
         mean=mean,
         std=std,
         split_hash=_hash(n.encode() + i.astype("<i8").tobytes() for n, i in indices.items()),
-        # A recipe's cut makes no other images of them.
+        # The same images whatever part of them a recipe tests on.
         data_hash=_hash(piece for split in splits.values() for piece in _contents(split))
         if crop_pct == 1
         else load_dataset(spec, img_size=img_size, loading=loading).data_hash,
@@ -158,7 +158,7 @@ def load_dataset(
 
 
 def split_indices(source: Source) -> dict[str, np.ndarray]:
-    """Positions of train, val and test: as published, the rest at random by class.
+    """Positions of train, val and test: the publisher's splits, the others drawn by class.
 
     Raises:
         ValueError: a class with too few images to appear in every split.
@@ -196,14 +196,13 @@ def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray,
 def decode(
     source: Source, index: np.ndarray, out: Tensor | None, edge: int, skipped: list[str] | None
 ) -> np.ndarray:
-    """Decode images, into ``out`` (n, C, side, side) if given; return which ones could be.
+    """Decode images, into ``out`` (n, C, side, side) if given; return which could be decoded.
 
-    ``edge`` is what the shorter edge is resized to before its middle is cut out.
-
-    Broken ones are named in ``skipped``.
+    The shorter edge is resized to ``edge`` pixels before the middle is cut out. Broken images are
+    listed in ``skipped``.
 
     Raises:
-        BadImageError: there are some, and ``skipped`` is ``None``.
+        BadImageError: an image is broken, and ``skipped`` is ``None``.
     """
 
     def one(at: int) -> BadImageError | None:
@@ -216,7 +215,7 @@ def decode(
             out[at] = torch.from_numpy(np.ascontiguousarray(pixels))
         return None
 
-    # Decoding a small picture holds Python's lock most of the time: threads took four times longer.
+    # Decoding small pictures holds Python's lock: threads took four times longer.
     if source.side and source.side <= _SMALL:
         errors = list(map(one, range(len(index))))
     else:
@@ -237,7 +236,7 @@ def _check_left(source: Source, index: np.ndarray, train: Split, skipped: list[s
         raise BadImageError(f"{message}: {skipped[0]}", field="data")
 
 
-Cut = tuple[int, int]  # side of the images, and of what they are the middle of
+Cut = tuple[int, int]  # side of the images; edge of the pictures they are the middle of
 
 
 def _resident(
@@ -268,7 +267,7 @@ def _resized(images: Tensor, side: int) -> Tensor:
 def _streamed(
     source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
 ) -> Streamed:
-    # What is left out must be known before the first epoch: its order depends on the number.
+    # Broken images must be known before the first epoch: its order depends on the number left.
     if skipped is not None:
         index = index[decode(source, index, None, cut[1], skipped)]
     labels = torch.from_numpy(source.labels[index])
@@ -279,13 +278,13 @@ def _streamed(
 
 
 def _moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel in [0, 1]; of streamed images, a sample's."""
+    """Mean and deviation per channel in [0, 1]; of streamed images, those of a sample."""
     if isinstance(split, Resident):
         parts = iter([split.images])
     else:
         sample = torch.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).long()
         parts = split.batches([Batch(part) for part in sample.split(_PART)])
-    # Counted, so that no float copy of all images is made.
+    # From counts of the 256 levels: no float copy of all images is made.
     counts = sum(torch.stack([_levels(channel) for channel in part.unbind(1)]) for part in parts)
     assert isinstance(counts, Tensor)
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -1,4 +1,4 @@
-"""Folders of class folders as labelled pictures: split by hand, or one heap."""
+"""Folders of class folders as labelled pictures, with or without folders of splits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resnet_variants.data.images import (
 )
 from resnet_variants.registry import UserError
 
-# What the folders of a split may be called, also as a word among others: seg_train, test_images.
+# Names of the folders of a split, also as one word of a name: seg_train, test_images.
 _SPLITS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "development", "eval", "evaluation"),
@@ -38,7 +38,7 @@ _NO_NAMES = ("set", "data", "dataset", "split", "images", "image", "imgs", "img"
 _SPLIT_WORD = re.compile(
     rf"(?<![^\W\d_])({'|'.join(_SPLIT_OF)})(?:{'|'.join(_NO_NAMES)})?(?![^\W\d_])"
 )
-_DEEPEST = 8  # folders in folders that are looked into for a hint
+_DEEPEST = 8  # levels of folders that are searched for a hint
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Files:
 
     @property
     def side(self) -> int:
-        """Pixels on a side where all pictures are squares of one size, else 0."""
+        """Pixels on a side if all pictures are squares of one size, else 0."""
         return self._side
 
     @cached_property
     def _side(self) -> int:
         sizes: set[tuple[int, int]] = set()
         for path in self.paths:
-            with contextlib.suppress(BadImageError):  # told by whoever decodes it
+            with contextlib.suppress(BadImageError):  # reported when it is decoded
                 sizes.add(picture_size(self.root / path))
             if len(sizes) > 1:
                 return 0
@@ -99,10 +99,10 @@ def path_and_bytes(root: Path, path: Path) -> bytes:
 
 
 def read_folder(root: Path) -> Files:
-    """The pictures of a folder by split and class; few are opened.
+    """The pictures of a folder by split and class; only a few are opened.
 
-    Class numbers follow the names' order, as in torchvision's ``ImageFolder``. Where there is a
-    ``val`` but no ``test``, ``val`` is the test split, as it is for ImageNet.
+    Class numbers follow the order of the names, as in torchvision's ``ImageFolder``. Without a
+    ``test``, ``val`` is the test split, as in ImageNet.
 
     Raises:
         ValueError: no such folder, no classes, an empty class, a link to nothing, or splits that
@@ -127,9 +127,9 @@ def read_folder(root: Path) -> Files:
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    """The folders of the splits by their names; none: the folders are classes.
+    """The folders of the splits by name; empty if the folders are classes.
 
-    A name of several words is a split's only beside one that differs in that word alone:
+    A name of several words names a split only if another name differs in that word alone:
     ``seg_train`` beside ``seg_test``, but not ``train_station``.
     """
     folders = _folders(root)
@@ -163,7 +163,7 @@ def _splits(root: Path) -> dict[str, Path]:
 
 
 def _split_and_rest(name: str) -> tuple[str, str] | None:
-    """The split that a folder's name speaks of, and the other words of that name."""
+    """The split in a folder's name, and the other words of the name."""
     words = _SPLIT_WORD.findall(name.lower())
     if len(words) != 1:
         return None
@@ -175,7 +175,7 @@ def _split_and_rest(name: str) -> tuple[str, str] | None:
 
 
 def _entries(within: Path) -> list[Path]:
-    """What is in a folder, sorted by name."""
+    """The entries of a folder, sorted by name."""
     try:
         return sorted(within.iterdir())
     except OSError as error:
@@ -222,7 +222,7 @@ def _files(root: Path, folders: Mapping[str, Path]) -> Files:
 
 
 def check_same_classes(what: str, splits: Mapping[str, Collection[str]]) -> None:
-    """Refuse splits with other classes, and classes that no reader can tell apart.
+    """Refuse splits whose classes differ, and class names that look the same.
 
     Raises:
         UserError: names the class.
@@ -243,7 +243,7 @@ def check_same_classes(what: str, splits: Mapping[str, Collection[str]]) -> None
 
 
 def _leave(root: Path, within: Path, used: Iterable[str], left: Counter[LeftOut]) -> None:
-    """Enter what is in a folder beside its splits or classes."""
+    """Count in ``left`` what is in a folder beside its splits or classes."""
     where = within.relative_to(root).as_posix()
     for path in _entries(within):
         if path.name in used:
@@ -265,7 +265,7 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _hint(folder: Path) -> str:
-    """Where the folders are that were expected: an archive often holds one folder around all."""
+    """Where the class folders seem to be: an archive often has one folder around all others."""
     deeper = folder
     for _ in range(_DEEPEST):
         below = _folders(deeper)
@@ -278,7 +278,7 @@ def _hint(folder: Path) -> str:
 
 
 def _pictures(root: Path, folder: Path, left: Counter[LeftOut]) -> list[Path]:
-    """All pictures below a class folder; what else is there is entered in ``left``."""
+    """All pictures below a class folder; other files are counted in ``left``."""
     found: list[Path] = []
     seen: set[str] = set()
     top = folder.relative_to(root).as_posix()
@@ -306,7 +306,7 @@ def _pictures(root: Path, folder: Path, left: Counter[LeftOut]) -> list[Path]:
 
 
 def _refuse_splits(folder: Path, below: Iterable[str]) -> None:
-    """A class that holds splits is none; taken for one, it would mix them."""
+    """Refuse a class folder that holds splits: as a class, it would mix them."""
     named = {name: split for name in sorted(below) if (split := _split_and_rest(name))}
     if {"train"} < {split for split, rest in named.values() if not rest}:
         names = " and ".join(f"{shown(name)}/" for name in named)

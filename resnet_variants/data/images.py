@@ -1,4 +1,4 @@
-"""One picture file as upright 8-bit RGB, or one line that says what is wrong with it."""
+"""A picture file as upright 8-bit RGB, or one line that says what is wrong with the file."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from torchvision import transforms
 from resnet_variants.registry import UserError
 
 SMALLEST_SIDE, LARGEST_SIDE = 2, 16_384  # pixels
-LARGEST_AREA = 2**26  # pixels: a file of kilobytes may claim any number of them
-INTERPOLATION = "bilinear"  # of every resizing, as timm and Pillow call it
-_RATIO = 4 / 3  # the most oblong crop, as torchvision's and timm's random resized crop has it
+LARGEST_AREA = 2**26  # pixels: a file of kilobytes may claim any number
+INTERPOLATION = "bilinear"  # of every resizing; timm's and Pillow's name
+_RATIO = 4 / 3  # of the most oblong crop, as in torchvision's and timm's random resized crop
 
 Box = tuple[float, float, float, float]
 
 
 class BadImageError(UserError):
-    """A file that is no usable picture; the message names it and says why."""
+    """A file is no usable picture; the message names the file and the reason."""
 
 
-# Kinds that Pillow opens and does not decode by itself: stubs, films, and PostScript, which is a
-# program.
+# Kinds that Pillow opens but does not decode itself: stubs, films, and PostScript, a program.
 _UNDECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
-# Kinds of icons, of an editor's layers, of fonts' and instruments' data: no images of a data set.
+# Icons, layers of an editor, data of fonts and instruments: no images of a data set.
 _NO_DATA = (
     *("CUR", "FITS", "FTEX", "GBR", "ICNS", "ICO", "IM", "IPTC", "MSP", "PCD", "PSD", "XBM", "XPM"),
 )
@@ -55,11 +54,11 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 @functools.cache
 def suffixes() -> Mapping[str, str]:
-    """Ends of the names of files that Pillow decodes by itself, and their kinds."""
+    """Suffixes of files that Pillow decodes itself, and their kinds."""
     Image.preinit()  # the usual kinds first: files are tried in this order
     Image.init()
     known = Image.registered_extensions().items()
-    # An MPO is opened as the JPEG that it begins as.
+    # An MPO file begins as a JPEG and is opened as one.
     kinds = {"MPO", *Image.OPEN} - {*_UNDECODED, *_NO_DATA}
     return {suffix: kind for suffix, kind in known if kind in kinds}
 
@@ -70,10 +69,10 @@ def _kinds() -> tuple[str, ...]:
 
 
 def read_picture(file: Any, name: str) -> Image.Image:
-    """A file, path or picture as RGB, turned as its EXIF says, the first frame of several.
+    """A file, path or picture as RGB, turned as its EXIF says; of several frames, the first.
 
-    Transparent pixels become white; grey of more than 8 bits is scaled to 8, from the range that
-    the file's format states: what a picture becomes depends on that file alone.
+    Transparent pixels become white. Grey of more than 8 bits is scaled to 8 bits from the range
+    that the file's format states: the result depends on that file alone.
 
     Raises:
         BadImageError: missing, unreadable, no regular file, cut off, no picture, or of an absurd
@@ -90,7 +89,7 @@ def read_picture(file: Any, name: str) -> Image.Image:
 
 @contextlib.contextmanager
 def _opened(file: Any) -> Iterator[Image.Image]:
-    """A picture, its head read; of a path, only where that is a regular file or a link to one."""
+    """A picture with its head read; a path must be a regular file or a link to one."""
     with contextlib.ExitStack() as stack:
         if not isinstance(file, Image.Image):
             if isinstance(file, str | os.PathLike):
@@ -104,11 +103,11 @@ def _opened(file: Any) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> Any:
-    """As its tag says, whatever the others hold; 1, as stored, where none can be read."""
+    """The EXIF orientation, even if other tags are damaged; 1 (as stored) if none can be read."""
     exif = image.info.get("exif")
     try:
         stated = _orientation_tag(exif) if isinstance(exif, bytes) else None
-        # Pillow finds it in texts and XMP too, and nothing behind a tag that is damaged.
+        # Pillow also reads texts and XMP, but stops at a damaged tag.
         return stated or image.getexif().get(_ORIENTATION, 1)
     except (ValueError, SyntaxError, LookupError, TypeError, OSError, struct.error):
         return 1
@@ -128,13 +127,13 @@ def _orientation_tag(exif: bytes) -> int | None:
 
 
 def _largest(image: Image.Image) -> int:
-    """The largest value of a pixel of integers: the 12 bits of a TIFF, for one, are left as 12."""
+    """The largest possible value of an integer pixel: Pillow does not scale a TIFF's 12 bits."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
     return 2 ** min(int(bits[0]), 16) - 1
 
 
 def brightest(path: Path) -> int | None:
-    """The largest 8-bit value of a picture that is stored with more bits; of others ``None``.
+    """The largest 8-bit value of a picture stored with more bits; ``None`` for other pictures.
 
     Raises:
         BadImageError: see ``read_picture``.
@@ -148,19 +147,19 @@ def brightest(path: Path) -> int | None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the beginning of a file is that of a picture; no pixel is decoded."""
+    """Whether a file begins like a picture; no pixel is decoded."""
     try:
         with _opened(path):
             return True
-    except PermissionError:  # told by whoever decodes it
+    except PermissionError:  # reported when it is decoded
         return True
-    except Exception:  # Pillow tries every kind in turn, and what it raises depends on the last
+    except Exception:  # Pillow tries every kind; the error depends on the last one
         return False
 
 
 @contextlib.contextmanager
 def blamed_on(name: str) -> Iterator[None]:
-    """Turn whatever is raised inside into a ``BadImageError`` that names the file."""
+    """Turn any error inside into a ``BadImageError`` that names the file."""
     try:
         yield
     except BadImageError:
@@ -170,7 +169,7 @@ def blamed_on(name: str) -> Iterator[None]:
 
 
 def shown(name: str) -> str:
-    """A file's name for a message: escaped where it would break the line or the encoding."""
+    """A file's name for a message, escaped if it would break the line or the encoding."""
     return name if name.isprintable() else repr(name)
 
 
@@ -195,7 +194,7 @@ def _reason(error: Exception) -> str:
 
 
 def as_rgb(image: Image.Image, name: str, largest: int) -> Image.Image:
-    """Any of Pillow's modes as RGB; ``largest`` is the value of white where pixels are integers.
+    """A picture of any of Pillow's modes as RGB; ``largest`` is white if pixels are integers.
 
     Raises:
         BadImageError: floating-point pixels, or integers beyond 16 bits.
@@ -243,8 +242,8 @@ def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
 def middle(image: Image.Image, side: int, edge: int) -> np.ndarray:
     """(C, side, side) uint8 from the middle of a picture whose shorter edge becomes ``edge``.
 
-    It is what timm's transform shows; where the two are equal, timm rounds the longer edge and the
-    margin to pixels, so that its cut of an oblong picture is less than a pixel beside this one.
+    timm's transform gives the same. Where ``side`` equals ``edge``, timm rounds the longer edge
+    and the margin to pixels: its crop of an oblong picture is less than a pixel away.
     """
     if edge != side:
         how = transforms.InterpolationMode(INTERPOLATION)
@@ -254,7 +253,7 @@ def middle(image: Image.Image, side: int, edge: int) -> np.ndarray:
 
 
 def resized(image: Image.Image, side: int, box: Box) -> np.ndarray:
-    """The box of a picture as (C, side, side) uint8, averaged where it shrinks."""
+    """The box of a picture as (C, side, side) uint8; pixels are averaged where it shrinks."""
     if (*image.size, *box) != (side, side, 0, 0, side, side):
         image = image.resize((side, side), Image.Resampling[INTERPOLATION.upper()], box=box)
     pixels = np.asarray(image)
@@ -265,13 +264,13 @@ def picture_size(path: Path) -> tuple[int, int]:
     """Width and height as the file's head states them, upright.
 
     Raises:
-        BadImageError: see ``read_picture``; the pixels themselves are not looked at.
+        BadImageError: see ``read_picture``; the pixels are not decoded.
     """
     name = shown(str(path))
     with blamed_on(name), _opened(path) as image:
         _check_size(image.size, name)
         width, height = image.size
-        # Of TIFF, Pillow gives the upright size; of PNG, it decodes all pixels to find the EXIF.
+        # Pillow gives the upright size of a TIFF, and would decode a PNG to find its EXIF.
         if width == height or image.format == "TIFF":
             return width, height
         sideways = _orientation(image) in (5, 6, 7, 8)

@@ -1,4 +1,4 @@
-"""Automatic augmentation of single pictures: timm's policies by timm's names for them."""
+"""Automatic augmentation of single pictures: timm's policies under timm's names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SETTINGS = {"translate_const": 100, "img_mean": (124, 116, 104)}  # timm's own 
 def policy(name: str) -> Policy:
     """AutoAugment (``original``, ...), RandAugment (``rand-m9-mstd0.5``), AugMix or 3-Augment.
 
-    It draws from the global random streams of Python and NumPy.
+    The policy draws from the global random streams of Python and NumPy.
 
     Raises:
-        ValueError: no such policy, or a part of its name that timm cannot read.
+        ValueError: timm has no such policy, or cannot read a part of its name.
     """
     makers = {
         "rand": auto_augment.rand_augment_transform,

@@ -1,4 +1,4 @@
-"""Pictures that timm's data set factory finds, and what torchvision leaves unchecked of MNIST."""
+"""Pictures that timm's data set factory finds, and a check of MNIST that torchvision lacks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from resnet_variants.data.folders import check_same_classes, path_and_bytes
 from resnet_variants.data.images import blamed_on, read_picture, shown
 from resnet_variants.registry import UserError, refuse
 
-# How a name begins: what timm takes for the name of a folder otherwise, it would read as one.
+# How a name begins: timm would take any other name for a folder.
 _KINDS = ("folder", "torch/NAME", "hfds/NAME")
 _STREAMS = ("hfids", "tfds", "wds")
 _FOLDERS = ("folder", "torch/folder", "torch/image_folder")
 
-
-_WRITTEN = ("mnist", "kmnist", "qmnist")  # of torch/: a mirrored letter is no letter
+_WRITTEN = ("mnist", "kmnist", "qmnist")  # of torch/: a mirrored digit is no digit
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Pictures behind timm's data set objects, opened here: timm's replace a broken picture."""
+    """Pictures of timm's data sets, opened here: timm replaces a broken picture by another."""
 
     readers: tuple[Any, ...]
     labels: np.ndarray
@@ -57,7 +56,7 @@ class Reader:
     def name(self, i: int) -> str:
         """See ``Source``."""
         reader, at = self._at(i)
-        found = getattr(reader, "filename", None)  # torchvision's is the name of an archive
+        found = getattr(reader, "filename", None)  # of torchvision's: the archive's name
         name = _path(reader, at) or (found(at) if callable(found) else None)
         return str(name or f"{type(reader).__name__} image {at}")
 
@@ -72,13 +71,13 @@ class Reader:
 
 
 def _path(reader: Any, i: int) -> Path | None:
-    """Where pictures are files of their own."""
+    """The picture's file, if every picture has one."""
     samples = getattr(reader, "samples", None)
     return None if samples is None else Path(samples[i][0])
 
 
 def open_timm(name: str, root: Path) -> Reader:
-    """A training split and a held-out one, called validation or test, of timm's factory.
+    """The training split and the split called validation or test, from timm's factory.
 
     Raises:
         ValueError: no such data set, one that cannot be read, or splits whose classes differ.
@@ -92,7 +91,7 @@ def open_timm(name: str, root: Path) -> Reader:
     readers = (_split(name, root, ("train",)), _split(name, root, ("validation", "test")))
     try:
         labels = [np.array([int(label) for label in _labels(reader)]) for reader in readers]
-    except Exception as error:  # a class by several numbers or by a text, an item that is broken
+    except Exception as error:  # several numbers or a text as class, a broken item
         reason = " ".join(str(error).split())
         message = f"timm:{name}: an image has not one whole number as its class ({reason})"
         raise UserError(message, field="data") from error
@@ -103,7 +102,7 @@ def open_timm(name: str, root: Path) -> Reader:
 
 
 def _labels(reader: Any) -> Any:
-    """The classes of all pictures; none is opened where the reader knows them otherwise."""
+    """The classes of all pictures; they are opened only if the reader has no list."""
     if hasattr(reader, "targets"):
         return reader.targets
     if hasattr(reader, "samples"):
@@ -119,7 +118,7 @@ def _classes(name: str, readers: tuple[Any, ...], largest: int) -> tuple[str, ..
     check_same_classes(f"timm:{name}", both)
     names: dict[int, str] = {}
     for text, label in train.items():
-        names.setdefault(int(label), str(text))  # ImageNet's classes have several names each
+        names.setdefault(int(label), str(text))  # a class of ImageNet has several names
     return tuple(names.get(i, str(i)) for i in range(max([largest, *names]) + 1))
 
 
@@ -132,21 +131,23 @@ def _split(name: str, root: Path, splits: tuple[str, ...]) -> Any:
             found = create_dataset(name, root=str(root), split=split, download=True)
             reader: Any = getattr(found, "reader", found)
             if name.lower() in _FOLDERS and Path(reader.root) == root:
-                # Without a folder of the split's name, timm takes all that there is.
+                # Without a folder of the split's name, timm takes the whole folder.
                 raise FileNotFoundError("no such folder")
             check_unpacked(reader)
             _refuse_system_files(reader)
             return reader
         except UserError:
             raise
-        except Exception as error:  # each reader has its own; all are told when none works
+        except (
+            Exception
+        ) as error:  # each reader has its own kind; all are reported if no split works
             reasons.append(f"{split}: {' '.join(str(error).split()) or type(error).__name__}")
     message = f"timm cannot read {name!r} in {str(root)!r} ({'; '.join(reasons)})"
     raise UserError(f"{message}: see --data-dir", field="data_dir")
 
 
 def _refuse_system_files(reader: Any) -> None:
-    """Refuse thumbnails that a system keeps beside the pictures: timm takes them for pictures."""
+    """Refuse a system's thumbnails beside the pictures: timm takes them for pictures."""
     for path, _ in getattr(reader, "samples", ()):
         own = Path(path).relative_to(reader.root)
         if any(map(is_system, own.parts)):
@@ -157,12 +158,12 @@ def _refuse_system_files(reader: Any) -> None:
 
 
 def check_unpacked(part: Any) -> None:
-    """Compare the unpacked files of MNIST's kind with the archives, whose checksums are published.
+    """Compare unpacked files of MNIST's kind with their archives, whose checksums are published.
 
-    torchvision reads whatever lies there unpacked.
+    torchvision reads any unpacked files without a check.
 
     Raises:
-        RuntimeError: an archive is missing or another one, or a file is not what it holds.
+        RuntimeError: an archive is missing or damaged, or a file differs from its content.
     """
     from torchvision.datasets import MNIST
     from torchvision.datasets.utils import check_integrity
@@ -181,7 +182,7 @@ def check_unpacked(part: Any) -> None:
 
 
 def given_parts(**counts: int) -> dict[str, np.ndarray]:
-    """Splits that lie one after the other."""
+    """Positions of splits that follow one another."""
     ends = np.cumsum(list(counts.values()))
     return {
         name: np.arange(end - counts[name], end) for name, end in zip(counts, ends, strict=True)

@@ -37,7 +37,7 @@ class Source(Protocol):
 
     @property
     def parts(self) -> Parts:
-        """The publisher's splits; empty: one heap."""
+        """The publisher's splits; empty if there are none."""
         ...
 
     @property
@@ -52,12 +52,12 @@ class Source(Protocol):
 
     @property
     def side(self) -> int:
-        """Pixels on a side where all pictures are squares of one size, else 0."""
+        """Pixels on a side if all pictures are squares of one size, else 0."""
         ...
 
     @property
     def account(self) -> Account:
-        """What became of the files of a folder; empty where no folder was searched."""
+        """What became of the files of a folder; empty if no folder was searched."""
         ...
 
     def picture(self, i: int) -> Image.Image:
@@ -69,11 +69,11 @@ class Source(Protocol):
         ...
 
     def name(self, i: int) -> str:
-        """What a reader of a message finds it by."""
+        """The picture's name in messages, such as its path."""
         ...
 
     def identity(self, i: int) -> bytes:
-        """What tells its content from another's without decoding it."""
+        """Bytes that differ if the content differs, found without decoding."""
         ...
 
 

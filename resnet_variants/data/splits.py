@@ -1,4 +1,4 @@
-"""A split's images by position: in memory, or decoded by workers while training goes on."""
+"""The images of a split by position: in memory, or decoded by workers during training."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from resnet_variants.registry import UserError
 
 @dataclass(frozen=True)
 class Batch:
-    """Which images to get, and how each of them is to be cut."""
+    """Positions of images, and how to cut and alter each image."""
 
     order: Tensor  # (n,) positions in the split
-    crops: Tensor | None = None  # (n, 4) uniform draws for `resized_crop`; none: centred squares
+    crops: Tensor | None = None  # (n, 4) uniform draws for `resized_crop`; None: centred squares
     least_area: float = 1.0
     policy: str = ""  # timm's name of an automatic augmentation of each image by itself
     seeds: Tensor | None = None  # (n,) for the policy
@@ -60,28 +60,28 @@ class Split(Protocol):
         ...
 
     def beside(self, device: torch.device) -> Split:
-        """The labels on a device and the images on the host, to be altered one by one."""
+        """Labels on ``device``, images on the CPU (per-image augmentation runs there)."""
         ...
 
 
 @dataclass(frozen=True)
 class Resident:
-    """A split in memory, mostly that of the training device: a batch is one indexing."""
+    """A split in memory, usually on the training device: a batch is one indexing."""
 
     images: Tensor  # (N, C, side, side) uint8
     labels: Tensor
-    workers: int = 0  # processes that alter single pictures; 0: this one
+    workers: int = 0  # processes that alter single images; 0: this process does
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # As arrays: pickles can leave their content where it is, and other processes share it.
+        # As NumPy arrays: other processes can then share the memory instead of copying it.
         return _resident, (self.images.numpy(), self.labels.numpy(), self.workers)
 
     def batches(self, plan: Sequence[Batch]) -> Generator[Tensor, None, None]:
         """See ``Split``."""
-        if any(batch.policy for batch in plan):  # a picture at a time; there is no batched form
+        if any(batch.policy for batch in plan):  # image by image: policies have no batched form
             side = self.images.shape[-1]
             yield from _loaded(self, side, plan, side)
             return
@@ -108,12 +108,12 @@ class Resident:
 
 def _resident(images: np.ndarray, labels: np.ndarray, workers: int) -> Resident:
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        # They may be read-only, which torch cannot express; nothing writes to a split.
+        # The arrays may be read-only, which torch cannot express; nothing writes to a split.
         return Resident(torch.from_numpy(images), torch.from_numpy(labels), workers)
 
 
 def _recut(images: Tensor, batch: Batch) -> Tensor:
-    """Random resized crops of a batch in memory; enlarging only, so nothing needs averaging."""
+    """Random resized crops of a batch in memory; crops are only enlarged, never averaged."""
     side, crops = images.shape[-1], batch.crops
     assert crops is not None
     boxes = [
@@ -123,7 +123,7 @@ def _recut(images: Tensor, batch: Batch) -> Tensor:
     theta = torch.zeros(len(images), 2, 3, pin_memory=images.is_cuda)
     theta[:, 0, 0], theta[:, 0, 2] = (right - left) / 2, (right + left) / 2
     theta[:, 1, 1], theta[:, 1, 2] = (lower - upper) / 2, (lower + upper) / 2
-    theta = theta.to(images.device, non_blocking=True)  # pinned: the host need not wait
+    theta = theta.to(images.device, non_blocking=True)  # pinned: the CPU need not wait
     grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     cut = torch.nn.functional.grid_sample(
         images.float(), grid, padding_mode="border", align_corners=False
@@ -139,8 +139,8 @@ class Streamed:
     index: np.ndarray  # positions in the source
     labels: Tensor
     side: int
-    edge: int  # what the shorter edge is resized to, of which a whole image is the middle
-    workers: int  # processes that decode; 0: this one
+    edge: int  # pixels of the shorter edge before the middle is cut out
+    workers: int  # processes that decode; 0: this process does
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -150,10 +150,10 @@ class Streamed:
         yield from _loaded(self, self.side, plan, self.edge)
 
     def picture(self, i: int) -> Image.Image:
-        """One of the images, decoded.
+        """Decode one of the images.
 
         Raises:
-            BadImageError: it cannot be.
+            BadImageError: it cannot be decoded.
         """
         return self.source.picture(int(self.index[i]))
 
@@ -170,7 +170,7 @@ class Streamed:
         return self.to(device)
 
 
-# --- picture by picture -----------------------------------------------------------------------
+# --- image by image ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class _Item:
 
 
 class _Pictures(Dataset[np.ndarray | UserError]):
-    """What a worker does with an item: it draws nothing, so what it makes depends on that alone.
+    """What a worker decodes. It draws no random numbers: the result depends on the item alone.
 
-    An error is handed over as a value: raised in a worker, it comes out with its traceback as text.
+    A user's error is returned: raised in a worker, it would arrive with its traceback as text.
     """
 
     def __init__(self, picture: Callable[[int], Image.Image], side: int, edge: int) -> None:
@@ -208,7 +208,7 @@ class _Pictures(Dataset[np.ndarray | UserError]):
 
 
 def _altered(pixels: np.ndarray, item: _Item) -> np.ndarray:
-    """The image after timm's policy, which draws from Python's and NumPy's global streams."""
+    """The image after timm's policy; Python's and NumPy's global streams are restored after it."""
     before = random.getstate(), np.random.get_state()
     random.seed(item.seed)
     np.random.seed(item.seed % 2**32)
@@ -229,10 +229,10 @@ def _stacked(items: list[np.ndarray | UserError]) -> np.ndarray | UserError:
 
 
 def _shared(items: list[np.ndarray | UserError]) -> Tensor | np.ndarray | UserError:
-    """What a worker sends: images in shared memory, or as an array where that has no room.
+    """What a worker sends: images in shared memory, or an array if shared memory is full.
 
-    An array is copied through a pipe. torch would look for the room in a thread of the worker's,
-    whose error nobody hears: the trainer would wait for ever.
+    An array is copied through a pipe. torch would allocate the shared memory in a thread of the
+    worker, where an error is lost: the trainer would wait for ever.
     """
     images = _stacked(items)
     if isinstance(images, UserError):
@@ -243,9 +243,9 @@ def _shared(items: list[np.ndarray | UserError]) -> Tensor | np.ndarray | UserEr
         return images
 
 
-WORKER = "DataLoader worker"  # in torch's word on one that has ended, wherever it is raised
+WORKER = "DataLoader worker"  # in torch's message on a worker that has ended
 _GRACE = 30  # seconds that a worker outlives SIGTERM
-_LOOK = 5  # seconds from one look at whether the workers are alive to the next
+_LOOK = 5  # seconds between two checks that the workers are alive
 _PATIENCE = 300  # seconds for a batch, and one more for each of its images
 
 
@@ -259,7 +259,7 @@ def _say(line: str) -> None:
 
 
 def lost(text: str) -> str:
-    """What to do about a worker that has ended, for which torch has such words."""
+    """One line on a worker that has ended, from torch's message ``text``."""
     found = re.search(r"killed by signal: ([\w ]+)", text)
     how = f" (signal: {found[1]})" if found else ""
     message = f"a process that decodes pictures has been killed{how}, mostly for want of memory"
@@ -267,16 +267,16 @@ def lost(text: str) -> str:
 
 
 def _trouble(error: Exception) -> Exception:
-    """What torch's error of workers means: one has ended, or they cannot share anything."""
+    """Torch's error of a worker as ours: the worker has ended, or cannot share memory."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    if WORKER in text and "Bus error" not in text:  # of which no room in shared memory is another
+    if WORKER in text and "Bus error" not in text:  # a bus error means that shared memory is full
         return UserError(lost(text), field="workers")
     return _UnsharedError(f"workers cannot share pictures ({text})")
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
-    # Both may reach every process of a job; the trainer still wants its step's images. SIGTERM is
-    # also how Python ends workers that are left when it exits, so it must come to something.
+    # Both signals may reach every process of a job, but the trainer still needs the images of its
+    # step. SIGTERM must end the worker in the end: Python sends it to workers when it exits.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
@@ -284,11 +284,11 @@ def _leave_signals_to_the_trainer(_: int) -> None:
 def _loaded(
     split: Resident | Streamed, side: int, plan: Sequence[Batch], edge: int
 ) -> Generator[Tensor, None, None]:
-    """The batches of a plan, on the labels' device; by workers, if they can send any.
+    """The batches of a plan on the labels' device, by workers unless they cannot share memory.
 
     Raises:
-        BadImageError: one of the pictures cannot be decoded.
-        ValueError: a worker was killed, or nothing came for a long time.
+        BadImageError: an image cannot be decoded.
+        ValueError: a worker was killed, or sent nothing for a long time.
     """
     pictures, device, done = _Pictures(split.picture, side, edge), split.labels.device, 0
     if split.workers:
@@ -317,17 +317,17 @@ def _by_workers(
         generator=torch.Generator(),  # else it draws the workers' seed from the global stream
     )
     try:
-        # First what each of them takes: torch's half-made iterator prints tracebacks when it goes.
+        # Try the workers' queues first: torch's half-made iterator prints tracebacks when it fails.
         del [multiprocessing.Queue() for _ in range(split.workers + 2)][:]
         batches: Any = iter(loader)
-    except (OSError, RuntimeError) as error:  # as of the shared memory that their locks take
+    except (OSError, RuntimeError) as error:  # such as no shared memory for their locks
         raise _trouble(error) from error
     try:
         for batch in plan:
             yield _tensor(_awaited(batches, len(batch.order), split.workers))
     finally:
-        # An exception may keep the iterator until Python looks for cycles; workers that wait for
-        # it are then beyond its reach, and the process waits for them when it ends.
+        # An exception can keep the iterator alive. Its workers would then never end, and this
+        # process would wait for them at its exit.
         batches._shutdown_workers()
 
 
@@ -339,18 +339,20 @@ def _tensor(images: Tensor | np.ndarray | UserError) -> Tensor:
 
 def _awaited(batches: Iterator[Any], n: int, workers: int) -> Any:
     """The next batch, of ``n`` images."""
-    for _ in range((_PATIENCE + n) // _LOOK):  # a process that is stopped meanwhile looks no more
+    for _ in range(
+        (_PATIENCE + n) // _LOOK
+    ):  # checks, not a clock: this process may be stopped meanwhile
         try:
             return next(batches)
         except (OSError, RuntimeError) as error:
             text = str(error)
-            if "in DataLoader worker process" in text:  # raised there, by what the worker does
+            if "in DataLoader worker process" in text:  # raised by the worker's own code
                 raise
             if "timed out" not in text:
                 raise _trouble(error) from error
     for worker in batches._workers:  # type: ignore[attr-defined]
-        # It may be deaf to anything else, and would be waited for when Python ends.
-        with suppress(RuntimeError):  # torch tells of the first
+        # It may ignore other signals, and Python would wait for it at its exit.
+        with suppress(RuntimeError):  # torch reports the first that ended
             worker.kill()
             worker.join(_LOOK)
     message = f"none of {workers} processes has decoded {n} pictures in {_PATIENCE + n} seconds"

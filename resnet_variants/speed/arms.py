@@ -27,12 +27,12 @@ from resnet_variants.training.trainer import Trainer
 
 CLASSES = 10
 _MEAN, _STD = (0.5,), (0.25,)
-_RATE = 1e-4  # training of random labels must stay finite, and its rate does not change its time
+_RATE = 1e-4  # small: training on random labels must stay finite
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every arm does."""
+    """The work of every arm."""
 
     make: Callable[[], nn.Module]  # (N, in_chans, H, W) -> (N, CLASSES)
     batch_size: int
@@ -55,14 +55,14 @@ class Task:
 
 
 class Arm(ABC):
-    """One of the ways, ready to go."""
+    """One way to train, set up and ready."""
 
     precision: str
     device: torch.device
 
     @abstractmethod
     def step(self) -> None:
-        """A training step on images that lie on the device already."""
+        """A training step on images that are already on the device."""
 
     @abstractmethod
     def epoch(self) -> None:
@@ -70,11 +70,11 @@ class Arm(ABC):
 
     @abstractmethod
     def data(self) -> None:
-        """An epoch's images and labels, with nothing done to them."""
+        """The images and labels of an epoch, without training."""
 
     @abstractmethod
     def infer(self, images: int) -> None:
-        """Classify so many images that lie on the device already."""
+        """Classify ``images`` images that are already on the device."""
 
 
 class Ours(Arm):
@@ -111,7 +111,7 @@ class Ours(Arm):
         self.batch = first.images, first.labels
 
     def step(self) -> None:
-        """See ``Arm``: normalising counts, as it is part of our step."""
+        """See ``Arm``; normalising is part of our step."""
         self.training.net.train()
         self.training.take_step(iter([self.batch]))
 
@@ -139,7 +139,7 @@ class Ours(Arm):
 
 
 class _Script(Arm):
-    """A loop over a loader's float batches, as scripts have it: loss and accuracy at each step."""
+    """The loop of most scripts: float batches of a loader, loss and accuracy at each step."""
 
     autocast: AbstractContextManager[Any]
     memory_format = torch.contiguous_format
@@ -163,7 +163,7 @@ class _Script(Arm):
         """Of float images and labels."""
 
     def placed(self, images: Tensor) -> Tensor:
-        """On the device, in the arm's memory format."""
+        """The images on the device in the arm's memory format."""
         return images.to(self.device, memory_format=self.memory_format)
 
     def autocasting(self) -> AbstractContextManager[Any]:
@@ -211,7 +211,7 @@ class _Script(Arm):
 
 
 class Plain(_Script):
-    """The usual CIFAR script: fp32, two loader workers, crop and flip picture by picture, SGD."""
+    """The usual CIFAR script: fp32, two loader workers, crop and flip image by image, SGD."""
 
     precision = "fp32"
     workers = 2

@@ -1,4 +1,4 @@
-"""Speeds of the arms, measured in turn in one process, beside the machine's matrix products."""
+"""Speeds of the arms, measured in turn in one process, and of the machine's matrix products."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COLUMNS = (
     *("ratio_to_plain", "matmul_share", "peak_memory_mb", "compiled", "latency_ms", "device_name"),
 )
 STAGES = ("step", "epoch", "data", "inference", "latency")
-# Products as multiples of a forward pass: a training step has two more, for weights and inputs.
+# Matrix products in forward passes: a training step adds gradients of weights and of inputs.
 _PASSES = {"step": 3, "epoch": 3, "data": 0, "inference": 1, "latency": 1}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 8192}  # of matrices that reach the full rate
+_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 8192}  # of matrices large enough for the full rate
 
 
 def matmul_rate(device: torch.device, precision: str, seconds: float = 0.3) -> float:
@@ -42,7 +42,7 @@ def matmul_rate(device: torch.device, precision: str, seconds: float = 0.3) -> f
 
 
 def repeated(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Median seconds that ``work`` takes, repeated for ``seconds`` after one go unmeasured."""
+    """Median seconds of ``work``, repeated for ``seconds`` after one call that does not count."""
     work()
     synchronise(device)
     times: list[float] = []
@@ -56,7 +56,7 @@ def repeated(work: Callable[[], object], device: torch.device, seconds: float) -
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, how often and how long."""
+    """Arms and stages to measure, how often and how long."""
 
     arms: Sequence[str] = ("ours", "plain", "timm")
     stages: Sequence[str] = STAGES
@@ -67,7 +67,7 @@ class Plan:
 def measure(task: Task, plan: Plan) -> tuple[dict[tuple[str, str], list[float]], dict[str, Arm]]:
     """Images per second by (arm, stage), and rates of matrix products by ("matmul", precision).
 
-    The arms take turns in every repeat, so that all see the same moods of the machine.
+    The arms take turns in every repeat, so that a slow minute of the machine hits all of them.
     """
     with determinism(enabled=False):  # as in a run
         return _measured(task, plan)
@@ -91,7 +91,7 @@ def _measured(task: Task, plan: Plan) -> tuple[dict[tuple[str, str], list[float]
 
 def _rate(arm: Arm, stage: str, task: Task, seconds: float) -> float:
     if stage in ("epoch", "data"):
-        arm.step()  # wakes what another arm has put to sleep
+        arm.step()  # the caches and threads of this arm are warm again
         synchronise(arm.device)
         start = time.perf_counter()
         arm.epoch() if stage == "epoch" else arm.data()
@@ -150,7 +150,7 @@ def _ratio(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def peak_memory(task: Task, plan: Plan) -> dict[tuple[str, str], float]:
-    """MiB by (arm, stage) above what the imports take, each arm in a process of its own."""
+    """MiB by (arm, stage) above those of the imports, each arm in a process of its own."""
     context = multiprocessing.get_context("spawn")
     found: dict[tuple[str, str], float] = {}
     for name in plan.arms:

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, every image by its own random numbers."""
+"""Augmentation of a whole batch at once; every image has its own random numbers."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def jittered(images: Tensor, draws: Tensor, strength: float) -> Tensor:
     Args:
         images: (N, C, H, W) uint8.
         draws: (N, 3) uniform in [0, 1).
-        strength: as timm's ``color_jitter``; hue is left alone, as it is there.
+        strength: timm's ``color_jitter``, which does not change hue either.
 
-    What lies beyond black and white is cut off once, at the end.
+    Values beyond black and white are clipped once, at the end.
     """
     factors = (1 + strength * (2 * draws - 1)).view(-1, 3, 1, 1, 1).unbind(1)
     pixels = images.float() * factors[0]
@@ -49,13 +49,13 @@ def _grey(pixels: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
-    """Paint a square of every image over (arXiv:1708.04552); at an edge a part is outside.
+    """Paint over a square of every image (arXiv:1708.04552), which may reach beyond the edge.
 
     Args:
         images: (N, C, H, W) uint8.
         centres: (2, N) uniform in [0, 1): row and column.
         side: of the square, in pixels.
-        fill: (C,), the data set's mean, which normalisation turns into zero.
+        fill: (C,), the data set's mean, which normalisation makes zero.
     """
     first = (centres * images.shape[-1]).long() - side // 2
     steps = torch.arange(images.shape[-1], device=images.device)
@@ -64,7 +64,7 @@ def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
     return torch.where(inside, fill.view(-1, 1, 1), images)
 
 
-# --- what follows in floating point -----------------------------------------------------------
+# --- in floating point -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Normalise:
 
     @classmethod
     def of(cls, data: Dataset, device: torch.device) -> Normalise:
-        """From a data set's mean and std."""
+        """With a data set's mean and std."""
         mean, std = (torch.tensor(x, device=device).view(-1, 1, 1) for x in (data.mean, data.std))
         return cls(scale=1 / (255 * std), shift=-mean / std)
 
@@ -98,13 +98,13 @@ def scaled(images: Tensor, share: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixup and CutMix of timm, whose global random stream is seeded for each batch."""
+    """timm's Mixup and CutMix; the global random stream they use is seeded for each batch."""
 
     mixup: Mixup
 
     @classmethod
     def of(cls, recipe: Recipe, classes: int) -> Mixing | None:
-        """As the recipe asks for; ``None`` where it asks for neither."""
+        """The recipe's mixing; ``None`` if it has neither Mixup nor CutMix."""
         if not (recipe.mixup or recipe.cutmix):
             return None
         return cls(
@@ -117,7 +117,7 @@ class Mixing:
         )
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Images in pairs, and soft targets (N, classes)."""
+        """Images mixed in pairs, and soft targets (N, classes)."""
         before = np.random.get_state()
         np.random.seed(seed)
         try:

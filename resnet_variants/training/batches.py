@@ -1,7 +1,7 @@
-"""Batches as a function of the seed: order, crops, flips and the rest of an epoch's augmentation.
+"""The batches of an epoch: order, crops, flips and the other augmentation.
 
-What an epoch shows depends on (seed, epoch, position) alone, never on the global random state that
-initialisation consumes: with one seed, two variants see the same images.
+They depend on (seed, epoch, position) alone, never on the global random state that initialisation
+consumes: with the same seed, two variants see the same images.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from resnet_variants.training.recipe import Recipe
 
 
 def generator(*key: object) -> torch.Generator:
-    """The random stream that belongs to a key, such as seed and epoch."""
+    """The random stream of a key, such as seed and epoch."""
     digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """One epoch's random numbers: of image i in the epoch's order, entry i."""
+    """The random numbers of one epoch; entry i is for the i-th image of the epoch."""
 
     order: Tensor  # (n,)
     shifts: Tensor  # (2, n) pixels
@@ -40,13 +40,13 @@ class Draws:
 
     @classmethod
     def of(cls, n: int, recipe: Recipe, padding: int, seed: int, epoch: int) -> Draws:
-        """Those of an epoch; a new kind is drawn last, so that the others stay what they were."""
+        """Draw an epoch's numbers. Draw a new kind last, so that the others do not change."""
         stream = generator("data", seed, epoch)
         order = torch.randperm(n, generator=stream)
         shifts = torch.randint(0, 2 * padding + 1, (2, n), generator=stream)
         mirrored = torch.randint(0, 2, (n,), generator=stream).bool()
         if recipe.flip == "alternating":
-            # Each image by a coin in the first epoch, then the other way in every other one.
+            # A coin for each image in the first epoch; then every other epoch mirrors it.
             coins = torch.randint(0, 2, (n,), generator=generator("flip", seed))
             mirrored = (coins[order] + epoch) % 2 == 1
         return cls(
@@ -62,13 +62,13 @@ class Draws:
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that one process takes at a time: process ``rank`` of ``world``."""
+    """The part of every batch that process ``rank`` of ``world`` computes."""
 
     rank: int = 0
     world: int = 1
 
     def chunks(self, recipe: Recipe) -> list[slice]:
-        """Where this process's micro-batches lie in a batch, in the order of their steps."""
+        """The slices of a batch that are this process's micro-batches, in order."""
         size = recipe.batch_size // (self.world * recipe.accumulate)
         firsts = [(k * self.world + self.rank) * size for k in range(recipe.accumulate)]
         return [slice(first, first + size) for first in firsts]
@@ -80,9 +80,9 @@ WHOLE = Share()
 def train_batches(
     data: Dataset, recipe: Recipe, *, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """One epoch in random order from step ``start``: uint8 images and their labels.
+    """One epoch in random order from step ``start``: uint8 images (n, C, H, W) and labels (n,).
 
-    The images left over by the last full batch sit out; another order leaves others.
+    The images after the last full batch are left out; they are others in each epoch.
     """
     n, side = len(data.train), data.img_size
     padding = 0 if recipe.crop_area else round(recipe.crop_padding * side)

@@ -23,8 +23,8 @@ from torch.autograd.function import FunctionCtx
 
 from resnet_variants.registry import UserError, refuse, require_types
 
-# Fabric announces precision and processes each time; run.json and the settings say it once. Here,
-# so that it holds in processes that are started as well.
+# Fabric announces precision and processes for every run; run.json records them. The level is set
+# at import, so that it also holds in child processes.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")  # mps: Apple's GPU, which auto does not take
@@ -56,10 +56,10 @@ class Machine:
 
 
 def make_fabric(machine: Machine, precision: str) -> Fabric:
-    """Fabric for the device; ``auto`` takes the GPU if any, bf16 if it is native there.
+    """Fabric for the device; ``auto`` takes the GPU if there is one, and bf16 if it is native.
 
     Raises:
-        ValueError: a device that this machine lacks, or more of them than it has.
+        ValueError: this machine lacks the device, or has fewer devices.
     """
     cuda = torch.cuda.is_available()
     seen = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
@@ -80,7 +80,7 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
     if kind == "cuda" and precise == "fp32":  # torch's default is TF32, with 10 bits of mantissa
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     strategy = _Spawned(start_method="spawn", timeout=timedelta(seconds=PATIENCE), **_OWN_BUFFERS)
-    # Fabric would rather believe what it finds of its own command line tool.
+    # Fabric would prefer the variables of its own command line tool.
     names = ("ACCELERATOR", "STRATEGY", "DEVICES", "NUM_NODES", "PRECISION")
     with environment({f"LT_{name}": None for name in names}):
         return Fabric(
@@ -99,27 +99,27 @@ _LOOPBACK = "127.0.0.1"
 
 
 class _OwnProcesses(LightningEnvironment):
-    """A run's processes are started here, on one machine, whatever a scheduler's variables say."""
+    """Processes on this machine, started here; a scheduler's variables are ignored."""
 
     def __init__(self) -> None:
         super().__init__()
         self._starter = os.getpid()
-        with socket.socket() as one:  # a port that is free now, for all processes
+        with socket.socket() as one:  # a free port, the same for all processes
             one.bind((_LOOPBACK, 0))
             self._main_port = one.getsockname()[1]
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Nobody else has started them."""
+        """False: no launcher has started them."""
         return False
 
     @property
     def main_address(self) -> str:
-        """Where the processes meet."""
+        """The address at which the processes connect."""
         return _LOOPBACK
 
     def local_rank(self) -> int:
-        """The rank that Fabric gives to a process it starts; 0 in the process that starts them."""
+        """The rank of a process that Fabric started; 0 in the process that starts them."""
         return 0 if os.getpid() == self._starter else int(os.environ["LOCAL_RANK"])
 
     def node_rank(self) -> int:
@@ -128,10 +128,10 @@ class _OwnProcesses(LightningEnvironment):
 
 
 class _Spawned(DDPStrategy):
-    """``DDPStrategy`` of this machine's own processes."""
+    """``DDPStrategy`` for processes of this machine alone."""
 
     def setup_environment(self) -> None:
-        """Meet the other processes, at the address that ``_OwnProcesses`` says and no other."""
+        """Connect to the other processes at the address of ``_OwnProcesses``."""
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # torch would wait for an agent there
         os.environ["GLOO_SOCKET_IFNAME"] = _loopback_interface()
         super().setup_environment()
@@ -144,7 +144,7 @@ def _loopback_interface() -> str:
 
 
 def _check_loopback() -> None:
-    """Refuse processes that could not talk to one another: they would wait for long."""
+    """Refuse processes that cannot connect to one another: they would wait for minutes."""
     try:
         with socket.socket() as one:
             one.bind((_LOOPBACK, 0))
@@ -160,7 +160,7 @@ def _check_loopback() -> None:
 
 @contextlib.contextmanager
 def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Variables that a library reads, inside the block: set, or with ``None`` not there."""
+    """Environment variables inside the block; ``None`` removes one."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:
@@ -177,8 +177,8 @@ def _set(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-# Running statistics that differ stay so until they are averaged for evaluation. What says so was
-# renamed in torch 2.15.
+# Each process keeps its own running statistics until they are averaged for evaluation. torch 2.15
+# renames the argument.
 _NAMES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
 _OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False
@@ -203,7 +203,7 @@ def resolve(precision: str, device: str) -> str:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Convolutions of fp32 with all bits of it inside the block: TF32 has 10 bits of mantissa."""
+    """Full fp32 in convolutions inside the block: TF32 has only 10 bits of mantissa."""
     settings: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = settings.fp32_precision
     settings.fp32_precision = "ieee"
@@ -215,15 +215,15 @@ def full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
-    """Deterministic kernels inside the block, where they were asked for."""
+    """Deterministic kernels inside the block, if ``enabled``."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     if enabled:
-        # cuBLAS reads it when CUDA starts; without it torch refuses matrix products on the GPU.
+        # cuBLAS reads it when CUDA starts; torch refuses matrix products on the GPU without it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(enabled or before)
-    # Few sizes of batches: the search for the fastest kernels pays, but is not repeatable.
+    # Batches have few sizes: the search for the fastest kernels pays, but is not repeatable.
     torch.backends.cudnn.benchmark = not enabled
     try:
         yield
@@ -233,13 +233,13 @@ def determinism(enabled: bool) -> Iterator[None]:  # noqa: FBT001
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has done its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def double(numbers: Tensor) -> Tensor:
-    """In float64: on their device, or on the host where that is an Apple GPU, which has none."""
+    """In float64 on their device; on the CPU if the device is an Apple GPU, which lacks float64."""
     return (numbers.cpu() if numbers.device.type == "mps" else numbers).double()
 
 

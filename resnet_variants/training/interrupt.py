@@ -1,4 +1,4 @@
-"""Stopping in good order: SIGINT and SIGTERM let the step at hand end and its state be saved."""
+"""Stopping in good order: after SIGINT or SIGTERM the current step ends and is saved."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Stop:
-    """Whether somebody asked to stop, and by which signal."""
+    """Whether a signal asked to stop, and which."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.forward: Callable[[int], object] = lambda _: None  # to processes waited for
+        self.forward: Callable[[int], object] = lambda _: None  # pass the signal to other processes
 
     def __call__(self) -> bool:
         """Whether to stop after this step."""
         return self.signal is not None
 
     def leave(self) -> NoReturn:
-        """End as the signal would have: ``KeyboardInterrupt``, or exit status 143."""
+        """End as after the signal: ``KeyboardInterrupt``, or exit status 143."""
         if self.signal == signal.SIGTERM:
             raise SystemExit(TERMINATED)
         raise KeyboardInterrupt
@@ -36,9 +36,9 @@ class Stop:
 
 @contextlib.contextmanager
 def listening(*, insist: bool) -> Iterator[Stop]:
-    """Within the block a signal is only noted; with ``insist`` a second one acts at once.
+    """Only note a signal within the block; with ``insist``, a second signal acts at once.
 
-    In threads other than the main one, which get no signals, nothing changes.
+    Threads other than the main thread get no signals; there, nothing changes.
     """
     stop = Stop()
 
@@ -60,7 +60,7 @@ def listening(*, insist: bool) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Like ``listening``: what the block does ends soon after a signal, and then this leaves."""
+    """Exit with the signal's status once the block has stopped."""
     with listening(insist=True) as stop:
         yield stop
     if stop():
@@ -68,9 +68,9 @@ def stopping() -> Iterator[Stop]:
 
 
 def die_with_parent() -> None:
-    """End this process at once when the one that started it has ended, however it did.
+    """End this process at once when its parent process has ended, for whatever reason.
 
-    Who comes after may take up the same files: nobody must be left to write to them.
+    Another process may continue with the same files: no orphan may write to them.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

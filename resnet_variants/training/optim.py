@@ -1,4 +1,4 @@
-"""Optimizer, schedule and loss of a recipe: timm's, and one cycle as torch has it."""
+"""Optimizer, schedule and loss of a recipe: timm's, and the one-cycle schedule of torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from resnet_variants.training.recipe import Recipe
 
-_MIXED_IN = 0.2  # arXiv:2110.00476, section 3.1: smaller parts of a mixed label count as absent
+_MIXED_IN = 0.2  # arXiv:2110.00476, section 3.1: smaller shares of a mixed label count as absent
 _SECOND_BETA = 0.999
-_RISE, _FALL = 25, 1e4  # of the rate over the cycle: OneCycleLR's
-_SWING = 0.1  # of the momentum against the rate: 0.95 to 0.85 in arXiv:1708.07120
+_RISE, _FALL = 25, 1e4  # factors of the rate over the cycle, as in OneCycleLR
+_SWING = 0.1  # of the momentum: 0.95 to 0.85 in arXiv:1708.07120
 
-# Our name -> timm's, and what momentum is called there.
+# Our name -> timm's name, and timm's argument for the momentum.
 _OPTIMIZERS: Mapping[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
     "nesterov": ("sgd", lambda momentum: {"momentum": momentum}),
     "sgd": ("momentum", lambda momentum: {"momentum": momentum}),
@@ -30,10 +30,10 @@ _OPTIMIZERS: Mapping[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters, those without weight decay in their own group."""
+    """The recipe's optimizer; parameters without weight decay have a group of their own."""
     name, extra = _OPTIMIZERS[recipe.optimizer]
     if name == "sgd" and not recipe.momentum:
-        name = "momentum"  # Nesterov's form of no momentum is no momentum
+        name = "momentum"  # torch refuses Nesterov without momentum
     return create_optimizer_v2(
         model,
         name,
@@ -48,7 +48,7 @@ Schedule = Callable[[int], None]  # sets the rate for a step, counted from 1
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
-    """The learning rate as a function of the step, of ``steps`` in all."""
+    """Set the learning rate by the number of the step; the training has ``steps``."""
     if recipe.schedule == "onecycle":
         return _one_cycle(optimizer, recipe, steps)
     warmup = min(round(recipe.warmup * steps), steps - 1)
@@ -65,18 +65,20 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) 
         shares = recipe.milestones if recipe.schedule == "step" else ()
         schedule = MultiStepLRScheduler(
             optimizer,
-            decay_t=[round(share * steps) + 1 for share in shares],  # timm's falls a step early
+            decay_t=[
+                round(share * steps) + 1 for share in shares
+            ],  # timm's schedule falls a step early
             decay_rate=0.1,
             warmup_t=warmup,
             warmup_prefix=False,
             t_in_epochs=False,
         )
-    # The rate at the middle of the step: neither the first nor the last step is idle.
+    # The rate at the middle of the step: neither the first nor the last step has rate 0.
     return lambda step: schedule.step_update(step - 0.5)  # type: ignore[arg-type]
 
 
 def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Schedule:
-    """Torch's ``OneCycleLR`` without its last step, at zero; as a formula any step is in reach."""
+    """Torch's ``OneCycleLR`` without its last step; as a formula, it can start at any step."""
     peak = max(recipe.warmup * (steps + 1) - 1, 0.0)
     start, end = recipe.lr / _RISE, recipe.lr / _RISE / _FALL
     low = max(0.0, recipe.momentum - _SWING)
@@ -101,7 +103,7 @@ def _one_cycle(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> 
 
 
 def _eased(first: float, last: float, share: float) -> float:
-    """From the first to the last along half a cosine."""
+    """Between ``first`` and ``last`` along half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
