@@ -63,7 +63,23 @@ def test_what_systems_put_there_is_no_picture(folder, capsys):
     assert "left out: hidden or system files 5, folder @eaDir/ 2, " in out
 
 
-@pytest.mark.parametrize("suffix", [".avif", ".jpe", ".jp2", ".tga", ".mpo", ".qoi", ".JFIF", ""])
+SUFFIXES = [
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jp2",
+    ".jpe",
+    ".JFIF",
+    ".mpo",
+    ".pgm",
+    ".qoi",
+    ".tga",
+    ".tif",
+    ".webp",
+]
+
+
+@pytest.mark.parametrize("suffix", [*(f".{kind}" for kind in SUFFIXES), ""])
 def test_every_kind_that_pillow_decodes_is_taken(folder, suffix):
     path = pictures.save(folder / f"train/a/x{suffix or '.png'}", pictures.noise(40, 40))
     path = path.rename(path.with_suffix(suffix))

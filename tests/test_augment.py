@@ -10,7 +10,7 @@ from small import recipe
 from torchvision.transforms import functional as tv
 
 from resnet_variants.data.images import resized_crop
-from resnet_variants.data.splits import Batch, Resident
+from resnet_variants.data.splits import Batch, ResidentSplit
 from resnet_variants.training.augment import Mixing, cropped, cut_out, jittered, scaled
 
 
@@ -97,7 +97,7 @@ def smooth(n, channels, side):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_resized_crop_is_what_pillow_makes_of_the_box(channels):
     images = smooth(16, channels, 32)
-    split = Resident(images, torch.zeros(16, dtype=torch.int64))
+    split = ResidentSplit(images, torch.zeros(16, dtype=torch.int64))
     order, crops = torch.randperm(16), torch.rand(16, 4)
     (result,) = split.batches([Batch(order, crops=crops, least_area=0.2)])
     for at, draw, ours in zip(order.tolist(), crops, result, strict=True):

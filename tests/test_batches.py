@@ -10,7 +10,7 @@ from small import digits, recipe
 from torch.nn.functional import pad
 
 from resnet_variants.data.dataset import load_dataset
-from resnet_variants.data.splits import Resident
+from resnet_variants.data.splits import ResidentSplit
 from resnet_variants.training.batches import Draws, Share, generator, train_batches
 
 NONE = {"crop_padding": 0.0, "flip": "none"}
@@ -27,7 +27,7 @@ def colours(n=64, mirror=True):
     """Random pictures in colour whose label is their position."""
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=stream)
-    split = Resident(images, torch.arange(n))
+    split = ResidentSplit(images, torch.arange(n))
     return dataclasses.replace(
         load_dataset("digits"),
         train=split,

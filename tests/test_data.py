@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from resnet_variants.data.dataset import Loading, load_dataset
-from resnet_variants.data.sources import DATASETS, Pixels
+from resnet_variants.data.sources import DATASETS, MemorySource
 from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise
 
@@ -26,7 +26,7 @@ def test_digits_are_split_by_class_without_overlap():
 
 def test_every_image_of_the_source_is_in_exactly_one_split(monkeypatch):
     images = torch.arange(200).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
-    source = Pixels(images, np.arange(200) % 2, ("even", "odd"), mirror=True)
+    source = MemorySource(images, np.arange(200) % 2, ("even", "odd"), mirror=True)
     monkeypatch.setitem(DATASETS, "count", lambda _: source)
     data = load_dataset.__wrapped__("count")
     seen = torch.cat([part.images[:, 0, 0, 0] for part in (data.train, data.val, data.test)])
@@ -58,7 +58,7 @@ def test_normalised_training_images_have_mean_0_and_deviation_1():
 
 def published(monkeypatch, images, labels, *, classes=("a", "b"), parts=None):
     """Load images in memory under a name of their own."""
-    source = Pixels(images, np.asarray(labels), classes, mirror=True, parts=parts or {})
+    source = MemorySource(images, np.asarray(labels), classes, mirror=True, parts=parts or {})
     monkeypatch.setitem(DATASETS, "own", lambda _: source)
     return load_dataset.__wrapped__("own")
 

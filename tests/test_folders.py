@@ -136,16 +136,6 @@ def test_val_without_a_test_is_the_test_split(tmp_path, val):
     assert data.facts["split_sizes"] == [18, 2, 2]
 
 
-def test_three_folders_are_the_three_splits(tmp_path):
-    pictures.fill(
-        tmp_path, {f"{s}/{c}": n for s, n in zip("xyz", (3, 2, 1), strict=True) for c in "ab"}
-    )
-    for old, new in (("x", "Train"), ("y", "val"), ("z", "test")):
-        (tmp_path / old).rename(tmp_path / new)
-    assert load(tmp_path).facts["split_sizes"] == [6, 4, 2]
-    assert split_paths(read_folder(tmp_path))["val"][0] == "val/a/0.png"
-
-
 def test_one_heap_is_split_by_class_with_one_seed(tmp_path):
     pictures.fill(tmp_path, {"a": 30, "b": 60})
     source = read_folder(tmp_path)
@@ -182,24 +172,6 @@ def test_nested_folders_belong_to_their_class(tmp_path):
     labels = dict(zip(source.paths, source.labels.tolist(), strict=True))
     assert labels["train/a/deep/deeper/x.PNG"] == 0
     assert labels["train/b/linked/y.png"] == 1
-
-
-def test_hidden_and_other_files_are_not_looked_at(tmp_path):
-    pictures.halves(tmp_path)
-    before = read_folder(tmp_path).paths
-    for name in ("train/a/.hidden.png", "train/.cache/x.png", "test/a/.thumbs/x.png"):
-        pictures.save(tmp_path / name)
-    for name in ("train/a/notes.txt", "train/labels.csv", "README.md", "test/b/x.png.bak"):
-        pictures.text(tmp_path / name)
-    assert read_folder(tmp_path).paths == before
-
-
-@pytest.mark.parametrize("suffix", [".bmp", ".gif", ".JPEG", ".jpg", ".pgm", ".tif", ".webp"])
-def test_pictures_of_many_kinds_are_found(tmp_path, suffix):
-    pictures.halves(tmp_path)
-    pictures.save(tmp_path / f"train/a/x{suffix}", pictures.noise(channels=1))
-    assert f"train/a/x{suffix}" in read_folder(tmp_path).paths
-    assert len(load(tmp_path).test) == 4
 
 
 def test_class_names_are_any_text_and_sorted(tmp_path):

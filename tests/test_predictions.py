@@ -24,7 +24,7 @@ from small import CPU, digits, digits_run, network
 from resnet_variants.analysis.results import gather
 from resnet_variants.data import dataset as data_module
 from resnet_variants.data.dataset import load_dataset
-from resnet_variants.data.splits import Streamed
+from resnet_variants.data.splits import StreamedSplit
 from resnet_variants.records.predictions import (
     Predictions,
     outcomes_parquet,
@@ -151,7 +151,7 @@ def test_streamed_images_have_the_logits_of_those_in_memory(monkeypatch):
     streamed = dataclasses.replace(load_dataset("digits").test.head(50), workers=0)
     load_dataset.cache_clear()
     monkeypatch.undo()
-    assert isinstance(streamed, Streamed)
+    assert isinstance(streamed, StreamedSplit)
     data, model = digits(), network()
     normalise = Normalise.of(data, torch.device("cpu"))
     one, other = (

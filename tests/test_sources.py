@@ -11,7 +11,7 @@ import torchvision.datasets as tv
 from resnet_variants.data.dataset import Loading, load_dataset
 from resnet_variants.data.sources import (
     DATASETS,
-    Pixels,
+    MemorySource,
     as_picture,
     check_spec,
     open_source,
@@ -191,7 +191,7 @@ def test_digits_need_no_files():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_picture_in_memory_is_its_pixels(channels):
     images = torch.arange(2 * channels * 20).to(torch.uint8).view(2, channels, 4, 5)
-    source = Pixels(images, np.zeros(2, np.int64), ("x",), mirror=True)
+    source = MemorySource(images, np.zeros(2, np.int64), ("x",), mirror=True)
     picture = source.picture(1)
     assert picture.size == (5, 4)
     assert picture.mode == ("L" if channels == 1 else "RGB")
@@ -202,5 +202,5 @@ def test_a_picture_in_memory_is_its_pixels(channels):
 def test_pictures_in_memory_are_told_apart_by_their_pixels():
     images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
     images[2, 0, 3, 3] = 1
-    source = Pixels(images, np.zeros(3, np.int64), ("x",), mirror=True)
+    source = MemorySource(images, np.zeros(3, np.int64), ("x",), mirror=True)
     assert source.identity(0) == source.identity(1) != source.identity(2)

@@ -19,7 +19,7 @@ from resnet_variants.data import dataset as data_module
 from resnet_variants.data import splits
 from resnet_variants.data.dataset import Loading, load_dataset
 from resnet_variants.data.images import BadImageError, resized, resized_crop
-from resnet_variants.data.splits import Batch, Resident, Streamed
+from resnet_variants.data.splits import Batch, ResidentSplit, StreamedSplit
 from resnet_variants.registry import UserError
 
 ORDER = torch.tensor([7, 0, 3, 11, 2])
@@ -56,8 +56,8 @@ def test_streamed_batches_are_the_resident_ones_pixel_for_pixel(folder, monkeypa
     resident = load(f"folder:{folder}")
     monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
     streamed = load(f"folder:{folder}", workers=1)
-    assert isinstance(resident.train, Resident)
-    assert isinstance(streamed.train, Streamed)
+    assert isinstance(resident.train, ResidentSplit)
+    assert isinstance(streamed.train, StreamedSplit)
     assert (resident.facts["resident"], streamed.facts["resident"]) == (True, False)
     for name in ("train", "val", "test"):
         one, other = getattr(resident, name), getattr(streamed, name)
@@ -302,7 +302,7 @@ def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(
     folder, streaming, monkeypatch, number
 ):
     split = load(f"folder:{folder}", workers=0).train
-    monkeypatch.setattr(splits.Streamed, "picture", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(splits.StreamedSplit, "picture", lambda *_: os.kill(os.getpid(), number))
     with pytest.raises(UserError) as caught:
         images(dataclasses.replace(split, workers=1), crops())
     told = str(caught.value)
@@ -314,21 +314,21 @@ def test_a_worker_that_is_killed_is_one_line_that_says_what_to_do(
 
 def test_a_bus_error_of_a_worker_is_no_room_to_share(folder, streaming, monkeypatch, caplog):
     split, trainer = load(f"folder:{folder}", workers=0).train, os.getpid()
-    whole, picture = images(split, *PLAN), splits.Streamed.picture
+    whole, picture = images(split, *PLAN), splits.StreamedSplit.picture
 
     def broken(self, i):
         if os.getpid() != trainer:
             os.kill(os.getpid(), signal.SIGBUS)
         return picture(self, i)
 
-    monkeypatch.setattr(splits.Streamed, "picture", broken)
+    monkeypatch.setattr(splits.StreamedSplit, "picture", broken)
     assert torch.equal(images(dataclasses.replace(split, workers=1), *PLAN), whole)
     assert "Bus error" in caplog.text
 
 
 def test_workers_that_hang_are_ended_and_told(folder, streaming, monkeypatch):
     split = load(f"folder:{folder}", workers=0).train
-    monkeypatch.setattr(splits.Streamed, "picture", lambda *_: time.sleep(600))
+    monkeypatch.setattr(splits.StreamedSplit, "picture", lambda *_: time.sleep(600))
     monkeypatch.setattr(splits, "_leave_signals_to_the_trainer", deaf)
     monkeypatch.setattr(splits, "_LOOK", 1)
     monkeypatch.setattr(splits, "_PATIENCE", -3)
@@ -342,9 +342,9 @@ def deaf(_):
 
 
 def test_a_slow_picture_is_waited_for(folder, streaming, monkeypatch):
-    split, picture = load(f"folder:{folder}", workers=0).train, splits.Streamed.picture
+    split, picture = load(f"folder:{folder}", workers=0).train, splits.StreamedSplit.picture
     whole = images(split, Batch(ORDER))
-    monkeypatch.setattr(splits.Streamed, "picture", lambda *a: time.sleep(0.5) or picture(*a))
+    monkeypatch.setattr(splits.StreamedSplit, "picture", lambda *a: time.sleep(0.5) or picture(*a))
     monkeypatch.setattr(splits, "_LOOK", 1)
     assert torch.equal(images(dataclasses.replace(split, workers=1), Batch(ORDER)), whole)
 

@@ -20,8 +20,8 @@ from torchvision.transforms.functional import center_crop
 
 from resnet_variants.data.account import Account
 from resnet_variants.data.images import INTERPOLATION, BadImageError, middle
-from resnet_variants.data.sources import Pixels, Source, open_source
-from resnet_variants.data.splits import Batch, Resident, Split, Streamed
+from resnet_variants.data.sources import MemorySource, Source, open_source
+from resnet_variants.data.splits import Batch, ResidentSplit, Split, StreamedSplit
 from resnet_variants.registry import UserError, plain, refuse, require_types
 
 ON_BAD_IMAGE = ("error", "skip")
@@ -82,11 +82,6 @@ class Dataset:
     account: Account = field(default_factory=Account)  # of a folder's files
     crop_pct: float = 1.0  # see ``load_dataset``
 
-    def to(self, device: torch.device) -> Dataset:
-        """The same data on a device."""
-        splits = {name: getattr(self, name).to(device) for name in ("train", "val", "test")}
-        return replace(self, **splits)
-
     def decoded_by(self, workers: int) -> Dataset:
         """The same data, decoded or altered image by image by ``workers`` processes."""
         splits = {n: replace(getattr(self, n), workers=workers) for n in ("train", "val", "test")}
@@ -100,7 +95,7 @@ class Dataset:
             "data_hash": self.data_hash,
             "split_sizes": [len(self.train), len(self.val), len(self.test)],
             "classes": list(self.classes),
-            "resident": isinstance(self.train, Resident),
+            "resident": isinstance(self.train, ResidentSplit),
             "skipped_images": list(self.skipped),
         }
 
@@ -241,9 +236,9 @@ Cut = tuple[int, int]  # side of the images; edge of the pictures they are the m
 
 def _resident(
     source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
-) -> Resident:
+) -> ResidentSplit:
     side, edge = cut
-    if isinstance(source, Pixels):
+    if isinstance(source, MemorySource):
         images = _resized(source.images[torch.from_numpy(index)], edge)
         images = center_crop(images, [side]).contiguous()
     else:
@@ -252,7 +247,7 @@ def _resident(
         if not good.all():
             index, images = index[good], images[torch.from_numpy(good)]
     labels = torch.from_numpy(source.labels[index])
-    return Resident(images, labels, loading.decoders(joblib.cpu_count()))
+    return ResidentSplit(images, labels, loading.decoders(joblib.cpu_count()))
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
@@ -266,12 +261,12 @@ def _resized(images: Tensor, side: int) -> Tensor:
 
 def _streamed(
     source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
-) -> Streamed:
+) -> StreamedSplit:
     # Broken images must be known before the first epoch: its order depends on the number left.
     if skipped is not None:
         index = index[decode(source, index, None, cut[1], skipped)]
     labels = torch.from_numpy(source.labels[index])
-    return Streamed(source, index, labels, *cut, loading.decoders(joblib.cpu_count()))
+    return StreamedSplit(source, index, labels, *cut, loading.decoders(joblib.cpu_count()))
 
 
 # --- measuring --------------------------------------------------------------------------------
@@ -279,7 +274,7 @@ def _streamed(
 
 def _moments(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel in [0, 1]; of streamed images, those of a sample."""
-    if isinstance(split, Resident):
+    if isinstance(split, ResidentSplit):
         parts = iter([split.images])
     else:
         sample = torch.linspace(0, len(split) - 1, min(_SAMPLE, len(split))).long()
@@ -302,10 +297,10 @@ def _levels(channel: Tensor) -> Tensor:
 
 
 def _contents(split: Split) -> Iterable[bytes | memoryview[int]]:
-    if isinstance(split, Streamed):
+    if isinstance(split, StreamedSplit):
         labels = split.labels.numpy().data
         return itertools.chain([labels], (split.source.identity(int(i)) for i in split.index))
-    assert isinstance(split, Resident)
+    assert isinstance(split, ResidentSplit)
     return (split.images.numpy().data, split.labels.numpy().data)
 
 

@@ -42,7 +42,7 @@ _DEEPEST = 8  # levels of folders that are searched for a hint
 
 
 @dataclass(frozen=True)
-class Files:
+class FolderSource:
     """Pictures in files."""
 
     root: Path
@@ -98,7 +98,7 @@ def path_and_bytes(root: Path, path: Path) -> bytes:
         return os.fsencode(path.relative_to(root)) + f" {path.stat().st_size}".encode()
 
 
-def read_folder(root: Path) -> Files:
+def read_folder(root: Path) -> FolderSource:
     """The pictures of a folder by split and class; only a few are opened.
 
     Class numbers follow the order of the names, as in torchvision's ``ImageFolder``. Without a
@@ -195,7 +195,7 @@ def _folders(within: Path) -> list[Path]:
         _unreadable(error)
 
 
-def _files(root: Path, folders: Mapping[str, Path]) -> Files:
+def _files(root: Path, folders: Mapping[str, Path]) -> FolderSource:
     classes = {split: _classes(folder) for split, folder in folders.items()}
     check_same_classes(repr(str(root)), classes)
     left: Counter[LeftOut] = Counter()
@@ -216,7 +216,7 @@ def _files(root: Path, folders: Mapping[str, Path]) -> Files:
             parts[split] = np.arange(start, len(paths))
     ends = Counter(Path(path).suffix.lower() or "without suffix" for path in paths)
     account = Account(ends, left, dark(root / path for path in paths))
-    return Files(
+    return FolderSource(
         root, tuple(paths), np.array(labels, np.int64), tuple(names), parts, account=account
     )
 

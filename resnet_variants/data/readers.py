@@ -25,7 +25,7 @@ _WRITTEN = ("mnist", "kmnist", "qmnist")  # of torch/: a mirrored digit is no di
 
 
 @dataclass(frozen=True)
-class Reader:
+class TimmSource:
     """Pictures of timm's data sets, opened here: timm replaces a broken picture by another."""
 
     readers: tuple[Any, ...]
@@ -76,7 +76,7 @@ def _path(reader: Any, i: int) -> Path | None:
     return None if samples is None else Path(samples[i][0])
 
 
-def open_timm(name: str, root: Path) -> Reader:
+def open_timm(name: str, root: Path) -> TimmSource:
     """The training split and the split called validation or test, from timm's factory.
 
     Raises:
@@ -98,7 +98,7 @@ def open_timm(name: str, root: Path) -> Reader:
     sizes = given_parts(train=len(labels[0]), test=len(labels[1]))
     both = np.concatenate(labels).astype(np.int64)
     classes = _classes(name, readers, int(both.max()))
-    return Reader(readers, both, classes, sizes, mirror=rest.lower() not in _WRITTEN)
+    return TimmSource(readers, both, classes, sizes, mirror=rest.lower() not in _WRITTEN)
 
 
 def _labels(reader: Any) -> Any:

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from resnet_variants.data.account import Account
-from resnet_variants.data.folders import Files, read_folder
-from resnet_variants.data.readers import Reader, check_unpacked, given_parts, open_timm
+from resnet_variants.data.folders import FolderSource, read_folder
+from resnet_variants.data.readers import TimmSource, check_unpacked, given_parts, open_timm
 from resnet_variants.records.files import require_name
 from resnet_variants.registry import Registry, UserError, refuse
 
@@ -78,7 +78,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Pixels:
+class MemorySource:
     """Pictures in memory."""
 
     images: Tensor  # (N, C, H, W) uint8
@@ -129,7 +129,7 @@ def digits(_: Path) -> Source:
     # 17 grey levels, 0 to 16, spread over a byte.
     images = torch.from_numpy(np.rint(source.images * (255 / 16)).astype(np.uint8))
     classes = tuple(str(name) for name in source.target_names)
-    return Pixels(images[:, None], source.target.astype(np.int64), classes, mirror=False)
+    return MemorySource(images[:, None], source.target.astype(np.int64), classes, mirror=False)
 
 
 # --- torchvision ------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def _torchvision(name: str, root: Path) -> Source:
     labels = [np.asarray(d.labels if kind == "SVHN" else d.targets, np.int64) for d in both]
     images = torch.cat([_chw(part.data) for part in both])
     classes = getattr(both[0], "classes", None) or sorted(set(labels[0].tolist()))
-    return Pixels(
+    return MemorySource(
         images,
         np.concatenate(labels),
         tuple(map(str, classes)),
@@ -216,4 +216,13 @@ def open_source(spec: str, root: Path) -> Source:
     return PREFIXES[prefix](rest, root) if colon else DATASETS[spec](root)
 
 
-__all__ = ["DATASETS", "SPECS", "Files", "Pixels", "Reader", "Source", "check_spec", "open_source"]
+__all__ = [
+    "DATASETS",
+    "SPECS",
+    "FolderSource",
+    "MemorySource",
+    "Source",
+    "TimmSource",
+    "check_spec",
+    "open_source",
+]

@@ -65,7 +65,7 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
-class Resident:
+class ResidentSplit:
     """A split in memory, usually on the training device: a batch is one indexing."""
 
     images: Tensor  # (N, C, side, side) uint8
@@ -93,23 +93,23 @@ class Resident:
         """One of the images."""
         return as_picture(self.images[i])
 
-    def head(self, n: int) -> Resident:
+    def head(self, n: int) -> ResidentSplit:
         """See ``Split``."""
         return replace(self, images=self.images[:n], labels=self.labels[:n])
 
-    def to(self, device: torch.device) -> Resident:
+    def to(self, device: torch.device) -> ResidentSplit:
         """See ``Split``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def beside(self, device: torch.device) -> Resident:
+    def beside(self, device: torch.device) -> ResidentSplit:
         """See ``Split``."""
         return replace(self, labels=self.labels.to(device))
 
 
-def _resident(images: np.ndarray, labels: np.ndarray, workers: int) -> Resident:
+def _resident(images: np.ndarray, labels: np.ndarray, workers: int) -> ResidentSplit:
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         # The arrays may be read-only, which torch cannot express; nothing writes to a split.
-        return Resident(torch.from_numpy(images), torch.from_numpy(labels), workers)
+        return ResidentSplit(torch.from_numpy(images), torch.from_numpy(labels), workers)
 
 
 def _recut(images: Tensor, batch: Batch) -> Tensor:
@@ -132,7 +132,7 @@ def _recut(images: Tensor, batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Streamed:
+class StreamedSplit:
     """A split that is decoded anew in every epoch."""
 
     source: Source
@@ -157,15 +157,15 @@ class Streamed:
         """
         return self.source.picture(int(self.index[i]))
 
-    def head(self, n: int) -> Streamed:
+    def head(self, n: int) -> StreamedSplit:
         """See ``Split``."""
         return replace(self, index=self.index[:n], labels=self.labels[:n])
 
-    def to(self, device: torch.device) -> Streamed:
+    def to(self, device: torch.device) -> StreamedSplit:
         """See ``Split``."""
         return replace(self, labels=self.labels.to(device))
 
-    def beside(self, device: torch.device) -> Streamed:
+    def beside(self, device: torch.device) -> StreamedSplit:
         """See ``Split``."""
         return self.to(device)
 
@@ -282,7 +282,7 @@ def _leave_signals_to_the_trainer(_: int) -> None:
 
 
 def _loaded(
-    split: Resident | Streamed, side: int, plan: Sequence[Batch], edge: int
+    split: ResidentSplit | StreamedSplit, side: int, plan: Sequence[Batch], edge: int
 ) -> Generator[Tensor, None, None]:
     """The batches of a plan on the labels' device, by workers unless they cannot share memory.
 
@@ -304,7 +304,7 @@ def _loaded(
 
 
 def _by_workers(
-    pictures: _Pictures, plan: Sequence[Batch], split: Resident | Streamed
+    pictures: _Pictures, plan: Sequence[Batch], split: ResidentSplit | StreamedSplit
 ) -> Generator[Tensor, None, None]:
     loader = DataLoader(
         pictures,

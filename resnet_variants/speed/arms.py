@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.data.splits import Resident
+from resnet_variants.data.splits import ResidentSplit
 from resnet_variants.training.batches import train_batches
 from resnet_variants.training.device import Machine, make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
@@ -86,7 +86,7 @@ class Ours(Arm):
         self.precision = resolve(task.precision, fabric.device.type)
         self.device, self.batch_size = fabric.device, task.batch_size
         images = torch.from_numpy(task.images).permute(0, 3, 1, 2).contiguous()
-        train = Resident(images, torch.from_numpy(task.labels))
+        train = ResidentSplit(images, torch.from_numpy(task.labels))
         data = Dataset(
             name="random",
             train=train,
@@ -106,7 +106,7 @@ class Ours(Arm):
         )
         self.training = Trainer(task.make(), data, recipe, seed=0, fabric=fabric, compiled=compiled)
         split = self.training.data.train
-        assert isinstance(split, Resident)
+        assert isinstance(split, ResidentSplit)
         first = split.head(task.batch_size)
         self.batch = first.images, first.labels
 

@@ -1,4 +1,4 @@
-"""The training loop: what it yields, what it refuses, and that it can be repeated."""
+"""The trainer: its records, what it refuses, that it can be repeated and waits for no device."""
 
 import dataclasses
 import math
@@ -7,11 +7,12 @@ import mmap
 import pytest
 import torch
 from recipes import OTHERS, changed
+from small import CPU, digits, train
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import resnet_variants as rv
-from resnet_variants.data.dataset import load_dataset
-from resnet_variants.data.splits import Resident
+from resnet_variants.data.splits import ResidentSplit
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
@@ -27,23 +28,12 @@ from resnet_variants.training.device import (
 )
 from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import DivergedError, EpochRecord, fit
-
-
-def small(n=96):
-    data = load_dataset("digits")
-    return dataclasses.replace(data, train=data.train.head(n), val=data.val.head(40))
+from resnet_variants.training.trainer import DivergedError, EpochRecord, Trainer, fit
 
 
 def network(seed=0):
     torch.manual_seed(seed)
     return rv.create_model("D", family="cifar", depth=11, preact=True, in_chans=1, num_classes=10)
-
-
-def train(model, recipe, *, data=None, seed=0):
-    fabric = make_fabric(Machine(device="cpu"), recipe.precision)
-    with determinism(recipe.deterministic):
-        return list(fit(model, data or small(), recipe, seed=seed, fabric=fabric))
 
 
 def test_each_epoch_is_a_record_and_the_loss_falls():
@@ -109,7 +99,7 @@ def test_another_seed_gives_other_weights():
 def trained(recipe):
     """The weights that a run with this recipe keeps, trained on a few digits."""
     # As if a mirror image kept its label, and with all epochs equally good: the first is the best.
-    data = dataclasses.replace(small(), mirror=True)
+    data = dataclasses.replace(digits(), mirror=True)
     ignored = torch.full_like(data.val.labels, -100)  # by the cross entropy, and never predicted
     variant = Variant(family="cifar", depth=8, order="preact")
     run = Run(variant, "digits", recipe, seed=0)
@@ -145,8 +135,8 @@ def test_deterministic_is_no_dead_knob():
 def test_weight_decay_spares_norms_and_biases():
     # With no gradient to speak of, only what decays moves.
     model, before = network(), network().state_dict()
-    data = small()
-    black = Resident(torch.zeros_like(data.train.images), data.train.labels)
+    data = digits()
+    black = ResidentSplit(torch.zeros_like(data.train.images), data.train.labels)
     recipe = Recipe(epochs=1, lr=1e-3, weight_decay=300.0, momentum=0.0, warmup=0.0)
     train(model, recipe, data=dataclasses.replace(data, train=black))
     for name, p in model.named_parameters():
@@ -179,7 +169,7 @@ def test_evaluation_counts_every_image_once(n):
     images[0, 0, 0] = torch.tensor([9, 9 + 1 - 2 * int(labels[0])])
     normalise = Normalise(scale=torch.tensor(4 / 255), shift=torch.tensor(-2.0))
     model = Echo().train()
-    score = evaluate(model, Resident(images, labels), normalise)
+    score = evaluate(model, ResidentSplit(images, labels), normalise)
     ties = (images[:, 0, 0, 0] == images[:, 0, 0, 1]) & (labels == 1)
     assert score.n == n
     assert score.acc == pytest.approx((n - 1 - int(ties.sum())) / n)
@@ -232,9 +222,63 @@ def test_peak_memory_is_missing_where_the_system_does_not_tell(monkeypatch, tmp_
 @pytest.mark.slow
 def test_compiled_training_learns_the_same():
     recipe = Recipe(epochs=1, precision="fp32")
-    fabric = make_fabric(Machine(device="cpu"), "fp32")
+    fabric = make_fabric(CPU, "fp32")
     losses = [
-        next(fit(network(), small(), recipe, seed=0, fabric=fabric, compiled=compiled)).train_loss
+        next(fit(network(), digits(), recipe, seed=0, fabric=fabric, compiled=compiled)).train_loss
         for compiled in (False, True)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+# --- waiting for the device -------------------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the CPU wait for the device: reading a number of a tensor."""
+
+    KINDS = ("_local_scalar_dense", "nonzero", "masked_select", "_assert_async")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in self.KINDS:
+            self.found.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def trainer(**settings):
+    recipe = Recipe(batch_size=16, precision="bf16", **settings)
+    fabric = make_fabric(CPU, "bf16")
+    return Trainer(
+        network(), dataclasses.replace(digits(), mirror=True), recipe, seed=0, fabric=fabric
+    )
+
+
+EVERYTHING = {
+    "plain": {},
+    "mixed": {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1},
+    "cut": {"crop_area": 0.3, "color_jitter": 0.4, "cutout": 0.5, "size_start": 0.5},
+    "averaged": {"ema": 0.9, "clip_grad": 1.0, "accumulate": 2, "flip": "alternating"},
+    "one cycle": {"schedule": "onecycle"},
+    # AdamW and LAMB are left out: they read their step counters, which are on the CPU.
+    "binary": {"loss": "binary", "decay": "all", "schedule": "step", "optimizer": "sgd"},
+}
+
+
+@pytest.mark.parametrize("settings", EVERYTHING.values(), ids=EVERYTHING)
+def test_no_step_waits_for_the_device(settings):
+    one = trainer(**settings)
+    steps = one.rest_of_epoch()
+    next(steps)  # optimizers set themselves up in their first step
+    with Waits() as waits:
+        for _ in range(3):
+            next(steps)
+    assert waits.found == []
+
+
+def test_a_wait_would_be_seen():
+    with Waits() as waits:
+        torch.ones(3).sum().item()
+    assert waits.found == ["_local_scalar_dense"]
