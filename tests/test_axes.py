@@ -10,12 +10,8 @@ from resnet_variants.analysis import effects, published, tables
 from resnet_variants.models.grids import GRID_KEYS, parse_name
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIXES, Variant
 from resnet_variants.models.weights import _V2_HAS
-from resnet_variants.records.results_folder import (
-    CONFIG_NUMBERS,
-    OPTIONAL_NUMBERS,
-    RUN_COLUMNS,
-    TEXT_COLUMNS,
-)
+from resnet_variants.records.results_folder import RUN_COLUMNS
+from resnet_variants.records.schema import RUNS
 from resnet_variants.reporting import page_data
 from resnet_variants.reporting.figures import style
 from resnet_variants.terminal.flags import Networks
@@ -74,9 +70,8 @@ def test_an_axis_is_a_key_of_grids_and_a_flag(axis):
 def test_an_axis_is_a_column_of_its_type(axis):
     assert axis in RUN_COLUMNS
     assert axis in tables.SUMMARY_COLUMNS
-    text = type(getattr(OWN, axis)) is str
-    assert text == (axis in TEXT_COLUMNS)
-    assert text != (axis in (*CONFIG_NUMBERS, *OPTIONAL_NUMBERS))
+    (column,) = [column for column in RUNS if column.name == axis]
+    assert type(getattr(OWN, axis)) is column.kind
 
 
 @pytest.mark.parametrize("axis", FIELDS)

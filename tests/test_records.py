@@ -13,13 +13,13 @@ from factories import A, B, epoch_records, paired_rows, results_folder, run_row
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import (
     EPOCH_COLUMNS,
-    FURTHER_EPOCH_COLUMNS,
     RUN_COLUMNS,
     planned_runs,
     read_epochs,
     read_runs,
 )
 from resnet_variants.records.run_folder import RunFolder
+from resnet_variants.records.schema import EPOCHS
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import read_toml
 
@@ -374,14 +374,17 @@ def test_a_missing_number_of_an_epoch_stays_missing(tmp_path, column):
     assert again.isna().tolist() == [True, False]
 
 
+LATER_EPOCH_COLUMNS = [column.name for column in EPOCHS if column.later]
+
+
 def test_a_table_from_before_there_were_further_columns_has_no_numbers_there(tmp_path):
     out = results_folder(tmp_path / "out", [run_row(A)])
     clone = as_tables(out, tmp_path / "clone")
-    older = pd.read_csv(clone / "epochs.csv").drop(columns=list(FURTHER_EPOCH_COLUMNS))
+    older = pd.read_csv(clone / "epochs.csv").drop(columns=LATER_EPOCH_COLUMNS)
     older.to_csv(clone / "epochs.csv", index=False)
     epochs = read_epochs(clone, read_runs(clone))
     assert tuple(epochs.columns) == EPOCH_COLUMNS
-    assert epochs[list(FURTHER_EPOCH_COLUMNS)].isna().all(axis=None)
+    assert epochs[LATER_EPOCH_COLUMNS].isna().all(axis=None)
     assert epochs["images_per_second"].notna().all()
 
 
@@ -410,12 +413,8 @@ def test_a_folder_with_neither_runs_nor_tables_is_refused_by_name(tmp_path):
         ("result.json", '{"test_acc": 1}', "no status"),
         ("epochs.jsonl", "5\n", "5 is no JSON object"),
         ("epochs.jsonl", '{"epoch": "x"}\n', "epoch is 'x', not a number"),
-        (
-            "epochs.jsonl",
-            '{"epoch": 1e400}\n',
-            "an epoch without its number, or a number that is none",
-        ),
-        ("epochs.jsonl", f'{{"epoch": {"9" * 400}}}\n', "int too large to convert to float"),
+        ("epochs.jsonl", '{"epoch": 1e400}\n', "epoch is inf, not a number"),
+        ("epochs.jsonl", f'{{"epoch": {"9" * 400}}}\n', f"epoch is {'9' * 57}..., not a number"),
     ],
 )
 def test_a_record_edited_by_hand_is_named_with_its_fault(tmp_path, name, content, reason):
@@ -476,8 +475,12 @@ def test_a_folder_or_endless_brackets_in_place_of_a_record_are_damage(tmp_path, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"test_acc": "much"}, "what is no number stands under test_acc"),
-        ({"run_id": "mine"}, "a run_id is none"),
+        ({"test_acc": "much"}, r"test_acc of .*__s0 is much, not a number from 0 to 1"),
+        ({"macs": -1}, "macs of .*__s0 is -1, not a whole number from 1"),
+        ({"depth": 20.5}, "depth of .*__s0 is 20.5, not a whole number"),
+        ({"test_acc": None}, "__s0 is done and has no test_acc"),
+        ({"status": "fine"}, "__s0 has none of the statuses done, running"),
+        ({"run_id": "mine"}, "mine is no run_id"),
     ],
 )
 def test_a_table_edited_by_hand_is_refused(tmp_path, change, message):

@@ -12,7 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -100,20 +100,32 @@ def _sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(file: Path, seconds: float) -> Iterator[bool]:
-    """Have a lock file within the block; ``False`` where another process has it for so long.
+def locked(file: Path, seconds: float = 0.0, *, owner: Path | None = None) -> Iterator[bool]:
+    """Hold a lock file within the block; ``False`` where another process holds it.
 
-    The system gives it up for a process that ends, however it ends.
+    The system releases the lock when a process ends, however it ends.
+
+    Args:
+        file: the lock file. Its folder must exist.
+        seconds: how long to wait for another process.
+        owner: what the lock is for, which an error names; the file's folder by default.
+
+    Raises:
+        UserError: the lock file cannot be written.
     """
     lock = FileLock(file, timeout=seconds, poll_interval=0.02)
-    with contextlib.suppress(Timeout):
+    owner = owner or file.parent
+    with writing(owner), contextlib.suppress(Timeout):
         lock.acquire()
     try:
         yield lock.is_locked
     finally:
         try:
             if lock.is_locked:
-                file.unlink(missing_ok=True)  # first: a process that waits for it makes a new one
+                with writing(owner):
+                    # Unlink before release: a waiting process sees that the file is gone and
+                    # creates a new lock.
+                    file.unlink(missing_ok=True)
         finally:
             lock.release()
 
@@ -238,24 +250,9 @@ def _parsed(text: str) -> object:
     return content
 
 
-def require_numbers(path: Path, content: Json, names: Iterable[str], *, null: bool = False) -> None:
-    """Refuse a record in which one of the names is no number; ``null`` allows a missing one."""
-    for name in names:
-        value = content.get(name)
-        if not (is_number(value) or (null and value is None)):
-            raise damaged(path, f"{name} is {short(value)}, not a number")
-
-
 def is_number(value: object) -> bool:
     """Whether it is a number that a table's column can hold: finite, and not of 100 digits."""
     return type(value) in (int, float) and -LARGEST < cast(float, value) < LARGEST
-
-
-def require_texts(path: Path, content: Json, names: Iterable[str]) -> None:
-    """Refuse a record in which one of the names is no text; a missing one is left to others."""
-    for name in names:
-        if not isinstance(content.get(name, ""), str):
-            raise damaged(path, f"{name} is {short(content[name])}, not a text")
 
 
 def short(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -14,31 +15,33 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import cast
 
-from filelock import FileLock, Timeout
-
 from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import (
     TEMPORARY,
     Json,
     damaged,
     finite,
+    locked,
     read_json,
     readable,
-    require_numbers,
-    require_texts,
     short,
     to_json,
     write_atomically,
     writing,
 )
+from resnet_variants.records.schema import MEASURED_WHEN_DONE, RESULT, RUNS, check_record
 from resnet_variants.registry import UserError
 
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
-RESULT_NUMBERS = ("test_acc", "test_loss", "seconds")
-RESULT_EXTRAS = ("val_acc", "train_loss", "images_per_second", "peak_memory_mb", "n_test")
+_RESULT = [column for column in RUNS if column.file == RESULT]
+_RESULT_WHEN_DONE = [
+    dataclasses.replace(column, optional=False) if column.name in MEASURED_WHEN_DONE else column
+    for column in _RESULT
+]
 
-# What may differ when a run is continued: a newer library or another folder is no other run, a run
-# is compiled as it was at first, and another machine decodes to a mean of other last digits.
+# Keys of run.json that may differ when a run is continued. A newer library or another folder makes
+# no other run. ``compile`` stays as it was. The mean and the deviation of decoded images differ in
+# their last digits from machine to machine.
 _MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
 # Files and folders of a run's directory beside those of a diagnosis.
@@ -76,23 +79,10 @@ class RunFolder:
         Raises:
             ValueError: the folder cannot be written.
         """
-        lock = FileLock(self._lock, timeout=seconds, poll_interval=0.02)
         with writing(self.path):
-            self._lock.parent.mkdir(exist_ok=True)  # that of the results is not made anew
-            with contextlib.suppress(Timeout):
-                lock.acquire()
-        if not lock.is_locked:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            try:
-                # Before the release: who has it open already finds it gone, and opens another.
-                with writing(self.path):
-                    self._lock.unlink(missing_ok=True)
-            finally:
-                lock.release()
+            self._lock.parent.mkdir(exist_ok=True)  # only ``runs``: the results folder must exist
+        with locked(self._lock, seconds, owner=self.path) as mine:
+            yield mine
 
     @property
     def claimed(self) -> bool:
@@ -266,9 +256,7 @@ class RunFolder:
             return None
         if result.get("status") not in (DONE, FAILED, DIVERGED):
             raise damaged(file, "no status")
-        require_numbers(file, result, RESULT_NUMBERS, null=result["status"] != DONE)
-        require_numbers(file, result, RESULT_EXTRAS, null=True)
-        require_texts(file, result, ("error",))
+        check_record(file, result, _RESULT_WHEN_DONE if result["status"] == DONE else _RESULT)
         return result
 
 
