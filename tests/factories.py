@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.analysis.tables import SUMMARY_COLUMNS
-from resnet_variants.records.diagnosis import KEYS, NOISE, TABLES
+from resnet_variants.records.diagnosis import NOISE, TABLES
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import FURTHER_COLUMNS, RUN_COLUMNS
 from resnet_variants.records.run_folder import DONE, RunFolder
@@ -151,7 +151,7 @@ def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:
             *(at | {"kind": "noise", "noise_sd": sd, "acc": 0.9 - sd} for sd in (0.0, NOISE)),
         ],
     }
-    return {name: pd.DataFrame(own, columns=[*KEYS, *TABLES[name]]) for name, own in rows.items()}
+    return {name: pd.DataFrame(own, columns=[*TABLES[name].header]) for name, own in rows.items()}
 
 
 def diagnosed_folder(out: Path, rows: Iterable[Mapping[str, object]], **more: object) -> Path:

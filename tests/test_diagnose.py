@@ -19,13 +19,14 @@ from resnet_variants.analysis.diagnosis import (
     readable_diagnoses,
     summarise_diagnoses,
 )
+from resnet_variants.analysis.results import gather
 from resnet_variants.analysis.statistics import TOO_FEW
 from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.gradients import gradient_flow
 from resnet_variants.diagnosis.lesions import lesion_study
-from resnet_variants.diagnosis.study import Study, diagnose_run, sample
+from resnet_variants.diagnosis.study import MEASURES, Study, diagnose_run, validation_images
 from resnet_variants.models.variant import Variant
-from resnet_variants.records.diagnosis import KEYS, TABLES, is_diagnosed, read_diagnoses
+from resnet_variants.records.diagnosis import TABLES, is_diagnosed, read_diagnoses
 from resnet_variants.records.files import to_json
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
@@ -38,6 +39,7 @@ from resnet_variants.training.evaluate import evaluate
 from resnet_variants.training.interrupt import Stop
 
 SMALL = {"images": 60, "batch_size": 30, "draws": 1}
+NET, PLAIN = "rv_resnet8_cifar_b", "rv_resnet14_cifar_conv3_3x3_none"
 
 
 def trained(out, run, **machine):
@@ -59,7 +61,7 @@ def results(tmp_path_factory):
     runs.append(dataclasses.replace(digits_run(epochs=3), variant=plain))
     for run in runs:
         trained(out, run, snapshots=run.seed == 0)
-    experiment = {"question": "?", "runs": [run.id for run in runs], "baselines": {}}
+    experiment = {"question": "?", "runs": [run.id for run in runs], "baselines": {NET: PLAIN}}
     (out / "experiment.json").write_text(to_json(experiment))
     return out
 
@@ -79,13 +81,23 @@ def diagnosed(results, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def reported(diagnosed):
+    """The report of all diagnosed runs, in their own folder."""
+    return build(diagnosed)
+
+
+def test_every_table_is_measured():
+    assert MEASURES.keys() == TABLES.keys()
+
+
 def test_a_run_gets_tables_and_figures(diagnosed):
     for folder in (diagnosed / "runs").iterdir():
         assert is_diagnosed(folder)
         plain = "none" in folder.name
-        for name, columns in TABLES.items():
+        for name in TABLES:
             table = pd.read_csv(folder / f"{name}.csv")
-            assert tuple(table) == (*KEYS, *columns)
+            assert tuple(table) == TABLES[name].header
             assert table.empty == (plain and name == "paths")
             assert (folder / f"{name}.png").is_file() != table.empty
             assert (folder / f"{name}.svg").is_file() != table.empty
@@ -107,7 +119,7 @@ def test_the_initial_weights_are_those_that_the_run_began_with(folder):
     model = run.build(run.load())
     table = diagnose_run(folder, Study(**SMALL))["identity_distance"]
     by_epoch = table.set_index("epoch")["branch_to_shortcut"]
-    images, _ = sample(run.load(), Study(**SMALL), torch.device("cpu"))
+    images, _ = validation_images(run.load(), Study(**SMALL), torch.device("cpu"))
     model = model.to(memory_format=torch.channels_last)
     expected = identity_distance(model, images[:30])["branch_to_shortcut"]
     assert by_epoch[0].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-5)
@@ -130,7 +142,7 @@ def asked(monkeypatch):
         seen.append((torch.is_autocast_enabled("cpu"), settings["seed"]))
         return lesion_study(*args, **settings)
 
-    monkeypatch.setattr("resnet_variants.diagnosis.study.lesion_study", study)
+    monkeypatch.setattr("resnet_variants.diagnosis.lesions.lesion_study", study)
     return seen
 
 
@@ -169,6 +181,8 @@ def test_the_command_says_what_it_found(folder, capsys):
     assert "gradient_flow.csv" in said
     assert is_diagnosed(folder)
 
+
+LACKING = object()
 
 # --- bad input --------------------------------------------------------------------------------
 
@@ -262,18 +276,13 @@ def test_other_images_are_refused(folder, capsys, tmp_path):
     [
         *({"recipe": None}, {"recipe": {"epochs": "x"}}, {"recipe": {"unknown": 1}}),
         *({"model": "rv_x"}, {"seed": "a"}, {"precision": "fp8"}),
+        *({"dataset": LACKING}, {"run_id": LACKING}, {"precision": LACKING}),
+        {"split_hash": LACKING},
     ],
 )
 def test_a_damaged_configuration_is_refused(folder, capsys, change):
-    config = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(config | change))
-    assert "run.json is damaged" in refused(folder, capsys)
-
-
-@pytest.mark.parametrize("name", ["dataset", "run_id", "precision", "split_hash"])
-def test_a_configuration_that_lacks_something_is_refused(folder, capsys, name):
-    config = json.loads((folder / "run.json").read_text())
-    del config[name]
+    config = json.loads((folder / "run.json").read_text()) | change
+    config = {name: value for name, value in config.items() if value is not LACKING}
     (folder / "run.json").write_text(json.dumps(config))
     assert "run.json is damaged" in refused(folder, capsys)
 
@@ -310,37 +319,28 @@ def test_snapshots_are_the_weights_after_their_epochs(results, tmp_path):
     assert first["bn1.num_batches_tracked"] == 4  # steps of an epoch
 
 
-def test_run_diagnoses_when_asked(tmp_path):
+def test_run_diagnoses_when_asked_and_one_refusal_costs_no_other_run_its_report(tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["--variant", "B", "--depth", "8", "--epochs", "2", "--seeds", "1", "--diagnose"]
-    words += ["--out", str(out), "--engine", "inline", "--batch-size", "256"]
-    assert cli.main(["run", *words]) == 0
-    (run,) = (out / "runs").glob("rv_*")
-    assert is_diagnosed(run)
-    assert (run / "snapshots" / "epoch_000001.safetensors").is_file()
-    assert (out / "lesion.png").is_file()
-    before = (run / "lesion.csv").stat().st_mtime_ns
-    assert cli.main(["run", *words]) == 0  # once is enough
-    assert (run / "lesion.csv").stat().st_mtime_ns == before
-
-
-def test_a_run_that_cannot_be_diagnosed_costs_no_other_its_report(tmp_path, capsys):
-    out = tmp_path / "out"
-    words = ["--variant", "B", "--depth", "8", "--epochs", "1", "--seeds", "2"]
+    words = ["--variant", "B", "--depth", "8", "--epochs", "2", "--seeds", "2", "--diagnose"]
     words += ["--out", str(out), "--engine", "inline", "--batch-size", "256"]
     assert cli.main(["run", *words]) == 0
     first, second = sorted((out / "runs").glob("rv_*"))
-    (first / "model.safetensors").unlink()
-    (out / "report.html").unlink()
+    assert is_diagnosed(first) and is_diagnosed(second)
+    assert (second / "snapshots" / "epoch_000001.safetensors").is_file()
+    assert (out / "lesion.png").is_file()
+    before = (second / "lesion.csv").stat().st_mtime_ns
+    for path in (first / "model.safetensors", first / "lesion.csv", out / "report.html"):
+        path.unlink()
     capsys.readouterr()
-    assert cli.main(["run", *words, "--diagnose"]) == 1
+    assert cli.main(["run", *words]) == 1
     said = capsys.readouterr().out
     assert f"{first.name} is not diagnosed: " in said and "holds no weights" in said
-    assert is_diagnosed(second) and not is_diagnosed(first)
+    assert not is_diagnosed(first)
+    assert (second / "lesion.csv").stat().st_mtime_ns == before  # once is enough
     assert (out / "report.html").is_file() and (out / "lesion.png").is_file()
     variant = Variant(family="cifar", depth=8)
     with pytest.raises(UserError, match=r"1 not diagnosed, all else is in .* holds no weights"):
-        rv.run(variant, seeds=2, out=out, epochs=1, batch_size=256, diagnose=True)
+        rv.run(variant, seeds=2, out=out, epochs=2, batch_size=256, diagnose=True)
 
 
 def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_path, monkeypatch):
@@ -370,43 +370,32 @@ def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_pa
 # --- reports ----------------------------------------------------------------------------------
 
 
-def test_a_report_shows_all_diagnosed_runs(diagnosed):
-    made = build(diagnosed)
-    names = {path.name for path in made.files}
-    assert {f"{name}.csv" for name in TABLES} | {"diagnosis.csv"} <= names
-    assert {f"{name}.svg" for name in TABLES} <= names
+def test_a_report_shows_all_diagnosed_runs(diagnosed, reported):
+    files = {path.name for path in reported.files}
+    assert {f"{name}.csv" for name in TABLES} | {"diagnosis.csv"} <= files
+    assert {f"{name}.svg" for name in TABLES} <= files
     assert pd.read_csv(diagnosed / "lesion.csv")["run_id"].nunique() == 3
     summary = pd.read_csv(diagnosed / "diagnosis.csv").query("measure == 'acc'")
-    assert summary.set_index("model")["seeds"].to_dict() == {
-        "rv_resnet8_cifar_b": 2,
-        "rv_resnet14_cifar_conv3_3x3_none": 1,
-    }
+    assert summary.set_index("model")["seeds"].to_dict() == {NET: 2, PLAIN: 1}
     page = (diagnosed / "report.html").read_text(encoding="utf-8")
     assert '<h2 id="diagnosis">Diagnosis</h2>' in page
     assert page.count('src="data:image/svg+xml;base64,') == len(TABLES)
     assert len(page) < 6_000_000
-    assert "Diagnosis, compared" not in page  # there is no baseline
 
 
-def test_a_report_compares_diagnosed_runs_with_their_baseline(diagnosed, tmp_path):
-    out = shutil.copytree(diagnosed, tmp_path / "out")
-    net, plain = "rv_resnet8_cifar_b", "rv_resnet14_cifar_conv3_3x3_none"
-    experiment = json.loads((out / "experiment.json").read_text())
-    (out / "experiment.json").write_text(to_json(experiment | {"baselines": {net: plain}}))
-    build(out)
-    rows = pd.read_csv(out / "diagnosis.csv").query("pairs > 0")
-    assert set(rows["model"]) == {net} and set(rows["baseline"]) == {plain}
+def test_a_report_compares_diagnosed_runs_with_their_baseline(diagnosed, reported):
+    rows = pd.read_csv(diagnosed / "diagnosis.csv").query("pairs > 0")
+    assert set(rows["model"]) == {NET} and set(rows["baseline"]) == {PLAIN}
     assert set(rows["pairs"]) == {1} and set(rows["verdict"]) == {TOO_FEW}
     compared = set(rows["measure"])
     assert {"acc", "lost_by_one_unit", "scaled_ratio_trained"} <= compared
     assert "branch_to_shortcut" not in compared  # a plain net has no shortcut
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (diagnosed / "report.html").read_text(encoding="utf-8")
     table = page.partition("Diagnosis, compared")[2].partition("</table>")[0]
     assert table.count("<tr data-row") == len(rows)
 
 
-def test_the_tables_alone_give_the_same_report(diagnosed, tmp_path):
-    build(diagnosed)
+def test_the_tables_alone_give_the_same_report(diagnosed, reported, tmp_path):
     clone = tmp_path / diagnosed.name
     clone.mkdir()
     for path in diagnosed.iterdir():
@@ -419,37 +408,25 @@ def test_the_tables_alone_give_the_same_report(diagnosed, tmp_path):
             assert (clone / f"{name}.svg").read_bytes() == (diagnosed / f"{name}.svg").read_bytes()
 
 
-def test_without_a_diagnosis_there_is_none_in_the_report(results, tmp_path):
-    out = shutil.copytree(results, tmp_path / "out")
-    made = build(out)
-    assert not {path.stem for path in made.files} & {*TABLES, "diagnosis"}
-    assert 'id="diagnosis"' not in (out / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_run_that_lacks_a_table_is_reported_with_the_others(diagnosed, tmp_path):
+def test_a_run_that_lacks_a_table_is_read_with_the_others(diagnosed, tmp_path):
     out = shutil.copytree(diagnosed, tmp_path / "out")
     run = next((out / "runs").glob("rv_resnet8*__s0"))
     (run / "gradient_flow.csv").unlink()
     assert not is_diagnosed(run)  # `run --diagnose` does it again
-    build(out)
-    known = {name: pd.read_csv(out / f"{name}.csv")["run_id"].nunique() for name in TABLES}
-    assert known == {
+    tables = read_diagnoses(out, [path.name for path in (out / "runs").iterdir()])
+    assert {name: table["run_id"].nunique() for name, table in tables.items()} == {
         **{"gradient_flow": 2, "paths": 2},
         **dict.fromkeys(("lesion", "identity_distance", "sensitivity"), 3),
     }
-    seeds = pd.read_csv(out / "diagnosis.csv").set_index(["model", "measure"])["seeds"]
-    assert seeds["rv_resnet8_cifar_b"]["acc"] == 2
-    assert seeds["rv_resnet8_cifar_b"]["gradient_ratio_trained"] == 1
+    seeds = summarise_diagnoses(tables).set_index(["model", "measure"])["seeds"]
+    assert (seeds[NET]["acc"], seeds[NET]["gradient_ratio_trained"]) == (2, 1)
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_diagnosis_in_one_of_two_copies_of_a_run_is_kept(results, diagnosed, tmp_path, order):
-    folders = [shutil.copytree(f, tmp_path / f.name) for f in (results, diagnosed)][::order]
-    build(tmp_path / "both", folders)
-    build(tmp_path / "one", [tmp_path / diagnosed.name])
-    for name in (*TABLES, "diagnosis"):
-        both, one = (tmp_path / f / f"{name}.csv" for f in ("both", "one"))
-        assert both.read_bytes() == one.read_bytes()
+def test_a_diagnosis_in_one_of_two_copies_of_a_run_is_kept(results, diagnosed, order):
+    both, alone = gather((results, diagnosed)[::order]), gather([diagnosed])
+    for name in TABLES:
+        pd.testing.assert_frame_equal(both.diagnosis[name], alone.diagnosis[name])
 
 
 def test_two_diagnoses_of_one_run_exclude_each_other(folder, capsys):
@@ -460,8 +437,7 @@ def test_two_diagnoses_of_one_run_exclude_each_other(folder, capsys):
     assert cli.main(["diagnose", str(folder), "--batch-size", "30", "--draws", "1"]) == 0
 
 
-def test_whole_numbers_stay_whole(diagnosed):
-    build(diagnosed)
+def test_whole_numbers_stay_whole(diagnosed, reported):
     whole = {"gradient_flow": ["seed", "epoch", "unit", "n"], "lesion": ["deleted"]}
     for name, columns in whole.items():
         for path in (diagnosed, next((diagnosed / "runs").iterdir())):
@@ -513,9 +489,17 @@ def test_a_damaged_table_is_refused(diagnosed, tmp_path):
         ("sensitivity", lambda t: t[t["noise_sd"] != 0.1], "no row of kind noise and noise_sd 0.1"),
         ("gradient_flow", lambda t: t[:0], "it is of other runs"),
         ("gradient_flow", lambda t: t.assign(run_id="other"), "it is of other runs"),
-        ("gradient_flow", lambda t: t.assign(grad_norm=np.inf), "a number is infinite"),
-        ("gradient_flow", lambda t: t.assign(unit=10**12), "unit is not from 0 to 9999"),
-        ("lesion", lambda t: t.assign(acc=5), "acc is not from 0 to 1"),
+        (
+            "gradient_flow",
+            lambda t: t.assign(grad_norm=np.inf),
+            "grad_norm of .* is inf, not a number",
+        ),
+        (
+            "gradient_flow",
+            lambda t: t.assign(unit=10**12),
+            "unit of .* is 1000000000000, not a whole number from 0 to 9999",
+        ),
+        ("lesion", lambda t: t.assign(acc=5), "acc of .* is 5, not a number from 0 to 1"),
         ("sensitivity", lambda t: t.assign(model="other"), "its tables are of several networks"),
     ],
 )
@@ -750,7 +734,7 @@ def test_gradients_are_measured_in_full_precision(folder, monkeypatch):
         seen.append(settings.fp32_precision)
         return gradient_flow(*args)
 
-    monkeypatch.setattr("resnet_variants.diagnosis.study.gradient_flow", flow)
+    monkeypatch.setattr("resnet_variants.diagnosis.gradients.gradient_flow", flow)
     diagnose_run(folder, Study(**SMALL))
     assert set(seen) == {"ieee"}
     assert settings.fp32_precision == before

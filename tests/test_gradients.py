@@ -9,6 +9,7 @@ import torch
 from test_units import assert_untouched, batch, net, snapshot
 from torch.nn.functional import cross_entropy
 
+from resnet_variants.diagnosis.activations import forward_pass
 from resnet_variants.diagnosis.gradients import (
     _by_length,
     _some_paths,
@@ -17,7 +18,6 @@ from resnet_variants.diagnosis.gradients import (
     path_gradient,
     paths,
 )
-from resnet_variants.diagnosis.tape import record
 from resnet_variants.diagnosis.units import batch_statistics, units
 from resnet_variants.models.branches import ORDERS
 from resnet_variants.registry import UserError
@@ -27,7 +27,7 @@ from resnet_variants.training.batches import generator
 def test_with_preact_the_gradient_grows_by_the_parts_of_the_branches():
     model = net(depth=20, order="preact")
     with batch_statistics(model):
-        whole, branches = gradient_parts(record(model, *batch()))
+        whole, branches = gradient_parts(forward_pass(model, *batch()))
     # The third stage's first unit changes the shape; within the stages identities pass all on.
     for low, high in ((0, 3), (4, 6), (7, 9)):
         for at in range(low, high):
@@ -58,14 +58,14 @@ def branch_of(module, x):
 def test_the_parts_are_those_of_a_unit_alone(order):
     model, (images, labels) = net(order=order), batch()
     with batch_statistics(model):
-        tape = record(model, images, labels)
-        whole, branches = gradient_parts(tape)
-        for passage, part in zip(tape.passages, branches, strict=True):
-            x = passage.x.detach().requires_grad_()
-            (at_branch,) = tape.gradients([passage.branch])
-            (alone,) = torch.autograd.grad(branch_of(passage.unit.module, x), x, at_branch)
+        run = forward_pass(model, images, labels)
+        whole, branches = gradient_parts(run)
+        for one, part in zip(run.activations, branches, strict=True):
+            x = one.x.detach().requires_grad_()
+            (at_branch,) = run.gradients([one.branch])
+            (alone,) = torch.autograd.grad(branch_of(one.unit.module, x), x, at_branch)
             assert torch.allclose(part, alone, rtol=1e-10, atol=1e-14)
-        (first,) = tape.gradients([tape.passages[0].x])
+        (first,) = run.gradients([run.activations[0].x])
     assert torch.equal(whole[0], first)
 
 
@@ -116,12 +116,12 @@ def test_gradients_need_no_trainable_weights(frozen):
 def test_all_paths_together_are_the_gradient(axes):
     model = net(depth=14, **axes)
     with batch_statistics(model):
-        tape = record(model, *batch())
-        (whole,) = tape.gradients([tape.passages[0].x])
+        run = forward_pass(model, *batch())
+        (whole,) = run.gradients([run.activations[0].x])
         subsets = itertools.chain.from_iterable(
             itertools.combinations(range(6), length) for length in range(7)
         )
-        found = sum(path_gradient(tape, subset) for subset in subsets)
+        found = sum(path_gradient(run, subset) for subset in subsets)
     assert torch.allclose(found, whole, rtol=1e-9, atol=1e-12)
 
 
@@ -141,8 +141,8 @@ def test_what_paths_contribute_does_not_depend_on_how_many_lengths_are_followed(
     found = []
     for every in (1, 2, 9):
 
-        def norms(tape, draws, stream, every=every):
-            return {k: [1.5**-k] * 2 for k in range(0, len(tape.passages) + 1, every)}
+        def norms(run, draws, stream, every=every):
+            return {k: [1.5**-k] * 2 for k in range(0, len(run.activations) + 1, every)}
 
         monkeypatch.setattr("resnet_variants.diagnosis.gradients._norms_by_length", norms)
         found.append(paths(net(depth=38), *batch(2)))
@@ -194,8 +194,8 @@ def test_the_shortest_and_the_longest_path_have_no_choice():
     model = net()
     found = paths(model, *batch())["grad_norm"].to_numpy()
     with batch_statistics(model):
-        tape = record(model, *batch())
-        ends = [path_gradient(tape, own).norm().item() for own in ((), range(6))]
+        run = forward_pass(model, *batch())
+        ends = [path_gradient(run, own).norm().item() for own in ((), range(6))]
     assert found[[0, -1]] == pytest.approx(ends)
 
 

@@ -8,9 +8,9 @@ from test_units import assert_untouched, batch, net, snapshot, zero_branch
 from torch.nn.functional import cross_entropy
 
 from resnet_variants.diagnosis import distances
+from resnet_variants.diagnosis.activations import recorded
 from resnet_variants.diagnosis.distances import identity_distance, sensitivity
 from resnet_variants.diagnosis.lesions import STEPS, _lesions, lesion_study
-from resnet_variants.diagnosis.tape import recorded
 from resnet_variants.diagnosis.units import (
     batch_statistics,
     deleted,
@@ -130,13 +130,13 @@ def test_a_branch_of_twice_the_weights_is_twice_as_large():
 
 def test_the_ratio_is_of_the_branch_and_the_shortcut_that_are_added():
     model = net(order="preact")
-    with batch_statistics(model), recorded(model) as passages, torch.no_grad():
+    with batch_statistics(model), recorded(model) as activations, torch.no_grad():
         resume(model, IMAGES)
     found = identity_distance(model, IMAGES)["branch_to_shortcut"]
-    for passage, ratio in zip(passages, found, strict=True):
-        sizes = [maps.flatten(1).norm(dim=1).mean() for maps in (passage.branch, passage.shortcut)]
+    for one, ratio in zip(activations, found, strict=True):
+        sizes = [maps.flatten(1).norm(dim=1).mean() for maps in (one.branch, one.shortcut)]
         assert ratio == pytest.approx((sizes[0] / sizes[1]).item())
-        assert (passage.shortcut.shape == passage.x.shape) == passage.unit.module.keeps_shape
+        assert (one.shortcut.shape == one.x.shape) == one.unit.module.keeps_shape
 
 
 def test_a_gated_unit_has_no_ratio():

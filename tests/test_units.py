@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from resnet_variants.diagnosis.tape import recorded
+from resnet_variants.diagnosis.activations import recorded
 from resnet_variants.diagnosis.units import (
     batch_statistics,
     deleted,
@@ -113,11 +113,11 @@ def test_units_without_an_own_end_of_the_branch_are_deleted_and_watched(end):
     before = snapshot(other)
     with deleted(units(model)[2:3]), deleted(units(other)[2:3]):
         assert torch.equal(model(images), other(images))
-    with recorded(model) as passages, recorded(other) as others:
+    with recorded(model) as activations, recorded(other) as others:
         assert torch.equal(model(images), other(images))
-    for passage, same in zip(passages, others, strict=True):
-        assert torch.equal(passage.branch, same.branch)
-        assert torch.equal(passage.shortcut, same.shortcut)
+    for one, same in zip(activations, others, strict=True):
+        assert torch.equal(one.branch, same.branch)
+        assert torch.equal(one.shortcut, same.shortcut)
     assert_untouched(other, before)
 
 
@@ -195,20 +195,20 @@ def test_the_chain_is_the_network(axes):
 def test_what_is_recorded_adds_up(axes):
     model, (images, _) = net(**axes), batch()
     before = snapshot(model)
-    with recorded(model) as passages:
+    with recorded(model) as activations:
         model(images)
     assert_untouched(model, before)
-    assert [p.unit.name for p in passages] == [unit.name for unit in units(model)]
-    for one, following in itertools.pairwise(passages):
+    assert [p.unit.name for p in activations] == [unit.name for unit in units(model)]
+    for one, following in itertools.pairwise(activations):
         assert torch.equal(one.out, following.x)
     if axes.get("skip") == "exclusive_gate":  # whose shortcut is no module's output
         return
     if axes.get("order", "post") in ("relu_before_add", "relu_preact", "preact", "twice"):
-        for passage in passages:
-            assert torch.allclose(passage.branch + passage.shortcut, passage.out)
+        for one in activations:
+            assert torch.allclose(one.branch + one.shortcut, one.out)
     elif axes.get("order", "post") == "post":
-        for passage in passages:
-            assert torch.allclose((passage.branch + passage.shortcut).relu(), passage.out)
+        for one in activations:
+            assert torch.allclose((one.branch + one.shortcut).relu(), one.out)
 
 
 def test_the_batchs_own_statistics_are_those_of_training():

@@ -1,4 +1,4 @@
-"""How the loss gradient flows back: through units, their branches and shortcuts, and paths."""
+"""How the loss gradient flows back: through units, branches, shortcuts and paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import torch
 from scipy.stats import binom
 from torch import Tensor, nn
 
-from resnet_variants.diagnosis.tape import Passage, Tape, pulled_back, quotient, record
+from resnet_variants.diagnosis.activations import (
+    ForwardPass,
+    UnitActivations,
+    forward_pass,
+    quotient,
+    vjp,
+)
+from resnet_variants.diagnosis.measure import Measure, Sample
 from resnet_variants.diagnosis.units import (
     batch_statistics,
     require_labelled,
@@ -27,7 +34,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import double
 
-MOST_LENGTHS = 16  # path lengths whose gradients are measured, evenly spread over all
+MOST_LENGTHS = 16  # measured path lengths, spread evenly from 0 to the number of units
 
 _NORMS = ("input_norm", "grad_norm", "shortcut_norm", "branch_norm")
 
@@ -35,13 +42,14 @@ _NORMS = ("input_norm", "grad_norm", "shortcut_norm", "branch_norm")
 def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFrame:
     """Norm of the loss gradient at every unit's input, with each batch's own norm statistics.
 
-    It is the sum of what comes back through the unit's shortcut and through its branch. With
-    identity shortcuts and nothing after the addition (such as ``preact``), the former is the
-    gradient at its output, so that the gradient at any unit minus that at a later one of the stage
-    is the sum of the branches' parts between them (arXiv:1603.05027, eq. 5).
+    The gradient at a unit's input is the sum of two parts: one through the shortcut, one through
+    the branch. With identity shortcuts and nothing after the addition (such as ``preact``), the
+    first part is the gradient at the unit's output. Then the gradients at two units of a stage
+    differ by the sum of the branch parts between them (arXiv:1603.05027, eq. 5).
 
-    Branches with norms take maps of any scale, so that a gradient is smaller where maps are larger.
-    ``grad_norm`` times ``input_norm`` has no scale: what a relative change can do to the loss.
+    Branches with norms take maps of any scale, so a gradient is smaller where maps are larger.
+    ``grad_norm`` times ``input_norm`` does not depend on the scale: it is the effect of a relative
+    change on the loss.
 
     Args:
         model: one of this package's networks, trained or not.
@@ -51,10 +59,10 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFr
     Returns:
         One row per unit, and one for the last unit's output (``branch_norm`` missing): ``unit``
         (from 0), ``name``, Euclidean norms over the batch: ``input_norm``, ``grad_norm`` (of the
-        mean cross entropy), its parts ``shortcut_norm`` (none in a plain net) and ``branch_norm``;
-        ``recursion_error`` (the difference of the shortcut's part and the gradient at the output,
-        over ``grad_norm``: rounding alone with identity shortcuts and nothing after the addition;
-        missing where the shape changes, and in a plain net), ``n`` (images).
+        mean cross entropy), its parts ``shortcut_norm`` (missing in a plain net) and
+        ``branch_norm``; ``recursion_error`` (norm of the shortcut's part minus the gradient at the
+        output, over ``grad_norm``: rounding alone with identity shortcuts and nothing after the
+        addition; missing where the shape changes, and in a plain net), ``n`` (images).
 
     Raises:
         ValueError: no network of this package; images and labels that do not belong together.
@@ -62,38 +70,40 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFr
     model = require_ours(model)
     require_labelled(images, labels)
     with batch_statistics(model):
-        tape = record(model, images, labels)
-        whole, branches = gradient_parts(tape)
-    rows = [_row(i, tape.passages[i], whole, branch) for i, branch in enumerate(branches)]
+        run = forward_pass(model, images, labels)
+        whole, branches = gradient_parts(run)
+    rows = [_row(i, run.activations[i], whole, branch) for i, branch in enumerate(branches)]
     end = {"unit": len(rows), "name": OUTPUT}
-    end |= {"input_norm": _norm(tape.out), "grad_norm": _norm(whole[-1])}
+    end |= {"input_norm": _norm(run.out), "grad_norm": _norm(whole[-1])}
     columns = ["unit", "name", *_NORMS, "recursion_error"]
     return pd.DataFrame([*rows, end]).reindex(columns=columns).assign(n=len(images))
 
 
-def _row(i: int, passage: Passage, whole: Sequence[Tensor], branch: Tensor) -> dict[str, object]:
+def _row(
+    i: int, unit: UnitActivations, whole: Sequence[Tensor], branch: Tensor
+) -> dict[str, object]:
     gradient, shortcut = whole[i], whole[i] - branch
-    row: dict[str, object] = {"unit": i, "name": passage.unit.name}
-    row |= {"input_norm": _norm(passage.x), "grad_norm": _norm(gradient)}
+    row: dict[str, object] = {"unit": i, "name": unit.unit.name}
+    row |= {"input_norm": _norm(unit.x), "grad_norm": _norm(gradient)}
     row["branch_norm"] = _norm(branch)
-    if not passage.unit.is_plain:
+    if not unit.unit.is_plain:
         row["shortcut_norm"] = _norm(shortcut)
-        if passage.unit.module.keeps_shape:
+        if unit.unit.module.keeps_shape:
             row["recursion_error"] = quotient(_norm(shortcut - whole[i + 1]), _norm(gradient))
     return row
 
 
-def gradient_parts(tape: Tape) -> tuple[list[Tensor], list[Tensor]]:
+def gradient_parts(run: ForwardPass) -> tuple[list[Tensor], list[Tensor]]:
     """The loss gradient at every unit's input and at the last output; the parts of the branches.
 
-    In a plain net the branch is all there is.
+    In a plain net the branch's part is the whole gradient.
     """
-    inputs = [passage.x for passage in tape.passages]
-    branches = [p.out if p.branch is None else p.branch for p in tape.passages]
-    ways = cast("list[Tensor]", branches)
-    found = tape.gradients([*inputs, tape.out, *ways])
-    whole, at_branch = found[: len(inputs) + 1], found[len(inputs) + 1 :]
-    parts = [pulled_back(*way) for way in zip(at_branch, ways, inputs, strict=True)]
+    inputs = [unit.x for unit in run.activations]
+    ends = [unit.out if unit.branch is None else unit.branch for unit in run.activations]
+    branches = cast("list[Tensor]", ends)
+    gradients = run.gradients([*inputs, run.out, *branches])
+    whole, at_branch = gradients[: len(inputs) + 1], gradients[len(inputs) + 1 :]
+    parts = [vjp(*args) for args in zip(at_branch, branches, inputs, strict=True)]
     return [*whole], parts
 
 
@@ -107,27 +117,26 @@ def _norm(gradient: Tensor) -> float:
 def paths(
     model: nn.Module, images: Tensor, labels: Tensor, *, draws: int = 8, seed: int = 0
 ) -> pd.DataFrame:
-    """Paths through a residual network by length: how many there are, and what gradient they carry.
+    """Paths through a residual network by length: their number and the gradient they carry.
 
-    Each of n units is passed by its branch or by its shortcut, which makes 2^n paths, a binomial
-    number of each length (arXiv:1605.06431, sections 3 and 5). The gradient of a path is what comes
-    back to the first unit's input when every unit passes it on by that path alone; forward all
-    stays as it is.
+    A path takes the branch or the shortcut of each of n units. There are 2^n paths, a binomial
+    number of each length (arXiv:1605.06431, sections 3 and 5). The gradient of a path is the part
+    of the gradient at the first unit's input that comes back along that path. The forward pass
+    is the whole network's.
 
     Args:
-        model: a residual network of this package whose gates, if any, do not mix both ways.
+        model: a residual network of this package. Its gates, if any, must not mix both ways.
         images: (N, C, H, W), normalised.
         labels: (N,).
-        draws: paths of one length that are followed, all different; all where there are no more.
-        seed: which.
+        draws: different random paths of each length; all paths where there are fewer.
+        seed: of the random paths.
 
     Returns:
-        One row per length 0 to n: ``length`` (branches passed), ``share`` (of all paths),
-        ``grad_norm`` and ``grad_norm_sd`` (mean and sample deviation over the draws, at the lengths
-        that were followed: paths of one length differ many times over), ``contribution`` (share x
-        grad_norm over its sum, grad_norm being interpolated between those lengths by its
-        logarithm: as sure as a mean of so few is, which ``grad_norm_sd`` tells), ``draws``, ``n``
-        (images).
+        One row per length 0 to n: ``length`` (number of branches), ``share`` (of all paths),
+        ``grad_norm`` and ``grad_norm_sd`` (mean and sample deviation over the draws, at the
+        measured lengths: paths of one length differ by large factors), ``contribution`` (share x
+        grad_norm over its sum, with the logarithm of grad_norm interpolated between measured
+        lengths; its precision is that of ``grad_norm``), ``draws``, ``n`` (images).
 
     Raises:
         ValueError: no such network; no draws; images and labels that do not belong together.
@@ -142,15 +151,17 @@ def paths(
         raise UserError(f"{message}: no path is a product of derivatives of one of them")
     count = len(units(model))
     with batch_statistics(model):
-        norms = _norms_by_length(record(model, images, labels), draws, generator("paths", seed))
+        norms = _norms_by_length(
+            forward_pass(model, images, labels), draws, generator("paths", seed)
+        )
     return _by_length(count, norms).assign(n=len(images))
 
 
 def _by_length(count: int, norms: Mapping[int, Sequence[float]]) -> pd.DataFrame:
-    """The columns of ``paths``, from what was found at the lengths that were followed."""
+    """The columns of ``paths``, from the gradient norms at the measured lengths."""
     lengths = range(count + 1)
-    means = {length: float(np.mean(found)) for length, found in norms.items()}
-    spreads = {k: float(np.std(found, ddof=1)) for k, found in norms.items() if len(found) > 1}
+    means = {length: float(np.mean(own)) for length, own in norms.items()}
+    spreads = {k: float(np.std(own, ddof=1)) for k, own in norms.items() if len(own) > 1}
     frame = pd.DataFrame({"length": lengths, "share": binom.pmf(lengths, count, 0.5)})
     frame["grad_norm"] = frame["length"].map(means)
     frame["grad_norm_sd"] = frame["length"].map(spreads)
@@ -160,20 +171,24 @@ def _by_length(count: int, norms: Mapping[int, Sequence[float]]) -> pd.DataFrame
     return frame.assign(contribution=weight / weight.sum(), draws=draws)
 
 
-def _norms_by_length(tape: Tape, draws: int, stream: torch.Generator) -> dict[int, list[float]]:
-    count = len(tape.passages)
-    followed = np.unique(np.linspace(0, count, min(count + 1, MOST_LENGTHS)).round().astype(int))
-    norms: dict[int, list[float]] = {}
-    for length in followed.tolist():
-        drawn = _some_paths(count, length, draws, stream)
-        norms[length] = [math.exp(_followed(tape, path)[1]) for path in drawn]
-    return norms
+def _norms_by_length(
+    run: ForwardPass, draws: int, stream: torch.Generator
+) -> dict[int, list[float]]:
+    count = len(run.activations)
+    lengths = np.unique(np.linspace(0, count, min(count + 1, MOST_LENGTHS)).round().astype(int))
+    return {
+        length: [
+            math.exp(_direction_and_log_norm(run, path)[1])
+            for path in _some_paths(count, length, draws, stream)
+        ]
+        for length in lengths.tolist()
+    }
 
 
 def _some_paths(
     count: int, length: int, draws: int, stream: torch.Generator
 ) -> list[tuple[int, ...]]:
-    """Different ways to choose the units that are passed by their branch; all, if few."""
+    """Different random choices of the units whose branch the path takes; all, if few."""
     if math.comb(count, length) <= draws:
         return [*itertools.combinations(range(count), length)]
     drawn: dict[tuple[int, ...], None] = {}
@@ -188,35 +203,49 @@ def has_paths(model: ResNet) -> bool:
     return not (gated or model.variant.is_plain)
 
 
-def path_gradient(tape: Tape, branches: Iterable[int]) -> Tensor:
-    """What comes back to the first unit's input by one path.
+def path_gradient(run: ForwardPass, branches: Iterable[int]) -> Tensor:
+    """The part of the gradient at the first unit's input that comes back along one path.
 
     Args:
-        tape: of a residual network.
-        branches: numbers of the units that are passed by their branch.
+        run: of a residual network.
+        branches: numbers of the units whose branch the path takes.
     """
-    direction, log_norm = _followed(tape, branches)
+    direction, log_norm = _direction_and_log_norm(run, branches)
     return direction * math.exp(log_norm)
 
 
-def _followed(tape: Tape, branches: Iterable[int]) -> tuple[Tensor, float]:
+def _direction_and_log_norm(run: ForwardPass, branches: Iterable[int]) -> tuple[Tensor, float]:
     """``path_gradient`` as a tensor of norm 1 and the logarithm of its norm.
 
-    It is scaled at every unit: through fifty branches a gradient falls below what float32 holds.
+    The gradient is scaled at every unit: after fifty branches it is below the range of float32.
     """
     by_branch, log_norm = set(branches), 0.0
-    (gradient,) = tape.gradients([tape.out])
-    for i, passage in reversed(list(enumerate(tape.passages))):
-        out, branch, shortcut = passage.out, passage.branch, passage.shortcut
+    (gradient,) = run.gradients([run.out])
+    for i, unit in reversed(list(enumerate(run.activations))):
+        out, branch, shortcut = unit.out, unit.branch, unit.shortcut
         assert out is not None
         assert branch is not None
         assert shortcut is not None
-        gradient = pulled_back(gradient, out, branch)  # through what follows the addition
-        way = branch if i in by_branch else shortcut
-        if way is not passage.x:
-            gradient = pulled_back(gradient, way, passage.x)
+        gradient = vjp(gradient, out, branch)  # through the layers after the addition
+        summand = branch if i in by_branch else shortcut
+        if summand is not unit.x:
+            gradient = vjp(gradient, summand, unit.x)
         norm = _norm(gradient)
         if not norm:
             return gradient, -math.inf
         gradient, log_norm = gradient / norm, log_norm + math.log(norm)
     return gradient, log_norm
+
+
+def _paths_of_sample(model: ResNet, sample: Sample) -> pd.DataFrame | None:
+    if not has_paths(model):
+        return None
+    return paths(model, *sample.batch, draws=sample.paths, seed=sample.seed)
+
+
+MEASURES = {
+    "gradient_flow": Measure(
+        lambda model, sample: gradient_flow(model, *sample.batch), every_state=True
+    ),
+    "paths": Measure(_paths_of_sample),
+}

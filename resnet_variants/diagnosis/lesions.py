@@ -1,4 +1,4 @@
-"""Lesion study: what a trained network loses with its units (arXiv:1605.06431, section 4)."""
+"""Lesion study: the accuracy of a network without some units (arXiv:1605.06431, section 4)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from resnet_variants.diagnosis.measure import Measure
 from resnet_variants.diagnosis.units import (
     Unit,
     deleted,
@@ -28,7 +29,7 @@ from resnet_variants.diagnosis.units import (
 from resnet_variants.models.network import ResNet
 from resnet_variants.training.batches import generator
 
-# Units to delete together, and exchanges to make one after another, as far as there are so many.
+# Numbers of units deleted together, and of successive exchanges, up to the number of units.
 STEPS = (1, 2, 4, 8, 16, 32)
 
 Pair = tuple[Unit, Unit]
@@ -45,13 +46,13 @@ class Lesion:
 
     @contextlib.contextmanager
     def applied(self, model: ResNet) -> Iterator[None]:
-        """Within the block the network has it."""
+        """Within the block the network is changed."""
         with deleted(self.gone), exchanged(model, self.pairs):
             yield
 
     @property
     def first(self) -> Unit | None:
-        """The first unit in the chain that it touches."""
+        """The first changed unit in the chain."""
         touched = [*self.gone, *(unit for pair in self.pairs for unit in pair)]
         return min(touched, key=lambda unit: unit.at, default=None)
 
@@ -65,11 +66,12 @@ def lesion_study(
     draws: int = 2,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy without a unit, without k random ones, and with units in another order.
+    """Accuracy without one unit, without k random units, and with units in another order.
 
-    Random deletions (of two units and more) and exchanges take units that keep the shape, in plain
-    nets too; exchanges stay within a stage. A residual unit that is deleted passes its shortcut on,
-    a plain one its input; a plain net's units that change the shape cannot be deleted.
+    Random deletions (of two units or more) and exchanges use only units that keep the shape, so
+    that plain nets compare. Exchanges are within a stage. A deleted residual unit passes its
+    shortcut on, a deleted plain unit its input. A plain unit that changes the shape cannot be
+    deleted.
 
     Args:
         model: a trained network of this package.
@@ -77,13 +79,13 @@ def lesion_study(
         labels: (N,).
         batch_size: images at a time.
         draws: random choices of each size.
-        seed: which.
+        seed: of the random choices.
 
     Returns:
         One row per lesion: ``kind`` (``none``, ``delete``, ``delete_random``, ``permute``),
-        ``unit``, ``name`` and ``keeps_shape`` (1 or 0; of the only one deleted), ``deleted``
-        (units), ``exchanged`` (pairs, one after another), ``kendall_tau`` (rank correlation of the
-        order with the original), ``draw``, ``acc``, ``loss``, ``n``.
+        ``unit``, ``name`` and ``keeps_shape`` (1 or 0; for a single deleted unit), ``deleted``
+        (units), ``exchanged`` (successive pairs), ``kendall_tau`` (rank correlation of the order
+        with the original), ``draw``, ``acc``, ``loss``, ``n``.
 
     Raises:
         ValueError: no network of this package; images and labels that do not belong together.
@@ -108,7 +110,7 @@ def _sums(
             inputs = unit_inputs(model, x)
             for i, lesion in enumerate(lesions):
                 first = lesion.first or units(model)[0]
-                with lesion.applied(model):  # what comes before it is as it was
+                with lesion.applied(model):  # units before the first keep their output
                     logits = resume(model, inputs[places[first.name]], first.at).float()
                 hits = (logits.argmax(1) == y).sum().cpu()
                 sums[i] += torch.stack([hits, cross_entropy(logits, y, reduction="sum").cpu()])
@@ -154,3 +156,18 @@ def _tau(pairs: Sequence[Pair], all_units: list[Unit]) -> float:
         i, j = places[first.name], places[second.name]
         order[i], order[j] = order[j], order[i]
     return 1.0 if len(order) < 2 else float(cast(Any, kendalltau(order, sorted(order))).statistic)
+
+
+MEASURES = {
+    "lesion": Measure(
+        lambda model, sample: lesion_study(
+            model,
+            sample.images,
+            sample.labels,
+            batch_size=sample.batch_size,
+            draws=sample.draws,
+            seed=sample.seed,
+        ),
+        full_precision=False,
+    ),
+}

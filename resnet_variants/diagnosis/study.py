@@ -1,4 +1,4 @@
-"""A trained run diagnosed: its network before, during and after training, on validation images."""
+"""Diagnose a trained run: its network before, during and after training, on validation images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from resnet_variants.data.dataset import Dataset, Loading
 from resnet_variants.data.splits import Batch
-from resnet_variants.diagnosis.distances import identity_distance, sensitivity
-from resnet_variants.diagnosis.gradients import gradient_flow, has_paths, paths
-from resnet_variants.diagnosis.lesions import lesion_study
+from resnet_variants.diagnosis import distances, gradients, lesions
+from resnet_variants.diagnosis.measure import Sample
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.weights import (
@@ -27,7 +26,7 @@ from resnet_variants.models.weights import (
     load_weights,
     read_safetensors,
 )
-from resnet_variants.records.diagnosis import KEYS, TABLES, Diagnosis
+from resnet_variants.records.diagnosis import TABLES, Diagnosis, joined
 from resnet_variants.records.files import Json, damaged, read_json
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError, require_types
@@ -38,9 +37,10 @@ from resnet_variants.training.device import Machine, full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
 
 _COUNTS = {"images": 2, "draws": 1, "paths": 1}
-_BATCH = 100  # or fewer, where there are no more
+_BATCH = 100  # images, or all where there are fewer
 _LARGEST = 1_000_000
-_NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json, beside the run itself
+_NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json
+MEASURES = gradients.MEASURES | lesions.MEASURES | distances.MEASURES  # by the names of TABLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +76,10 @@ class Study:
             raise UserError(message, field="batch_size")
 
     def fitted(self, there: int) -> Study:
-        """The same for so many validation images.
+        """The study with a batch that ``there`` validation images fill.
 
         Raises:
-            ValueError: there are fewer than the batch that was asked for, or than any takes.
+            ValueError: there are fewer than ``batch_size``, or fewer than 2.
         """
         if there < max(2, self.batch_size):
             message = f"batch_size {max(2, self.batch_size)} exceeds the {there} validation images"
@@ -88,12 +88,11 @@ class Study:
 
 
 def diagnose_run(path: Path, study: Study) -> Diagnosis:
-    """The tables of ``diagnosis_files.TABLES`` for a finished run.
+    """The tables of ``records.diagnosis.TABLES`` for a finished run.
 
-    Gradient flow and distances to the identity are measured at the initial weights, at those kept
-    before (``Machine.snapshots``) and at the trained ones (averages with ``ema``; of the best epoch
-    with ``select="best"``); the rest at the trained ones. Paths are empty for a plain net and for
-    gates that mix both ways.
+    The trained weights are the run's result: averages with ``ema``, the best epoch's with
+    ``select="best"``. Some tables have rows for the initial weights and for the snapshots
+    (``Machine.snapshots``) too. Paths are empty for a plain net and for gates that mix both ways.
 
     Raises:
         ValueError: no finished run, without weights or with those of another network; other images
@@ -105,42 +104,39 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     _require_images(config, data)
     study = study.fitted(len(data.val))
     fabric = make_fabric(Machine(device=study.device), run.recipe.precision)
-    images, labels = sample(data, study, fabric.device)
+    images, labels = validation_images(data, study, fabric.device)
+    sample = Sample(
+        images=images,
+        labels=labels,
+        std=torch.tensor(data.std),
+        batch_size=study.batch_size,
+        draws=study.draws,
+        paths=study.paths,
+        seed=generator("draws", study.seed, run.seed).initial_seed(),
+    )
     model = _as_it_began(config, run, data)
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    some = images[: study.batch_size], labels[: study.batch_size]
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     last = _trained_epochs(path, run)
-    drawn = generator("draws", study.seed, run.seed).initial_seed()
-    with full_precision():
-        for epoch in _states(model, path, last):
-            found["gradient_flow"].append(gradient_flow(model, *some).assign(epoch=epoch))
-            found["identity_distance"].append(identity_distance(model, some[0]).assign(epoch=epoch))
-        if has_paths(model):
-            found["paths"].append(paths(model, *some, draws=study.paths, seed=drawn))
-    chosen: dict[str, Any] = {"batch_size": study.batch_size, "seed": drawn}
-    with fabric.autocast():
-        lesions = lesion_study(model, images, labels, draws=study.draws, **chosen)
-        disturbed = sensitivity(model, images, labels, std=torch.tensor(data.std), **chosen)
-    found |= {"lesion": [lesions], "sensitivity": [disturbed]}
-    for name in ("paths", "lesion", "sensitivity"):
-        found[name] = [frame.assign(epoch=last) for frame in found[name]]
+    for epoch in _states(model, path, last):
+        for name, measure in MEASURES.items():
+            if epoch == last or measure.every_state:
+                with full_precision() if measure.full_precision else fabric.autocast():
+                    rows = measure.rows(model, sample)
+                parts[name] += [] if rows is None else [rows.assign(epoch=epoch)]
     keys: dict[str, Any] = {"run_id": str(config["run_id"]), "seed": run.seed}
     keys["model"] = run.variant.name
-    return {name: _joined(name, parts, keys) for name, parts in found.items()}
-
-
-def _joined(name: str, parts: list[pd.DataFrame], keys: dict[str, Any]) -> pd.DataFrame:
-    columns = [*KEYS, *TABLES[name]]
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    return frame.assign(**keys)[columns]
+    return {
+        name: joined(name, frames).assign(**keys)[[*TABLES[name].header]]
+        for name, frames in parts.items()
+    }
 
 
 def finished(path: Path) -> Json:
-    """What ``run.json`` says of a finished run.
+    """The content of ``run.json`` of a finished run.
 
     Raises:
-        ValueError: it is none, or has no weights.
+        ValueError: no finished run, or one without weights.
     """
     try:
         there = (path / "run.json").is_file()
@@ -165,17 +161,17 @@ def finished(path: Path) -> Json:
 
 
 def _run(path: Path, config: Json, study: Study) -> Run:
-    """The run, whose data is where ``study`` or else the run's own record says."""
+    """The run. Its data is that of ``study`` or else of the run's own record."""
     origin = cast("Json", config.get("provenance") or {})
     try:
         spec = study.data or str(
             origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"]))
         )
-        # Accuracies are those of the precision that it was trained in, wherever that was.
+        # Accuracies are measured in the precision of the training, whatever machine it ran on.
         given = {**cast("dict[str, Any]", config["recipe"]), "precision": config["precision"]}
         recipe = Recipe(**given)
         if any(epoch == 0 for epoch, _ in RunFolder(path).snapshots):
-            recipe = replace(recipe, weights="")  # it is known what the run began with
+            recipe = replace(recipe, weights="")  # a snapshot holds the initial weights
         loading = study.loading
         if config.get("skipped_images"):
             loading = replace(loading, on_bad_image="skip")
@@ -192,8 +188,8 @@ def _run(path: Path, config: Json, study: Study) -> Run:
 
 
 def _as_trained(path: Path, config: Json, data: Dataset) -> Dataset:
-    """The images with the mean and deviation that the run had: its weights may be gone by now."""
-    if "mean" not in config:  # an older run, which had the training images' own
+    """The images with the mean and deviation of the run: its initial weights may be deleted."""
+    if "mean" not in config:  # an older run: it used those of the training images
         return data
     try:
         mean, std = (tuple(map(float, cast("Any", config[key]))) for key in ("mean", "std"))
@@ -205,7 +201,7 @@ def _as_trained(path: Path, config: Json, data: Dataset) -> Dataset:
 
 
 def _as_it_began(config: Json, run: Run, data: Dataset) -> ResNet:
-    """The network before training; of one that began with weights that a snapshot has, as built."""
+    """The network before training. Initial weights that a snapshot holds are not loaded here."""
     remedy = "and it kept no snapshot of what it began with"
     try:
         model = run.build(data)
@@ -226,7 +222,7 @@ def _require_images(config: Json, data: Dataset) -> None:
             raise UserError(f"{message}: name those", field="data")
 
 
-def sample(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, Tensor]:
+def validation_images(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, Tensor]:
     """Validation images (N, C, H, W), drawn at random, normalised; and their labels (N,)."""
     order = torch.randperm(len(data.val), generator=generator("diagnose", study.seed))[
         : study.images
@@ -237,7 +233,7 @@ def sample(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, T
 
 
 def _trained_epochs(path: Path, run: Run) -> int:
-    """After how many epochs the run had the weights that it kept."""
+    """The epoch after which the run had its final weights."""
     if run.recipe.select != "best":
         return run.recipe.epochs
     best = (RunFolder(path).result() or {}).get("best_epoch")
@@ -247,10 +243,10 @@ def _trained_epochs(path: Path, run: Run) -> int:
 
 
 def _states(model: ResNet, path: Path, last: int) -> Iterator[int]:
-    """Give the model its weights from the start to the end; the epoch after which it had them."""
+    """Give the model its weights from the start to the end; yield the epoch of each."""
     kept = dict(RunFolder(path).snapshots)
     if 0 not in kept:
-        yield 0  # as it was built
+        yield 0  # as built
     for epoch, file in kept.items():
         if epoch < last:
             state = read_safetensors(file)

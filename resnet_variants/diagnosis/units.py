@@ -1,4 +1,4 @@
-"""A network as a chain of units: run from any of them, with some taken out or exchanged."""
+"""A network as a chain of units: run from any unit, with units deleted or exchanged."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from resnet_variants.registry import UserError
 
 @dataclass(frozen=True)
 class Unit:
-    """A residual unit, or a plain net's counterpart, and where it stands."""
+    """A residual unit, or a plain net's counterpart, and its position."""
 
     name: str  # ``layer2.0``
-    at: int  # in the network's chain
+    at: int  # index in ``chain``
     module: ResidualBlock
 
     @property
     def stage(self) -> str:
-        """The stage that it is in, ``layer2``."""
+        """Name of its stage, ``layer2``."""
         return self.name.rpartition(".")[0]
 
     @property
@@ -35,15 +35,15 @@ class Unit:
 
     @property
     def deletable(self) -> bool:
-        """Whether something passes it without its branch."""
+        """Whether the network still runs without its branch."""
         return self.module.keeps_shape or not self.is_plain
 
 
 def require_ours(model: nn.Module) -> ResNet:
-    """The model, if it is one of this package's networks.
+    """The model, as one of this package's networks.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is another model.
     """
     if not isinstance(model, ResNet):
         message = f"{type(model).__name__} is none of this package's networks, whose units are read"
@@ -55,7 +55,7 @@ def require_labelled(images: Tensor, labels: Tensor) -> None:
     """Refuse images and labels that do not belong together.
 
     Raises:
-        ValueError: there are none, or not as many of one as of the other.
+        ValueError: there are no images, or their number is not that of the labels.
     """
     if not len(images) or images.ndim != 4 or labels.shape != images.shape[:1]:
         shapes = f"images {tuple(images.shape)} and labels {tuple(labels.shape)}"
@@ -66,7 +66,7 @@ def require_shortcuts(model: ResNet) -> None:
     """Refuse a plain net.
 
     Raises:
-        ValueError: it is one.
+        ValueError: the model is a plain net.
     """
     if model.variant.is_plain:
         raise UserError(f"{model.variant.name} is a plain net: it has no shortcut")
@@ -76,7 +76,7 @@ def require_shortcuts(model: ResNet) -> None:
 
 
 def chain(model: ResNet) -> list[nn.Module]:
-    """What an image passes up to the features: the stem's layers, the units, the head's."""
+    """The modules from the image to the features, in order: stem, units, head."""
     return [module for _, module in _named_chain(model)]
 
 
@@ -91,7 +91,7 @@ def _named_chain(model: ResNet) -> Iterator[tuple[str, nn.Module]]:
 
 
 def units(model: ResNet) -> list[Unit]:
-    """The units in the order in which they run."""
+    """The units in order of execution."""
     return [
         Unit(name, at, module)
         for at, (name, module) in enumerate(_named_chain(model))
@@ -100,7 +100,7 @@ def units(model: ResNet) -> list[Unit]:
 
 
 def resume(model: ResNet, x: Tensor, at: int = 0) -> Tensor:
-    """Logits (N, classes) from the input of the chain's ``at``-th part."""
+    """Logits (N, classes) from the input of the chain's ``at``-th module."""
     for module in chain(model)[at:]:
         x = module(x)
     return model.forward_head(x)
@@ -122,12 +122,12 @@ def unit_inputs(model: ResNet, images: Tensor) -> list[Tensor]:
 
 @contextlib.contextmanager
 def deleted(gone: Sequence[Unit]) -> Iterator[None]:
-    """Within the block these units' branches are zero; a plain one passes its input.
+    """Within the block the branches of these units are zero. A plain unit passes its input.
 
-    What an order has after the addition (a ReLU with ``post``) stays.
+    The layers after the addition (a ReLU with ``post``) still run.
 
     Raises:
-        ValueError: a plain net's unit that changes the shape, which nothing could pass.
+        ValueError: a plain net's unit that changes the shape: its input does not fit the next unit.
     """
     for unit in gone:
         if not unit.deletable:
@@ -139,19 +139,20 @@ def deleted(gone: Sequence[Unit]) -> Iterator[None]:
                 handle = unit.module.register_forward_hook(lambda _, args, __: args[0])
                 hooks.callback(handle.remove)
             else:
-                hooks.enter_context(ended(unit, torch.zeros_like))
+                hooks.enter_context(branch_passed_through(unit, torch.zeros_like))
         yield
 
 
 @contextlib.contextmanager
-def ended(unit: Unit, end: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the block a function of the branch's end is added to the shortcut.
+def branch_passed_through(unit: Unit, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the block the unit adds ``function(branch)`` to the shortcut.
 
-    A part may be ``None``, or one that other units share: it takes no hook.
+    ``drop_path``, the last module of the branch, is replaced and takes no hook itself: it may be
+    ``None``, or shared with other units.
     """
     own = cast(nn.Module, unit.module.drop_path)  # or None
     after = nn.Identity()
-    after.register_forward_hook(lambda *args: end(args[2]))
+    after.register_forward_hook(lambda *args: function(args[2]))
     unit.module.drop_path = after if own is None else nn.Sequential(own, after)
     try:
         yield
@@ -161,10 +162,10 @@ def ended(unit: Unit, end: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exchanged(model: ResNet, pairs: Sequence[tuple[Unit, Unit]]) -> Iterator[None]:
-    """Within the block the units of each pair, one after another, stand in each other's place.
+    """Within the block the units of each pair have changed places, pair after pair.
 
     Raises:
-        ValueError: units of two stages, or one that changes the shape.
+        ValueError: the units are of two stages, or one of them changes the shape.
     """
     for first, second in pairs:
         alike = first.module.keeps_shape and second.module.keeps_shape
@@ -194,7 +195,7 @@ def _exchange(model: ResNet, first: Unit, second: Unit) -> None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every module is in the mode it was in."""
+    """Evaluation mode within the block. After it every module is in its former mode."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -206,9 +207,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode with norms that take each batch's own statistics, as in training.
+    """Evaluation mode, but norms use each batch's own statistics, as in training.
 
-    The running statistics, which say nothing before training, are neither used nor moved.
+    The running statistics mean nothing before training. They are not used and not changed.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with evaluating(model), contextlib.ExitStack() as restored:

@@ -1,4 +1,4 @@
-"""What a model takes besides its variant: nothing here is part of a network's name."""
+"""The arguments of a model besides its variant. None of them is part of a network's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, plain, refuse, require, shown
 
-LARGEST = 2**20  # pixels, channels and classes beyond it are slips of the finger
+LARGEST = 2**20  # more pixels, channels or classes are a typing error
 _POOLS = ("avg", "max", "avgmax", "catavgmax")
 _CHOICES: Mapping[str, Iterable[object]] = {
     "global_pool": ("", *_POOLS, "fast", *(f"fast{pool}" for pool in _POOLS)),
@@ -30,7 +30,7 @@ _CHOICES: Mapping[str, Iterable[object]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
-    """timm's constructor arguments that every variant takes, and two on initial weights.
+    """timm's constructor arguments, for every variant, and two for initial weights.
 
     Raises:
         ValueError: a number out of range or an unknown choice.
@@ -39,14 +39,16 @@ class ModelArgs:
     num_classes: int = 1000
     in_chans: int = 3
     global_pool: str = "avg"  # '' leaves the features unpooled
-    output_stride: int = 32  # a stage that would go beyond it dilates instead
+    output_stride: int = 32  # a stage dilates instead of exceeding it
     drop_rate: float = 0.0  # dropout before the classifier
-    drop_path_rate: float = 0.0  # stochastic depth, rising linearly to this at the last unit
-    drop_block_rate: float = 0.0  # DropBlock in the last two stages, as timm's ResNet has it
+    drop_path_rate: float = (
+        0.0  # stochastic depth; the rate rises linearly to this at the last unit
+    )
+    drop_block_rate: float = 0.0  # DropBlock in the last two stages, as in timm's ResNet
     norm_layer: str = "batch"  # or "group"
     act_layer: str = "relu"  # any of timm's
     zero_init_last: bool = False  # every branch starts as zero (timm's ResNet: True)
-    init_fan: str = "fan_out"  # or "fan_in": whose variance the initial convolutions keep
+    init_fan: str = "fan_out"  # or "fan_in": mode of the Kaiming initialisation
     head: str = "linear"  # or "bn_linear": a batch norm of the pooled features before it
     gate_bias: float = -6.0  # initial b of the gates; -6 is the best of arXiv:1603.05027, table 1
     device: torch.device | str | None = None
@@ -70,7 +72,7 @@ class ModelArgs:
             if not any(type(value) is type(choice) and value == choice for choice in choices):
                 refuse(name, value, choices)
         _check_activation(self.act_layer)
-        _check_place(self.device, self.dtype)
+        _check_factory_kwargs(self.device, self.dtype)
 
     @property
     def layers(self) -> Layers:
@@ -78,10 +80,10 @@ class ModelArgs:
         return Layers(self.norm_layer, self.act_layer, self.device, self.dtype)
 
     def check(self, variant: Variant) -> None:
-        """Refuse what this variant cannot have.
+        """Refuse arguments that this variant cannot have.
 
         Raises:
-            ValueError: says which and why.
+            ValueError: names the argument and the reason.
         """
         if self.output_stride < variant.stem_stride:
             raise UserError(
@@ -108,10 +110,10 @@ class ModelArgs:
 
 
 def require_count(name: str, value: object, low: int) -> int:
-    """A whole number from ``low`` to ``LARGEST``, as Python's own.
+    """The value as Python's ``int``, from ``low`` to ``LARGEST``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: another value.
     """
     count = plain(value)
     if type(count) is not int or not low <= count <= LARGEST:
@@ -121,7 +123,7 @@ def require_count(name: str, value: object, low: int) -> int:
 
 
 def _check_activation(name: str) -> None:
-    """Refuse what is no activation of timm's, or would bring parameters of its own."""
+    """Refuse a name that is no activation of timm's, or an activation with parameters."""
     try:
         layer = create_act_layer(name) if isinstance(name, str) else None
     except KeyError:
@@ -135,8 +137,8 @@ def _check_activation(name: str) -> None:
         raise UserError(message, field="act_layer")
 
 
-def _check_place(device: object, dtype: object) -> None:
-    """Refuse what torch knows no device of, and numbers that no network computes in."""
+def _check_factory_kwargs(device: object, dtype: object) -> None:
+    """Refuse an unknown device, and a dtype that is not floating-point."""
     require("device", "cpu" if device is None else device, (str, torch.device), "a device's name")
     try:
         torch.device(cast(str, device or "cpu"))

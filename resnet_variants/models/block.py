@@ -1,4 +1,4 @@
-"""The residual unit: basic or bottleneck, in any activation order, from the tables' lines."""
+"""The residual unit: basic or bottleneck, in any activation order, built from the tables."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from resnet_variants.models.variant import Variant
 
 @dataclass(frozen=True)
 class Drops:
-    """What a unit leaves out at random while it trains."""
+    """What a unit drops at random in training."""
 
-    path: float = 0.0  # probability that an image's branch is left out (arXiv:1603.09382)
-    block: float = 0.0  # share of a map that DropBlock leaves out (arXiv:1810.12890)
-    block_size: int = 0  # side of the squares it leaves out; 0: not in this unit
+    path: float = 0.0  # probability of dropping an image's branch (arXiv:1603.09382)
+    block: float = 0.0  # share of a map that DropBlock drops (arXiv:1810.12890)
+    block_size: int = 0  # side of the dropped squares; 0: no DropBlock in this unit
     gamma_scale: float = 1.0
 
 
 class ResidualBlock(nn.Module):
     """One residual unit, (N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)).
 
-    ``steps`` names what runs, in order: children, and ``+``, which adds the shortcut. A plain net
-    has no ``+``. Any child may be replaced by another module, also by one that other units share;
-    a child that is added under another name does not run. ``downsample`` reads what ``conv1``
-    reads. ``None`` stands for no ``downsample``, ``se`` or ``drop_path``, as in timm. A branch may
-    be narrowed beside a ``Pad``: the zeros that the shortcut adds follow the branch's width.
+    ``steps`` names the children in order of execution, and ``+``, which adds the shortcut. A plain
+    net has no ``+``. Any child may be replaced by another module, even by one that units share. A
+    child added under another name does not run. ``downsample`` gets the same input as ``conv1``.
+    ``downsample``, ``se`` and ``drop_path`` may be ``None``, as in timm. The branch may be pruned
+    beside a ``Pad``: the shortcut adds as many zero channels as the branch then has.
     """
 
     __constants__ = ("steps", "adds_in_place", "pads")  # TorchScript unrolls a loop over a constant
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
             if module is not None:
                 self.add_module(name, module)
         self.steps = tuple(steps)
-        # An activation keeps its output for the backward pass: nothing may be added to it there.
+        # An activation keeps its output for the backward pass, so it must not change in place.
         self.adds_in_place = ORDERS[variant.order].ends_with != "act"
         self.keeps_shape = change.keeps_shape
         self.pads = any(isinstance(module, Pad) for module in self.modules())
@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
                 shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, new_channels))
             y = shortcut if step == "skip" or step == "gate" else x
             if torch.jit.is_scripting():
-                # It knows no getattr by a variable; both loops are unrolled, all else is left out.
+                # TorchScript has no getattr by a variable: it unrolls both loops.
                 ran = self._may_miss(step)
                 for name, layer in self.named_children():
                     if name == step:
@@ -81,11 +81,11 @@ class ResidualBlock(nn.Module):
         return cast(Tensor, layer(x))  # type: ignore[misc]
 
     def _may_miss(self, step: str) -> bool:
-        """Whether ``None`` stands for it, as in timm's units."""
+        """Whether the step's module may be ``None``, as in timm's units."""
         return step in ["+", "downsample", "se", "drop_path"]
 
     def _advance(self, step: str, y: Tensor, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Branch and shortcut after a step that gave ``y``."""
+        """Branch and shortcut after a step with output ``y``."""
         if step == "downsample" or step == "skip":
             shortcut = y
         elif step == "gate":
@@ -99,10 +99,10 @@ class ResidualBlock(nn.Module):
         return x, shortcut
 
     def zero_init_last(self) -> None:
-        """Make the branch start as zero: its last norm's weight, or its last convolution's.
+        """Zero the branch: the weight of its last norm, or of its last convolution.
 
-        With ``preact`` that is the convolution: a norm of weight 0 before an activation would pass
-        no gradient.
+        With ``preact`` it is the convolution: a norm with weight 0 before an activation passes no
+        gradient.
         """
         branch = self.steps[: self.steps.index("+")] if "+" in self.steps else self.steps
         last = next(step for step in reversed(branch) if step.startswith(("bn", "conv")))
@@ -110,7 +110,7 @@ class ResidualBlock(nn.Module):
 
 
 def unused(name: str, taken: Container[str]) -> str:
-    """The name, with a ``b`` for every time that it is taken: ``bn2``, ``bn2b``, ``bn2bb``."""
+    """The name with as many ``b`` as it needs to be new: ``bn2``, ``bn2b``, ``bn2bb``."""
     while name in taken:
         name += "b"
     return name
@@ -119,7 +119,7 @@ def unused(name: str, taken: Container[str]) -> str:
 def _steps(
     change: Change, variant: Variant, drops: Drops, layers: Layers
 ) -> Iterator[tuple[str, nn.Module | None]]:
-    """A unit's steps in the order in which they run, each with its layer; ``+`` has none."""
+    """A unit's steps in order of execution, each with its layer; ``+`` has none."""
     order, kernels = ORDERS[variant.order], BLOCKS[variant.block].kernels
     lines = [order.unit] * (len(kernels) - 1) + [order.last]
     words = [(word, i) for i, line in enumerate(lines) for word in line.split()]
@@ -137,14 +137,14 @@ def _steps(
         elif word == "act":
             if at == dropped:
                 yield "drop_block", _drop_block(drops)
-            # A unit's first layer reads the tensor that the shortcut holds: not in place.
+            # A unit's first layer shares its input with the shortcut: not in place.
             yield f"act{i + 1}", layers.act(inplace=at > 0)
         else:
             yield from _addition(change.w_out, variant, drops, layers)
 
 
 def _after_3x3(words: list[tuple[str, int]], first_3x3: int) -> int | None:
-    """Where the activation is that follows the branch's first 3x3 convolution."""
+    """Index of the activation after the branch's first 3x3 convolution."""
     first = words.index(("conv", first_3x3))
     return next((at for at in range(first, len(words)) if words[at][0] == "act"), None)
 
@@ -160,7 +160,7 @@ def _convs(change: Change, variant: Variant, layers: Layers, *, stride: int) -> 
             w_out,
             kernel,
             stride=stride if i == strided else 1,
-            # Up to the convolution that lost its stride, maps are those of the stage before.
+            # Before the convolution that lost its stride, maps have the previous stage's dilation.
             dilation=change.dilation_in if i <= strided else change.dilation,
             groups=variant.cardinality if kernel > 1 else 1,
         )
@@ -171,7 +171,7 @@ def _convs(change: Change, variant: Variant, layers: Layers, *, stride: int) -> 
 def _antialias(
     change: Change, variant: Variant, layers: Layers
 ) -> Iterator[tuple[int, list[tuple[str, nn.Module]]]]:
-    """The filter of a unit that downsamples, by the convolution that it precedes."""
+    """The filter of a downsampling unit, and the number of the convolution after it."""
     antialias = ANTIALIASES[variant.antialias]
     if antialias and (change.stride > 1 or change.dilation_in != change.dilation):
         block = BLOCKS[variant.block]
@@ -192,10 +192,10 @@ def _shortcut(change: Change, variant: Variant, layers: Layers) -> Iterator[tupl
 def _addition(
     width: int, variant: Variant, drops: Drops, layers: Layers
 ) -> Iterator[tuple[str, nn.Module | None]]:
-    """What ends the branch, what acts on the shortcut, and the addition."""
+    """The last steps of the branch, the function of the shortcut, and the addition."""
     attention = ATTENTIONS[variant.attention](width, layers)
     if attention is not None:
-        yield "se", attention  # timm's name for any attention, so that its weights load
+        yield "se", attention  # timm's name for any attention: its weights load
     if not variant.is_plain:
         yield from SKIPS[variant.skip](width, layers).items()
         yield "drop_path", DropPath(drops.path) if drops.path else nn.Identity()

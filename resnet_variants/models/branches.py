@@ -1,4 +1,4 @@
-"""The branch of a residual unit: its convolutions, and where everything else sits around them.
+"""The branch of a residual unit: its convolutions, and the layers around them.
 
 To add an activation order, write one line below ``ORDERS``.
 """
@@ -39,7 +39,7 @@ STRIDES = Registry("stride", **{"1x1": 1, "3x3": 3})
 class Order:
     """Where norm and activation sit (arXiv:1603.05027, fig. 4); ``+`` is the addition.
 
-    A line holds the words ``norm`` and ``act`` as often as it likes. The second norm at the second
+    A line may hold the words ``norm`` and ``act`` any number of times. A second norm at the second
     convolution is called ``bn2b``.
 
     Raises:
@@ -73,12 +73,12 @@ class Order:
         return self.last.partition("+")[0].split()[-1]
 
 
-# (a) to (e) of fig. 4. A projection shortcut reads what the branch's first convolution reads: the
-# unit's input, or in `relu_preact` and `preact` the shared activated input (as in the authors' code
-# and timm's ResNetV2). An identity shortcut always carries the unit's input; in the authors' code
-# that of the very first unit is activated too. The figure shows identity shortcuts only; a
-# projection takes a norm here wherever the branch itself ends normalised before the addition, so
-# that the two are added on one scale: not in (b), where the norm follows, and not in (e).
+# (a) to (e) of fig. 4. A projection shortcut has the same input as the branch's first convolution:
+# the unit's input, or in `relu_preact` and `preact` the shared activated input (as in the authors'
+# code and timm's ResNetV2). An identity shortcut always carries the unit's input; in the authors'
+# code that of the very first unit is activated too. The figure shows identity shortcuts only. Here
+# a projection has a norm if the branch has one just before the addition, so that both summands have
+# one scale: not in (b), where the norm follows the addition, and not in (e).
 ORDERS = Registry(
     "order",
     post=Order("conv norm act", "conv norm + act"),
@@ -89,7 +89,7 @@ ORDERS = Registry(
 )
 
 
-# --- attention: stands before the addition ----------------------------------------------------
+# --- attention: the last layer before the addition --------------------------------------------
 
 ATTENTIONS: Registry[Callable[[int, Layers], nn.Module | None]] = Registry("attention")
 
@@ -102,13 +102,13 @@ def no_attention(width: int, layers: Layers) -> None:
 @ATTENTIONS.register("se")
 def se(width: int, layers: Layers) -> nn.Module:
     """Squeeze and excitation, 1/16 of the channels but at least 8 (arXiv:1709.01507)."""
-    return cast(nn.Module, create_attn("se", width, **layers.place))
+    return cast(nn.Module, create_attn("se", width, **layers.factory_kwargs))
 
 
 @ATTENTIONS.register("eca")
 def eca(width: int, layers: Layers) -> nn.Module:
     """Efficient channel attention (arXiv:1910.03151)."""
-    return cast(nn.Module, create_attn("eca", width, **layers.place))
+    return cast(nn.Module, create_attn("eca", width, **layers.factory_kwargs))
 
 
 # --- anti-aliasing: a branch's strided convolution takes stride 1, and a filter downsamples ---
@@ -116,7 +116,7 @@ def eca(width: int, layers: Layers) -> nn.Module:
 
 @dataclass(frozen=True)
 class AntiAlias:
-    """A filter that downsamples instead of a convolution's stride."""
+    """A filter that downsamples in place of a convolution's stride."""
 
     text: str
     down: Callable[[int, int, Layers], nn.Module]  # of width and stride
@@ -124,7 +124,7 @@ class AntiAlias:
 
 
 def _blur(width: int, stride: int, layers: Layers) -> nn.Module:
-    return BlurPool2d(width, stride=stride, **layers.place)
+    return BlurPool2d(width, stride=stride, **layers.factory_kwargs)
 
 
 def _mean(width: int, stride: int, layers: Layers) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Model cards in timm's form: what a network is, as the README of its weights."""
+"""Model cards in timm's form: the README of a network's weights."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PAPERS = (
 
 
 def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """What ``timm.models.push_to_hf_hub(model_card=...)`` takes, made from the model.
+    """The argument ``model_card`` of ``timm.models.push_to_hf_hub``, made from the model.
 
     Args:
         model: one of our networks.
-        training: how it was trained and what came out, one line each.
+        training: facts of the training and its results, one line each.
 
     Raises:
         ValueError: another model, such as one that ``features_only`` wraps.
@@ -75,10 +75,10 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
 def save_pretrained(
     model: ResNet, folder: str | Path, training: Mapping[str, object] | None = None
 ) -> None:
-    """``model.safetensors``, ``config.json`` and ``README.md``, timm's layout of a Hub repository.
+    """Write ``model.safetensors``, ``config.json`` and ``README.md``, timm's Hub layout.
 
-    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads it, once this package is
-    imported. The model itself stays as it is.
+    After importing this package, ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads
+    it. The model itself does not change.
 
     Raises:
         ValueError: another model, such as one that ``features_only`` wraps.
@@ -91,10 +91,10 @@ def save_pretrained(
     if model.head_type != ModelArgs.head:
         arguments = arguments | {"head": model.head_type}
     save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
-    (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
+    (folder / "model.safetensors").chmod(0o644)  # safetensors lets only the owner read it
     config = folder / "config.json"
     written = read_json(config, remedy="save the model again")
-    # timm reads it from the top level; transformers passes it beside these arguments, so twice.
+    # timm reads num_classes from the top level; transformers would pass it twice.
     cast("Json", written.get("model_args", {})).pop("num_classes", None)
     write_atomically(config, json.dumps(written, indent=2))
     readme = generate_readme(model_card(model, training), model.variant.name)

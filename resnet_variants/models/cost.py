@@ -1,7 +1,7 @@
-"""What a variant costs: parameters, multiply-adds and activations, read off the built network.
+"""The cost of a variant: parameters, multiply-adds and activations of the built network.
 
-The network is built on the meta device, so nothing is computed or allocated. Only convolutions
-and linear layers count (those of gates, attention and blurring too), biases not: 1 MAC = one
+The network is built on the meta device, so nothing is computed or allocated. MACs are those of
+convolutions and linear layers (in gates, attention and blurring too), without biases. 1 MAC = one
 multiply-add = 2 FLOPs.
 """
 
@@ -26,11 +26,11 @@ from resnet_variants.registry import UserError
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One leaf module: its output for one image, and what it costs."""
+    """One leaf module: its output for one image, and its cost."""
 
     name: str
     kind: str
-    output_shape: tuple[int, ...]  # (C, H, W), or (C,) from the pooling on
+    output_shape: tuple[int, ...]  # (C, H, W), or (C,) after the pooling
     params: int
     macs: int
     acts: int  # elements of the outputs of convolutions and linear layers
@@ -54,9 +54,9 @@ def layer_costs(
     num_classes: int = 0,
     head: str = ModelArgs.head,
 ) -> list[LayerCost]:
-    """Every leaf module in the order in which it runs, at output stride 32.
+    """Every leaf module in order of execution, at output stride 32.
 
-    ``variant`` may be a letter or a name; 0 stands for the family's own size.
+    ``variant`` may be a letter or a name. A size of 0 is the family's default.
 
     Raises:
         ValueError: a negative size, no channels, or images too small for the network.
@@ -73,7 +73,7 @@ def layer_costs(
 def measure(model: ResNet, shape: tuple[int, int, int]) -> list[LayerCost]:
     """Every leaf module of a network on the meta device, for one image of ``shape`` (C, H, W).
 
-    The network is used up: its layers keep what they are measured with.
+    The network cannot be used afterwards: its layers keep the hooks of the measurement.
 
     Raises:
         ValueError: images too small for the network.
@@ -92,7 +92,7 @@ def measure(model: ResNet, shape: tuple[int, int, int]) -> list[LayerCost]:
     return rows
 
 
-# Layers that cost nothing here and keep the shape: torch takes long to trace norms.
+# Layers without MACs that keep the shape. They are skipped: norms are slow on the meta device.
 _SHAPELESS = (nn.BatchNorm2d, nn.ReLU)
 
 
@@ -101,7 +101,7 @@ def _unchanged(input: Tensor) -> Tensor:
 
 
 def _record(rows: list[LayerCost], name: str, module: nn.Module, _: object, output: Tensor) -> None:
-    # Each output element of a counted layer takes one multiply-add per weight of its channel.
+    # Each output element of a counted layer needs one multiply-add per weight of its channel.
     weights = _filter(module)
     params = sum(p.numel() for p in module.parameters())
     acts = output.numel() if weights else 0
@@ -110,10 +110,10 @@ def _record(rows: list[LayerCost], name: str, module: nn.Module, _: object, outp
 
 
 def _filter(module: nn.Module) -> int:
-    """Weights behind one output element; 0 for layers that do not count."""
+    """Weights per output element; 0 for layers without MACs."""
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
         return module.weight[0].numel()
-    # Its binomial filter is fixed, but it is a convolution.
+    # BlurPool2d is a convolution with a fixed filter.
     return cast(Tensor, module.filt)[0].numel() if isinstance(module, BlurPool2d) else 0
 
 

@@ -1,4 +1,4 @@
-"""The layers that networks are made of: one place for their device, dtype, norm and activation."""
+"""The layers of networks, with their device, dtype, norm and activation set in one place."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ NORMS: Registry[Callable[..., nn.Module]] = Registry("norm_layer", batch=nn.Batc
 
 
 @NORMS.register("group")
-def group_norm(width: int, **place: Any) -> GroupNorm:
-    """32 groups (arXiv:1803.08494), fewer where a group would have less than two channels.
+def group_norm(width: int, **factory_kwargs: Any) -> GroupNorm:
+    """32 groups (arXiv:1803.08494), fewer if a group would have less than two channels.
 
-    timm keeps 32 there too: one channel per group, in deep stems.
+    timm always has 32 groups: one channel per group in deep stems.
     """
     groups = math.gcd(32, width)
-    return GroupNorm(width, num_groups=groups if groups < width else max(1, groups // 2), **place)
+    return GroupNorm(
+        width, num_groups=groups if groups < width else max(1, groups // 2), **factory_kwargs
+    )
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes the layers of one network, all of them on one device and of one dtype."""
+    """Makes the layers of one network, on one device and with one dtype."""
 
     norm_layer: str = "batch"
     act_layer: str = "relu"  # any of timm's
@@ -36,8 +38,8 @@ class Layers:
     dtype: torch.dtype | None = None
 
     @property
-    def place(self) -> dict[str, Any]:
-        """Device and dtype as torch's constructors take them."""
+    def factory_kwargs(self) -> dict[str, Any]:
+        """Device and dtype, as keyword arguments of torch's constructors."""
         return {"device": self.device, "dtype": self.dtype}
 
     def conv(
@@ -67,15 +69,15 @@ class Layers:
 
     def norm(self, width: int) -> nn.Module:
         """A normalisation over ``width`` channels, eps 1e-5 (batch: momentum 0.1)."""
-        return NORMS[self.norm_layer](width, **self.place)
+        return NORMS[self.norm_layer](width, **self.factory_kwargs)
 
     def act(self, *, inplace: bool) -> nn.Module:
-        """An activation; in place wherever nobody else holds its input."""
+        """An activation. Use ``inplace`` only where no other layer reads its input."""
         return cast(nn.Module, create_act_layer(self.act_layer, inplace=inplace))
 
 
 class Pad(nn.Module):
-    """Every ``stride``-th pixel, and zeros for the channels that are new: no parameters."""
+    """Every ``stride``-th pixel, and zeros in the new channels; no parameters."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class Gate(nn.Module):
 
     def __init__(self, width: int, layers: Layers) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 1, **layers.place)
+        self.conv = nn.Conv2d(width, width, 1, **layers.factory_kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> the same shape, in (0, 1)."""

@@ -1,7 +1,7 @@
-"""The network: one class that reads a variant's tables and keeps timm's contract.
+"""The network: one class, built from a variant's tables, with timm's model interface.
 
-Children have the names that torchvision and timm give them (``conv1 bn1 layer1.0.conv1 ...
-downsample.0 fc``), so that their ``post`` weights load as they are.
+Children have the names of torchvision and timm (``conv1 bn1 layer1.0.conv1 ...
+downsample.0 fc``), so their ``post`` weights load unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ResNet(nn.Module):
 
     Raises:
         TypeError: an argument that ``ModelArgs`` does not have.
-        ValueError: one that this variant cannot have.
+        ValueError: an argument that this variant cannot have.
     """
 
     __constants__ = ("body",)  # TorchScript unrolls a loop over a constant
@@ -57,10 +57,10 @@ class ResNet(nn.Module):
         width = self._add_stages(cfg, width, args)
         self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
         self.num_features = width
-        # What runs up to the features, in order; what a user adds later takes no part.
+        # The modules up to the features, in order. A module that a user adds later does not run.
         self.body = tuple(self._modules)
         self.taps = [str(info["module"]) for info in self.feature_info]
-        self._set_head(args.global_pool, layers.place)
+        self._set_head(args.global_pool, layers.factory_kwargs)
         self.init_weights(args.zero_init_last, fan=args.init_fan, gate_bias=args.gate_bias)
 
     # --- building -----------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class ResNet(nn.Module):
             if step == "norm":
                 self.add_module(unused(names[0], self._modules), layers.norm(width))
             else:
-                # Before a norm, an activation would overwrite the feature tap before it.
+                # An activation before a norm would overwrite the feature map before it.
                 act = layers.act(inplace="norm" in steps.partition("act")[0])
                 self.add_module(unused(names[1], self._modules), act)
 
@@ -175,14 +175,14 @@ class ResNet(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The features, and the maps after the stem and after each stage.
 
-        With ``preact`` a map is the raw sum of its last unit; ``norm`` passes the last stage's
-        through the norm and activation before the pooling.
+        With ``preact`` a map is the raw sum of its last unit. With ``norm`` the last map has passed
+        the norm and the activation before the pooling.
 
         Args:
             x: (N, in_chans, H, W).
             indices: the last n maps, or the maps with these indices; all by default.
             norm: see above.
-            stop_early: run nothing beyond the last map asked for; beyond the last stage, all.
+            stop_early: run no layer after the last requested map, except after the last stage.
             output_fmt: only ``NCHW``.
             intermediates_only: return the list of maps alone.
         """
@@ -194,12 +194,12 @@ class ResNet(nn.Module):
         x, maps = self._tapped(x, take, last if stop_early and last < final else len(self.taps))
         if norm and final in take:
             maps[-1] = x
-        if intermediates_only:  # TorchScript knows no conditional expression of two types
+        if intermediates_only:  # TorchScript has no conditional expression of two types
             return maps
         return x, maps
 
     def _tapped(self, x: Tensor, take: list[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        """What the ``last`` tap gives, or the features where there is none, and the maps."""
+        """The output of the ``last`` tap, or the features if there is none, and the maps."""
         maps: list[Tensor] = []
         tap = -1
         for step in self.body:
@@ -226,7 +226,7 @@ class ResNet(nn.Module):
         prune_norm: bool = False,  # noqa: FBT001, FBT002
         prune_head: bool = True,  # noqa: FBT001, FBT002
     ) -> list[int]:
-        """Drop what comes after the last of the given maps; return their absolute indices."""
+        """Remove the layers after the last given map; return the maps' absolute indices."""
         take, last = feature_take_indices(len(self.taps), indices)
         cut = last < len(self.taps) - 1
         following = self.body[self.body.index(self.taps[last]) + 1 :]
@@ -244,19 +244,21 @@ class ResNet(nn.Module):
         return "fc" if name_only else self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier of the old one's device and dtype; ``None`` keeps the pooling."""
+        """A new classifier on the old one's device and dtype; ``None`` keeps the pooling."""
         self.num_classes = require_count("num_classes", num_classes, 0)
         pool = self.global_pool.pool_type if global_pool is None else global_pool
         self._set_head(pool, get_device_dtype(self))
         self.global_pool.train(self.training)
         self.fc.train(self.training)
 
-    def _set_head(self, pool: str, place: dict[str, Any]) -> None:
-        made = create_classifier(self.num_features, self.num_classes, pool, **place)
+    def _set_head(self, pool: str, factory_kwargs: dict[str, Any]) -> None:
+        made = create_classifier(self.num_features, self.num_classes, pool, **factory_kwargs)
         self.global_pool, self.fc = cast("tuple[SelectAdaptivePool2d, nn.Module]", made)
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         if self.head_type == "bn_linear" and self.num_classes:
-            self.fc = nn.Sequential(nn.BatchNorm1d(self.head_hidden_size, **place), self.fc)
+            self.fc = nn.Sequential(
+                nn.BatchNorm1d(self.head_hidden_size, **factory_kwargs), self.fc
+            )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
         """Recompute each unit in the backward pass instead of keeping its activations."""
@@ -278,12 +280,12 @@ def _stem_pool(variant: Variant, width: int, layers: Layers) -> nn.Module:
     return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), down)
 
 
-# Side and gamma of DropBlock's squares in the last stages, counted from the end (as timm).
+# Side and gamma of DropBlock's squares in the last two stages, counted from the end (as in timm).
 _DROP_BLOCKS = {2: (5, 0.25), 1: (3, 1.0)}
 
 
 def _drops(args: ModelArgs, units: tuple[int, ...]) -> Iterator[Drops]:
-    """What each unit of the network leaves out."""
+    """The ``Drops`` of each unit of the network."""
     last = max(1, sum(units) - 1)
     stages = [len(units) - stage for stage, n in enumerate(units) for _ in range(n)]
     for i, stage in enumerate(stages):

@@ -1,4 +1,4 @@
-"""What runs beside a branch: shortcuts that change shape, and functions of the shortcut.
+"""The path beside a branch: shortcuts that change shape, and functions of the shortcut.
 
 To add one, write one function below ``SHORTCUTS`` or ``SKIPS``.
 """
@@ -17,13 +17,13 @@ from resnet_variants.registry import Registry
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to the shape along a unit."""
+    """The change of shape from a unit's input to its output."""
 
     w_in: int
     w_out: int
     stride: int
     dilation: int = 1  # > 1 where ``output_stride`` turned strides into dilation
-    dilation_in: int = 1  # that of the unit before, kept up to the strided convolution
+    dilation_in: int = 1  # of the unit before; used before the strided convolution
 
     @property
     def keeps_shape(self) -> bool:
@@ -31,8 +31,8 @@ class Change:
         return self.stride == 1 and self.w_in == self.w_out
 
 
-# An entry returns the layers of a unit's shortcut: none for the identity; ``None`` stands for no
-# shortcut at all. The network adds a norm after a shortcut with parameters as the order says.
+# An entry returns the layers of a unit's shortcut: an empty list for the identity, ``None`` for no
+# shortcut. A norm follows a shortcut with parameters if the order has ``project="norm"``.
 SHORTCUTS: Registry[Callable[[Change, Layers], list[nn.Module] | None]] = Registry("shortcut")
 
 
@@ -48,9 +48,9 @@ def conv(change: Change, layers: Layers) -> list[nn.Module]:
 def avgpool(change: Change, layers: Layers) -> list[nn.Module]:
     """2x2 mean, then 1x1 convolution: ResNet-D (arXiv:1812.01187, fig. 2c).
 
-    Ceil mode and uncounted padding keep odd maps the size of the branch's padded 3x3/2. No pool
-    where only the width changes; a dilated stage keeps the mean, with stride 1 and a zero border,
-    as timm has it.
+    Ceil mode and uncounted padding give odd maps the size of the branch's padded 3x3/2. There is no
+    pool where only the width changes. A dilated stage keeps the mean, with stride 1 and a zero
+    border, as in timm.
     """
     if change.keeps_shape:
         return []
@@ -86,9 +86,9 @@ def plain(change: Change, layers: Layers) -> None:
 
 # --- skip functions (arXiv:1603.05027, fig. 2 and table 1) ------------------------------------
 
-# An entry returns modules that a unit applies before the addition: ``skip`` to the shortcut,
-# ``scale`` to the branch, ``gate`` to the shortcut for a gate g between g * branch and
-# (1 - g) * shortcut. They act at every unit, on what the shortcut carries.
+# An entry returns the modules that every unit applies before the addition: ``skip`` to the
+# shortcut, ``scale`` to the branch. ``gate`` gets the shortcut and returns g; then the unit adds
+# g * branch and (1 - g) * shortcut.
 SKIPS: Registry[Callable[[int, Layers], dict[str, nn.Module]]] = Registry("skip")
 
 

@@ -1,4 +1,4 @@
-"""Stems: what stands before the first stage. To add one, write one function below ``STEMS``."""
+"""Stems: the layers before the first stage. To add one, write one function below ``STEMS``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from resnet_variants.registry import Registry
 
 
 class ConvSpec(NamedTuple):
-    """One convolution of a stem; the network puts norm and activation between them."""
+    """One convolution of a stem. The network adds norms and activations between convolutions."""
 
     width: int
     kernel: int
@@ -35,8 +35,8 @@ def conv3(width: int, stride: int) -> list[ConvSpec]:
 def deep(width: int, stride: int) -> list[ConvSpec]:
     """Three 3x3 convolutions, 32-32-64 wide at width 64: ResNet-C (arXiv:1812.01187, fig. 2b).
 
-    The paper's sentence gives stride 2 to the first two; every published implementation, and its
-    own FLOPs, have it in the first alone.
+    By the paper's text the first two have stride 2. In every published implementation, and by the
+    paper's FLOPs, only the first has.
     """
     return _three(width // 2, width // 2, width, stride)
 
@@ -64,7 +64,7 @@ def _three(first: int, second: int, third: int, stride: int) -> list[ConvSpec]:
 
 
 class StemStride(NamedTuple):
-    """How a stem reaches its stride: that of its first conv, then a 3x3/2 max-pool or not."""
+    """The stride of a stem's first convolution, and whether a 3x3/2 max-pool follows the stem."""
 
     conv: int
     pool: bool
@@ -78,9 +78,8 @@ STEM_STRIDES = {
 
 
 def stem_stride_for(side: int) -> int:
-    """The stem stride that leaves a last map of about 4 to 8 pixels in four stages.
+    """The stem stride with which the last of four stages has a map of about 4 to 8 pixels.
 
-    1 up to 48 pixels on a side, 2 up to 112 (Tiny ImageNet's 64, ImageNet32's larger relatives),
-    then ImageNet's 4.
+    1 up to 48 pixels on a side, 2 up to 112 (Tiny ImageNet has 64), 4 above, as for ImageNet.
     """
     return next((stride for stride, most in ((1, 48), (2, 112)) if side <= most), 4)

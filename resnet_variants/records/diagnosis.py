@@ -1,4 +1,4 @@
-"""What a diagnosis leaves in a run's directory and in a results folder: one schema.
+"""The tables of a diagnosis, in a run's directory and in a results folder.
 
 runs/<run_id>/NAME.csv   of that run, for each NAME of ``TABLES``
 NAME.csv                 of all runs together
@@ -6,46 +6,103 @@ NAME.csv                 of all runs together
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from resnet_variants.records.manifest import is_whole
+from resnet_variants.records.schema import Column, names, read_table
 from resnet_variants.registry import UserError
 
-KEYS = ("run_id", "model", "seed", "epoch")  # epoch 0: the initial weights
-TABLES = {
-    "gradient_flow": (
-        *("unit", "name", "input_norm", "grad_norm", "shortcut_norm", "branch_norm"),
-        *("recursion_error", "n"),
-    ),
-    "paths": ("length", "share", "grad_norm", "grad_norm_sd", "contribution", "draws", "n"),
-    "lesion": (
-        *("kind", "unit", "name", "keeps_shape", "deleted", "exchanged", "kendall_tau"),
-        *("draw", "acc", "loss", "n"),
-    ),
-    "identity_distance": ("unit", "name", "branch_to_shortcut", "cosine", "n"),
-    "sensitivity": ("kind", "unit", "name", "growth", "noise_sd", "acc", "n"),
-}
-NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, of values from 0 to 1
-NOISE = 0.1  # the one of them that summaries speak of
-OUTPUT = "output"  # in the place of a unit's name: what the last one gives
-_COUNTS = (  # whole where none is missing
-    *("seed", "epoch", "unit", "length", "deleted", "exchanged", "draw", "draws", "n"),
-)
-_RANGES = {"acc": (0, 1), "unit": (0, 9999), "length": (0, 9999), "epoch": (0, 10**6)}
-_REQUIRED = {  # what each run has a row of
-    "lesion": ({"kind": "none"},),
-    "sensitivity": (
-        {"kind": "growth"},
-        *({"kind": "noise", "noise_sd": deviation} for deviation in (0.0, NOISE)),
-    ),
-}
-_TEXTS = ("run_id", "model", "name", "kind")
+NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, for pixel values from 0 to 1
+NOISE = 0.1  # the deviation that summaries show
+OUTPUT = "output"  # in place of a unit's name: the output of the last unit
 
 Diagnosis = dict[str, pd.DataFrame]  # by the names of TABLES
+
+
+def _number(name: str, low: float = -float("inf"), high: float = float("inf")) -> Column:
+    return Column(name, low=low, high=high, optional=True)
+
+
+def _count(name: str, high: float = float("inf")) -> Column:
+    return Column(name, int, low=0, high=high, optional=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a diagnosis.
+
+    Attributes:
+        caption: of its figure.
+        columns: after those of ``KEYS``.
+        required: values of columns that every run has a row with.
+        may_be_empty: a run may have no rows.
+    """
+
+    caption: str
+    columns: Sequence[Column]
+    required: Sequence[Mapping[str, object]] = ()
+    may_be_empty: bool = False
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The names of all columns, ``KEYS`` first."""
+        return names([*KEYS, *self.columns])
+
+
+KEYS = (
+    Column("run_id", str),
+    Column("model", str),
+    Column("seed", int, optional=True),
+    _count("epoch", high=10**6),  # 0: the initial weights
+)
+_UNIT, _NAME, _KIND = _count("unit", high=9999), Column("name", str), Column("kind", str)
+_ACC, _IMAGES = _number("acc", 0, 1), _count("n")
+_NORMS = ("input_norm", "grad_norm", "shortcut_norm", "branch_norm")
+
+TABLES = {
+    "gradient_flow": Table(
+        "Gradient of the cross entropy at each unit's input: its norm, and that times the norm of "
+        "the input",
+        (_UNIT, _NAME, *map(_number, _NORMS), _number("recursion_error"), _IMAGES),
+    ),
+    "paths": Table(
+        "Paths through branches and shortcuts by length: how many there are, the gradient of one, "
+        "and the share of all that those of one length carry",
+        (
+            _count("length", high=9999),
+            *map(_number, ("share", "grad_norm", "grad_norm_sd", "contribution")),
+            _count("draws"),
+            _IMAGES,
+        ),
+        may_be_empty=True,
+    ),
+    "lesion": Table(
+        "Accuracy without one unit, without several, and with units in another order",
+        (
+            *(_KIND, _UNIT, _NAME, _number("keeps_shape"), _count("deleted"), _count("exchanged")),
+            *(_number("kendall_tau"), _count("draw"), _ACC, _number("loss"), _IMAGES),
+        ),
+        required=({"kind": "none"},),
+    ),
+    "identity_distance": Table(
+        "Size of each unit's branch beside its shortcut, and cosine of its input and output",
+        (_UNIT, _NAME, _number("branch_to_shortcut"), _number("cosine"), _IMAGES),
+    ),
+    "sensitivity": Table(
+        "Growth of a small disturbance from unit to unit, accuracy under noise, and the one "
+        "against the other",
+        (_KIND, _UNIT, _NAME, _number("growth"), _number("noise_sd"), _ACC, _IMAGES),
+        required=(
+            {"kind": "growth"},
+            *({"kind": "noise", "noise_sd": deviation} for deviation in (0.0, NOISE)),
+        ),
+    ),
+}
 
 
 def is_diagnosed(folder: Path) -> bool:
@@ -60,36 +117,35 @@ def of_runs(tables: Diagnosis, run_ids: Iterable[str]) -> Diagnosis:
 
 
 def read_diagnoses(out: Path, run_ids: Iterable[str]) -> Diagnosis:
-    """The tables of those of the runs that have been diagnosed: ``KEYS`` and ``TABLES``.
+    """The tables of these runs; runs that were not diagnosed have no rows.
 
-    Each table is optional. A folder whose raw runs were left behind is read from its own tables.
+    Without raw runs (in a clone, in an archive) the folder's own tables are read. A table that is
+    missing is empty.
 
     Raises:
-        ValueError: a file is damaged, or has runs that are not among these.
+        ValueError: a file is damaged, or has rows of other runs.
     """
     ids = list(run_ids)
     if (out / "runs").is_dir():
         folders = [out / "runs" / run_id for run_id in ids]
         read = ((folder, _read_all(folder, {folder.name})) for folder in folders)
-        found = [tables for folder, tables in read if tables and is_whole(folder)]
+        parts = [tables for folder, tables in read if tables and is_whole(folder)]
     else:
-        found = [_read_all(out, set(ids))]
-    tables: Diagnosis = {}
-    for name in TABLES:
-        filled = [part for part in (own[name] for own in found if name in own) if not part.empty]
-        empty = pd.DataFrame(columns=[*KEYS, *TABLES[name]])
-        tables[name] = pd.concat(filled, ignore_index=True) if filled else empty
-    return tables
+        parts = [_read_all(out, set(ids))]
+    return {name: joined(name, [part[name] for part in parts if name in part]) for name in TABLES}
+
+
+def joined(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Parts of one table together; without rows, an empty table with its columns."""
+    filled = [part for part in parts if not part.empty]
+    empty = pd.DataFrame(columns=[*TABLES[name].header])
+    return pd.concat(filled, ignore_index=True) if filled else empty
 
 
 def _read_all(folder: Path, runs: set[str]) -> Diagnosis:
-    """The tables in a folder, of one run or of all that have been diagnosed."""
+    """The tables in a folder, of one run or of all diagnosed runs."""
     files = {name: folder / f"{name}.csv" for name in TABLES}
-    tables = {name: _read(file, name) for name, file in files.items() if file.is_file()}
-    for name, frame in tables.items():
-        wrong = _wrong(name, frame, runs)
-        if wrong:
-            raise _no_table(files[name], wrong)
+    tables = {name: _read(file, name, runs) for name, file in files.items() if file.is_file()}
     if tables:
         models = pd.concat([frame[["run_id", "model"]] for frame in tables.values()])
         if models.drop_duplicates()["run_id"].duplicated().any():
@@ -97,33 +153,17 @@ def _read_all(folder: Path, runs: set[str]) -> Diagnosis:
     return tables
 
 
-def _wrong(name: str, frame: pd.DataFrame, runs: set[str]) -> str:
-    """What cannot be so in a table that ``diagnose`` wrote of some of these runs, if anything."""
+def _read(file: Path, name: str, runs: set[str]) -> pd.DataFrame:
+    table, error = TABLES[name], partial(_no_table, file)
+    frame = read_table(file, [*KEYS, *table.columns], error)
     own = set(frame["run_id"])
-    if own - runs or not (own or name == "paths"):
-        return "it is of other runs"
-    if np.isinf(frame.select_dtypes("number").to_numpy(float)).any():
-        return "a number is infinite"
-    for column, (low, high) in _RANGES.items():
-        if column in frame and not frame[column].dropna().between(low, high).all():
-            return f"{column} is not from {low} to {high}"
-    for rows in _REQUIRED.get(name, ()):
-        if set(frame.loc[(frame[[*rows]] == [*rows.values()]).all(axis=1), "run_id"]) != own:
-            return "no row of " + " and ".join(f"{key} {value}" for key, value in rows.items())
-    return ""
+    if own - runs or not (own or table.may_be_empty):
+        raise error("it is of other runs")
+    for row in table.required:
+        if set(frame.loc[(frame[[*row]] == [*row.values()]).all(axis=1), "run_id"]) != own:
+            raise error("no row of " + " and ".join(f"{key} {value}" for key, value in row.items()))
+    return frame
 
 
-def _no_table(file: Path, reason: object) -> UserError:
+def _no_table(file: Path, reason: str) -> UserError:
     return UserError(f"{file} is no table of diagnose ({reason}): move it elsewhere")
-
-
-def _read(file: Path, name: str) -> pd.DataFrame:
-    columns = [*KEYS, *TABLES[name]]
-    numbers = [column for column in columns if column not in _TEXTS]
-    try:
-        frame = pd.read_csv(file, keep_default_na=False, na_values={c: "" for c in numbers})
-        frame = frame[columns].astype(dict.fromkeys(numbers, float))
-        whole = [c for c in _COUNTS if c in frame and frame[c].notna().all()]
-        return frame.astype(dict.fromkeys(whole, int))
-    except (ValueError, KeyError, TypeError) as error:
-        raise _no_table(file, " ".join(str(error).split())) from error

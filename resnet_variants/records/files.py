@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, and reads that name what is damaged."""
+"""Atomic writes, locks, and reads whose errors name the damaged file."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from filelock import FileLock, Timeout
 from resnet_variants.registry import UserError
 
 Json = dict[str, object]
-LARGEST = 2**63  # what a column of whole numbers holds
-TEMPORARY = ".resnet-variants.tmp"  # how the names of scratch folders end
-_LOCK = "lock"  # in each of them
+LARGEST = 2**63  # a column of whole numbers holds smaller numbers only
+TEMPORARY = ".resnet-variants.tmp"  # suffix of the names of scratch folders
+_LOCK = "lock"  # file in a scratch folder, locked by the process that writes there
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Where to write what takes the place of ``path`` when the block ends well.
+    """A temporary file to write, which replaces ``path`` when the block ends without an error.
 
-    It is there whole or not at all, even if the machine stops in between. What dead processes were
-    writing in the same folder is removed.
+    ``path`` is complete or unchanged, even if the machine stops in between. Temporary files that
+    dead processes left in the same folder are removed.
     """
     _sweep(path.parent)
     scratch, lock = _scratch_folder(path)
@@ -53,33 +53,35 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 class StorageError(UserError):
-    """A disk, a mount, a limit of the system or a cluster is in the way: no fault of the run."""
+    """The disk, a mount, a system limit or the cluster failed: not the fault of the run."""
 
 
-# A full disk, one that is lost or read-only, a file too large, no descriptors.
-_IN_THE_WAY = (
+# The disk is full, lost or read-only, the file is too large, or there are no descriptors left.
+_STORAGE_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.EMFILE, errno.ENFILE),
 )
-_NO_FILE = (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ELOOP)  # whoever reads
+_NO_FILE = (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ELOOP)  # no regular file
 
 
 def is_storage(text: object) -> bool:
-    """Whether an error, or its text, says so; libraries put the system's words into their own."""
-    return any(os.strerror(number) in str(text) for number in _IN_THE_WAY)
+    """Whether an error, or its text, is a storage error. Libraries quote the system's words."""
+    return any(os.strerror(number) in str(text) for number in _STORAGE_ERRORS)
 
 
 def _scratch_folder(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new folder beside ``path``, and the file in it that is locked while a process writes there.
+    """A new folder beside ``path``, and its lock file, locked while a process writes there.
 
-    Libraries put temporary files of their own in it. (A process id in its name would say less than
-    the lock: ids are used again, and other hosts and containers have their own.)
+    Libraries may put their own temporary files into the folder. A lock shows that the writer lives;
+    a process id in the name would not: ids are reused, and differ between hosts and containers.
     """
     while True:
         folder = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process swept it at once
+        with contextlib.suppress(FileNotFoundError):  # another process removed the new folder
             lock = (folder / _LOCK).open("xb")
-            with contextlib.suppress(OSError):  # no locks on this file system: nobody sweeps there
+            with contextlib.suppress(
+                OSError
+            ):  # a file system without locks: no process removes folders there
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if (folder / _LOCK).exists():
                 return folder, lock
@@ -89,7 +91,7 @@ def _scratch_folder(path: Path) -> tuple[Path, IO[bytes]]:
 def _sweep(folder: Path) -> None:
     """Remove the scratch folders that no process writes to."""
     for left in folder.glob(f".*{TEMPORARY}"):
-        # Its writer lives, or another process has just removed it, or it is another user's.
+        # An error means: the writer lives, another process removed it, or it is another user's.
         with contextlib.suppress(OSError):
             if not (left / _LOCK).exists():
                 left.rmdir()  # only an empty one
@@ -132,7 +134,7 @@ def locked(file: Path, seconds: float = 0.0, *, owner: Path | None = None) -> It
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell the user in one line that ``path``, where the output goes, cannot be written."""
+    """Turn an error of the system within the block into one line: ``path`` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -141,10 +143,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def require_name(path: object, *, field: str) -> None:
-    """Refuse a path that the system takes for none, or that no table and no page can show.
+    """Refuse a path that the system rejects, or that no table and no page can show.
 
     Raises:
-        ValueError: it holds a NUL, or bytes that are no UTF-8.
+        ValueError: the path holds a NUL, or bytes that are no UTF-8.
     """
     text = str(path)
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -153,23 +155,23 @@ def require_name(path: object, *, field: str) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Put ``content`` at ``path`` whole or not at all."""
+    """Write ``content`` to ``path``, all of it or nothing."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else encoded(content))
 
 
 def encoded(text: str) -> bytes:
-    """The text as UTF-8, in which bytes of a file's name that are no letters are spelt out."""
+    """The text as UTF-8. Undecodable bytes of a file name become escape sequences."""
     return text.encode(errors="backslashreplace")
 
 
 def to_json(content: Mapping[str, object]) -> str:
-    """Readable JSON; a number that is not finite is missing, ``null``."""
+    """Indented JSON. A number that is not finite becomes ``null``."""
     return json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
 
 
 def finite(value: object) -> object:
-    """The value with ``None`` for every number in it that is not finite."""
+    """The value, with ``None`` in place of every number that is not finite."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -178,21 +180,30 @@ def finite(value: object) -> object:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; a pipe or a device, which would be read for ever, is none.
+    """The text of a regular file. A pipe or a device would be read for ever and is refused.
 
     Raises:
-        OSError: it is not there, no regular file, or cannot be read.
-        ValueError: it is no UTF-8.
+        OSError: the file is missing, is no regular file, or cannot be read.
+        ValueError: the file is no UTF-8.
     """
-    # Without waiting for whoever might write into a pipe.
     with open(path, encoding="utf-8", opener=_regular) as file:
         return file.read()
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a path that ``read_text`` would refuse, for libraries that open files themselves.
+
+    Raises:
+        OSError: the file is missing, is no regular file, or cannot be read.
+    """
+    with open(path, "rb", opener=_regular):
+        pass
+
+
 def _regular(path: str, flags: int) -> int:
-    number = os.open(path, flags | os.O_NONBLOCK)
+    number = os.open(path, flags | os.O_NONBLOCK)  # does not wait for the writer of a pipe
     mode = os.fstat(number).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # which Python refuses by itself
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # Python refuses folders itself
         return number
     os.close(number)
     raise OSError(errno.EINVAL, "it is no regular file")
@@ -210,8 +221,8 @@ def read_json(path: Path, *, remedy: str = REDO) -> Json:
     """One JSON object.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: not JSON, or not an object; or it cannot be read. The message names the file.
+        FileNotFoundError: the file is missing.
+        ValueError: no JSON, no object, or unreadable; the message names the file.
     """
     with readable(path, remedy=remedy):
         content = _parsed(read_text(path))
@@ -221,12 +232,19 @@ def read_json(path: Path, *, remedy: str = REDO) -> Json:
 
 
 @contextlib.contextmanager
-def readable(path: Path, *, remedy: str = REDO) -> Iterator[None]:
-    """Tell the user in one line that ``path`` cannot be read within the block, or not understood.
+def readable(
+    path: Path, *, remedy: str = REDO, also: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn an error of reading or parsing ``path`` within the block into one line for the user.
+
+    Args:
+        path: the file.
+        remedy: what the user can do about a damaged file.
+        also: errors of the library that parses it.
 
     Raises:
-        FileNotFoundError: it is not there, which may be as it should.
-        ValueError: all else; the message names the file.
+        FileNotFoundError: the file is missing. Callers decide whether it may be.
+        ValueError: any other error; the message names the file.
     """
     try:
         yield
@@ -234,16 +252,16 @@ def readable(path: Path, *, remedy: str = REDO) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or error
-        if error.errno in _NO_FILE:
+        if error.errno is None or error.errno in _NO_FILE:
             raise damaged(path, reason, remedy=remedy) from error
         kind = StorageError if is_storage(error) else UserError
         raise kind(f"{path} cannot be read: {reason}") from error
-    except (ValueError, RecursionError) as error:
-        raise damaged(path, error, remedy=remedy) from error
+    except (ValueError, RecursionError, *also) as error:
+        raise damaged(path, " ".join(str(error).split()), remedy=remedy) from error
 
 
 def _parsed(text: str) -> object:
-    """What JSON says; for half a surrogate pair, which no table can hold, a question mark."""
+    """The JSON value, with a question mark for half a surrogate pair, which no table can hold."""
     content = cast(object, json.loads(text))
     if re.search(r"\\u[dD]", text):  # else there is none
         content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
@@ -251,7 +269,7 @@ def _parsed(text: str) -> object:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a number that a table's column can hold: finite, and not of 100 digits."""
+    """Whether a table's column can hold it as a number: finite, and below ``LARGEST``."""
     return type(value) in (int, float) and -LARGEST < cast(float, value) < LARGEST
 
 

@@ -1,7 +1,7 @@
-"""Which files of a folder this package wrote: only these are ever replaced or deleted.
+"""The files of a folder that this package wrote. It replaces and deletes no other files.
 
-manifest.json   name -> SHA-256 digest of the content; of the old and of the new one, with a space
-                between, while the file is being replaced
+manifest.json   name -> SHA-256 digest of the content; while the file is being replaced, the digests
+                of the old and the new content, with a space between
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from resnet_variants.registry import UserError
 
 MANIFEST = "manifest.json"
 Digests = dict[str, str]
-# Git may write their ends of line in two ways.
+# Git may change the line ends of text files.
 _TEXTS = {".csv", ".html", ".json", ".md", ".svg", ".tex"}
 
 
 def write_files(
     folder: Path, contents: Mapping[str, str | bytes], *, keep: bool = False
 ) -> list[Path]:
-    """Put files into a folder, by name, and delete those that were put there before.
+    """Write files into a folder, and delete the other files that the manifest lists.
 
-    A file that has the content already may be of any origin. Whatever stops this process, the next
-    one knows the files for ours again. Callers keep other processes from the folder meanwhile.
+    A file with the same content may be of any origin. If this process is stopped at any moment, the
+    next one still recognises the files as ours. Callers must lock the folder.
 
     Args:
-        folder: where they belong.
-        contents: what each holds.
-        keep: delete none.
+        folder: of the files.
+        contents: of each file, by its name.
+        keep: delete no file.
 
     Raises:
-        ValueError: one of the names is taken by a file of another origin, or the manifest is none;
-            nothing has been written then.
+        ValueError: a file of another origin has one of the names, or the manifest is damaged; then
+            nothing has been written.
         OSError: a file cannot be read or written.
     """
     before, data = _read(folder), {n: _bytes(content) for n, content in contents.items()}
@@ -48,7 +48,7 @@ def write_files(
             write_atomically(folder / name, content)
     for name in before.keys() - digests.keys():
         if not _is_one_of(folder / name, before[name]):
-            continue  # gone, or no longer ours
+            continue  # deleted, or changed by the user
         if keep:
             digests[name] = _digest(name, (folder / name).read_bytes())
         else:
@@ -58,10 +58,10 @@ def write_files(
 
 
 def refuse_foreign(folder: Path, names: Iterable[str], known: Digests | None = None) -> None:
-    """Refuse to write over files that are not known to be ours.
+    """Refuse to overwrite files that the manifest does not prove to be ours.
 
     Raises:
-        ValueError: names them.
+        ValueError: names the files.
     """
     known = _read(folder) if known is None else known
     taken = [name for name in names if _is_there(folder / name)]
@@ -75,7 +75,7 @@ def refuse_foreign(folder: Path, names: Iterable[str], known: Digests | None = N
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether no process is replacing files of the folder, nor was stopped while it did."""
+    """Whether every replacement of files in the folder was completed."""
     return all(" " not in digests for digests in _read(folder).values())
 
 
@@ -105,7 +105,7 @@ def _digest(name: str, content: bytes) -> str:
 
 
 def _read(folder: Path) -> Digests:
-    """The manifest; empty where there is none.
+    """The manifest; empty if there is no file.
 
     Raises:
         ValueError: the file is no manifest.
@@ -115,7 +115,7 @@ def _read(folder: Path) -> Digests:
         return {}
     content = read_json(file, remedy="put back what it was, or move it elsewhere")
     for name, digests in content.items():
-        # A name with a folder in it could be one of any file of the user's.
+        # A name with a folder in it could name any file of the user.
         local = Path(name).name == name
         if not (local and re.fullmatch(r"([0-9a-f]{64} ?)+", str(digests))):
             raise UserError(f"{str(file)!r} is no list of files and digests: move it elsewhere")

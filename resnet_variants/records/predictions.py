@@ -1,4 +1,4 @@
-"""What runs answered, image by image: one schema for who writes and who reads it.
+"""The predictions of runs, image by image: how they are written and read.
 
 runs/<run_id>/predictions.safetensors   of one run, written before its result
     test_logits, val_logits   (n, classes) in the order of the split; float16, or float32 where
@@ -15,10 +15,9 @@ outcomes.parquet                        of all runs of a results folder, small e
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,27 +27,34 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from resnet_variants.records.files import Json, atomic_file, damaged, short
+from resnet_variants.records.files import (
+    Json,
+    atomic_file,
+    damaged,
+    readable,
+    require_regular,
+    short,
+)
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError
 
 OUTCOMES = "outcomes.parquet"
 _KEYS = ("dataset", "split_hash", "image", "label")  # of a row of it
 _RUN, _FORMAT = "run", 1  # of the metadata
-_damaged = functools.partial(
-    damaged, remedy="delete it, the runs stay valid; or restore it from where it was kept"
-)
+_REMEDY = "delete it, the runs stay valid; or restore it from where it was kept"
+_damaged = functools.partial(damaged, remedy=_REMEDY)
+_reading = functools.partial(readable, remedy=_REMEDY, also=(SafetensorError, KeyError, TypeError))
 
 # --- one run ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a run answered for the images of two splits, in their order.
+    """The logits of one run for the images of two splits, in the order of the splits.
 
     Attributes:
-        test_logits: (N, classes); ``val_logits`` alike, by the same weights.
-        test_labels: (N,) class numbers; ``val_labels`` alike.
+        test_logits: (N, classes); ``val_logits`` likewise, of the same weights.
+        test_labels: (N,) class numbers; ``val_labels`` likewise.
     """
 
     run_id: str
@@ -61,7 +67,7 @@ class Predictions:
 
 
 def write_predictions(folder: Path, predictions: Predictions) -> None:
-    """Put them into a run's folder, whole or not at all."""
+    """Write them to a run's folder, all or nothing."""
     kind = _smallest(predictions.classes)
     arrays = {
         "test_logits": _rounded(predictions.test_logits),
@@ -73,15 +79,15 @@ def write_predictions(folder: Path, predictions: Predictions) -> None:
     facts: Json = {"format": _FORMAT, "run_id": predictions.run_id}
     facts |= {"split_hash": predictions.split_hash, "classes": list(predictions.classes)}
     with atomic_file(RunFolder(folder).predictions) as file:
-        # One entry: safetensors writes several in an order that changes.
+        # One entry only: safetensors writes several entries in random order.
         save_file(arrays, file, metadata={_RUN: json.dumps(facts)})
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """What is in a run's folder.
+    """The predictions in a run's folder.
 
     Raises:
-        ValueError: there is nothing, as in a run of an earlier version, or the file is damaged.
+        ValueError: there are none, as in a run of an earlier version, or the file is damaged.
     """
     file = RunFolder(folder).predictions
     names = [f"{split}_{what}" for split in ("test", "val") for what in ("logits", "labels")]
@@ -105,7 +111,7 @@ def _smallest(classes: Sequence[str]) -> np.dtype:
 
 
 def _rounded(logits: np.ndarray) -> np.ndarray:
-    """As float16, if that leaves the largest of every row, and all that is finite, as they are."""
+    """As float16, if every row keeps its largest logits and every finite value stays finite."""
     with np.errstate(over="ignore"):
         half = logits.astype(np.float16)
     again = half.astype(np.float32)
@@ -122,35 +128,20 @@ class _Facts:
 
 
 def _read(file: Path, names: Sequence[str]) -> tuple[_Facts, dict[str, np.ndarray]]:
-    """What a run's file is of, and some of its arrays; the others stay on disk."""
+    """The metadata of a run's file and some of its arrays. The other arrays are not read."""
     with _reading(file):
+        require_regular(file)  # safetensors reports an unreadable file as missing
         with safe_open(file, framework="np") as content:
-            told = json.loads((content.metadata() or {})[_RUN])
+            metadata = json.loads((content.metadata() or {})[_RUN])
             arrays = {name: content.get_tensor(name) for name in names}
-        classes = tuple(map(str, told["classes"]))
-        facts = _Facts(str(told["run_id"]), str(told["split_hash"]), classes)
-        found = told["format"]
-    if found != _FORMAT:
-        raise UserError(f"{file} has format {short(found)}, which a newer version may read")
+        classes = tuple(map(str, metadata["classes"]))
+        facts = _Facts(str(metadata["run_id"]), str(metadata["split_hash"]), classes)
+        file_format = metadata["format"]
+    if file_format != _FORMAT:
+        raise UserError(f"{file} has format {short(file_format)}, which a newer version may read")
     if facts.run_id != file.parent.name:
         raise _damaged(file, f"run_id {short(facts.run_id)} is not its folder's name")
     return facts, arrays
-
-
-@contextlib.contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Tell the user in one line what is wrong with a file; a missing one is the caller's."""
-    try:
-        if file.exists() and not file.is_file():
-            raise ValueError("no regular file")
-        file.open("rb").close()  # safetensors says of one that it may not read that it is missing
-        yield
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise UserError(f"{file} cannot be read: {error.strerror}") from error
-        raise _damaged(file, " ".join(str(error).split())) from error
 
 
 def _numbers(
@@ -159,7 +150,7 @@ def _numbers(
     values: np.ndarray | pd.Series,
     classes: Sequence[str],
 ) -> np.ndarray:
-    """The values in few bytes, if each is the number of a class."""
+    """The values in the smallest integer type, if each is the number of a class."""
     if values.ndim == 1 and len(values) and values.dtype.kind in "iu" and pd.notna(values).all():
         wide = np.asarray(values, np.int64)
         if wide.min() >= 0 and wide.max() < len(classes):
@@ -172,7 +163,7 @@ def _numbers(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run answered for the test images, by number of the class."""
+    """The classes that a run predicted for the test images, by number."""
 
     file: Path
     split_hash: str
@@ -182,23 +173,23 @@ class Outcome:
 
 
 def read_outcomes(out: Path, runs: pd.DataFrame) -> dict[str, Outcome]:
-    """Those of the finished runs of a results folder that have any, by ``run_id``.
+    """The outcomes of the finished runs of a results folder, by ``run_id``, where they were kept.
 
-    A folder whose raw runs were left behind is read from its ``outcomes.parquet``.
+    Without raw runs the folder's ``outcomes.parquet`` is read.
 
     Raises:
-        ValueError: a file is damaged, or does not say what the results of its run say.
+        ValueError: a file is damaged, or contradicts the result of its run.
     """
     raw = (out / "runs").is_dir()
     kept = {} if raw else _read_table(out / OUTCOMES)
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     done = runs.loc[runs["status"] == DONE, ["run_id", "split_hash", "n_test", "test_acc"]]
-    for run_id, *told in done.to_numpy():
+    for run_id, *result in done.to_numpy():
         outcome = _of_run(RunFolder(out / "runs" / run_id)) if raw else kept.get(run_id)
         if outcome is not None:
-            _require_told(run_id, outcome, told)
-            found[run_id] = outcome
-    return found
+            _require_same(run_id, outcome, result)
+            outcomes[run_id] = outcome
+    return outcomes
 
 
 def _of_run(folder: RunFolder) -> Outcome | None:
@@ -211,16 +202,16 @@ def _of_run(folder: RunFolder) -> Outcome | None:
     return Outcome(file, facts.split_hash, facts.classes, labels, predicted)
 
 
-def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any]) -> None:
-    """Refuse what is not of this run: its split, its number of images and its accuracy."""
+def _require_same(run_id: str, outcome: Outcome, result: Sequence[Any]) -> None:
+    """Refuse an outcome whose split, number of images or accuracy is not that of the result."""
     n = len(outcome.labels)
     if len(outcome.predicted) != n:
         reason = f"{run_id} has {len(outcome.predicted)} predictions for {n} labels"
         raise _damaged(outcome.file, reason)
     hits = int(np.count_nonzero(outcome.predicted == outcome.labels))
     own = {"split_hash": outcome.split_hash, "n_test": n, "test_acc": hits / n}
-    for (name, value), other in zip(own.items(), told, strict=True):
-        if other != value and other != "" and pd.notna(other):  # what a run does not say is ""
+    for (name, value), other in zip(own.items(), result, strict=True):
+        if other != value and other != "" and pd.notna(other):  # "": the result lacks it
             reason = f"{name} of {run_id} is {short(value)} here and {short(other)} in its result"
             raise _damaged(outcome.file, reason)
 
@@ -228,6 +219,7 @@ def _require_told(run_id: str, outcome: Outcome, told: Sequence[Any]) -> None:
 def _read_table(file: Path) -> dict[str, Outcome]:
     try:
         with _reading(file):
+            require_regular(file)
             table = pd.read_parquet(file)
             names = cast("dict[str, dict[str, list[str]]]", table.attrs["classes"])
             splits = [
@@ -237,7 +229,7 @@ def _read_table(file: Path) -> dict[str, Outcome]:
             run_ids = [str(name) for name in table.drop(columns=[*_KEYS])]
     except FileNotFoundError:
         return {}
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for split_hash, classes, own in splits:
         if not np.array_equal(own["image"], np.arange(len(own))):
             raise _damaged(file, f"not every image of {short(split_hash)} is there once")
@@ -245,12 +237,12 @@ def _read_table(file: Path) -> dict[str, Outcome]:
         for run_id in run_ids:
             if not own[run_id].isna().all():
                 predicted = _numbers(file, f"{run_id}'s", own[run_id], classes)
-                found[run_id] = Outcome(file, split_hash, classes, labels, predicted)
-    return found
+                outcomes[run_id] = Outcome(file, split_hash, classes, labels, predicted)
+    return outcomes
 
 
 def outcomes_parquet(outcomes: Mapping[str, Outcome], runs: pd.DataFrame) -> bytes:
-    """``outcomes.parquet`` of these runs, in their order; nothing where none has outcomes.
+    """The content of ``outcomes.parquet`` for these runs, in their order; empty without outcomes.
 
     Raises:
         ValueError: two runs of one split have other labels or class names.
@@ -270,14 +262,14 @@ def outcomes_parquet(outcomes: Mapping[str, Outcome], runs: pd.DataFrame) -> byt
     return table.to_parquet(
         index=False,
         compression="zstd",
-        # A count has no value twice: its steps are what is small.
+        # The image numbers are a count: their differences compress, a dictionary does not.
         use_dictionary=[name for name in table if name != "image"],
         column_encoding={"image": "DELTA_BINARY_PACKED"},
     )
 
 
 def _rows(dataset: str, split_hash: str, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
-    """The test images of one split."""
+    """The rows of the test images of one split."""
     first = next(iter(outcomes.values()))
     for other in outcomes.values():
         if first.classes != other.classes or not np.array_equal(first.labels, other.labels):
@@ -287,6 +279,6 @@ def _rows(dataset: str, split_hash: str, outcomes: Mapping[str, Outcome]) -> pd.
             )
     images = np.arange(len(first.labels), dtype=np.int32)
     keys = dict(zip(_KEYS, (dataset, split_hash, images, first.labels), strict=True))
-    # Of a type that knows missing numbers: other splits have other runs.
+    # An array that can hold missing numbers: runs of other splits have no value here.
     answers = {run_id: pd.array(outcome.predicted) for run_id, outcome in outcomes.items()}
     return pd.DataFrame(keys | answers)

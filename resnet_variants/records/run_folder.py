@@ -1,4 +1,4 @@
-"""The directory of one run: what is written while it is trained, and its result."""
+"""The directory of one run: its files during the training, and its result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _RESULT_WHEN_DONE = [
 # their last digits from machine to machine.
 _MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
-# Files and folders of a run's directory beside those of a diagnosis.
+# Files and folders in a run's directory, besides those of a diagnosis.
 _OURS = (
     *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.pt", "snapshots"),
     *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
@@ -55,7 +55,7 @@ _SAFETENSORS = ".tmp??????"  # the library writes weights to such a file first
 
 
 def is_ours(name: str) -> bool:
-    """Whether an entry of a run's directory has a name that this package writes there."""
+    """Whether this package writes files or folders of this name to a run's directory."""
     stem, _, suffix = name.partition(".")
     diagnosed = stem in TABLES and suffix in ("csv", "png", "svg")
     return diagnosed or name in _OURS or name.endswith(TEMPORARY) or fnmatch(name, _SAFETENSORS)
@@ -67,14 +67,14 @@ class RunFolder:
 
     path: Path
 
-    # --- whose it is --------------------------------------------------------------------------
+    # --- the lock -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def claim(self, seconds: float = 0.0) -> Iterator[bool]:
-        """Keep other processes from this run within the block; ``False`` where one has it.
+        """Hold the run's lock within the block; ``False`` where another process holds it.
 
-        With ``seconds``, wait so long for it to be let go. The system gives it up for a process
-        that ends, however it ends.
+        Args:
+            seconds: how long to wait for another process.
 
         Raises:
             ValueError: the folder cannot be written.
@@ -86,7 +86,7 @@ class RunFolder:
 
     @property
     def claimed(self) -> bool:
-        """Whether a process has the run at this moment."""
+        """Whether a process holds the run's lock at this moment."""
         if not self._lock.exists():
             return False
         with self.claim() as free:
@@ -94,15 +94,17 @@ class RunFolder:
 
     @property
     def _lock(self) -> Path:
-        return self.path.parent / f".{self.path.name}.lock"  # beside it: what is in it may go
+        return (
+            self.path.parent / f".{self.path.name}.lock"
+        )  # outside the folder, which may be deleted
 
-    # --- while it is trained ------------------------------------------------------------------
+    # --- during the training ------------------------------------------------------------------
 
     def start(self, config: Mapping[str, object]) -> None:
-        """Begin, or go on where an attempt with the same configuration has saved its state.
+        """Start the run, or prepare to continue it if it has a checkpoint.
 
         Raises:
-            ValueError: what is there was started with another configuration.
+            ValueError: the run in this folder was started with another configuration.
         """
         file, before = self.path / "run.json", self.unfinished()
         if before:
@@ -110,7 +112,7 @@ class RunFolder:
             for part in self.path.glob(_SAFETENSORS):
                 part.unlink()
             self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
-            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the state holds them too
+            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the checkpoint holds them too
             self.predictions.unlink(missing_ok=True)
             return
         former = (self.path / _FORMER_CHECKPOINT).is_file()
@@ -123,10 +125,10 @@ class RunFolder:
             logging.getLogger(__name__).warning("%s %s", self.path.name, line)
 
     def refuse_other_images(self, facts: Mapping[str, object]) -> None:
-        """Refuse to count a finished run that saw other images under the same name.
+        """Refuse a finished run that was trained on other images of the same name.
 
         Raises:
-            ValueError: its record and ``facts`` differ in splits or content.
+            ValueError: its record and ``facts`` differ in the split or in the content.
         """
         before = read_json(self.path / "run.json")
         for key in ("split_hash", "data_hash"):
@@ -138,7 +140,7 @@ class RunFolder:
         for key in {**before, **now}:
             was, new = before.get(key), now.get(key)
             if isinstance(was, dict) and isinstance(new, dict):
-                # A setting that is not there yet had its default, or the run's id were another.
+                # A setting that the record lacks had its default: else the run's id would differ.
                 was, new = ({k: d[k] for k in was if was[k] != new.get(k)} for d in (was, new))
             if key not in _MAY_DIFFER and was != new:
                 change = f"{key} was {short(was)}, is now {short(new)}"
@@ -146,7 +148,7 @@ class RunFolder:
                 raise UserError(f"{message}: give --fresh or another --out")
 
     def unfinished(self) -> Json:
-        """The configuration of a run whose state was saved; empty where there is none."""
+        """The configuration of an interrupted run with a checkpoint; else empty."""
         file = self.path / "run.json"
         return read_json(file) if file.is_file() and self.checkpoint.is_file() else {}
 
@@ -158,12 +160,12 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The state of an unfinished training."""
+        """The checkpoint of an unfinished training."""
         return self.path / "checkpoint.pt"
 
     @property
     def predictions(self) -> Path:
-        """What it answered for each test and validation image: see ``predictions``."""
+        """The logits of each test and validation image: see ``records.predictions``."""
         return self.path / "predictions.safetensors"
 
     def snapshot(self, epoch: int) -> Path:
@@ -172,20 +174,20 @@ class RunFolder:
 
     @property
     def snapshots(self) -> list[tuple[int, Path]]:
-        """Epochs whose weights were kept, in order."""
+        """The epochs with a snapshot, in order, and the files."""
         files = sorted(self.snapshot(0).parent.glob("epoch_*.safetensors"))
         return [(int(file.stem.removeprefix("epoch_")), file) for file in files]
 
     def remove(self) -> None:
-        """Delete the run; entries of its directory that have none of our names stay there.
+        """Delete the run. Entries of its directory with other names than ours are kept.
 
         Raises:
-            ValueError: the directory's place is taken by a file.
+            ValueError: there is a file in place of the directory.
         """
         self._require_folder()
         if not self.path.is_dir():
             return
-        self.reopen()  # first: a run that is half deleted is no finished one
+        self.reopen()  # first: a half deleted run must not count as finished
         for entry in filter(lambda entry: is_ours(entry.name), self.path.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -210,7 +212,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def captured(self) -> Iterator[None]:
-        """What this process and its children print goes to ``log.txt``, within the block."""
+        """Within the block, write the output of this process and its children to ``log.txt``."""
         sys.stdout.flush()
         sys.stderr.flush()
         kept = [os.dup(number) for number in (1, 2)]
@@ -226,24 +228,24 @@ class RunFolder:
                 os.dup2(before, number)
                 os.close(before)
 
-    # --- what came of it ----------------------------------------------------------------------
+    # --- the result ---------------------------------------------------------------------------
 
     def finish(self, result: Mapping[str, object]) -> None:
-        """Write the result: from now on the run counts as done, failed or diverged."""
+        """Write the result. From now on the run counts as done, failed or diverged."""
         write_atomically(self.path / "result.json", to_json(result))
-        if result["status"] == DONE:  # else it may still be of use
+        if result["status"] == DONE:  # a failed run may be continued
             self.checkpoint.unlink(missing_ok=True)
 
     def reopen(self) -> None:
-        """Count the run as unfinished: it goes on where its state was saved, if it was."""
+        """Delete the result: the run is continued from its checkpoint, if it has one."""
         if self.path.is_dir():
             (self.path / "result.json").unlink(missing_ok=True)
 
     def result(self) -> Json | None:
-        """The result, or ``None`` where the run is not finished.
+        """The result, or ``None`` if the run is not finished.
 
         Raises:
-            ValueError: the file is damaged, or the directory's place is taken by a file.
+            ValueError: the result is damaged, or there is a file in place of the directory.
         """
         file = self.path / "result.json"
         try:
@@ -260,13 +262,13 @@ class RunFolder:
         return result
 
 
-# --- where its numbers come from --------------------------------------------------------------
+# --- the origin of its numbers ----------------------------------------------------------------
 
-Provenance = dict[str, list[str]]  # what it is of -> its distinct values, in order of appearance
+Provenance = dict[str, list[str]]  # fact -> its distinct values, in order of appearance
 
 
 def note_provenance(provenance: Provenance, config: Json) -> None:
-    """Add what a run's configuration says of where it was trained, and how."""
+    """Add the machine, the software and the settings of a run, from its configuration."""
     origin = _mapping(config.get("provenance"))
     versions = _mapping(origin.get("versions"))
     facts: Json = {"command": origin.get("command"), "device": origin.get("device_name")}
@@ -290,5 +292,5 @@ def _mapping(value: object) -> Json:
 
 
 def recipe_digest(run_id: str) -> str:
-    """The part of a run's id that stands for what differs from the default recipe."""
+    """The part of a run's id that encodes its differences from the default recipe."""
     return run_id.rsplit("__", 2)[1]

@@ -1,0 +1,54 @@
+"""A measurement of a network, and the images it is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import Tensor
+
+from resnet_variants.models.network import ResNet
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Validation images and the settings of the random draws.
+
+    Attributes:
+        images: (N, C, H, W), normalised.
+        labels: (N,).
+        std: (C,), the deviation that the images were divided by.
+        batch_size: images at a time.
+        draws: random deletions and exchanges of each size.
+        paths: paths of each length.
+        seed: of all random draws.
+    """
+
+    images: Tensor
+    labels: Tensor
+    std: Tensor
+    batch_size: int
+    draws: int
+    paths: int
+    seed: int
+
+    @property
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The first batch of images and labels."""
+        return self.images[: self.batch_size], self.labels[: self.batch_size]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one table of a diagnosis is measured.
+
+    Attributes:
+        rows: the table's rows for one network; ``None`` where there is nothing to measure.
+        every_state: measure the initial weights and the snapshots too, not the trained ones alone.
+        full_precision: measure in float32; otherwise in the precision of the training.
+    """
+
+    rows: Callable[[ResNet, Sample], pd.DataFrame | None]
+    every_state: bool = False
+    full_precision: bool = True
