@@ -25,7 +25,15 @@ DEEPEST = [
     *("rv_resnext101_32x4d_b_se", "rv_wide_resnet50_2_d"),
     *("rv_resnet164_cifar_d", "rv_resnet164_cifar_b_bnafteradd", "rv_resnet164_cifar_a_preact"),
 ]
-SPREAD = [*[name for name in NAMES if rv.parse_name(name).depth <= 56][::10], *DEEPEST]
+SPREAD = [name for name in NAMES if rv.parse_name(name).depth <= 56][::10]
+
+
+def some(cases, every):
+    """All cases; those between are slow."""
+    return [
+        pytest.param(case, marks=pytest.mark.slow if i % every else ())
+        for i, case in enumerate(cases)
+    ]
 
 
 def last_width(variant):
@@ -66,7 +74,7 @@ def test_an_alias_builds_the_network_it_stands_for(alias):
 # --- every registered name --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SPREAD)
+@pytest.mark.parametrize("name", [*some(SPREAD, 3), *some(DEEPEST, 4)])
 def test_a_spread_of_names_keeps_the_contract_at_full_size(name):
     variant = rv.parse_name(name)
     model = timm.create_model(name, num_classes=7).train()
@@ -160,7 +168,7 @@ BRANCHES = [
 ]
 
 
-@pytest.mark.parametrize("variant", dict.fromkeys(BRANCHES), ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", some(dict.fromkeys(BRANCHES), 4), ids=lambda v: v.name)
 def test_a_compiled_or_exported_model_computes_the_same(variant):
     torch.compiler.reset()
     model = build(variant).eval()

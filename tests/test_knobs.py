@@ -63,7 +63,18 @@ def mirrored_digits():
     return dataclasses.replace(digits(), mirror=True)
 
 
+TRAINED = {}
+
+
 def trained(data, **fields):
+    """``train_anew``, once for the same fields and data of a fixture."""
+    key = id(data), repr(sorted(fields.items()))
+    if key not in TRAINED:
+        TRAINED[key] = train_anew(data, **fields)
+    return TRAINED[key]
+
+
+def train_anew(data, **fields):
     """What a tiny training leaves behind: records and weights."""
     torch.set_num_threads(1)
     run = digits_run(**{"batch_size": 32, "epochs": 3} | fields)
@@ -95,7 +106,7 @@ def test_a_field_changes_the_training(mirrored_digits, name):
 
 
 def test_the_same_recipe_trains_the_same(mirrored_digits):
-    assert not different(trained(mirrored_digits), trained(mirrored_digits))
+    assert not different(trained(mirrored_digits), train_anew(mirrored_digits))
 
 
 @pytest.mark.parametrize("name", sorted(CHOICES.keys() - {"precision", "normalise"}))
@@ -199,6 +210,6 @@ def test_rsb_a3_is_column_a3_of_table_2():
 def test_a_named_recipe_trains(name):
     small = {"epochs": 2, "batch_size": 32, "precision": "fp32"}
     one = dataclasses.replace(RECIPES[name], **small)
-    records, final = trained(digits(), **dataclasses.asdict(one))
+    records, final = train_anew(digits(), **dataclasses.asdict(one))
     assert len(records) == 2
     assert all(tensor.isfinite().all() for tensor in final.values())

@@ -12,7 +12,7 @@ import pandas as pd
 from resnet_variants.analysis.pairs import COMPARED, DIFFERENCE, MEAN, compared, judged
 from resnet_variants.analysis.statistics import SHARE
 from resnet_variants.analysis.tables import GROUP, by_group
-from resnet_variants.records.diagnosis import NOISE, OUTPUT, TABLES, Diagnosis, of_runs
+from resnet_variants.records.diagnosis import NOISE, OUTPUT, Diagnosis, of_runs
 from resnet_variants.reporting.text import interval, number_interval, p_value
 
 
@@ -43,7 +43,17 @@ MEASURES = {
     "acc_under_noise": Measure(f"accuracy % under noise {NOISE}", SHARE),
 }
 COLUMNS = ("model", "measure", "baseline", *COMPARED)
-CAPTIONS = {name: table.caption for name, table in TABLES.items()}  # of each table's figure
+CAPTIONS = {  # of each table's figure
+    "gradient_flow": "Gradient of the cross entropy at each unit's input: its norm, and that times "
+    "the norm of the input",
+    "paths": "Paths through branches and shortcuts by length: how many there are, the gradient of "
+    "one, and the share of all that those of one length carry",
+    "lesion": "Accuracy without one unit, without several, and with units in another order",
+    "identity_distance": "Size of each unit's branch beside its shortcut, and cosine of its input "
+    "and output",
+    "sensitivity": "Growth of a small disturbance from unit to unit, accuracy under noise, and the "
+    "one against the other",
+}
 
 
 def summarise_diagnoses(

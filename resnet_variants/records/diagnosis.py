@@ -37,13 +37,11 @@ class Table:
     """One table of a diagnosis.
 
     Attributes:
-        caption: of its figure.
         columns: after those of ``KEYS``.
         required: values of columns that every run has a row with.
         may_be_empty: a run may have no rows.
     """
 
-    caption: str
     columns: Sequence[Column]
     required: Sequence[Mapping[str, object]] = ()
     may_be_empty: bool = False
@@ -66,13 +64,9 @@ _NORMS = ("input_norm", "grad_norm", "shortcut_norm", "branch_norm")
 
 TABLES = {
     "gradient_flow": Table(
-        "Gradient of the cross entropy at each unit's input: its norm, and that times the norm of "
-        "the input",
-        (_UNIT, _NAME, *map(_number, _NORMS), _number("recursion_error"), _IMAGES),
+        (_UNIT, _NAME, *map(_number, _NORMS), _number("recursion_error"), _IMAGES)
     ),
     "paths": Table(
-        "Paths through branches and shortcuts by length: how many there are, the gradient of one, "
-        "and the share of all that those of one length carry",
         (
             _count("length", high=9999),
             *map(_number, ("share", "grad_norm", "grad_norm_sd", "contribution")),
@@ -82,7 +76,6 @@ TABLES = {
         may_be_empty=True,
     ),
     "lesion": Table(
-        "Accuracy without one unit, without several, and with units in another order",
         (
             *(_KIND, _UNIT, _NAME, _number("keeps_shape"), _count("deleted"), _count("exchanged")),
             *(_number("kendall_tau"), _count("draw"), _ACC, _number("loss"), _IMAGES),
@@ -90,12 +83,9 @@ TABLES = {
         required=({"kind": "none"},),
     ),
     "identity_distance": Table(
-        "Size of each unit's branch beside its shortcut, and cosine of its input and output",
-        (_UNIT, _NAME, _number("branch_to_shortcut"), _number("cosine"), _IMAGES),
+        (_UNIT, _NAME, _number("branch_to_shortcut"), _number("cosine"), _IMAGES)
     ),
     "sensitivity": Table(
-        "Growth of a small disturbance from unit to unit, accuracy under noise, and the one "
-        "against the other",
         (_KIND, _UNIT, _NAME, _number("growth"), _number("noise_sd"), _ACC, _IMAGES),
         required=(
             {"kind": "growth"},

@@ -177,21 +177,6 @@ def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
     return _with_legend(figure, frame, look)
 
 
-def _by_unit(frame: pd.DataFrame, look: _Look) -> Figure | None:
-    """A panel for each number of the trained networks, by unit: of tables not in ``_FIGURES``."""
-    measured = frame.drop(columns=["seed", "epoch", "unit", "n"]).select_dtypes("number")
-    columns = measured.columns[measured.notna().any()]
-    if columns.empty:
-        return None
-    trained = list(_states(frame).values())[-1]
-    figure, (panels,) = _figure(1, len(columns), frame, look, sharey=False)
-    for axes, name in zip(panels, columns, strict=True):
-        _draw(axes, trained, "unit", name, look)
-        axes.set_title(name.replace("_", " "), loc="left")
-        axes.set_xlabel(_UNIT)
-    return _with_legend(figure, frame, look)
-
-
 _FIGURES: dict[str, Callable[[pd.DataFrame, _Look], Figure | None]] = {
     "gradient_flow": _gradient_flow,
     "paths": _paths,
@@ -217,9 +202,7 @@ def diagnosis_figures(tables: Diagnosis, dataset: str) -> dict[str, Figure]:
     )
     with styled():
         drawn = {
-            name: _FIGURES.get(name, _by_unit)(table, look)
-            for name, table in tables.items()
-            if len(table)
+            name: draw(tables[name], look) for name, draw in _FIGURES.items() if len(tables[name])
         }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
