@@ -70,7 +70,7 @@ def device(path):
     path.symlink_to("/dev/zero")
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 @pytest.mark.parametrize("make", [pipe, socket_file, loop, device])
 @pytest.mark.parametrize("name", ["run.json", "result.json", "epochs.jsonl", "experiment.json"])
 def test_only_regular_files_are_read(tmp_path, make, name, monkeypatch):
@@ -83,7 +83,7 @@ def test_only_regular_files_are_read(tmp_path, make, name, monkeypatch):
         read_epochs(out, read_runs(out))
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 @pytest.mark.parametrize("make", [pipe, socket_file, loop, device])
 def test_only_regular_files_are_experiments(tmp_path, make, monkeypatch):
     monkeypatch.chdir(tmp_path)
