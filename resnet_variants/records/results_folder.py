@@ -19,6 +19,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from resnet_variants.models.variant import AXES, FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.files import (
     LARGEST,
     Json,
@@ -46,20 +47,13 @@ UNFINISHED = "unfinished"  # started, without a result, and nobody is at it
 MISSING = "missing"  # planned, never started: such a run has no row
 STATUSES = (DONE, RUNNING, UNFINISHED, FAILED, DIVERGED)
 
-VARIANT_COLUMNS = (
-    "model",
-    "preset",
-    "family",
-    "depth",
-    "stem",
-    "stem_stride",
-    "stride",
-    "shortcut",
-    "order",
-)
+VARIANT_COLUMNS = ("model", "preset", *shown_as(SIZE, MAIN))
 # The other axes. A folder may have no values for them: then they were not varied.
-FURTHER_COLUMNS = ("block", "skip", "cardinality", "base_width", "attention", "antialias")
-OPTIONAL_NUMBERS = ("cardinality", "base_width", "n_test")  # numbers that may be missing
+FURTHER_COLUMNS = tuple(shown_as(FURTHER))
+_TEXT_AXES = [name for name, axis in AXES.items() if axis.is_text]
+_NUMBER_AXES = [name for name, axis in AXES.items() if not axis.is_text]
+# Numbers that may be missing.
+OPTIONAL_NUMBERS = (*(name for name in _NUMBER_AXES if name in FURTHER_COLUMNS), "n_test")
 IMAGE_COLUMNS = ("data_hash", "split_hash")  # which images; likewise
 COST_COLUMNS = ("params", "macs", "flops", "acts")
 RUN_COLUMNS = (
@@ -103,12 +97,12 @@ FURTHER_EPOCH_COLUMNS = ("train_acc", "grad_norm")  # a folder may lack them
 
 # Empty text is text; in the other columns it is a missing number.
 TEXT_COLUMNS = {
-    *("run_id", "status", "model", "preset", "family", "stem", "stride", "shortcut", "order"),
-    *("dataset", "device", "precision", "error"),
-    *("block", "skip", "attention", "antialias", *IMAGE_COLUMNS),
+    *("run_id", "status", "model", "preset", *_TEXT_AXES),
+    *("dataset", "device", "precision", "error", *IMAGE_COLUMNS),
 }
 # What `run.json` and `result.json` must hold as numbers.
-CONFIG_NUMBERS = ("depth", "stem_stride", "img_size", "epochs", "seed", *COST_COLUMNS)
+_NEEDED_NUMBERS = [name for name in _NUMBER_AXES if name not in FURTHER_COLUMNS]
+CONFIG_NUMBERS = (*_NEEDED_NUMBERS, "img_size", "epochs", "seed", *COST_COLUMNS)
 RESULT_COLUMNS = ("status", *RESULT_NUMBERS, *RESULT_EXTRAS, "error")
 
 # --- reading ----------------------------------------------------------------------------------
