@@ -7,8 +7,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import resnet_variants as rv
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import grid, parse_name
 from resnet_variants.models.peers import (
     PEERS,
@@ -156,3 +158,8 @@ def test_nearest_finds_the_preact_and_the_blurred_kin_of_resnet50():
 
 def test_another_stem_stride_has_no_name_elsewhere():
     assert names_elsewhere(Variant(depth=18, stem_stride=1)) == []
+
+
+def test_imagenets_moments_are_timms():
+    family = FAMILIES["imagenet"]
+    assert (family.mean, family.std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
