@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 from resnet_variants.models.card import model_card, save_pretrained
+from resnet_variants.models.catalogue import list_models
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.grids import grid, preset
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import load_backbone, load_weights, resnetv2_state_dict
-from resnet_variants.models.zoo import create_model, list_models, parse_name, register
+from resnet_variants.models.zoo import create_model, parse_name, register
 from resnet_variants.terminal import starting  # noqa: F401  # before all that takes seconds to load
 
 if TYPE_CHECKING:

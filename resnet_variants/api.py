@@ -13,9 +13,10 @@ import pandas as pd
 
 from resnet_variants.data.dataset import Loading
 from resnet_variants.diagnosis.study import Study, diagnose_run, finished
+from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import as_variant, register
+from resnet_variants.models.zoo import register
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, is_diagnosed
 from resnet_variants.records.files import require_name, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
 from resnet_variants.models.arguments import ModelArgs
-from resnet_variants.models.branches import (
-    ANTIALIASES,
-    ATTENTIONS,
-    BLOCKS,
-    ORDERS,
-    STRIDES,
-)
+from resnet_variants.models.branches import BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.peers import named_elsewhere, nearest, synonyms
-from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS
-from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import as_variant, weights_cfgs
+from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
+from resnet_variants.models.stems import STEM_STRIDES
+from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.models.zoo import weights_cfgs
 from resnet_variants.terminal.cli import guard, parse, say
 
 
@@ -57,25 +51,23 @@ def command(argv: Sequence[str]) -> int:
 
 
 def _heading(variant: Variant) -> list[str]:
-    conv, pool = STEM_STRIDES[variant.stem_stride]
-    stem = f"{variant.stem}: {_first_line(STEMS[variant.stem])}"
-    units = "-".join(map(str, variant.units))
-    kernel, antialias = STRIDES[variant.stride], ANTIALIASES[variant.antialias]
     rows = {
         "preset": f"ResNet-{variant.preset}" if variant.preset else "none: a cell of its own",
-        "family": f"{variant.family}, depth {variant.depth}: {units} {variant.block} units",
+        "family": _size(variant),
         "groups": _groups(variant),
-        "stem": stem,
-        "stem stride": f"{variant.stem_stride}: stride {conv}, {'then a' if pool else 'no'} pool",
-        "stride": f"{variant.stride}: stride 2 in a unit's first {kernel}x{kernel} convolution",
-        "shortcut": f"{variant.shortcut}: {_first_line(SHORTCUTS[variant.shortcut])}",
-        "order": f"{variant.order}: {_order_text(variant)}",
-        "skip": f"{variant.skip}: {_first_line(SKIPS[variant.skip])}",
-        "attention": _unless_none(variant.attention, _first_line(ATTENTIONS[variant.attention])),
-        "antialias": _unless_none(variant.antialias, antialias.text if antialias else ""),
+        **{axis.replace("_", " "): _axis(variant, axis) for axis in AXES if axis not in _SIZE},
         "also": ", ".join(variant.aliases),
     }
     return [variant.name, *(f"  {key:<13}{text}" for key, text in rows.items() if text)]
+
+
+# The axes that the rows "family" and "groups" tell.
+_SIZE = ("family", "depth", "block", "cardinality", "base_width")
+
+
+def _size(variant: Variant) -> str:
+    units = "-".join(map(str, variant.units))
+    return f"{variant.family}, depth {variant.depth}: {units} {variant.block} units"
 
 
 def _groups(variant: Variant) -> str:
@@ -89,6 +81,29 @@ def _groups(variant: Variant) -> str:
     )
 
 
+def _axis(variant: Variant, axis: str) -> str:
+    """The choice on an axis and what it means; nothing for ``none`` where that is usual."""
+    choice, about = getattr(variant, axis), AXES[axis]
+    if choice == about.default == "none":
+        return ""
+    if axis == "stem_stride":
+        conv, pool = STEM_STRIDES[choice]
+        text = f"stride {conv}, {'then a' if pool else 'no'} pool"
+    elif axis == "stride":
+        text = f"stride 2 in a unit's first {STRIDES[choice]}x{STRIDES[choice]} convolution"
+    elif axis == "order":
+        text = _order_text(variant)
+    else:
+        text = _entry_text((about.choices or {})[choice])
+    return f"{choice}: {text}" if text else str(choice)
+
+
+def _entry_text(entry: object) -> str:
+    """How an entry of a table describes itself: its ``text``, or a function's first line."""
+    function_text = entry.__doc__ or "" if callable(entry) else ""
+    return str(getattr(entry, "text", function_text.partition("\n")[0]))
+
+
 def _order_text(variant: Variant) -> str:
     order = ORDERS[variant.order]
     units = [order.unit] * (len(BLOCKS[variant.block].kernels) - 1)
@@ -99,18 +114,10 @@ def _order_text(variant: Variant) -> str:
     return "; ".join(f"{place}: {steps}" for place, steps in parts.items() if steps)
 
 
-def _unless_none(choice: str, text: str) -> str:
-    return "" if choice == "none" else f"{choice}: {text}"
-
-
-def _first_line(function: Callable[..., object]) -> str:
-    return (function.__doc__ or "").splitlines()[0]
-
-
 def _names(variant: Variant) -> list[str]:
-    found = [(peer.source, f"{name}{peer.text}") for peer, name in synonyms(variant)]
-    width = max([22, *(len(source) for source, _ in found)])
-    rows = [f"  {source:<{width}}  {text}" for source, text in found]
+    names = [(peer.source, f"{name}{peer.text}") for peer, name in names_elsewhere(variant)]
+    width = max([22, *(len(source) for source, _ in names)])
+    rows = [f"  {source:<{width}}  {text}" for source, text in names]
     if not rows:
         rows = [f"  {name} has {differs}" for name, differs in nearest(variant)]
         rows = ["  none known" + ("; close are" if rows else ""), *rows]

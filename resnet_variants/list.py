@@ -9,11 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.models.cost import cost
+from resnet_variants.models.catalogue import list_aliases, list_models, registered, stored_costs
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import parse_name
-from resnet_variants.models.variant import SUFFIXES, Variant
-from resnet_variants.models.zoo import list_aliases, list_models
+from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in
 from resnet_variants.registry import UserError
 from resnet_variants.terminal.cli import guard, parse, say
 
@@ -35,22 +33,33 @@ def command(argv: Sequence[str]) -> int:
     width = 2 + max(map(len, [*names, *aliases]))
     say(f"{'name':<{width}}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
     for name in names:
-        say(f"{name:<{width}}{_facts(parse_name(name))}")
+        say(f"{name:<{width}}{_facts(registered()[name])}")
     for alias, name in aliases.items():
         say(f"{alias:<{width}}the same network as {name}")
     return 0
 
 
 def _facts(variant: Variant) -> str:
-    spent = cost(variant)
+    params, macs = _cost(variant)
     side = FAMILIES[variant.family].img_size
     axes = f"{variant.stem} stem, stride in {variant.stride}, {variant.shortcut} shortcut"
-    further = [value for axis in SUFFIXES if (value := getattr(variant, axis)) not in _USUAL]
-    what = ", ".join([axes, *further])
-    return f"{spent.params:>12,}{spent.macs:>16,}{side:>5}  {what}"
+    further = [
+        choice
+        for axis in named_in(SUFFIX)
+        if (choice := getattr(variant, axis)) != AXES[axis].default or axis == "order"
+    ]
+    return f"{params:>12,}{macs:>16,}{side:>5}  {', '.join([axes, *further])}"
 
 
-_USUAL = (Variant.skip, Variant.attention, Variant.antialias)
+def _cost(variant: Variant) -> tuple[int, int]:
+    """Parameters and MACs; a network is built only where the package stores no numbers of it."""
+    stored = stored_costs().get(variant.name)
+    if stored:
+        return stored
+    from resnet_variants.models.cost import cost
+
+    spent = cost(variant)
+    return spent.params, spent.macs
 
 
 def main() -> int:

@@ -21,8 +21,9 @@ import tyro
 
 from resnet_variants.api import diagnose_runs
 from resnet_variants.api import run as run_variants
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
-from resnet_variants.models.variant import AXES
+from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build, require_room
 from resnet_variants.sweeps.driver import Watcher
@@ -199,7 +200,7 @@ def _refuse_empty_lists(argv: Sequence[str]) -> None:
 def _name(flags: Flags) -> str:
     """A folder name that says what the flags chose: ``digits_cifar29_D_preact``."""
     chosen = flags.networks
-    depth = chosen.depth or (AXES["family"][chosen.family].default_depth,)
+    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,)
     axes = {name: "-".join(map(str, getattr(chosen, name))) for name in LISTS if name != "depth"}
     parts = [
         dataset_name(flags.images.data),
@@ -207,7 +208,7 @@ def _name(flags: Flags) -> str:
         "grid" if chosen.grid else ("-" if chosen.named else "").join(chosen.variant),
         # What no other axis is called needs no name of its axis.
         *(
-            text if name in ("stem", "stride", "shortcut", "order") else f"{name}-{text}"
+            text if name in shown_as(MAIN) else f"{name}-{text}"
             for name, text in axes.items()
             if text
         ),

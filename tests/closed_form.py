@@ -11,7 +11,14 @@ STEMS = {
     "tiered_narrow": [(3 / 8, 3), (1 / 2, 3), (1, 3)],
 }
 WIDTHS = {"imagenet": (64, 128, 256, 512), "cifar": (16, 32, 64)}
-NORMED_PROJECTIONS = ("post", "relu_before_add", "relu_preact")
+# Whether the convolution of a projection shortcut has a norm.
+NORMED_PROJECTIONS = {
+    "post": True,
+    "bn_after_add": False,
+    "relu_before_add": True,
+    "relu_preact": True,
+    "preact": False,
+}
 
 
 class Bill:
@@ -38,14 +45,20 @@ def half(side, stride):
     return math.ceil(side / stride)
 
 
+def known(name, table, choice):
+    assert choice in table, f"{choice!r} is new: extend {name} in tests/closed_form.py"
+    return table[choice]
+
+
 def closed_form(v, side, in_chans, num_classes):
+    stem = known("STEMS", STEMS, v.stem)
     bill, widths = Bill(), WIDTHS[v.family]
     side = half(side, 1 if v.stem_stride == 1 else 2)
     width = in_chans
-    for i, (share, kernel) in enumerate(STEMS[v.stem]):
+    for i, (share, kernel) in enumerate(stem):
         w_out = int(share * widths[0])
         bill.conv(width, w_out, kernel, side)
-        if i < len(STEMS[v.stem]) - 1 or v.order != "preact":
+        if i < len(stem) - 1 or v.order != "preact":
             bill.norm(w_out)
         width = w_out
     if v.stem_stride == 4:
@@ -83,7 +96,7 @@ def _unit(bill, v, widths, side, stride):
     changes = stride == 2 or w_in != w_out
     if v.shortcut == "conv_all" or (changes and v.shortcut in ("conv", "avgpool")):
         bill.conv(w_in, w_out, 1, out)
-        if v.order in NORMED_PROJECTIONS:
+        if known("NORMED_PROJECTIONS", NORMED_PROJECTIONS, v.order):
             bill.norm(w_out)
     if v.skip in ("exclusive_gate", "shortcut_gate"):
         bill.conv(w_out, w_out, 1, out, bias=1)

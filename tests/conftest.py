@@ -27,13 +27,18 @@ def _one_thread_and_a_seed():
 
 @pytest.fixture
 def golden(rewrite):
-    """Compare rows with tests/golden/NAME.csv, or write them there under --rewrite.
+    """Compare rows with FOLDER/NAME.csv, or write them there under --rewrite.
 
     Text for text; numbers within ``rel`` where it is given.
     """
 
-    def compare(name: str, rows: list[dict[str, object]], rel: float | None = None) -> None:
-        path = GOLDEN / f"{name}.csv"
+    def compare(
+        name: str,
+        rows: list[dict[str, object]],
+        rel: float | None = None,
+        folder: Path = GOLDEN,
+    ) -> None:
+        path = folder / f"{name}.csv"
         text = [{key: str(value) for key, value in row.items()} for row in rows]
         if rewrite:
             path.parent.mkdir(exist_ok=True)
@@ -44,7 +49,7 @@ def golden(rewrite):
         with path.open(newline="", encoding="utf-8") as file:
             kept = list(csv.DictReader(file))
         if rel is None:
-            assert kept == text
+            assert kept == text, f"if the change is meant: pytest --rewrite, then read {path}"
         else:
             numbers = [
                 [[float(value) for value in row.values()] for row in t] for t in (kept, text)

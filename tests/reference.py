@@ -34,6 +34,7 @@ class Unit:
 
     def forward(self, order: str, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the output of the unit."""
+        assert hasattr(self, order), f"order {order!r} is new: write it below, tests/reference.py"
         return getattr(self, order)(x)
 
     # --- figure 4 of arXiv:1603.05027 ---------------------------------------------------------

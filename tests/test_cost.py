@@ -1,6 +1,7 @@
 """Parameters and MACs: published integers, an independent count, and golden tables."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ from closed_form import closed_form
 from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_variants as rv
+from resnet_variants import models
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, ORDERS, STRIDES
 from resnet_variants.models.cost import layer_costs, total
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import FULL_GRID, expand, preset
-from resnet_variants.models.variant import AXES as TABLES
+from resnet_variants.models.shortcuts import SHORTCUTS
+from resnet_variants.models.stems import STEMS
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 
@@ -61,24 +65,24 @@ def test_macs_are_half_of_torchs_flops(variant, side):
     assert cost.params == sum(p.numel() for p in model.parameters())
 
 
-AXES = {
+CROSSED = {
     "stem_stride": [4, 1],
-    "stride": list(TABLES["stride"]),
-    "attention": list(TABLES["attention"]),
-    "antialias": list(TABLES["antialias"]),
+    "stride": list(STRIDES),
+    "attention": list(ATTENTIONS),
+    "antialias": list(ANTIALIASES),
 }
 
 
-@pytest.mark.parametrize("shortcut", TABLES["shortcut"])
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
 @pytest.mark.parametrize(("family", "depth"), [("cifar", 8), ("cifar", 11), ("imagenet", 14)])
 def test_arithmetic_gives_the_same(family, depth, shortcut):
     # Option A cannot narrow the wide stem's output to a basic block's.
-    stems = [stem for stem in TABLES["stem"] if (depth, stem, shortcut) != (8, "deep_wide", "pad")]
+    stems = [stem for stem in STEMS if (depth, stem, shortcut) != (8, "deep_wide", "pad")]
     size = {"family": family, "depth": depth, "stem": stems, "shortcut": shortcut}
-    size |= {"order": "post"} if shortcut == "none" else {"order": list(TABLES["order"])}
+    size |= {"order": "post"} if shortcut == "none" else {"order": list(ORDERS)}
     further = [{}, {"skip": "exclusive_gate"}, {"skip": "shortcut_gate"}]
     further += [{"cardinality": 4, "base_width": 12}, {"base_width": 40}]
-    cells = expand(size | AXES)[0][::11]  # prime to the axes' lengths: every choice comes up
+    cells = expand(size | CROSSED)[0][::11]  # prime to the axes' lengths: every choice comes up
     for i, cell in enumerate(cells):
         axes = further[i % len(further)]
         if ("skip" in axes and cell.is_plain) or ("base_width" in axes and cell.block == "basic"):
@@ -111,4 +115,4 @@ def test_golden_cost_of_every_registered_name(golden):
         cost = rv.cost(variant)
         side = FAMILIES[variant.family].img_size
         rows.append({"model": name, "img_size": side, **vars(cost)})
-    golden("cost", rows)
+    golden("costs", rows, folder=Path(models.__file__).parent)  # `list` shows these numbers

@@ -6,7 +6,7 @@ import torch
 import torchvision
 
 import resnet_variants as rv
-from resnet_variants.models.peers import PEERS, timm_twins
+from resnet_variants.models.peers import PEERS, timm_names
 
 LIBRARIES = ("timm", "torchvision")
 NETWORKS = {
@@ -15,7 +15,7 @@ NETWORKS = {
     if peer.source in LIBRARIES
     for variant, name in peer.names().items()
 }
-TWINS = {name: variant for variant, name in timm_twins().items()}
+TWINS = {name: variant for variant, name in timm_names().items()}
 POST = [network for network in NETWORKS if NETWORKS[network].order == "post"]
 V2 = [network for network in NETWORKS if NETWORKS[network].order == "preact"]
 GIANTS = ("resnext101_32x16d", "resnext101_32x32d")

@@ -14,11 +14,11 @@ from safetensors.torch import save, save_file
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 
 import resnet_variants as rv
-from resnet_variants.models.peers import timm_twins
-from resnet_variants.models.zoo import list_aliases
+from resnet_variants.models.catalogue import list_aliases
+from resnet_variants.models.peers import timm_names
 from resnet_variants.registry import UserError
 
-TWINS = timm_twins()
+TWINS = timm_names()
 NAMED = {name: rv.parse_name(name) for name in [*rv.list_models("rv_*"), *list_aliases()]}
 X = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -7,10 +7,18 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import resnet_variants as rv
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import grid, parse_name
-from resnet_variants.models.peers import PEERS, named_elsewhere, nearest, synonyms, timm_twins
+from resnet_variants.models.peers import (
+    PEERS,
+    named_elsewhere,
+    names_elsewhere,
+    nearest,
+    timm_names,
+)
 from resnet_variants.models.variant import Variant
 
 ROWS = [(peer, name, variant) for peer in PEERS for variant, name in peer.names().items()]
@@ -46,7 +54,7 @@ def test_a_librarys_model_has_our_parameters_keys_and_shapes(peer, name, variant
 
 def test_named_networks_are_found_by_our_name_and_by_their_own():
     assert [row for row in ROWS if parse_name(row[2].name) != row[2]] == []
-    assert [row for row in ROWS if row[:2] not in synonyms(row[2])] == []
+    assert [row for row in ROWS if row[:2] not in names_elsewhere(row[2])] == []
 
 
 def repeated(values):
@@ -71,8 +79,8 @@ def test_a_name_in_a_paper_stands_for_one_network_without_a_remark(source):
 
 def test_twins_are_the_timm_rows():
     rows = [(variant, name) for peer, name, variant in BUILT if peer.source == "timm"]
-    assert timm_twins() == dict(rows)
-    assert len(timm_twins()) == len(rows) == len({name for _, name in rows})
+    assert timm_names() == dict(rows)
+    assert len(timm_names()) == len(rows) == len({name for _, name in rows})
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_networks_that_are_close_differ_by_what_is_said(ours, theirs, fewer):
     ],
 )
 def test_what_popular_code_builds_is_told_by_its_name(ours, said):
-    told = [f"{peer.source} {name}{peer.text}" for peer, name in synonyms(parse_name(ours))]
+    told = [f"{peer.source} {name}{peer.text}" for peer, name in names_elsewhere(parse_name(ours))]
     assert [text for text in told if text.startswith(said)]
 
 
@@ -149,4 +157,9 @@ def test_nearest_finds_the_preact_and_the_blurred_kin_of_resnet50():
 
 
 def test_another_stem_stride_has_no_name_elsewhere():
-    assert synonyms(Variant(depth=18, stem_stride=1)) == []
+    assert names_elsewhere(Variant(depth=18, stem_stride=1)) == []
+
+
+def test_imagenets_moments_are_timms():
+    family = FAMILIES["imagenet"]
+    assert (family.mean, family.std) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)

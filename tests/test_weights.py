@@ -9,12 +9,12 @@ from hub import Malicious
 from safetensors.torch import save_file
 
 import resnet_variants as rv
-from resnet_variants.models.peers import timm_twins
+from resnet_variants.models.peers import timm_names
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 
 TINY = Variant(family="cifar", depth=8)
-TWINS = {name: variant for variant, name in timm_twins().items()}
+TWINS = {name: variant for variant, name in timm_names().items()}
 
 
 def copy(state):

@@ -26,6 +26,7 @@ from resnet_variants.analysis.statistics import (
     verdicts,
 )
 from resnet_variants.analysis.tables import GROUP, by_group, complete, scores_by_seed
+from resnet_variants.models.variant import AXES
 
 EFFECT_COLUMNS = (
     *GROUP,
@@ -46,10 +47,8 @@ MAIN, INTERACTION = "main", "interaction"
 TOGETHER = {BETTER: "above the sum", WORSE: "below the sum"}  # of what both do alone
 CROSSED, ADDITIVE = "crossed", "additive"
 NOT_ESTIMABLE = "not estimable: cells are missing"
-AXES = (
-    *("family", "depth", "block", "stem", "stem_stride", "downsample", "order"),
-    *("skip", "cardinality", "base_width", "attention", "antialias"),
-)
+# The axes; ``downsample`` is stride and shortcut together, see ``factors``.
+FACTORS = ["downsample" if name == "stride" else name for name in AXES if name != "shortcut"]
 
 
 def effects(runs: pd.DataFrame, baselines: Mapping[str, str]) -> pd.DataFrame:
@@ -98,7 +97,7 @@ def factors(cells: pd.DataFrame) -> pd.DataFrame:
     varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
     stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
     both = stride.where(shortcut == "conv", stride + "+" + shortcut)
-    frame = cells.assign(downsample=both)[list(AXES)].astype(str)
+    frame = cells.assign(downsample=both)[FACTORS].astype(str)
     if len(varied) == 1:  # by its own name
         frame = frame.rename(columns={"downsample": varied[0]})
         frame[varied[0]] = cells[varied[0]]

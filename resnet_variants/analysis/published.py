@@ -15,10 +15,10 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-from resnet_variants.records.results_folder import FURTHER_COLUMNS
+from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 
-_PARTS = ("stem", "stride", "shortcut", "order")
-_SAME = ("family", "depth", "stem_stride", *FURTHER_COLUMNS)
+_PARTS = shown_as(MAIN)
+_SAME = shown_as(SIZE, FURTHER)
 _PLAIN = ("conv3", "conv7")
 _BASIC = {"imagenet": (18, 34), "cifar": (20, 32, 44, 56, 110)}  # depths of basic blocks
 # What the networks of the papers are beside the axis that changes.

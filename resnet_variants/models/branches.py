@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING
 
-from timm.layers import BlurPool2d, create_attn
-from torch import nn
-
-from resnet_variants.models.layers import Layers
 from resnet_variants.registry import Registry, UserError, refuse
+
+if TYPE_CHECKING:  # commands read these tables before they load torch
+    from torch import nn
+
+    from resnet_variants.models.layers import Layers
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,13 @@ def no_attention(width: int, layers: Layers) -> None:
 @ATTENTIONS.register("se")
 def se(width: int, layers: Layers) -> nn.Module:
     """Squeeze and excitation, 1/16 of the channels but at least 8 (arXiv:1709.01507)."""
-    return cast(nn.Module, create_attn("se", width, **layers.factory_kwargs))
+    return layers.attention("se", width)
 
 
 @ATTENTIONS.register("eca")
 def eca(width: int, layers: Layers) -> nn.Module:
     """Efficient channel attention (arXiv:1910.03151)."""
-    return cast(nn.Module, create_attn("eca", width, **layers.factory_kwargs))
+    return layers.attention("eca", width)
 
 
 # --- anti-aliasing: a branch's strided convolution takes stride 1, and a filter downsamples ---
@@ -124,12 +125,11 @@ class AntiAlias:
 
 
 def _blur(width: int, stride: int, layers: Layers) -> nn.Module:
-    return BlurPool2d(width, stride=stride, **layers.factory_kwargs)
+    return layers.blur(width, stride)
 
 
 def _mean(width: int, stride: int, layers: Layers) -> nn.Module:
-    # Ceil mode and uncounted padding: odd maps keep the size of the shortcut (timm floors).
-    return nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+    return layers.mean(stride, stride)  # odd maps keep the size of the shortcut (timm floors)
 
 
 ANTIALIASES: Registry[AntiAlias | None] = Registry(

@@ -16,7 +16,7 @@ from timm.models._hub import generate_readme
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.peers import synonyms
+from resnet_variants.models.peers import names_elsewhere
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import OURS
 from resnet_variants.models.zoo import architecture
@@ -47,7 +47,7 @@ def model_card(model: ResNet, training: Mapping[str, object] | None = None) -> d
     side = cfg["input_size"][1]
     meta = copy.deepcopy(model).to("meta").eval()
     cost = total(measure(meta, (model.in_chans, side, side)))
-    names = [f"{peer.source}: {name}{peer.text}" for peer, name in synonyms(variant)]
+    names = [f"{peer.source}: {name}{peer.text}" for peer, name in names_elsewhere(variant)]
     details: dict[str, Any] = {
         "Model Type": "Image classification / feature backbone",
         "Variant": asdict(variant),

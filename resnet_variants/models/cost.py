@@ -17,10 +17,11 @@ from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
 from resnet_variants.models.arguments import ModelArgs, require_count
+from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.zoo import as_variant, build
+from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
 
 

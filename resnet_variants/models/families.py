@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from resnet_variants.registry import Registry
 
 # ResNet-A to D are cumulative (arXiv:1812.01187, table 5): each adds one tweak to the last.
@@ -79,8 +77,8 @@ FAMILIES = Registry(
         img_size=224,
         num_classes=1000,
         crop_pct=0.875,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
     ),
     cifar=Family(
         widths=(16, 32, 64),

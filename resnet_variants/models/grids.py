@@ -7,23 +7,22 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, cast
 
+from resnet_variants.models.branches import BLOCKS
 from resnet_variants.models.families import DOWNSAMPLES, FAMILIES, PRESETS
 from resnet_variants.models.stems import STEM_STRIDES
-from resnet_variants.models.variant import AXES, DESIGN, SUFFIXES, Variant, token
-from resnet_variants.registry import Registry, UserError, plain, refuse, require, sequence, shown
+from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, Variant, named_in, token
+from resnet_variants.registry import UserError, plain, refuse, require, sequence, shown
 
 # Grid keys that set several fields at once.
 BUNDLES: dict[str, Mapping[str, Mapping[str, object]]] = {
     "preset": PRESETS,
     "downsample": DOWNSAMPLES,
 }
-_FIELDS = [field.name for field in fields(Variant)]
 # In a grid the last key varies fastest.
-_SIZE = ["family", "depth", "block"]
-GRID_KEYS = [*_SIZE, *BUNDLES, *(name for name in _FIELDS if name not in _SIZE), "preact"]
+_FIRST = ["family", "depth", "block"]
+GRID_KEYS = [*_FIRST, *BUNDLES, *(name for name in AXES if name not in _FIRST), "preact"]
 
 
 def preset(letter: str, **axes: object) -> Variant:
@@ -54,7 +53,7 @@ def variant_from(spec: Mapping[str, object]) -> Variant:
         if key in BUNDLES:
             require(key, value, str, f"one of {', '.join(BUNDLES[key])}")
             axes |= BUNDLES[key][cast(str, value)]
-    axes |= {key: value for key, value in spec.items() if key in _FIELDS}
+    axes |= {key: value for key, value in spec.items() if key in AXES}
     if "preact" in spec:
         if "order" in spec:
             raise UserError("give either preact or order: preact is the order 'preact'")
@@ -172,7 +171,7 @@ def parse_name(name: str) -> Variant:
 
 def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
     """The fields that the parts after a name's head say, as a grid spells them."""
-    spec = _take(rest, "block", AXES["block"])
+    spec = _take(rest, "block", _tokens(BLOCKS))
     spec |= _take_groups(rest)
     spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
     if rest and re.fullmatch(r"s[0-9]+", rest[0]):
@@ -181,18 +180,24 @@ def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
         raise UserError(message, field="name")
     letter = _take(rest, "preset", {key.lower(): key for key in PRESETS})
     spec |= letter
-    for axis in () if letter else DESIGN:
-        found = _take(rest, axis, AXES[axis])
-        if not found:
+    for axis in () if letter else named_in(DESIGN):
+        tokens = _tokens(AXES[axis].choices)
+        if not rest or rest[0] not in tokens:
             part = (rest or [""])[0]
-            refuse(f"{axis} in name {name!r}:", part, map(token, AXES[axis]), field="name")
-        spec |= found
-    for axis in SUFFIXES:
-        spec |= _take(rest, axis, AXES[axis])
+            refuse(f"{axis} in name {name!r}:", part, tokens, field="name")
+        spec |= _take(rest, axis, tokens)
+    for axis in named_in(SUFFIX):
+        spec |= _take(rest, axis, _tokens(AXES[axis].choices))
     if rest:
         end = "_".join(rest)
         raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
     return spec
+
+
+def _tokens(choices: Mapping[str, object] | None) -> dict[str, object]:
+    """The choices of an axis by their spelling in names."""
+    assert choices is not None, "an axis without choices is spelt in the head of a name"
+    return {token(choice): choice for choice in choices}
 
 
 _MODEL = re.compile(
@@ -235,11 +240,6 @@ def _take_groups(rest: list[str]) -> dict[str, object]:
     return found
 
 
-def _take(rest: list[str], axis: str, choices: Mapping[str, object]) -> dict[str, object]:
+def _take(rest: list[str], axis: str, tokens: Mapping[str, object]) -> dict[str, object]:
     """Read one token off the front of ``rest`` where it is a choice of the axis."""
-    for choice, value in choices.items():
-        if rest and rest[0] == token(choice):
-            del rest[0]
-            # A table's key is the field's value; a mapping made for names carries it.
-            return {axis: choice if isinstance(choices, Registry) else value}
-    return {}
+    return {axis: tokens[rest.pop(0)]} if rest and rest[0] in tokens else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from timm.layers import GroupNorm, create_act_layer
+from timm.layers import AvgPool2dSame, BlurPool2d, GroupNorm, create_act_layer, create_attn
 from torch import Tensor, nn
 
 from resnet_variants.registry import Registry
@@ -74,6 +74,46 @@ class Layers:
     def act(self, *, inplace: bool) -> nn.Module:
         """An activation. Use ``inplace`` only where no other layer reads its input."""
         return cast(nn.Module, create_act_layer(self.act_layer, inplace=inplace))
+
+    def attention(self, name: str, width: int) -> nn.Module:
+        """One of timm's attentions over ``width`` channels."""
+        return cast(nn.Module, create_attn(name, width, **self.factory_kwargs))
+
+    def mean(self, size: int, stride: int) -> nn.Module:
+        """A mean filter, (N, C, H, W) -> (N, C, ceil(H/stride), ceil(W/stride)).
+
+        Padding is not counted.
+        """
+        pool = AvgPool2dSame if size > stride else nn.AvgPool2d
+        return pool(size, stride, ceil_mode=True, count_include_pad=False)
+
+    def blur(self, width: int, stride: int) -> nn.Module:
+        """A 3x3 binomial filter, (N, width, H, W) -> (N, width, ceil(H/stride), ...)."""
+        return BlurPool2d(width, stride=stride, **self.factory_kwargs)
+
+    def pad(self, channels: int, stride: int) -> nn.Module:
+        """Subsampling, and ``channels`` more channels of zeros."""
+        return Pad(channels, stride)
+
+    def scale(self, factor: float) -> nn.Module:
+        """A multiplication by a constant."""
+        return Scale(factor)
+
+    def gate(self, width: int) -> nn.Module:
+        """The gate g(x) over ``width`` channels."""
+        return Gate(width, self)
+
+    def shortcut_gate(self, width: int) -> nn.Module:
+        """(1 - g(x)) x over ``width`` channels."""
+        return ShortcutGate(width, self)
+
+    def dropout(self, rate: float) -> nn.Module:
+        """Dropout of single values."""
+        return nn.Dropout(rate)
+
+    def identity(self) -> nn.Module:
+        """No change; it keeps a place in the state dict's numbering."""
+        return nn.Identity()
 
 
 class Pad(nn.Module):

@@ -213,36 +213,37 @@ def _index() -> dict[Variant, list[tuple[Peer, str]]]:
     return index
 
 
-def synonyms(variant: Variant) -> list[tuple[Peer, str]]:
+def names_elsewhere(variant: Variant) -> list[tuple[Peer, str]]:
     """The rules that name this network, each with the name."""
     return _index().get(variant, [])
 
 
 def named_elsewhere(name: str) -> dict[Variant, list[str]]:
-    """The networks that go by a name elsewhere, each with those who call it so; timm's first."""
-    found: dict[Variant, list[str]] = {}
+    """The networks that have this name elsewhere, each with its sources; timm's first."""
+    sources: dict[Variant, list[str]] = {}
     for peer in PEERS:
         for variant, theirs in peer.names().items():
             if theirs == name or (peer.source == "timm" and name.startswith(f"{theirs}.")):
-                found.setdefault(variant, []).append(f"{peer.source}{peer.text}")
-    return found
+                sources.setdefault(variant, []).append(f"{peer.source}{peer.text}")
+    return sources
 
 
 def nearest(variant: Variant) -> list[tuple[str, str]]:
-    """Names elsewhere of networks that differ in one axis, each with how they differ from this."""
-    own, found = asdict(variant), list[tuple[str, str]]()
-    for other, names in _index().items():
+    """Names elsewhere of networks that differ from this one in one axis, each with that axis."""
+    names, own = list[tuple[str, str]](), asdict(variant)
+    for other, rules in _index().items():
         theirs = asdict(other)
         axes = [axis for axis in own if own[axis] != theirs[axis]]
         if len(axes) == 1 and axes != ["depth"]:
             differs = f"{axes[0]} {theirs[axes[0]]} instead of {own[axes[0]]}"
-            found += [
-                (f"{peer.source} {name}", differs) for peer, name in names if not peer.differs
+            names += [
+                (f"{peer.source} {name}", differs) for peer, name in rules if not peer.differs
             ]
-    return found
+    return names
 
 
-def timm_twins() -> dict[Variant, str]:
+@functools.cache
+def timm_names() -> dict[Variant, str]:
     """The networks that timm has too, by its name: their weights load into ours.
 
     The outputs are equal too; those of the ``resnetaa`` nets only while all maps are even.

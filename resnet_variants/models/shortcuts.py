@@ -1,18 +1,21 @@
 """The path beside a branch: shortcuts that change shape, and functions of the shortcut.
 
-To add one, write one function below ``SHORTCUTS`` or ``SKIPS``.
+To add one, write one function below ``SHORTCUTS`` or ``SKIPS``. What ``layers`` does not make, it
+imports itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from timm.layers import AvgPool2dSame
-from torch import nn
-
-from resnet_variants.models.layers import Gate, Layers, Pad, Scale, ShortcutGate
 from resnet_variants.registry import Registry
+
+if TYPE_CHECKING:  # commands read these tables before they load torch
+    from torch import nn
+
+    from resnet_variants.models.layers import Layers
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,8 @@ def avgpool(change: Change, layers: Layers) -> list[nn.Module]:
     """
     if change.keeps_shape:
         return []
-    pool: nn.Module = nn.Identity()
-    if change.stride > 1:
-        pool = nn.AvgPool2d(2, change.stride, ceil_mode=True, count_include_pad=False)
-    elif change.dilation > 1:
-        pool = AvgPool2dSame(2, 1, ceil_mode=True, count_include_pad=False)
+    pools = change.stride > 1 or change.dilation > 1
+    pool = layers.mean(2, change.stride) if pools else layers.identity()
     return [pool, layers.conv(change.w_in, change.w_out, 1)]
 
 
@@ -70,7 +70,7 @@ def pad(change: Change, layers: Layers) -> list[nn.Module]:
     """
     if change.keeps_shape:
         return []
-    return [Pad(change.w_out - change.w_in, change.stride)]
+    return [layers.pad(change.w_out - change.w_in, change.stride)]
 
 
 @SHORTCUTS.register("conv_all")
@@ -101,25 +101,25 @@ def identity(width: int, layers: Layers) -> dict[str, nn.Module]:
 @SKIPS.register("scale")
 def scale(width: int, layers: Layers) -> dict[str, nn.Module]:
     """Branch + 0.5 shortcut: constant scaling (fig. 2b)."""
-    return {"skip": Scale(0.5)}
+    return {"skip": layers.scale(0.5)}
 
 
 @SKIPS.register("scale_both")
 def scale_both(width: int, layers: Layers) -> dict[str, nn.Module]:
     """0.5 branch + 0.5 shortcut: constant scaling (fig. 2b)."""
-    return {"skip": Scale(0.5), "scale": Scale(0.5)}
+    return {"skip": layers.scale(0.5), "scale": layers.scale(0.5)}
 
 
 @SKIPS.register("exclusive_gate")
 def exclusive_gate(width: int, layers: Layers) -> dict[str, nn.Module]:
     """G branch + (1 - g) shortcut: exclusive gating (fig. 2c)."""
-    return {"gate": Gate(width, layers)}
+    return {"gate": layers.gate(width)}
 
 
 @SKIPS.register("shortcut_gate")
 def shortcut_gate(width: int, layers: Layers) -> dict[str, nn.Module]:
     """Branch + (1 - g) shortcut: shortcut-only gating (fig. 2d)."""
-    return {"skip": ShortcutGate(width, layers)}
+    return {"skip": layers.shortcut_gate(width)}
 
 
 @SKIPS.register("conv")
@@ -131,4 +131,4 @@ def conv_skip(width: int, layers: Layers) -> dict[str, nn.Module]:
 @SKIPS.register("dropout")
 def dropout(width: int, layers: Layers) -> dict[str, nn.Module]:
     """Branch + dropout of the shortcut, rate 0.5 (fig. 2f)."""
-    return {"skip": nn.Dropout(0.5)}
+    return {"skip": layers.dropout(0.5)}

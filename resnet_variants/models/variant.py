@@ -1,9 +1,12 @@
-"""A point of the design space: its fields, and its name."""
+"""A point of the design space: its axes, declared here and nowhere else, and its name.
+
+Needs no torch, as the tables of choices do not: commands read them before they load it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -11,56 +14,86 @@ from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORD
 from resnet_variants.models.families import FAMILIES, PRESETS, Family
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, plain
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.registry import Registry, UserError, refuse, require_types
+from resnet_variants.registry import UserError, refuse, require_types
 
-# The table of each axis whose choices are named: validation, names and flags read it.
-AXES: Mapping[str, Registry[Any]] = {
-    "family": FAMILIES,
-    "block": BLOCKS,
-    "stem": STEMS,
-    "stride": STRIDES,
-    "shortcut": SHORTCUTS,
-    "order": ORDERS,
-    "skip": SKIPS,
-    "attention": ATTENTIONS,
-    "antialias": ANTIALIASES,
-}
-# Where every shortcut reads what the branch reads, and no pool stands between stem and first unit,
-# these orders only cut the same sequence of layers into units elsewhere.
+# Without an identity shortcut and without a stem pool, these orders compute the same function as
+# another one: only the block boundaries move.
 _WITHOUT_IDENTITY = {"relu_preact": "post", "bn_after_add": "preact"}
-WIDEST = 2**14  # channels of a 3x3 convolution beyond it are slips of the finger
+WIDEST = 2**14  # a 3x3 convolution with more channels is a typing error
+
+# How a name spells an axis: in its head, which ``Variant._spell`` and ``grids`` write and read by
+# hand; by the preset's letter, or one token each; by a token at the end, none for the default.
+HEAD, DESIGN, SUFFIX = "head", "design", "suffix"
+# How tables and figures show an axis: as the size of a network; always, in a column, colour or
+# marker; only where networks differ in it. Results folders may lack the columns of the last kind.
+SIZE, MAIN, FURTHER = "size", "main", "further"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One field of ``Variant``: records, tables, effects, figures, page and flags read this."""
+
+    default: str | int  # an empty string or a zero: the family's own
+    meaning: str  # in --help
+    choices: Mapping[Any, Any] | None  # ``None``: any number that the other fields allow
+    in_name: str
+    shown: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are names; else they are whole numbers."""
+        return isinstance(self.default, str)
+
+
+def axis(
+    default: str | int,
+    meaning: str,
+    choices: Mapping[Any, Any] | None = None,
+    *,
+    in_name: str = SUFFIX,
+    shown: str = FURTHER,
+) -> Any:
+    """A dataclass field that describes an axis."""
+    about = Axis(default, meaning, choices, in_name, shown)
+    return field(default=default, metadata={"axis": about})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One network without its weights; valid by construction, equal exactly when the same network.
 
-    An empty string or a zero stands for the family's own choice and is replaced by it. Other
-    spellings of one network become one: a stride placement that the block has no convolution for
-    (``1x1`` on basic blocks) the one that it has, so that ResNet-A and -B of basic blocks are
-    equal; the skip function ``conv`` the shortcut ``conv_all``, and that ``conv`` in a net whose
-    every unit changes shape; where no shortcut is the identity and no pool follows the stem,
-    ``relu_preact`` is ``post`` and ``bn_after_add`` is ``preact``. Equal means for any activation:
-    with a pool the first two coincide for ReLU alone, and are two.
+    An empty string or a zero becomes the family's own choice. Other spellings of one network
+    become one:
+
+    - ``stride="1x1"`` becomes ``3x3`` in basic blocks, which have no 1x1 convolution: ResNet-A of
+      basic blocks equals ResNet-B.
+    - ``skip="conv"`` becomes ``shortcut="conv_all"``, and that becomes ``conv`` in a network whose
+      every unit changes the shape.
+    - Without an identity shortcut and without a stem pool, ``relu_preact`` becomes ``post`` and
+      ``bn_after_add`` becomes ``preact``. With a pool, ``relu_preact`` equals ``post`` for ReLU
+      only, and both stay.
 
     Raises:
-        ValueError: a field has no such choice, or it does not go with another field; the message
-            names fields, values and choices.
+        ValueError: an unknown choice, or two fields that exclude each other; the message names
+            fields, values and choices.
     """
 
-    family: str = "imagenet"
-    depth: int = 0
-    block: str = ""
-    stem: str = ""
-    stem_stride: int = 0
-    stride: str = "3x3"
-    shortcut: str = "conv"
-    order: str = "post"
-    skip: str = "identity"
-    cardinality: int = 1  # groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv:1611.05431)
-    base_width: int = 0  # channels per group in the first stage (ResNeXt; Wide ResNet)
-    attention: str = "none"
-    antialias: str = "none"
+    family: str = axis("imagenet", "widths and depths", FAMILIES, in_name=HEAD, shown=SIZE)
+    depth: int = axis(0, "the family's own if empty: 50, cifar 29", in_name=HEAD, shown=SIZE)
+    block: str = axis("", "the depth's own if empty", BLOCKS, in_name=HEAD)
+    stem: str = axis("", "before the first stage", STEMS, in_name=DESIGN, shown=MAIN)
+    stem_stride: int = axis(
+        0, "that of the images' size if empty", STEM_STRIDES, in_name=HEAD, shown=SIZE
+    )
+    stride: str = axis("3x3", "which conv carries stride 2", STRIDES, in_name=DESIGN, shown=MAIN)
+    shortcut: str = axis("conv", "where the shape changes", SHORTCUTS, in_name=DESIGN, shown=MAIN)
+    order: str = axis("post", "of norm, activation and conv", ORDERS, shown=MAIN)
+    skip: str = axis("identity", "function of the shortcut", SKIPS)
+    # ResNeXt (arXiv:1611.05431); base_width alone: Wide ResNet (arXiv:1605.07146)
+    cardinality: int = axis(1, "groups of the bottlenecks' 3x3", in_name=HEAD)
+    base_width: int = axis(0, "channels per group in the first stage", in_name=HEAD)
+    attention: str = axis("none", "before the addition", ATTENTIONS)
+    antialias: str = axis("none", "filter instead of a conv's stride", ANTIALIASES)
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -78,32 +111,32 @@ class Variant:
             what = f"block for depth {self.depth} of family {self.family!r}"
             refuse(what, self.block, blocks, field="block")
         self._set("stem_stride", self.stem_stride or family.stem_stride)
-        if self.stem_stride not in STEM_STRIDES:
-            refuse("stem_stride", self.stem_stride, STEM_STRIDES)
         self._set("base_width", self.base_width or family.widths[0])
-        for axis, table in AXES.items():
-            self._set(axis, self._own(axis, getattr(self, axis)))
-            table[getattr(self, axis)]
+        for name, about in AXES.items():
+            choice = self._own(name, getattr(self, name))
+            if about.choices is not None and choice not in about.choices:
+                refuse(name, choice, about.choices)
+            self._set(name, choice)
         self._check_groups(family)
         self._check_shortcut(family)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _own(self, axis: str, choice: str) -> str:
-        """What a choice is in this family and for this block."""
-        if axis == "stem":
+    def _own(self, name: str, choice: Any) -> Any:
+        """The choice on an axis that gives the same network in this family and with this block."""
+        if name == "stem":
             return choice or FAMILIES[self.family].stem
         kernels = BLOCKS[self.block].kernels
-        if axis == "stride" and STRIDES[choice] not in kernels:
+        if name == "stride" and STRIDES[choice] not in kernels:
             return next(other for other, kernel in STRIDES.items() if kernel in kernels)
         return choice
 
     def _check_groups(self, family: Family) -> None:
-        for field in ("cardinality", "base_width"):
-            value = getattr(self, field)
+        for name in ("cardinality", "base_width"):
+            value = getattr(self, name)
             if not 1 <= value <= WIDEST:
-                raise UserError(f"{field} {value} must be from 1 to {WIDEST}", field=field)
+                raise UserError(f"{name} {value} must be from 1 to {WIDEST}", field=name)
         if self.inner_width(family.widths[-1]) > WIDEST:
             raise UserError(
                 f"cardinality {self.cardinality} x base_width {self.base_width} makes 3x3 "
@@ -211,10 +244,11 @@ class Variant:
             self.block if self.block != block else "",
             *self._groups(family),
             f"s{self.stem_stride}" if self.stem_stride != family.stem_stride else "",
-            *([letter] if letter else (token(getattr(self, axis)) for axis in DESIGN)),
+            *([letter] if letter else (token(getattr(self, name)) for name in named_in(DESIGN))),
             *(
-                token(getattr(self, axis)) if getattr(self, axis) != _DEFAULTS[axis] else ""
-                for axis in SUFFIXES
+                token(getattr(self, name))
+                for name in named_in(SUFFIX)
+                if getattr(self, name) != AXES[name].default
             ),
         ]
         return "_".join(part for part in parts if part)
@@ -233,10 +267,17 @@ class Variant:
         return [f"{key}{n}" for key, (n, usual) in given.items() if own and n != usual]
 
 
-# The axes that a preset's letter stands for in a name, and those that follow, in their order.
-DESIGN = ("stem", "stride", "shortcut")
-SUFFIXES = ("order", "skip", "attention", "antialias")
-_DEFAULTS = {field.name: field.default for field in fields(Variant)}
+AXES: Mapping[str, Axis] = {each.name: each.metadata["axis"] for each in fields(Variant)}
+
+
+def named_in(part: str) -> list[str]:
+    """The axes that one part of a name spells: ``HEAD``, ``DESIGN`` or ``SUFFIX``."""
+    return [name for name, about in AXES.items() if about.in_name == part]
+
+
+def shown_as(*kinds: str) -> list[str]:
+    """The axes that tables and figures show as ``SIZE``, ``MAIN`` or ``FURTHER``."""
+    return [name for name, about in AXES.items() if about.shown in kinds]
 
 
 def token(choice: str) -> str:

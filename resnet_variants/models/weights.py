@@ -22,6 +22,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from resnet_variants.models.network import ResNet
+from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.records.files import Json, damaged, read_json
 from resnet_variants.registry import UserError, require
 
@@ -32,21 +33,14 @@ WEIGHTS_FILE = "model.safetensors"  # in timm's layout of a directory and of the
 _DEEP_STEM = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
 
 
-# What timm's ResNetV2 has of each axis.
+# What timm's ResNetV2 has of an axis; of one that is not here the default alone.
 _V2_HAS: Mapping[str, tuple[object, ...]] = {
-    "family": ("imagenet",),
     "order": ("preact",),
     "stem": ("conv7", "deep", "deep_wide", "tiered_narrow"),
-    "stem_stride": (4,),
-    "stride": ("3x3",),
     "shortcut": ("conv", "avgpool"),
-    "skip": ("identity",),
-    "cardinality": (1,),
-    "base_width": (64,),
-    "attention": ("none",),
-    "antialias": ("none",),
 }
-
+_V2_DEPTHS = ("depth", "block")  # all that the family has
+_USUAL = Variant()
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -224,9 +218,9 @@ def resnetv2_state_dict(model: ResNet) -> dict[str, Tensor]:
         ValueError: timm's class has no such network.
     """
     require("model", model, ResNet, OURS)
-    for axis, known in _V2_HAS.items():
-        choice = getattr(model.variant, axis)
-        if choice not in known:
+    for axis in AXES:
+        choice, known = getattr(model.variant, axis), _V2_HAS.get(axis, (getattr(_USUAL, axis),))
+        if axis not in _V2_DEPTHS and choice not in known:
             choices = ", ".join(map(str, known))
             message = f"timm's ResNetV2 has no {axis} {choice!r}, only {choices}"
             raise UserError(message, field=axis)

@@ -1,20 +1,18 @@
 """timm's door to the variants: the only file that knows timm's registry.
 
-Importing it registers the variants of ``named_variants`` under their names, those that timm has
-too with the tags of timm's weights: ``timm.create_model("rv_resnet50_d.a1_in1k",
-pretrained=True)``.
-Any other cell of the design space is built by the same code through the entry point
-``resnet_variant``: ``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``, and, once
-it is registered in this process (``register``), by its own name.
+Importing it registers the networks of ``catalogue.registered`` under their names. Those that timm
+has too get the tags of timm's weights: ``timm.create_model("rv_resnet50_d.a1_in1k",
+pretrained=True)``. Any other network is built through the entry point ``resnet_variant``:
+``timm.create_model("resnet_variant", variant="rv_resnet18_s1_b")``, and by its own name after
+``register``.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import timm
@@ -28,16 +26,15 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 
-from resnet_variants.models.branches import ORDERS, STRIDES
-from resnet_variants.models.families import FAMILIES, PRESETS, Family
-from resnet_variants.models.grids import expand, variant_from
+from resnet_variants.models.catalogue import aliases, as_variant, registered
+from resnet_variants.models.families import FAMILIES, Family
 from resnet_variants.models.grids import parse_name as read_name
 from resnet_variants.models.network import ResNet
-from resnet_variants.models.peers import timm_twins
+from resnet_variants.models.peers import timm_names
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.models.variant import Variant
+from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.models.weights import pretrained_filter, unreadable, without_pickles
-from resnet_variants.registry import UserError, plain, refuse, require, shown
+from resnet_variants.registry import UserError, plain, refuse, require
 
 GENERIC = "resnet_variant"
 
@@ -65,13 +62,13 @@ def pretrained_cfg(variant: Variant) -> dict[str, Any]:
 @functools.cache
 def weights_cfgs(variant: Variant) -> dict[str, PretrainedCfg]:
     """Timm's published weights of this network by tag, its default first; none are pickles."""
-    if variant not in _TWINS:
+    if variant not in timm_names():
         return {}
     own = pretrained_cfg(variant)
     ours = {key: own[key] for key in ("architecture", "first_conv", "classifier")}
     return {
         cfg.tag or "": replace(without_pickles(cfg), **ours)
-        for cfg in get_arch_pretrained_cfgs(_TWINS[variant]).values()
+        for cfg in get_arch_pretrained_cfgs(timm_names()[variant]).values()
         if cfg.hf_hub_id
     }
 
@@ -134,7 +131,7 @@ def create_model(
         TypeError: an argument that the model does not take.
     """
     require("pretrained", plain(pretrained), bool, "true or false")
-    axes = {key: kwargs.pop(key) for key in _AXES if kwargs.get(key) is not None}
+    axes = {key: kwargs.pop(key) for key in AXES if kwargs.get(key) is not None}
     axes |= {} if preact is None else {"preact": preact}
     tagged = re.fullmatch(r"(rv_\w+)\.(\w+)", variant) if isinstance(variant, str) else None
     if tagged:
@@ -145,27 +142,6 @@ def create_model(
     # timm's door, so that timm knows the arguments when the model is saved, as JSON holds them.
     kwargs = {key: plain(value) for key, value in kwargs.items()}
     return cast(ResNet, timm.create_model(name, pretrained, **arguments, **kwargs))
-
-
-def as_variant(argument: str, value: object, **axes: object) -> Variant:
-    """What an argument names: a preset's letter with further ``axes``, a name, or a ``Variant``.
-
-    Raises:
-        ValueError: it names nothing, or there are axes without a letter.
-    """
-    if isinstance(value, str) and value in PRESETS:
-        return variant_from({"preset": value} | axes)
-    if axes:
-        raise UserError(f"{', '.join(axes)} go with a preset letter, not with {shown(value)}")
-    if isinstance(value, str):
-        ours = {theirs: variant.name for variant, theirs in _TWINS.items()}
-        ours |= {letter.lower(): letter for letter in PRESETS}
-        if value in ours:
-            message = f"unknown name {value!r}; did you mean {ours[value]!r}?"
-            raise UserError(message, field="name")
-        return read_name(value)
-    require(argument, value, Variant, "a letter, a name or a Variant")
-    return cast(Variant, value)
 
 
 def register(variant: str | Variant) -> str:
@@ -199,57 +175,11 @@ def parse_name(name: str) -> Variant:
     return variant
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names that importing the package registers and that match a wildcard, one per network.
-
-    Raises:
-        ValueError: the pattern is no text.
-    """
-    require("pattern", pattern, str, "a wildcard, such as 'rv_*50*'")
-    return [name for name in timm.list_models(pattern, module="zoo") if name in _NAMED]
-
-
-def list_aliases(pattern: str = "*") -> dict[str, str]:
-    """Further registered names that match a wildcard, each with the name of its network."""
-    return {
-        alias: variant.name
-        for alias, variant in _ALIASES.items()
-        if fnmatch.fnmatch(alias, pattern)
-    }
-
-
-def named_variants() -> list[Variant]:
-    """The cells that have a registered name, in the order of the tables."""
-    letters = {"preset": list(PRESETS), "preact": [False, True]}
-    grids: list[dict[str, object]] = [
-        {
-            "family": key,
-            "depth": list(family.named_depths),
-            "stem": [family.stem, "deep"],
-            "stride": list(STRIDES),
-            "shortcut": ["conv", "avgpool"],
-            "order": ["post", "preact"],
-        }
-        for key, family in FAMILIES.items()
-    ]
-    grids += [
-        letters | {"depth": 50, "cardinality": 32, "base_width": 4},
-        letters | {"depth": 101, "cardinality": 32, "base_width": 8},
-        letters | {"depth": [50, 101], "base_width": 128},
-    ]
-    # The comparisons of He's two papers, on their networks for small images.
-    small: dict[str, object] = {"family": "cifar", "depth": list(FAMILIES["cifar"].named_depths)}
-    grids += [
-        small | {"shortcut": ["pad", "conv_all", "none"]},
-        small | {"order": list(ORDERS)},
-    ]
-    cells = [variant for grid in grids for variant in expand(grid)[0]]
-    return list(dict.fromkeys([*cells, *_TWINS]))
-
-
 def architecture(variant: Variant) -> tuple[str, dict[str, str]]:
     """Name and arguments under which timm finds a variant again, registered or not."""
-    return (variant.name, {}) if variant.name in _NAMED else (GENERIC, {"variant": variant.name})
+    return (
+        (variant.name, {}) if variant.name in registered() else (GENERIC, {"variant": variant.name})
+    )
 
 
 def _entry_point(name: str, variant: Variant) -> Callable[..., ResNet]:
@@ -275,21 +205,16 @@ def resnet_variant(
     return build(read_name(variant), pretrained=pretrained, **kwargs)
 
 
-_TWINS = timm_twins()
-_AXES = [field.name for field in fields(Variant)]
-_NAMED = {variant.name: variant for variant in named_variants()}
-_ALIASES = {alias: variant for variant in _NAMED.values() for alias in variant.aliases}
-
-
 def _cfgs() -> dict[str, Any]:
     cfgs: dict[str, Any] = {GENERIC: pretrained_cfg(Variant())}
-    for name, variant in (_NAMED | _ALIASES).items():
+    for name, variant in (registered() | aliases()).items():
         tagged = {f"{name}.{tag}": cfg for tag, cfg in weights_cfgs(variant).items()}
         cfgs |= tagged or {name: pretrained_cfg(variant)}
     return cfgs
 
 
+# timm reads this name of the module that an entry point comes from.
 default_cfgs = generate_default_cfgs(_cfgs())
-for _name, _variant in (_NAMED | _ALIASES).items():
+for _name, _variant in (registered() | aliases()).items():
     register_model(_entry_point(_name, _variant))
 register_model(resnet_variant)

@@ -33,7 +33,7 @@ from resnet_variants.records.schema import (
     CONFIG,
     COSTS,
     EPOCHS,
-    FURTHER,
+    FURTHER_AXES,
     IMAGES,
     RUNS,
     VARIANT,
@@ -50,7 +50,7 @@ UNFINISHED = "unfinished"  # started, without a result, and no process trains it
 MISSING = "missing"  # planned, never started: such a run has no row
 STATUSES = (DONE, RUNNING, UNFINISHED, FAILED, DIVERGED)
 
-VARIANT_COLUMNS, FURTHER_COLUMNS = names(VARIANT), names(FURTHER)
+VARIANT_COLUMNS, FURTHER_COLUMNS = names(VARIANT), names(FURTHER_AXES)
 COST_COLUMNS, IMAGE_COLUMNS = names(COSTS), names(IMAGES)
 RUN_COLUMNS, EPOCH_COLUMNS = names(RUNS), names(EPOCHS)
 _CONFIG = [column for column in RUNS if column.file == CONFIG]

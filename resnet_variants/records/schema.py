@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from resnet_variants.models.variant import AXES, FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.files import LARGEST, Json, damaged, is_number, short
 from resnet_variants.registry import UserError
 
@@ -62,26 +63,18 @@ class Column:
 
 _size = partial(Column, kind=int, low=1)
 _measured = partial(Column, file=RESULT, optional=True)
-VARIANT = (
-    Column("model", str),
-    Column("preset", str),
-    Column("family", str),
-    _size("depth"),
-    Column("stem", str),
-    _size("stem_stride"),
-    Column("stride", str),
-    Column("shortcut", str),
-    Column("order", str),
-)
-# The other axes. A folder may have no values for them: then they were not varied.
-FURTHER = (
-    Column("block", str, later=True),
-    Column("skip", str, later=True),
-    Column("cardinality", int, later=True),
-    Column("base_width", int, later=True),
-    Column("attention", str, later=True),
-    Column("antialias", str, later=True),
-)
+
+
+def _axis(name: str) -> Column:
+    """The column of an axis. A folder may lack an axis that was not varied."""
+    axis, later = AXES[name], name in shown_as(FURTHER)
+    if axis.is_text:
+        return Column(name, str, later=later)
+    return Column(name, int, later=True) if later else _size(name)
+
+
+VARIANT = (Column("model", str), Column("preset", str), *map(_axis, shown_as(SIZE, MAIN)))
+FURTHER_AXES = tuple(map(_axis, shown_as(FURTHER)))
 COSTS = tuple(map(_size, ("params", "macs", "flops", "acts")))
 IMAGES = (Column("data_hash", str, later=True), Column("split_hash", str, later=True))
 RUNS = (
@@ -103,7 +96,7 @@ RUNS = (
     Column("device", str),
     Column("precision", str),
     Column("error", str, file=RESULT),
-    *FURTHER,
+    *FURTHER_AXES,
     *IMAGES,
     _measured("n_test", int, later=True),
 )

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.tables import GROUP, with_recipe
+from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.files import Json
-from resnet_variants.records.results_folder import FURTHER_COLUMNS
 from resnet_variants.records.run_folder import DONE
 from resnet_variants.reporting.figures.style import COSTS
 
 RUNS_DRAWN = 2_000  # beyond that a browser answers slowly
 CURVE_POINTS = 6_000  # of all curves together: a third of a megabyte
-AXES = ("family", "depth", "stem", "stem_stride", "stride", "shortcut", "order", *FURTHER_COLUMNS)
 PERCENT = (
     *("test_acc_mean", "test_acc_ci_low", "test_acc_ci_high"),
     *("delta", "delta_ci_low", "delta_ci_high", "front_probability", "test_acc_common"),
@@ -66,7 +65,11 @@ def group_labels(frame: pd.DataFrame) -> pd.Series:
 
 def varied(summary: pd.DataFrame) -> list[str]:
     """The axes in which the variants differ."""
-    return [axis for axis in AXES if summary[axis].nunique(dropna=False) > 1]
+    return [
+        axis
+        for axis in shown_as(SIZE, MAIN) + shown_as(FURTHER)
+        if summary[axis].nunique(dropna=False) > 1
+    ]
 
 
 def known(summary: pd.DataFrame, choices: Sequence[Choice]) -> list[Choice]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.reporting.page_data import group_labels, text, varied
 from resnet_variants.reporting.text import interval, p_value
 
@@ -18,7 +19,7 @@ OPTIONAL = {
     *("p (Holm)", "training ms per image", "latency, ms per image", "front probability"),
     *("points per +1 % MACs", "paper's delta, points", "paper"),
 }
-ALWAYS = ("stem", "stride", "shortcut", "order")
+ALWAYS = tuple(shown_as(MAIN))
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
 NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[].*)?")
 FOREST_WIDTH, FOREST_MARGIN = 200.0, 8.0

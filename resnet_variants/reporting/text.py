@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.tables import GROUP
+from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
 
 POINTS = 100  # percentage points in a fraction
@@ -22,7 +23,7 @@ def readable(summary: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "model": summary["model"],
         **{name: summary[name] for name in apart if summary[name].nunique(dropna=False) > 1},
-        **{name: summary[name] for name in ("stem", "stride", "shortcut", "order")},
+        **{name: summary[name] for name in shown_as(MAIN)},
         "params": summary["params"].map("{:,}".format),
         "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
         "n": summary["n"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -14,10 +14,10 @@ import tyro
 from resnet_variants.data.dataset import AUTO, ON_BAD_IMAGE, Loading
 from resnet_variants.data.sources import SPECS
 from resnet_variants.diagnosis.study import Study
-from resnet_variants.models.families import PRESETS
+from resnet_variants.models.catalogue import as_variant, list_aliases, list_models
+from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.grids import FULL_GRID
-from resnet_variants.models.variant import AXES, Variant
-from resnet_variants.models.zoo import as_variant, list_aliases, list_models
+from resnet_variants.models.variant import AXES, Axis, Variant
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import ENGINES, Workers
 from resnet_variants.sweeps.experiment import Experiment
@@ -33,19 +33,19 @@ def _choice(text: str, choices: Iterable[object]) -> Any:
     return tyro.conf.arg(help=f"{text}: {', '.join(map(str, choices))}")
 
 
-def _axis(axis: str, text: str) -> Any:
-    choices = ", ".join(AXES[axis])
-    return tyro.conf.arg(help=f"{text}: {choices}", metavar="NAME ...")
+def _axis(about: Axis) -> Any:
+    if not about.is_text:
+        return Annotated[Numbers, tyro.conf.arg(help=about.meaning)]
+    text = f"{about.meaning}: {', '.join(about.choices or ())}"
+    return Annotated[Words, tyro.conf.arg(help=text, metavar="NAME ...")]
 
 
 # The axes that take a list on the command line.
-LISTS = [field.name for field in fields(Variant) if field.name != "family"]
+LISTS = [name for name in AXES if name != "family"]
 
 
 @dataclass(frozen=True)
-class Networks:
-    """Lists are crossed with one another; an axis overrides the preset's choice."""
-
+class _Chosen:
     variant: Annotated[
         Words,
         tyro.conf.arg(
@@ -54,19 +54,18 @@ class Networks:
         ),
     ] = ()
     preact: Annotated[bool, tyro.conf.arg(help="the order preact instead of post")] = False
-    family: Annotated[str, _choice("widths and depths", AXES["family"])] = "cifar"
-    depth: Annotated[Numbers, tyro.conf.arg(help="the family's own if empty: 50, cifar 29")] = ()
-    block: Annotated[Words, _axis("block", "the depth's own if empty")] = ()
-    stem: Annotated[Words, _axis("stem", "before the first stage")] = ()
-    stem_stride: Annotated[Numbers, tyro.conf.arg(help="that of the images' size if empty")] = ()
-    stride: Annotated[Words, _axis("stride", "which conv carries stride 2")] = ()
-    shortcut: Annotated[Words, _axis("shortcut", "where the shape changes")] = ()
-    order: Annotated[Words, _axis("order", "of norm, activation and conv")] = ()
-    skip: Annotated[Words, _axis("skip", "function of the shortcut")] = ()
-    cardinality: Annotated[Numbers, tyro.conf.arg(help="groups of the bottlenecks' 3x3")] = ()
-    base_width: Annotated[Numbers, tyro.conf.arg(help="channels per group in the first stage")] = ()
-    attention: Annotated[Words, _axis("attention", "before the addition")] = ()
-    antialias: Annotated[Words, _axis("antialias", "filter instead of a conv's stride")] = ()
+    family: Annotated[str, _choice(AXES["family"].meaning, FAMILIES)] = "cifar"
+
+
+_Lists: Any = make_dataclass(
+    "_Lists", [(name, _axis(AXES[name]), ()) for name in LISTS], bases=(_Chosen,), frozen=True
+)
+
+
+@dataclass(frozen=True)
+class Networks(_Lists):
+    """Lists are crossed with one another; an axis overrides the preset's choice."""
+
     grid: Annotated[
         Switch, tyro.conf.arg(help="plain and deep stem x 1x1, 3x3, 3x3+avgpool x post, preact")
     ] = False

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from resnet_variants.records.results_folder import FURTHER_COLUMNS
+from resnet_variants.models.variant import FURTHER, SIZE, shown_as
 
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -79,13 +79,13 @@ def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
     return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}
 
 
-SIZES = ("family", "depth", "stem_stride")
+SIZES = tuple(shown_as(SIZE))
 
 
 def design(frame: pd.DataFrame, sizes: Sequence[str] = SIZES) -> pd.Series:
     """Downsampling, and whatever else the rows differ in; ``sizes`` told elsewhere are left out."""
     text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
-    for axis in (*sizes, *FURTHER_COLUMNS):
+    for axis in (*sizes, *shown_as(FURTHER)):
         if frame[axis].nunique() > 1:
             text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
     return text
