@@ -14,11 +14,7 @@ from scipy.stats import gmean, t
 from small import digits_run
 
 import resnet_variants as rv
-from resnet_variants.analysis.diagnosis import (
-    readable_comparisons,
-    readable_diagnoses,
-    summarise_diagnoses,
-)
+from resnet_variants.analysis.diagnosis import summarise_diagnoses
 from resnet_variants.analysis.statistics import TOO_FEW
 from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.gradients import gradient_flow
@@ -30,7 +26,8 @@ from resnet_variants.records.files import to_json
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
-from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
+from resnet_variants.reporting.figures.diagnosis import diagnosis_figure
+from resnet_variants.reporting.text import readable_comparisons, readable_diagnoses
 from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
@@ -692,7 +689,7 @@ def sensitivities(lost):
     ],
 )
 def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
-    figure = diagnosis_figures(sensitivities(lost), "digits")["sensitivity"]
+    figure = diagnosis_figure("sensitivity", sensitivities(lost), "digits")
     first, *rest = figure.axes[-1].get_title(loc="left").splitlines()
     assert first == "share of accuracy lost by noise of 0.1"
     assert "".join(rest) == said
@@ -718,7 +715,7 @@ def test_the_trained_state_is_drawn_of_runs_whose_best_epochs_differ():
     rows = [run | {"run_id": i, "epoch": epoch} for i, own in ends.items() for epoch in own]
     frame = pd.DataFrame(rows)
     tables = {name: frame[:0] for name in TABLES} | {"gradient_flow": frame}
-    panels = diagnosis_figures(tables, "digits")["gradient_flow"].axes
+    panels = diagnosis_figure("gradient_flow", tables, "digits").axes
     assert [axes.get_title(loc="left") for axes in panels[:3]] == [
         *("initial weights", "after epoch 2", "trained (epoch 3 to 5)"),
     ]
@@ -735,7 +732,7 @@ def test_where_no_unit_keeps_its_shape_none_is_lost_that_does(tmp_path):
 
 
 def test_points_are_explained_by_the_legend():
-    figure = diagnosis_figures(sensitivities([0.1] * 8), "digits")["sensitivity"]
+    figure = diagnosis_figure("sensitivity", sensitivities([0.1] * 8), "digits")
     (legend,) = figure.legends
     looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
     assert len(looks) == 8
