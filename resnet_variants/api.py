@@ -23,7 +23,7 @@ from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError, require, require_path, sequence, shown
 from resnet_variants.reporting.build import build, require_room
-from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
+from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
@@ -125,8 +125,10 @@ def _diagnosed(path: Path, study: Study) -> Diagnosed:
     refuse_foreign(path, [f"{name}{end}" for name in TABLES for end in (".csv", ".png", ".svg")])
     tables = diagnose_run(path, study)
     contents: dict[str, str | bytes] = {}
-    for name, figure in diagnosis_figures(tables, dataset).items():
-        contents |= rendered(figure, name)
+    for name in DIAGNOSIS_FIGURES:
+        figure = diagnosis_figure(name, tables, dataset)
+        if figure is not None:
+            contents |= rendered(figure, name)
     contents |= {f"{name}.csv": table.to_csv(index=False) for name, table in tables.items()}
     with writing(path):
         return Diagnosed(tables, tuple(write_files(path, contents)))

@@ -14,11 +14,11 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.analysis.diagnosis import readable_diagnoses, summarise_diagnoses
+from resnet_variants.analysis.diagnosis import summarise_diagnoses
 from resnet_variants.api import diagnose
 from resnet_variants.diagnosis.study import finished
 from resnet_variants.registry import UserError
-from resnet_variants.reporting.text import markdown
+from resnet_variants.reporting.text import markdown, readable_diagnoses
 from resnet_variants.terminal.cli import callable_module, guard, parse, say
 from resnet_variants.terminal.flags import Sampling
 

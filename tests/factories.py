@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from resnet_variants.analysis.tables import SUMMARY_COLUMNS
+from resnet_variants.analysis.comparison import Comparison, comparisons
+from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.records.diagnosis import NOISE, TABLES
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import FURTHER_COLUMNS, RUN_COLUMNS
@@ -83,8 +84,21 @@ def summary_row(model: str, mean: float = 0.9, half: float = 0.01, n: int = 3) -
 
 
 def summary_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as ``tables.summarise`` returns them."""
+    """Rows as ``comparison.summary_table`` returns them."""
     return pd.DataFrame(list(rows), columns=list(SUMMARY_COLUMNS))
+
+
+def comparison(runs: pd.DataFrame, baselines=None, **more) -> Comparison:
+    """The runs as the one comparison that they are."""
+    (only,) = comparisons(runs, baselines or {}, **more)
+    return only
+
+
+def summarised(*rows: Mapping[str, object]) -> Comparison:
+    """A comparison with this summary, whatever its runs."""
+    made = comparison(runs_frame([run_row(A, dataset=rows[0]["dataset"])]))
+    vars(made)["summary"] = summary_frame(rows)
+    return made
 
 
 def epoch_records(row: Mapping[str, object], n: int = 2) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from resnet_variants import describe
-from resnet_variants.analysis import effects, tables
+from resnet_variants.analysis import effects, summary
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.records.results_folder import RUN_COLUMNS
@@ -52,7 +52,7 @@ def test_an_axis_is_in_the_name_and_read_from_it(axis):
 def test_an_axis_is_a_flag_and_a_column_of_its_type(axis):
     assert axis in {field.name for field in fields(Networks)}
     assert axis in RUN_COLUMNS
-    assert axis in tables.SUMMARY_COLUMNS
+    assert axis in summary.SUMMARY_COLUMNS
     (column,) = [column for column in RUNS if column.name == axis]
     assert type(getattr(OWN, axis)) is column.kind
 
@@ -72,4 +72,4 @@ def test_describe_tells_an_axis(axis):
 
 @pytest.mark.parametrize("axis", [a for a in AXES if a not in ("stem", "order")])
 def test_figures_tell_an_axis_by_the_text_if_not_by_colour_or_mark(axis):
-    assert style.design(rows(axis)).nunique() == 2
+    assert style.marker_label(rows(axis)).nunique() == 2

@@ -3,20 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
-from factories import A, epoch_records, results_folder, run_row, runs_frame
+from factories import A, comparison, epoch_records, results_folder, run_row, runs_frame
 from scipy import stats
 
 from resnet_variants.analysis.depths import (
-    COLUMNS,
+    DEPTH_COLUMNS,
     ERRORS,
     TEST,
     TRAINING,
-    errors_by_depth,
-    readable_errors,
 )
 from resnet_variants.analysis.statistics import TOO_FEW
 from resnet_variants.reporting.build import build
 from resnet_variants.reporting.figures.effects import error_vs_depth
+from resnet_variants.reporting.text import readable_errors
 
 PAIRS = 8
 NOISE = 0.002 * np.arange(PAIRS)
@@ -50,13 +49,17 @@ def epochs_of(rows, train_acc=None):
     return pd.concat(frames, ignore_index=True)
 
 
+def compared(rows, train_acc=None):
+    return comparison(runs_frame(rows), epochs=epochs_of(rows, train_acc))
+
+
 def table_of(rows, train_acc=None):
-    return errors_by_depth(runs_frame(rows), epochs_of(rows, train_acc))
+    return compared(rows, train_acc).errors_by_depth
 
 
 def test_each_depth_is_compared_with_the_next_shallower_of_its_design():
     found = table_of(nets())
-    assert tuple(found) == COLUMNS
+    assert tuple(found) == DEPTH_COLUMNS
     test = found[found["split"] == TEST].set_index("model")
     training = found[found["split"] == TRAINING].set_index("model")
     assert len(test) == len(training) == len(MEANS)
@@ -94,14 +97,15 @@ def test_no_interval_of_an_error_leaves_zero_to_one():
     epochs = epochs_of(rows)
     last = epochs["epoch"] == 2
     epochs.loc[last, "train_acc"] = epochs.loc[last, "run_id"].str.endswith("s0").astype(float)
-    training = errors_by_depth(runs_frame(rows), epochs).query("split == @TRAINING")
+    training = comparison(runs_frame(rows), epochs=epochs).errors_by_depth
+    training = training[training["split"] == TRAINING]
     assert training["ci_low"].tolist() == [0.0, 0.0]
     assert training["ci_high"].tolist() == [1.0, 1.0]
 
 
 def test_training_error_that_was_not_recorded_has_no_rows_and_no_panel():
-    found = table_of(nets(), train_acc=np.nan)
-    assert set(found["split"]) == {TEST}
+    found = compared(nets(), train_acc=np.nan)
+    assert set(found.errors_by_depth["split"]) == {TEST}
     assert len(error_vs_depth(found).axes) == 1
 
 
@@ -111,7 +115,7 @@ def test_training_error_that_was_not_recorded_has_no_rows_and_no_panel():
 )
 def test_without_two_depths_of_one_design_there_is_nothing(keys):
     found = table_of(nets(dict.fromkeys(keys, 0.2)))
-    assert found.empty and tuple(found) == COLUMNS
+    assert found.empty and tuple(found) == DEPTH_COLUMNS
 
 
 def test_families_are_never_joined():
@@ -128,13 +132,13 @@ def test_families_are_never_joined():
         own | {"depth": 34, "model": f"{own['model']}34", "run_id": f"{own['model']}34__d__0__s0"}
         for own in rows[2:]
     ]
-    test, _ = error_vs_depth(table_of(rows)).axes
+    test, _ = error_vs_depth(compared(rows)).axes
     assert [bar.lines[0].get_xdata().tolist() for bar in test.containers] == [[18, 34]] * 2
 
 
 def test_the_figure_shows_the_table():
     found = table_of(nets())
-    test, train = error_vs_depth(found).axes
+    test, train = error_vs_depth(compared(nets())).axes
     for axes, split in ((test, TEST), (train, TRAINING)):
         own = found[found["split"] == split]
         assert [bar.get_label() for bar in axes.containers] == ["plain net (none)", "conv"]

@@ -14,12 +14,8 @@ from scipy.stats import gmean, t
 from small import digits_run
 
 import resnet_variants as rv
-from resnet_variants.analysis.diagnosis import (
-    readable_comparisons,
-    readable_diagnoses,
-    summarise_diagnoses,
-)
-from resnet_variants.analysis.results import gather
+from resnet_variants.analysis.diagnosis import summarise_diagnoses
+from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.statistics import TOO_FEW
 from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.gradients import gradient_flow
@@ -31,7 +27,8 @@ from resnet_variants.records.files import to_json
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
-from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
+from resnet_variants.reporting.figures.diagnosis import diagnosis_figure
+from resnet_variants.reporting.text import readable_comparisons, readable_diagnoses
 from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
@@ -424,7 +421,7 @@ def test_a_run_that_lacks_a_table_is_read_with_the_others(diagnosed, tmp_path):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_diagnosis_in_one_of_two_copies_of_a_run_is_kept(results, diagnosed, order):
-    both, alone = gather((results, diagnosed)[::order]), gather([diagnosed])
+    both, alone = load_results((results, diagnosed)[::order]), load_results([diagnosed])
     for name in TABLES:
         pd.testing.assert_frame_equal(both.diagnosis[name], alone.diagnosis[name])
 
@@ -676,7 +673,7 @@ def sensitivities(lost):
     ],
 )
 def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
-    figure = diagnosis_figures(sensitivities(lost), "digits")["sensitivity"]
+    figure = diagnosis_figure("sensitivity", sensitivities(lost), "digits")
     first, *rest = figure.axes[-1].get_title(loc="left").splitlines()
     assert first == "share of accuracy lost by noise of 0.1"
     assert "".join(rest) == said
@@ -702,7 +699,7 @@ def test_the_trained_state_is_drawn_of_runs_whose_best_epochs_differ():
     rows = [run | {"run_id": i, "epoch": epoch} for i, own in ends.items() for epoch in own]
     frame = pd.DataFrame(rows)
     tables = {name: frame[:0] for name in TABLES} | {"gradient_flow": frame}
-    panels = diagnosis_figures(tables, "digits")["gradient_flow"].axes
+    panels = diagnosis_figure("gradient_flow", tables, "digits").axes
     assert [axes.get_title(loc="left") for axes in panels[:3]] == [
         *("initial weights", "after epoch 2", "trained (epoch 3 to 5)"),
     ]
@@ -719,7 +716,7 @@ def test_where_no_unit_keeps_its_shape_none_is_lost_that_does(tmp_path):
 
 
 def test_points_are_explained_by_the_legend():
-    figure = diagnosis_figures(sensitivities([0.1] * 8), "digits")["sensitivity"]
+    figure = diagnosis_figure("sensitivity", sensitivities([0.1] * 8), "digits")
     (legend,) = figure.legends
     looks = {(line.get_color(), line.get_marker()) for line in legend.get_lines()}
     assert len(looks) == 8

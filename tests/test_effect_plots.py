@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from factories import A, run_row, runs_frame
+from factories import A, comparison, run_row, runs_frame
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
 
-from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.statistics import estimate
-from resnet_variants.analysis.tables import complete, scores_by_seed, summarise
 from resnet_variants.reporting.figures.effects import forest, interactions
 
 
@@ -21,8 +19,9 @@ def labels(axes):
 
 
 def test_each_effect_has_its_interval_in_points_and_its_name():
-    found = effects(two_by_two(), BASELINES)
-    (axes,) = forest(found).axes
+    compared = comparison(two_by_two(), BASELINES)
+    found = compared.effects
+    (axes,) = forest(compared).axes
     assert labels(axes) == (found["effect"] + ": " + found["contrast"]).tolist()
     assert len(axes.containers) == len(found) == 3
     for bar, effect in zip(axes.containers, found.to_dict("records"), strict=True):
@@ -33,15 +32,14 @@ def test_each_effect_has_its_interval_in_points_and_its_name():
 
 
 def test_an_effect_without_an_interval_is_a_marker():
-    found = effects(grid_runs(noisy(), 1, [("conv3", "1x1", o) for o in ORDERS]), BASELINES)
-    (axes,) = forest(found).axes
+    runs = grid_runs(noisy(), 1, [("conv3", "1x1", o) for o in ORDERS])
+    (axes,) = forest(comparison(runs, BASELINES)).axes
     assert not axes.containers[0].has_xerr
 
 
 def test_two_axes_have_one_panel_with_the_means():
     runs = two_by_two()
-    summary = summarise(runs, BASELINES)
-    (axes,) = interactions(summary, complete(scores_by_seed(runs))).axes
+    (axes,) = interactions(comparison(runs, BASELINES)).axes
     for bar in axes.containers:
         own = runs[runs["order"] == bar.get_label()]
         by_stem = own.groupby("stem", sort=False)["test_acc"]
@@ -55,7 +53,7 @@ def test_two_axes_have_one_panel_with_the_means():
 
 def test_the_caption_of_a_single_panel_has_room():
     runs = two_by_two().assign(dataset="folder-a-name-of-some-length")
-    figure = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs)))
+    figure = interactions(comparison(runs, BASELINES))
     FigureCanvasAgg(figure).draw()
     (caption,) = figure.texts
     assert caption.get_window_extent().x1 < figure.bbox.x1
@@ -65,7 +63,7 @@ def test_interactions_are_drawn_over_the_seeds_that_the_effects_are_taken_from()
     runs = two_by_two()
     runs.loc[(runs["order"] == "preact") & (runs["seed"] == 0), "test_acc"] = 0.0
     runs.loc[(runs["order"] == "post") & (runs["seed"] == 0), "status"] = "failed"
-    (axes,) = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))).axes
+    (axes,) = interactions(comparison(runs, BASELINES)).axes
     own = runs[(runs["order"] == "preact") & (runs["seed"] > 0)]
     (bar,) = (bar for bar in axes.containers if bar.get_label() == "preact")
     means = own.groupby("stem", sort=False)["test_acc"].mean().to_numpy()
@@ -73,20 +71,21 @@ def test_interactions_are_drawn_over_the_seeds_that_the_effects_are_taken_from()
 
 
 def test_what_has_no_verdict_is_not_filled():
-    found = effects(two_by_two(), BASELINES).assign(verdict=["better", "inconclusive", "worse"])
-    faces = [bar.lines[0].get_markerfacecolor() for bar in forest(found).axes[0].containers]
+    compared = comparison(two_by_two(), BASELINES)
+    compared.effects["verdict"] = ["better", "inconclusive", "worse"]
+    faces = [bar.lines[0].get_markerfacecolor() for bar in forest(compared).axes[0].containers]
     assert [face == "white" for face in faces] == [False, True, False]
 
 
 def test_one_axis_has_no_interaction():
     runs = grid_runs(noisy(), cells=[("conv3", "1x1", o) for o in ORDERS])
-    assert interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))) is None
+    assert interactions(comparison(runs, BASELINES)) is None
 
 
 def test_no_interval_of_an_accuracy_leaves_zero_to_one():
     runs = two_by_two().query("seed < 2")
     runs["test_acc"] = runs["seed"].astype(float)  # as far apart as can be
-    (axes,) = interactions(summarise(runs, BASELINES), complete(scores_by_seed(runs))).axes
+    (axes,) = interactions(comparison(runs, BASELINES)).axes
     ends = np.concatenate([s for bar in axes.containers for s in bar.lines[2][0].get_segments()])
     assert ends[:, 1].min() >= 0
     assert ends[:, 1].max() <= 1
@@ -98,7 +97,6 @@ def test_any_name_is_drawn_as_it_is_spelt():
         for seed in range(3)
         for i, order in enumerate(("$x$", "$", "%d"))
     )
-    found = effects(runs, {})
-    figure = forest(found)
+    figure = forest(comparison(runs))
     figure.draw_without_rendering()
     assert labels(figure.axes[0])[0] == "order: $ - $x$"

@@ -7,7 +7,9 @@ import statsmodels.formula.api as smf
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame, variant_columns
 from scipy import stats
 
-from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects, factors
+from resnet_variants.analysis.comparison import KEY, comparisons, effects_table
+from resnet_variants.analysis.effects import EFFECT_COLUMNS, factors
+from resnet_variants.analysis.effects import effects as effect_table
 from resnet_variants.analysis.statistics import sign_flip_p
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
 
@@ -40,6 +42,10 @@ def grid_runs(score, seeds=3, cells=None):
 def noisy(seed=0, sd=0.01):
     draw = np.random.default_rng(seed)
     return lambda *_: draw.normal(0.8, sd)
+
+
+def effects(runs, baselines):
+    return effects_table(comparisons(runs, baselines))
 
 
 def by_contrast(table):
@@ -111,7 +117,8 @@ def test_intervals_cover_and_nothing_is_seldom_called_something(seeds, reaction)
     for _ in range(200):
         block = draw.normal(0, 0.05, seeds)[seed] + draw.normal(0, reaction, seeds)[seed] * preact
         frame["test_acc"] = 0.7 + block + draw.normal(0, 0.01, len(frame))
-        found = effects(frame, BASELINES)
+        scores = frame.pivot(index="seed", columns="model", values="test_acc")
+        found = effect_table(frame.drop_duplicates("model"), scores, BASELINES)
         covered += ((found["ci_low"] <= 0) & (found["ci_high"] >= 0)).tolist()
         called.append(not found["verdict"].str.startswith("inconclusive").all())
     assert 0.93 <= np.mean(covered) <= 0.97
@@ -178,7 +185,7 @@ def test_one_seed_gives_estimates_without_intervals():
 
 
 def test_without_anything_to_compare_there_are_no_rows():
-    assert tuple(effects(runs_frame([]), {}).columns) == EFFECT_COLUMNS
+    assert tuple(effects(runs_frame([]), {}).columns) == (*KEY, *EFFECT_COLUMNS)
     assert effects(runs_frame(paired_rows({A: [0.8, 0.9]})), {}).empty
     failed = [run_row(model, status="failed") for model in (A, D)]
     assert effects(runs_frame(failed), {}).empty

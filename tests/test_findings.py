@@ -2,26 +2,32 @@
 
 import re
 
-import pandas as pd
 import pytest
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame
 
-from resnet_variants.analysis.effects import effects
-from resnet_variants.analysis.tables import summarise
+from resnet_variants.analysis.comparison import comparisons, summary_table
 from resnet_variants.reporting.findings import answer, notes
-from resnet_variants.reporting.text import latex, readable, summary_markdown
+from resnet_variants.reporting.summary import (
+    MARKDOWN,
+    summary_cells,
+    summary_latex,
+    summary_markdown,
+)
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 NINE = [0.5 + 0.01 * i for i in range(9)]
 
 
 def said_of(scores, baselines=BASELINES, lost=()):
-    runs = runs_frame([*paired_rows(scores), *lost])
-    return answer(summarise(runs, baselines), effects(runs, baselines))
+    return answer(parts_of([*paired_rows(scores), *lost], baselines))
 
 
-def summary_of(scores, baselines=BASELINES, **changes):
-    return summarise(runs_frame(paired_rows(scores, **changes)), baselines)
+def parts_of(rows, baselines=BASELINES):
+    return comparisons(runs_frame(rows), baselines)
+
+
+def latex_of(scores):
+    return summary_latex(parts_of(paired_rows(scores)))
 
 
 def test_the_answer_names_what_is_better_and_what_it_costs():
@@ -65,8 +71,7 @@ def test_too_few_seeds_are_said_to_be_too_few():
 
 def test_one_variant_alone_cannot_be_compared():
     assert said_of({A: NINE}) == ("Only net_a has finished: nothing to compare.",)
-    apart = runs_frame([run_row(A, 0), run_row(B, 1)])
-    (said,) = answer(summarise(apart, BASELINES), effects(apart, BASELINES))
+    (said,) = answer(parts_of([run_row(A, 0), run_row(B, 1)]))
     assert said == "No variant shares a finished seed with a baseline, so none can be compared."
 
 
@@ -81,42 +86,49 @@ def test_each_group_has_its_own_answer():
         for dataset in ("digits", "mnist")
         for row in paired_rows({A: [0.8], B: [0.9]}, dataset=dataset)
     ]
-    runs = runs_frame(rows)
-    said = answer(summarise(runs, BASELINES), effects(runs, BASELINES))
+    said = answer(parts_of(rows))
     assert [sentence.split(":")[0] for sentence in said if sentence.startswith("On ")] == [
         "On dataset digits",
         "On dataset mnist",
     ]
 
 
-def test_the_notes_say_what_pairing_saved_and_what_was_not_clean():
-    summary = summary_of({A: [0.1, 0.2], B: [0.2, 0.3]})
-    found = {"git commit": ["abc with changes"], "device": ["this", "that"]}
-    additive = pd.DataFrame({"model": ["crossed", "additive"]})
-    said = " ".join(notes(summary, additive, 3.456, found))
-    assert "would take 3.46 times as many runs (1 x 2 pairs)." in said
-    little = " ".join(notes(summary, additive, 1.1, found))
-    assert "1.10 times as many runs (1 x 2 pairs): here the seeds have little in common." in little
+# Of the product of three presets and two orders, two cells are missing.
+MISSING = {A: [0.1, 0.2], B: [0.2, 0.3], D: [0.3, 0.1], D_PRE: [0.3, 0.2]}
+
+
+def test_the_notes_say_what_was_not_clean():
+    provenance = {"git commit": ["abc with changes"], "device": ["this", "that"]}
+    said = " ".join(notes(parts_of(paired_rows(MISSING)), provenance))
     for words in ("uncommitted changes", "several devices", "add up", "A paper's difference"):
         assert words in said
-    plain = " ".join(notes(summary_of({A: [0.1]}), additive[:1], float("nan"), {}))
+    plain = " ".join(notes(parts_of(paired_rows({A: [0.1]})), {}))
     for words in ("Pairing:", "uncommitted", "devices", "add up", "paper"):
         assert words not in plain
 
 
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ([0.2, 0.3, 0.41], "would take 631.00 times as many runs (1 x 3 pairs)."),
+        ([0.2, 0.1, 0.2], "1.00 times as many runs (1 x 3 pairs): here the seeds have little in"),
+    ],
+)
+def test_the_notes_say_what_pairing_saved(scores, words):
+    said = " ".join(notes(parts_of(paired_rows({A: [0.1, 0.2, 0.3], B: scores})), {}))
+    assert words in said
+
+
 def test_the_notes_say_what_another_test_set_would_do():
     rows = paired_rows({A: [0.9, 0.9], B: [0.95, 0.95]}, n_test=900)
-    summary = summarise(runs_frame(rows), BASELINES)
-    said = " ".join(notes(summary, effects(runs_frame(rows), BASELINES), float("nan"), {}))
+    said = " ".join(notes(parts_of(rows), {}))
     # 1.96 sqrt(0.9 x 0.1 / 900)
     assert "900 test images of digits" in said and "by up to 1.96 points" in said
-    assert "test images" not in " ".join(
-        notes(summary_of({A: [0.9]}), effects(runs_frame([]), {}), 2.0, {})
-    )
+    assert "test images" not in " ".join(notes(parts_of(paired_rows({A: [0.9]})), {}))
 
 
 def test_latex_is_a_booktabs_table_with_the_best_in_bold():
-    text = latex(summary_of({A: [0.5, 0.6, 0.7], B: [0.7, 0.8, 0.9]}))
+    text = latex_of({A: [0.5, 0.6, 0.7], B: [0.7, 0.8, 0.9]})
     assert text.startswith("\\begin{tabular}{lrrrllrl")
     for rule in ("\\toprule", "\\midrule", "\\bottomrule"):
         assert text.count(rule) == 1
@@ -128,16 +140,15 @@ def test_latex_is_a_booktabs_table_with_the_best_in_bold():
 
 
 def test_latex_prints_in_bold_only_what_is_ranked():
-    text = latex(summary_of({A: [0.5, 0.6, 0.7], B: [0.7, 0.8, 0.9], D: [0.99]}))
+    text = latex_of({A: [0.5, 0.6, 0.7], B: [0.7, 0.8, 0.9], D: [0.99]})
     (bold,) = (line for line in text.splitlines() if "\\textbf" in line)
     assert "net\\_b" in bold
 
 
 def test_equal_means_are_both_in_bold_and_on_the_front():
     same = {A: [0.1, 0.2, 0.7], B: [0.7, 0.1, 0.2]}  # other last bits
-    summary = summary_of(same)
-    assert latex(summary).count("\\textbf") == 2
-    assert summary["on_pareto_front"].tolist() == [True, False]
+    assert latex_of(same).count("\\textbf") == 2
+    assert parts_of(paired_rows(same))[0].summary["on_pareto_front"].tolist() == [True, False]
 
 
 LATEX = {
@@ -153,7 +164,7 @@ LATEX = {
 @pytest.mark.parametrize("name", ["a_b%&$#{}~^\\c", "<script>"])
 def test_latex_prints_any_name_as_it_is(name):
     rows = [run_row(A) | {"model": name}]
-    text = latex(summarise(runs_frame(rows), {}))
+    text = summary_latex(parts_of(rows, {}))
     (cell,) = re.findall(r"\\texttt\{(.*?)\} &", text)
     spelt = cell
     for word, letter in LATEX.items():
@@ -163,11 +174,11 @@ def test_latex_prints_any_name_as_it_is(name):
 
 
 def test_markdown_shows_any_name_as_it_is():
-    text = summary_markdown(summarise(runs_frame([run_row(A) | {"model": "a|b<script>"}]), {}))
+    text = summary_markdown(summary_table(parts_of([run_row(A) | {"model": "a|b<script>"}])))
     assert r"a\|b&lt;script>" in text
 
 
 def test_axes_that_vary_have_a_column():
     rows = [run_row(A), run_row(B) | {"attention": "se"}]
-    assert "attention" in readable(summarise(runs_frame(rows), {}))
-    assert "antialias" not in readable(summarise(runs_frame(rows), {}))
+    columns = summary_cells(summary_table(parts_of(rows)), MARKDOWN)
+    assert "attention" in columns and "antialias" not in columns

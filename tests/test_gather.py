@@ -8,7 +8,7 @@ import pytest
 from factories import A, B, D, paired_rows, results_folder, run_row
 
 from resnet_variants import report
-from resnet_variants.analysis.results import gather
+from resnet_variants.analysis.results import load_results
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
 from resnet_variants.terminal import cli
@@ -52,7 +52,7 @@ def test_a_finished_run_counts_before_a_failed_one_of_the_same_name(tmp_path):
     failed = results_folder(tmp_path / "one", [run_row(A, status="failed", error="gone")])
     done = results_folder(tmp_path / "two", [run_row(A, acc=0.7)])
     for folders in ((failed, done), (done, failed)):
-        found = gather(folders)
+        found = load_results(folders)
         assert found.runs["status"].tolist() == ["done"]
         assert found.folders == {found.runs["run_id"][0]: done}
 
@@ -62,7 +62,7 @@ def test_two_runs_of_one_name_that_are_no_copies_are_refused(tmp_path, change):
     one = results_folder(tmp_path / "one", [run_row(A)])
     two = results_folder(tmp_path / "two", [run_row(A) | change])
     with pytest.raises(UserError, match=r"another result, device or precision in .*one and .*two"):
-        gather([one, two])
+        load_results([one, two])
 
 
 def test_other_images_under_the_same_name_are_refused(tmp_path):
@@ -72,18 +72,18 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
         content = json.loads(path.read_text()) | {"data_hash": f"hash{i}", "split_hash": "s"}
         path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"digits is not the same images .*data_hash hash0"):
-        gather(folders)
+        load_results(folders)
     for folder in folders:
         build(folder)
         shutil.rmtree(folder / "runs")
     with pytest.raises(UserError, match="digits is not the same images"):  # the tables know too
-        gather(folders)
+        load_results(folders)
 
 
 def test_folders_that_disagree_on_a_baseline_are_refused(tmp_path):
     folders = two_folders(tmp_path, baselines={A: D, D: D})
     with pytest.raises(UserError, match=r"net_a is compared with net_a in .*one' and with net_d"):
-        gather(folders)
+        load_results(folders)
 
 
 def test_a_folder_of_runs_does_not_take_the_tables_of_several(tmp_path):
@@ -115,10 +115,10 @@ def test_latencies_come_from_bench_in_the_folder(tmp_path):
     assert made.summary.set_index("model")["latency_ms"].to_dict() == {A: 2.5, B: 3}
     assert (one / "accuracy_vs_latency.png").is_file()
     (one / "bench.csv").write_text("arm,model\nours,x\n")  # which measured no latency
-    gather([one])
+    load_results([one])
     (one / "bench.csv").write_text("latency_ms\n3\n")
     with pytest.raises(UserError, match=r"bench\.csv is no table of bench"):
-        gather([one])
+        load_results([one])
 
 
 def test_a_report_of_several_folders_keeps_their_latencies(tmp_path):
@@ -136,7 +136,7 @@ def test_a_report_of_several_folders_keeps_their_latencies(tmp_path):
     for wrong in (3, {"net": "fast"}):
         (both / "experiment.json").write_text(json.dumps(content | {"latencies": wrong}))
         with pytest.raises(UserError, match=r"experiment\.json is damaged \(latencies is no table"):
-            gather([both])
+            load_results([both])
 
 
 def test_the_page_says_how_the_report_was_made(tmp_path):
@@ -150,7 +150,7 @@ def test_one_run_under_two_names_is_refused(tmp_path):
     rows = [run_row(A), run_row(A, run_id=f"{A}__copy__2__s0")]
     folder = results_folder(tmp_path / "one", rows)
     with pytest.raises(UserError, match="are the same run twice: delete one of them"):
-        gather([folder])
+        load_results([folder])
 
 
 def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
@@ -165,7 +165,7 @@ def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
     for name in ("runs.csv", "epochs.csv", "experiment.json", "provenance.json"):
         (clone / name).write_bytes((one / name).read_bytes())
     for folder in (one, clone):
-        found = gather([folder]).provenance
+        found = load_results([folder]).provenance
         assert found["git commit"] == ["abc with changes"]
         assert (found["torch"], found["command"], found["threads"]) == (["9.9"], ["run me"], ["2"])
     page = (one / "report.html").read_text(encoding="utf-8")
@@ -173,4 +173,4 @@ def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
     assert "run me" in page
     (clone / "provenance.json").write_text('{"torch": 5}')
     with pytest.raises(UserError, match=r"provenance\.json is damaged .*; delete it"):
-        gather([clone])
+        load_results([clone])

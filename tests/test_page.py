@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame
 
-from resnet_variants.analysis.tables import summarise
+from resnet_variants.analysis.comparison import comparisons, summary_table
 from resnet_variants.records.results_folder import EPOCH_COLUMNS, RUN_COLUMNS
 from resnet_variants.reporting import html as page_module
 from resnet_variants.reporting.html import TRACEBACKS, Content, Failure, render
@@ -46,7 +46,8 @@ def epochs_of(runs):
 
 def summary_of(runs):
     """With the columns that are measured besides; the cheapest in MACs is not so in time."""
-    summary = summarise(runs, dict.fromkeys(runs["model"], runs["model"].iloc[0]))
+    baselines = dict.fromkeys(runs["model"], runs["model"].iloc[0])
+    summary = summary_table(comparisons(runs, baselines))
     n = len(summary)
     return summary.assign(
         p_adjusted=0.5,
@@ -74,7 +75,7 @@ def content(rows=None, **changes):
         expect="preact",
         answer=("D wins.", "Nothing else is clear."),
         counts=counts,
-        summary=summary_of(runs) if len(runs) else summarise(runs, {}),
+        summary=summary_of(runs) if len(runs) else summary_table(()),
         runs=runs,
         epochs=epochs_of(runs),
         effects=pd.DataFrame([effect(), effect("interaction", 0.03, effect="stem x order")]),

@@ -10,7 +10,18 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame, summary_frame
+from factories import (
+    D_PRE,
+    A,
+    B,
+    D,
+    comparison,
+    epoch_records,
+    paired_rows,
+    run_row,
+    runs_frame,
+    summarised,
+)
 from factories import summary_row as row
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
@@ -42,6 +53,11 @@ def epochs_of(runs):
     return pd.DataFrame(records)
 
 
+def curves_of(runs, epochs=None):
+    epochs = epochs_of(runs) if epochs is None else epochs
+    return training_curves(comparison(runs, epochs=epochs))
+
+
 def grid_of_runs():
     return runs_frame(paired_rows({A: [0.8, 0.9], D: [0.8, 0.9], D_PRE: [0.8, 0.9]}))
 
@@ -50,7 +66,7 @@ def grid_of_runs():
 
 
 def test_every_variant_has_one_marker_at_its_macs_and_accuracy():
-    summary = summary_frame([row(A, 0.8), row(B, 0.85), row(D, 0.9)])
+    summary = summarised(row(A, 0.8), row(B, 0.85), row(D, 0.9))
     points = [line.get_xydata() for line, _ in markers(accuracy_vs_cost(summary))]
     assert [len(point) for point in points] == [1, 1, 1]
     assert np.concatenate(points) == pytest.approx(np.array([[4, 0.8], [5, 0.85], [6, 0.9]]))
@@ -58,11 +74,11 @@ def test_every_variant_has_one_marker_at_its_macs_and_accuracy():
 
 def test_a_variant_without_a_done_run_has_no_marker():
     missing = row(B) | {"n": 0, "test_acc_mean": np.nan}
-    assert len(markers(accuracy_vs_cost(summary_frame([row(A), missing])))) == 1
+    assert len(markers(accuracy_vs_cost(summarised(row(A), missing)))) == 1
 
 
 def test_an_interval_is_drawn_only_where_there_is_one():
-    figure = accuracy_vs_cost(summary_frame([row(A, n=3, half=0.02), row(B, n=1)]))
+    figure = accuracy_vs_cost(summarised(row(A, n=3, half=0.02), row(B, n=1)))
     assert [interval for _, interval in markers(figure)] == [True, False]
     (bar,) = figure.axes[0].containers[0].lines[2]
     assert bar.get_segments()[0][:, 1] == pytest.approx([0.88, 0.92])
@@ -70,13 +86,13 @@ def test_an_interval_is_drawn_only_where_there_is_one():
 
 def test_an_interval_need_not_be_centred_on_the_mean():
     skewed = row(A, 0.9) | {"test_acc_ci_low": 0.7, "test_acc_ci_high": 0.95}
-    (bar,) = accuracy_vs_cost(summary_frame([skewed])).axes[0].containers[0].lines[2]
+    (bar,) = accuracy_vs_cost(summarised(skewed)).axes[0].containers[0].lines[2]
     assert bar.get_segments()[0][:, 1] == pytest.approx([0.7, 0.95])
 
 
 @pytest.mark.parametrize("models", [(D, D_PRE), (A, D, D_PRE), (A, D, D_PRE, D, D)])
 def test_equal_macs_and_accuracies_do_not_coincide(models):
-    figure = accuracy_vs_cost(summary_frame([row(model) for model in models]))
+    figure = accuracy_vs_cost(summarised(*[row(model) for model in models]))
     figure.draw_without_rendering()
     places = figure.axes[0].transData.transform(
         [line.get_xydata()[0] for line, _ in markers(figure)]
@@ -87,7 +103,7 @@ def test_equal_macs_and_accuracies_do_not_coincide(models):
 
 
 def test_the_marker_shows_order_downsampling_and_stem():
-    figure = accuracy_vs_cost(summary_frame([row(A), row(B), row(D), row(D_PRE)]))
+    figure = accuracy_vs_cost(summarised(row(A), row(B), row(D), row(D_PRE)))
     (a, b, d, d_pre) = (line for line, _ in markers(figure))
     assert a.get_color() == b.get_color() == d.get_color() != d_pre.get_color()
     assert len({a.get_marker(), b.get_marker(), d.get_marker()}) == 3
@@ -99,33 +115,33 @@ def test_the_marker_shows_order_downsampling_and_stem():
 def test_every_stem_has_a_look_of_its_own():
     stems = ("conv7", "deep", "conv3", "another")
     rows = [row(A) | {"stem": stem, "model": stem} for stem in stems]
-    lines = [line for line, _ in markers(accuracy_vs_cost(summary_frame(rows)))]
+    lines = [line for line, _ in markers(accuracy_vs_cost(summarised(*rows)))]
     looks = {(line.get_fillstyle(), to_hex(line.get_markerfacecolor())) for line in lines}
     assert len(looks) == len(stems)
 
 
 def test_the_legend_mentions_every_look():
-    texts = legend_texts(accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)])))
+    texts = legend_texts(accuracy_vs_cost(summarised(row(A), row(D), row(D_PRE))))
     assert {"post", "preact", "conv7 stem", "deep stem"} <= set(texts)
     assert {"1x1 stride, conv shortcut", "3x3 stride, avgpool shortcut"} <= set(texts)
     assert len(texts) == len(set(texts)) == 7
 
 
 def test_the_shape_that_shows_stems_stands_for_nothing_else():
-    handles = accuracy_vs_cost(summary_frame([row(A), row(D)])).axes[0].get_legend().legend_handles
+    handles = accuracy_vs_cost(summarised(row(A), row(D))).axes[0].get_legend().legend_handles
     shapes = {handle.get_label(): handle.get_marker() for handle in handles}
     stems = {shape for label, shape in shapes.items() if label.endswith(" stem")}
     assert stems.isdisjoint(shape for label, shape in shapes.items() if "shortcut" in label)
 
 
 def test_the_line_joins_the_front_from_cheap_to_dear():
-    axes = accuracy_vs_cost(summary_frame([row(D, 0.9), row(B, 0.6), row(A, 0.7)])).axes[0]
+    axes = accuracy_vs_cost(summarised(row(D, 0.9), row(B, 0.6), row(A, 0.7))).axes[0]
     (line,) = (line for line in axes.lines if len(line.get_xdata()) == 2)
     assert line.get_xydata() == pytest.approx(np.array([[4, 0.7], [6, 0.9]]))
 
 
 def test_the_line_meets_markers_that_stand_side_by_side():
-    figure = accuracy_vs_cost(summary_frame([row(A, 0.8), row(D), row(D_PRE)]))
+    figure = accuracy_vs_cost(summarised(row(A, 0.8), row(D), row(D_PRE)))
     (line,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 3)
     joined = [marker.get_xydata()[0] for marker, _ in markers(figure)]
     assert line.get_xydata() == pytest.approx(np.array(joined))
@@ -134,8 +150,8 @@ def test_the_line_meets_markers_that_stand_side_by_side():
 def test_the_front_is_that_of_the_cost_on_the_axis():
     costs = {"params": 2_000_000, "latency_ms": 5.0}
     dear, cheap = row(A, 0.7) | costs, row(D, 0.9) | dict.fromkeys(costs, 1.0)
-    for column, label in (("params", "param"), ("latency_ms", "lat")):
-        figure = accuracy_vs_cost(summary_frame([dear, cheap]), column)
+    for name, label in (("params", "param"), ("latency", "lat")):
+        figure = accuracy_vs_cost(summarised(dear, cheap), name)
         front = figure.axes[0].lines[-1]
         assert front.get_xydata()[:, 1].tolist() == [0.9]
         assert figure.axes[0].get_xlabel().startswith(label)
@@ -145,7 +161,7 @@ def test_training_time_has_no_front_and_shows_the_median():
     fast, slow = row(A, 0.7), row(D, 0.9)
     fast |= {"train_ms_per_image": 1.0, "images_per_second": 500.0}
     slow |= {"train_ms_per_image": 4.0, "images_per_second": 250.0}
-    figure = accuracy_vs_cost(summary_frame([fast, slow]), "train_ms_per_image")
+    figure = accuracy_vs_cost(summarised(fast, slow), "train_time")
     assert "Pareto front of the means" not in legend_texts(figure)
     bars = figure.axes[0].containers
     assert [bar.lines[0].get_xdata().tolist() for bar in bars] == [[1.0], [4.0]]
@@ -155,18 +171,18 @@ def test_training_time_has_no_front_and_shows_the_median():
 
 def test_what_is_not_ranked_is_on_no_front():
     unranked = row(D, 0.99) | {"test_acc_common": np.nan}
-    front = accuracy_vs_cost(summary_frame([row(A, 0.7), unranked])).axes[0].lines[-1]
+    front = accuracy_vs_cost(summarised(row(A, 0.7), unranked)).axes[0].lines[-1]
     assert front.get_xydata()[:, 1].tolist() == [0.7]
 
 
 def test_a_variant_without_the_cost_has_no_marker():
     rows = [row(A) | {"latency_ms": 2.5}, row(B)]
-    ((marker, _),) = markers(accuracy_vs_cost(summary_frame(rows), "latency_ms"))
+    ((marker, _),) = markers(accuracy_vs_cost(summarised(*rows), "latency"))
     assert marker.get_xdata().tolist() == [2.5]
 
 
 def test_flops_are_twice_the_macs_on_the_upper_axis():
-    figure = accuracy_vs_cost(summary_frame([row(A), row(D)]))
+    figure = accuracy_vs_cost(summarised(row(A), row(D)))
     figure.draw_without_rendering()
     (top,) = figure.axes[0].child_axes
     assert top.get_xlabel() == "FLOPs per image (millions)"
@@ -174,7 +190,7 @@ def test_flops_are_twice_the_macs_on_the_upper_axis():
 
 
 def test_the_lines_of_the_intervals_tell_orders_apart_in_grey():
-    figure = accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)]))
+    figure = accuracy_vs_cost(summarised(row(A), row(D), row(D_PRE)))
     a, d, d_pre = (bar.lines[2][0].get_linestyle() for bar in figure.axes[0].containers)
     assert a == d != d_pre
 
@@ -182,12 +198,12 @@ def test_the_lines_of_the_intervals_tell_orders_apart_in_grey():
 def test_the_baseline_is_marked():
     baseline = row(A) | {"verdict": "baseline"}
     other = row("net_free") | {"verdict": "baseline"}
-    figure = accuracy_vs_cost(summary_frame([baseline, other, row(D)]))
+    figure = accuracy_vs_cost(summarised(baseline, other, row(D)))
     assert [text.get_text() for text in figure.axes[0].texts] == ["A (baseline)", "(baseline)", "D"]
 
 
 def test_presets_are_named_beside_their_markers():
-    figure = accuracy_vs_cost(summary_frame([row(A), row("net_free"), row(D)]))
+    figure = accuracy_vs_cost(summarised(row(A), row("net_free"), row(D)))
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["A", "D"]
 
 
@@ -197,14 +213,14 @@ def test_presets_are_named_beside_their_markers():
 )
 def test_the_title_says_what_was_measured(ns, words):
     rows = [row(model, n=n) for model, n in zip((A, D), ns, strict=True)]
-    title = accuracy_vs_cost(summary_frame(rows)).axes[0].get_title(loc="left")
+    title = accuracy_vs_cost(summarised(*rows)).axes[0].get_title(loc="left")
     assert words in title
     assert all(fact in title for fact in ("digits", "8 px", "cifar", "29", "2 epochs"))
 
 
 @pytest.mark.parametrize("dataset", HOSTILE)
 def test_any_data_set_name_is_drawn_as_it_is_spelt(dataset):
-    figure = accuracy_vs_cost(summary_frame([row(A) | {"dataset": dataset}]))
+    figure = accuracy_vs_cost(summarised(row(A) | {"dataset": dataset}))
     svg = rendered(figure, "figure")["figure.svg"]
     assert b"<script" not in svg
     # What is seen: comments, where the source of a formula would stand, are not read.
@@ -212,7 +228,7 @@ def test_any_data_set_name_is_drawn_as_it_is_spelt(dataset):
 
 
 def test_a_long_name_is_drawn_with_both_its_ends():
-    figure = accuracy_vs_cost(summary_frame([row(A) | {"dataset": "a" * 150 + "b" * 150}]))
+    figure = accuracy_vs_cost(summarised(row(A) | {"dataset": "a" * 150 + "b" * 150}))
     svg = rendered(figure, "figure")["figure.svg"]
     assert f" {'a' * 30}...{'b' * 30} " in "".join(ElementTree.fromstring(svg).itertext())
 
@@ -222,7 +238,7 @@ def test_a_long_name_is_drawn_with_both_its_ends():
 
 def test_curves_have_a_column_per_order_and_a_line_per_variant():
     runs = grid_of_runs()
-    figure = training_curves(epochs_of(runs), runs)
+    figure = curves_of(runs)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["post", "preact", "", ""]
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2, 1]
 
@@ -230,7 +246,7 @@ def test_curves_have_a_column_per_order_and_a_line_per_variant():
 def test_a_curve_is_the_mean_of_its_seeds():
     runs = runs_frame(paired_rows({A: [0.8, 0.9]}))
     epochs = epochs_of(runs)
-    loss, error = (axes.lines[0].get_xydata() for axes in training_curves(epochs, runs).axes)
+    loss, error = (axes.lines[0].get_xydata() for axes in curves_of(runs, epochs).axes)
     mean = epochs.groupby("epoch").mean(numeric_only=True)
     assert loss == pytest.approx(np.array([[1, mean["train_loss"][1]], [2, mean["train_loss"][2]]]))
     assert error[:, 1] == pytest.approx(1 - mean["val_acc"].to_numpy())
@@ -238,13 +254,13 @@ def test_a_curve_is_the_mean_of_its_seeds():
 
 def test_epochs_of_other_runs_are_not_drawn():
     runs = grid_of_runs()
-    figure = training_curves(epochs_of(runs), runs[runs["model"] == A])
+    figure = curves_of(runs[runs["model"] == A], epochs_of(runs))
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]
 
 
 def test_the_legend_of_the_curves_mentions_stems_and_downsampling():
     runs = grid_of_runs()
-    texts = legend_texts(training_curves(epochs_of(runs), runs))
+    texts = legend_texts(curves_of(runs))
     assert {"conv7 stem", "deep stem", "1x1 stride, conv shortcut"} <= set(texts)
 
 
@@ -264,7 +280,7 @@ def test_what_the_curves_do_not_show_is_said(errors, said):
     epochs = pd.DataFrame(
         [first[0] | {"epoch": i + 1, "val_acc": 1 - error} for i, error in enumerate(errors)]
     )
-    figure = training_curves(epochs, runs)
+    figure = curves_of(runs, epochs)
     assert figure.get_suptitle().endswith(f"n = 1 seeds{said}")
     assert (figure.axes[1].get_ylim()[1] < max(errors)) == bool(said)
 
@@ -275,10 +291,8 @@ def test_what_the_curves_do_not_show_is_said(errors, said):
 @pytest.mark.parametrize("kind", ["scatter", "curves"])
 def test_a_figure_becomes_a_png_and_an_svg_of_plausible_size(kind):
     runs = grid_of_runs()
-    scatter = summary_frame([row(A), row(D), row(D_PRE)])
-    figure = (
-        accuracy_vs_cost(scatter) if kind == "scatter" else training_curves(epochs_of(runs), runs)
-    )
+    scatter = summarised(row(A), row(D), row(D_PRE))
+    figure = accuracy_vs_cost(scatter) if kind == "scatter" else curves_of(runs)
     files = rendered(figure, "figure")
     assert [*files] == ["figure.png", "figure.svg"]
     with Image.open(io.BytesIO(files["figure.png"])) as image:
@@ -290,18 +304,21 @@ def test_a_figure_becomes_a_png_and_an_svg_of_plausible_size(kind):
 
 
 def test_the_same_table_gives_the_same_bytes():
-    summary = summary_frame([row(A), row(D), row(D_PRE)])
+    summary = summarised(row(A), row(D), row(D_PRE))
     first, second = (rendered(accuracy_vs_cost(summary), "figure") for _ in range(2))
     assert first == second
 
 
 def test_a_dot_in_a_name_is_kept():
-    files = rendered(accuracy_vs_cost(summary_frame([row(A)])), "of_v1.5_8")
+    files = rendered(accuracy_vs_cost(summarised(row(A))), "of_v1.5_8")
     assert [*files] == ["of_v1.5_8.png", "of_v1.5_8.svg"]
 
 
 def test_curves_of_two_depths_are_never_averaged():
-    rows = [run_row(A, 0), run_row(A, 0) | {"model": "deeper", "depth": 101, "run_id": "deeper"}]
+    rows = [
+        run_row(A, 0),
+        run_row(A, 0) | {"model": "deeper", "depth": 101, "run_id": "deeper__digits__2__s0"},
+    ]
     runs = runs_frame(rows)
     epochs = pd.DataFrame(
         [
@@ -311,7 +328,7 @@ def test_curves_of_two_depths_are_never_averaged():
             for e in (1, 2)
         ]
     )
-    losses, deeper = training_curves(epochs, runs).axes[:2]
+    losses, deeper = curves_of(runs, epochs).axes[:2]
     assert [list(axes.lines[0].get_ydata()) for axes in (losses, deeper)] == [[1, 1], [3, 3]]
     assert losses.get_title(loc="left") != deeper.get_title(loc="left")
 
@@ -320,7 +337,7 @@ def test_curves_of_two_depths_are_never_averaged():
 
 _DRAWN = """
 import os, pathlib, sys
-import resnet_variants.analysis
+import resnet_variants.reporting
 import test_plots
 for name, data in test_plots.drawn().items():
     pathlib.Path(sys.argv[1], name).write_bytes(data)
@@ -331,8 +348,8 @@ assert os.environ.get("MPLBACKEND") == sys.argv[2], os.environ.get("MPLBACKEND")
 def drawn():
     """Figures of two kinds as files."""
     runs = grid_of_runs()
-    scatter = accuracy_vs_cost(summary_frame([row(A), row(D), row(D_PRE)]))
-    return rendered(scatter, "scatter") | rendered(training_curves(epochs_of(runs), runs), "curves")
+    scatter = accuracy_vs_cost(summarised(row(A), row(D), row(D_PRE)))
+    return rendered(scatter, "scatter") | rendered(curves_of(runs), "curves")
 
 
 @pytest.mark.parametrize("readable", [True, False])
@@ -369,7 +386,7 @@ def test_the_settings_of_the_process_stay_as_they_are():
 def test_the_caption_of_a_single_panel_of_curves_has_room():
     runs = runs_frame([run_row(A, 0), run_row(A, 1)]).assign(dataset="folder-a-name-of-some-length")
     epochs = epochs_of(runs).assign(val_acc=[0.1, *[0.9] * (len(epochs_of(runs)) - 1)])
-    figure = training_curves(epochs, runs)
+    figure = curves_of(runs, epochs)
     FigureCanvasAgg(figure).draw()
     (caption,) = figure.texts
     assert caption.get_text().endswith("are cut off")

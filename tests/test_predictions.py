@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from small import CPU, digits, digits_run, network
 
-from resnet_variants.analysis.results import gather
+from resnet_variants.analysis.results import load_results
 from resnet_variants.data import dataset as data_module
 from resnet_variants.data.dataset import load_dataset
 from resnet_variants.data.splits import StreamedSplit
@@ -341,7 +341,7 @@ def clone(out, to):
 
 def joined(*folders):
     """Their common table, as bytes."""
-    found = gather(folders)
+    found = load_results(folders)
     return outcomes_parquet(found.outcomes, found.runs)
 
 
@@ -435,7 +435,7 @@ def reported(tmp_path_factory):
 @pytest.mark.parametrize("damage", TABLE_DAMAGES)
 def test_a_damaged_table_is_one_line_that_names_it(tmp_path, capsys, reported, damage):
     copy = clone(reported, tmp_path / "clone")
-    gather([copy])
+    load_results([copy])
     TABLE_DAMAGES[damage](copy / TABLE)
     assert cli.main(["report", str(copy)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -465,10 +465,10 @@ def test_a_file_that_may_not_be_read_is_one_line_that_names_it(reported, name):
         else:
             clone(reported, out)
         with unprivileged():
-            gather([out])
+            load_results([out])
         next(out.rglob(name)).chmod(0)
         with unprivileged(), pytest.raises(UserError, match=r"cannot be read: Permission denied$"):
-            gather([out])
+            load_results([out])
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ def test_answers_that_the_result_does_not_know_are_refused(tmp_path, result, mes
     (file,) = out.glob("runs/*/result.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | result))
     with pytest.raises(UserError, match=rf"{FILE} is damaged \({message}"):
-        gather([out])
+        load_results([out])
 
 
 @pytest.mark.parametrize("change", ["labels", "classes"])
@@ -499,7 +499,7 @@ def test_other_labels_for_the_same_images_are_refused(tmp_path, change):
     result = folder / "result.json"
     acc = float(np.mean(np.array([0, 1, 2, 2]) == given["labels"]))
     result.write_text(json.dumps(json.loads(result.read_text()) | {"test_acc": acc}))
-    found = gather([out])
+    found = load_results([out])
     with pytest.raises(
         UserError, match=r"have other labels for the same images .*report them apart"
     ):

@@ -11,17 +11,23 @@ import pytest
 import yaml
 
 import resnet_variants
-from resnet_variants.analysis.depths import ERRORS, readable_errors
-from resnet_variants.analysis.diagnosis import readable_comparisons, readable_diagnoses
-from resnet_variants.analysis.effects import effects
-from resnet_variants.analysis.pairs import COMPARED
-from resnet_variants.analysis.results import gather
-from resnet_variants.analysis.tables import summarise
+from resnet_variants.analysis.comparison import summary_table
+from resnet_variants.analysis.depths import ERRORS
+from resnet_variants.analysis.results import load_results
+from resnet_variants.analysis.statistics import COMPARED
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import Registry
 from resnet_variants.reporting.findings import answer
-from resnet_variants.reporting.text import interval, markdown, p_value, readable
+from resnet_variants.reporting.summary import MARKDOWN, summary_cells
+from resnet_variants.reporting.text import (
+    interval,
+    markdown,
+    p_value,
+    readable_comparisons,
+    readable_diagnoses,
+    readable_errors,
+)
 from resnet_variants.sweeps.experiment import read_toml
 from resnet_variants.terminal import cli
 
@@ -46,18 +52,18 @@ COLUMNS = ["model", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta,
 
 def results_block(folder):
     """The sentences of the answer and the summary, from the committed files alone."""
-    results, experiment = gather([folder]), read_experiment(folder)
+    results, experiment = load_results([folder]), read_experiment(folder)
     runs, origin = results.runs, results.provenance
-    summary = summarise(runs, results.baselines)
-    epochs = runs["epochs"].iloc[0]
+    summary = summary_table(results.comparisons)
+    epochs = int(runs["epochs"].iloc[0])
     extent = (
         f"{experiment['question']} {len(runs)} runs of {epochs} epoch{'s'[: epochs != 1]} and "
         f"{' or '.join(origin['threads'])} thread, {runs['seconds'].sum() / 3600:.1f} hours of "
         f"training in all on {origin['device'][0]} (torch {origin['torch'][0]}, "
         f"{runs['precision'][0]})."
     )
-    sentences = " ".join([extent, *answer(summary, effects(runs, results.baselines))])
-    return f"{sentences}\n\n{markdown(readable(summary)[COLUMNS])}\n"
+    sentences = " ".join([extent, *answer(results.comparisons)])
+    return f"{sentences}\n\n{markdown(summary_cells(summary, MARKDOWN)[COLUMNS])}\n"
 
 
 def origin_block(folder):

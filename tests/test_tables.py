@@ -9,6 +9,7 @@ from factories import (
     A,
     B,
     D,
+    comparison,
     paired_rows,
     run_row,
     runs_frame,
@@ -18,9 +19,11 @@ from factories import (
 )
 from scipy.stats import binom
 
+from resnet_variants.analysis.comparison import comparisons, summary_table
 from resnet_variants.analysis.published import paper_effect
-from resnet_variants.analysis.tables import SUMMARY_COLUMNS, pairing, summarise
-from resnet_variants.reporting.text import summary_markdown
+from resnet_variants.analysis.statistics import pairing_gain
+from resnet_variants.analysis.summary import SUMMARY_COLUMNS
+from resnet_variants.reporting.summary import summary_markdown
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 PROMISED = [
@@ -58,8 +61,12 @@ SCORES = ("test_acc_mean", "test_acc_sd", "test_acc_ci_low", "test_acc_ci_high")
 DELTA = ("delta", "delta_ci_low", "delta_ci_high", "p_value")
 
 
+def summarise(rows, baselines=BASELINES, **more):
+    return summary_table(comparisons(runs_frame(rows), baselines, **more))
+
+
 def by_model(rows, baselines=BASELINES):
-    return summarise(runs_frame(rows), baselines).set_index("model")
+    return summarise(rows, baselines).set_index("model")
 
 
 def all_missing(row, columns):
@@ -67,10 +74,10 @@ def all_missing(row, columns):
 
 
 def test_the_columns_are_the_promised_ones():
-    summary = summarise(runs_frame(paired_rows({A: [0.8, 0.9]})), BASELINES)
+    summary = summarise(paired_rows({A: [0.8, 0.9]}))
     assert tuple(summary.columns) == SUMMARY_COLUMNS
     assert set(PROMISED) <= set(summary.columns)
-    assert tuple(summarise(runs_frame([]), BASELINES).columns) == SUMMARY_COLUMNS
+    assert tuple(summarise([]).columns) == SUMMARY_COLUMNS
 
 
 def test_a_row_says_what_the_variant_is_and_what_it_costs():
@@ -211,7 +218,7 @@ def test_a_baseline_without_a_done_run_leaves_the_others_uncompared():
 def test_data_sets_sizes_and_lengths_are_never_mixed(other):
     rows = paired_rows({A: [0.5, 0.5], B: [0.6, 0.6]})
     rows += paired_rows({A: [0.9, 0.9], B: [0.7, 0.7]}, **other)
-    summary = summarise(runs_frame(rows), BASELINES)
+    summary = summarise(rows)
     assert summary["model"].tolist() == [A, B, A, B]
     assert summary["n"].tolist() == [2, 2, 2, 2]
     assert summary["test_acc_mean"].tolist() == pytest.approx([0.5, 0.6, 0.9, 0.7])
@@ -225,7 +232,7 @@ def test_data_sets_sizes_and_lengths_are_never_mixed(other):
 def test_two_recipes_of_one_variant_are_never_mixed():
     rows = [run_row(A, 0, 0.5, run_id=f"{A}__digits__00000000__s0")]
     rows += [run_row(A, 0, 0.9, run_id=f"{A}__digits__11111111__s0")]
-    summary = summarise(runs_frame(rows), BASELINES)
+    summary = summarise(rows)
     assert summary["n"].tolist() == [1, 1]
     assert sorted(summary["test_acc_mean"]) == [0.5, 0.9]
 
@@ -284,10 +291,9 @@ def test_the_adjusted_p_is_holms():
 
 
 def test_latencies_are_those_of_the_model_at_that_size():
-    runs = runs_frame(paired_rows({A: [0.8], B: [0.9]}))
-    summary = summarise(
-        runs, {}, {(A, "8", "fp32", "cpu"): 2.5, (B, "8", "bf16", "cpu"): 9.0}
-    ).set_index("model")
+    latencies = {(A, "8", "fp32", "cpu"): 2.5, (B, "8", "bf16", "cpu"): 9.0}
+    rows = paired_rows({A: [0.8], B: [0.9]})
+    summary = summarise(rows, {}, latencies=latencies).set_index("model")
     assert summary["latency_ms"][A] == 2.5
     assert math.isnan(summary["latency_ms"][B])
 
@@ -330,8 +336,9 @@ def test_pairing_saves_what_the_seeds_have_in_common():
     b = a + np.array([0, 0.1, 0, 0.1])
     runs = paired_rows({A: a, B: b})
     gain = (np.var(a) + np.var(b)) / np.var(b - a)
-    assert pairing(runs_frame(runs), BASELINES) == pytest.approx(gain)
-    assert math.isnan(pairing(runs_frame(paired_rows({A: [0.1], B: [0.2]})), BASELINES))
+    assert pairing_gain(comparison(runs_frame(runs), BASELINES).pairs) == pytest.approx(gain)
+    single = runs_frame(paired_rows({A: [0.1], B: [0.2]}))
+    assert math.isnan(pairing_gain(comparison(single, BASELINES).pairs))
 
 
 def test_speed_is_the_median_of_the_runs_and_time_that_of_the_fastest_finished_one():
@@ -371,7 +378,7 @@ def test_markdown_of_one_seed_shows_no_interval():
 
 def test_markdown_leaves_what_is_missing_empty():
     rows = [run_row(A, 0, 0.7), run_row(B, 0, status="failed"), run_row(D, 0, status="unfinished")]
-    text = summary_markdown(summarise(runs_frame(rows), BASELINES))
+    text = summary_markdown(summarise(rows))
     assert "nan" not in text.lower()
     assert "none" not in text.lower()
     assert [row["n"] for row in cells(text)] == ["1", "0", "0"]
@@ -382,6 +389,6 @@ def test_markdown_leaves_what_is_missing_empty():
 @pytest.mark.parametrize("other", [{"dataset": "mnist"}, {"img_size": 16}, {"epochs": 30}])
 def test_markdown_tells_apart_what_is_never_mixed(other):
     rows = [*paired_rows({A: [0.5, 0.6]}), *paired_rows({A: [0.5, 0.6]}, **other)]
-    text = summary_markdown(summarise(runs_frame(rows), BASELINES))
+    text = summary_markdown(summarise(rows))
     lines = [line for line in text.splitlines() if A in line]
     assert len(lines) == len(set(lines)) == 2

@@ -1,4 +1,4 @@
-"""What lies in results folders, one or several, read as one."""
+"""Results folders, one or several, read together and split into comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.tables import LATENCY_OF, by_group
+from resnet_variants.analysis.comparison import Comparison, comparisons
+from resnet_variants.analysis.summary import LATENCY_OF
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
 from resnet_variants.records.files import damaged, is_number
 from resnet_variants.records.predictions import Outcome, read_outcomes
@@ -30,16 +31,18 @@ from resnet_variants.registry import UserError
 LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """The raw material of a report.
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What results folders hold.
 
     Attributes:
+        comparisons: the runs, split into those that may be compared.
         titles: name, question and expectation of each experiment.
-        folders: where each run is, by its id.
+        folders: the results folder of each run, by its id.
         unseen: runs that are planned and have not begun, and whether a process has them.
     """
 
+    comparisons: Sequence[Comparison]
     runs: pd.DataFrame
     epochs: pd.DataFrame
     baselines: Mapping[str, str]
@@ -52,7 +55,7 @@ class Gathered:
     outcomes: Mapping[str, Outcome]
 
 
-def gather(folders: Sequence[Path]) -> Gathered:
+def load_results(folders: Sequence[Path]) -> Results:
     """Read results folders together.
 
     Raises:
@@ -64,10 +67,10 @@ def gather(folders: Sequence[Path]) -> Gathered:
     outcomes: dict[str, Outcome] = {}
     provenance: Provenance = {}
     for at, folder in enumerate(folders):
-        own, origin = read_runs_and_provenance(folder)
-        runs.append(own.assign(folder=at))
-        outcomes = read_outcomes(folder, own) | outcomes  # of copies, the first that has them
-        epochs.append(read_epochs(folder, own).assign(folder=at))
+        folder_runs, origin = read_runs_and_provenance(folder)
+        runs.append(folder_runs.assign(folder=at))
+        outcomes = read_outcomes(folder, folder_runs) | outcomes  # the first folder has priority
+        epochs.append(read_epochs(folder, folder_runs).assign(folder=at))
         busy = running(folder)
         unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
         for name, values in origin.items():
@@ -76,27 +79,31 @@ def gather(folders: Sequence[Path]) -> Gathered:
     copies = _joined(runs)
     kept = _without_copies(copies, folders)
     _require_same_images(kept, folders)
-    _require_one_result(kept)
     where = {str(i): folders[at] for i, at in zip(kept["run_id"], kept["folder"], strict=True)}
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
+    own_epochs, kept = own_epochs.drop(columns="folder"), kept.drop(columns="folder")
+    baselines, latencies = _baselines(folders), _latencies(folders)
+    diagnosis = _diagnosis(copies, folders)
+    tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
+    parts = comparisons(kept, baselines, **tables)
+    _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
-    return Gathered(
-        runs=kept.drop(columns="folder"),
-        epochs=own_epochs.drop(columns="folder"),
-        baselines=_baselines(folders),
+    return Results(
+        comparisons=parts,
+        runs=kept,
+        baselines=baselines,
         titles=_titles(folders),
         provenance=provenance,
-        latencies=_latencies(folders),
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
-        diagnosis=_diagnosis(copies, folders),
         outcomes=outcomes,
+        **tables,
     )
 
 
 def _diagnosis(copies: pd.DataFrame, folders: Sequence[Path]) -> Diagnosis:
-    """What is known of the insides of the runs; of copies of one, from that with most tables."""
+    """The diagnosis tables of the runs; of copies of a run, the one with most tables."""
     own_ids = [copies.loc[copies["folder"] == at, "run_id"] for at in range(len(folders))]
     parts = [read_diagnoses(folder, ids) for folder, ids in zip(folders, own_ids, strict=True)]
     known = [Counter(chain(*(t["run_id"].unique() for t in part.values()))) for part in parts]
@@ -120,8 +127,8 @@ def _without_copies(runs: pd.DataFrame, folders: Sequence[Path]) -> pd.DataFrame
     other = several[several["run_id"].duplicated()]
     if len(other):
         run_id = other["run_id"].iloc[0]
-        own = finished.loc[finished["run_id"] == run_id, "folder"]
-        where = " and ".join(str(folders[at]) for at in own)
+        places = finished.loc[finished["run_id"] == run_id, "folder"]
+        where = " and ".join(str(folders[at]) for at in places)
         raise UserError(
             f"{run_id} has another result, device or precision in {where}: report apart"
         )
@@ -144,10 +151,10 @@ def _require_same_images(runs: pd.DataFrame, folders: Sequence[Path]) -> None:
                 raise UserError(f"{message}: report them apart")
 
 
-def _require_one_result(runs: pd.DataFrame) -> None:
+def _require_one_result(parts: Sequence[Comparison]) -> None:
     """Refuse two runs of one network with one seed under one recipe."""
-    for _, own in by_group(runs):
-        twice = own[own.duplicated(["model", "seed"], keep=False)]
+    for part in parts:
+        twice = part.runs[part.runs.duplicated(["model", "seed"], keep=False)]
         if len(twice):
             first, second = twice["run_id"].iloc[:2]
             raise UserError(f"{first} and {second} are the same run twice: delete one of them")
@@ -196,17 +203,17 @@ def _kept_latencies(folder: Path) -> dict[tuple[str, ...], float]:
 
 
 def _latencies(folders: Sequence[Path]) -> dict[tuple[str, ...], float]:
-    """Milliseconds for one image by ``LATENCY_OF``, where ``bench`` wrote to a folder of these.
+    """Milliseconds for one image by ``LATENCY_OF``, where ``bench`` wrote into one of the folders.
 
-    A report of several folders keeps what it found in theirs.
+    A report of several folders keeps their latencies in its ``experiment.json``.
     """
-    found: dict[tuple[str, ...], float] = {}
+    latencies: dict[tuple[str, ...], float] = {}
     for folder in folders:
-        found |= _kept_latencies(folder)
+        latencies |= _kept_latencies(folder)
         for file in (folder / "bench.csv", *sorted(folder.glob("bench/*/bench.csv"))):
             if file.exists():
-                found |= _measured_latencies(file)
-    return found
+                latencies |= _measured_latencies(file)
+    return latencies
 
 
 def _measured_latencies(file: Path) -> dict[tuple[str, ...], float]:

@@ -1,4 +1,4 @@
-"""What a handful of seeds can say: intervals, paired differences, verdicts, fronts."""
+"""What a few seeds can show: intervals, paired differences, verdicts, Pareto fronts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 ALPHA = 0.05  # intervals are of 95 %
@@ -17,6 +18,12 @@ DRAWS = 2000  # of the bootstrap
 
 BASELINE, BETTER, WORSE, INCONCLUSIVE = "baseline", "better", "worse", "inconclusive"
 TOO_FEW = f"{INCONCLUSIVE} (n too small)"
+# Columns that tables with a paired comparison in each row share.
+MEAN = ("mean", "ci_low", "ci_high")
+DIFFERENCE = ("difference", "difference_ci_low", "difference_ci_high")
+COMPARED = ("seeds", *MEAN, "pairs", *DIFFERENCE, "p_value", "p_adjusted", "verdict")
+HIGHER, LOWER = "higher", "lower"
+DIRECTIONS = {BETTER: HIGHER, WORSE: LOWER}  # verdicts on a number that is no score
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,53 @@ def estimate(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)
     half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / n**0.5
     low, high = np.clip([mean - half, mean + half], *limits)
     return Estimate(mean, sd, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """A number of one network, and its paired differences to that of another network."""
+
+    own: Estimate
+    seeds: int
+    difference: Estimate
+    pairs: int  # seeds that both networks have
+    p_value: float
+
+    @property
+    def row(self) -> dict[str, object]:
+        """The columns ``COMPARED`` without Holm's p and the verdict, which need the whole table."""
+        own, difference = self.own, self.difference
+        return {
+            "seeds": self.seeds,
+            **dict(zip(MEAN, (own.mean, own.low, own.high), strict=True)),
+            "pairs": self.pairs,
+            **dict(
+                zip(DIFFERENCE, (difference.mean, difference.low, difference.high), strict=True)
+            ),
+            "p_value": self.p_value,
+        }
+
+
+def paired_comparison(
+    own: pd.Series, baseline: pd.Series | None, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> PairedComparison:
+    """Estimate ``own`` and ``own - baseline``.
+
+    Args:
+        own: a number by seed; NaN where there is none.
+        baseline: the same of the other network, if there is one.
+        limits: of the number.
+    """
+    low, high = limits
+    values = own.dropna().to_numpy(float)
+    pairs = np.empty(0) if baseline is None else (own - baseline).dropna().to_numpy(float)
+    return PairedComparison(
+        own=estimate(values, limits),
+        seeds=len(values),
+        difference=estimate(pairs, (low - high, high - low)),
+        pairs=len(pairs),
+        p_value=sign_flip_p(pairs),
+    )
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
@@ -105,22 +159,30 @@ def pairs_needed(comparisons: int) -> int:
 
 
 def verdict(delta: float, p_adjusted: float, *, enough: bool) -> str:
-    """In one word what the paired differences show after correction.
+    """What the paired differences show after correction, in one word.
 
-    ``enough``: whether so many pairs could have shown anything.
+    ``enough``: whether this number of pairs could have reached a verdict.
     """
     if p_adjusted < ALPHA:
         return BETTER if delta > 0 else WORSE
     return INCONCLUSIVE if enough else TOO_FEW
 
 
-def verdicts(
-    deltas: np.ndarray, p_values: np.ndarray, pairs: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
-    """Holm's p and ``verdict`` of each comparison of a table; none where there are no pairs."""
+def with_verdicts(table: pd.DataFrame, difference: str, pairs: str) -> pd.DataFrame:
+    """The table with Holm's ``p_adjusted`` over all its rows, and the ``verdict`` of each.
+
+    A row without pairs has an empty verdict.
+
+    Args:
+        table: has a ``p_value``.
+        difference: the column with the mean difference.
+        pairs: the column with the number of pairs.
+    """
+    p_values = table["p_value"].to_numpy(float)
     adjusted, needed = holm(p_values), pairs_needed(int(np.isfinite(p_values).sum()))
-    rows = zip(deltas, adjusted, pairs, strict=True)
-    return adjusted, [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
+    rows = zip(table[difference].astype(float), adjusted, table[pairs], strict=True)
+    words = [verdict(delta, p, enough=n >= needed) if n else "" for delta, p, n in rows]
+    return table.assign(p_adjusted=adjusted, verdict=words)
 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -10,35 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from resnet_variants.analysis.depths import ERRORS, errors_by_depth
-from resnet_variants.analysis.diagnosis import diagnosis_summary
-from resnet_variants.analysis.effects import effects
-from resnet_variants.analysis.results import LATENCIES, Gathered, gather, require_folders
-from resnet_variants.analysis.tables import (
-    GROUP,
-    by_group,
-    complete,
-    pairing,
-    scores_by_seed,
-    summarise,
+from resnet_variants.analysis.comparison import (
+    Comparison,
+    depths_table,
+    diagnosis_table,
+    effects_table,
+    summary_table,
 )
-from resnet_variants.records.diagnosis import TABLES, of_runs
+from resnet_variants.analysis.depths import ERRORS
+from resnet_variants.analysis.results import LATENCIES, Results, load_results, require_folders
+from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records.results_folder import MISSING, RUNNING, read_experiment
-from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED
+from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
-from resnet_variants.reporting.figures.cost import DRAWN, accuracy_vs_cost
-from resnet_variants.reporting.figures.curves import training_curves
-from resnet_variants.reporting.figures.diagnosis import diagnosis_figures
-from resnet_variants.reporting.figures.effects import error_vs_depth, forest, interactions
+from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, notes
 from resnet_variants.reporting.html import Content, Failure, Picture, render
-from resnet_variants.reporting.text import latex, summary_markdown
+from resnet_variants.reporting.summary import summary_latex, summary_markdown
 
 ALWAYS = (  # files that each report writes
     *("runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"),
@@ -47,13 +40,14 @@ ALWAYS = (  # files that each report writes
 TOGETHER = "folders"  # in experiment.json: those that were reported together
 _TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
 _PATIENCE = 600.0  # seconds that another report of the same folder may take
-_LONGEST = 120  # letters of a group in the name of a file
+_LONGEST = 120  # letters of a comparison's key in the name of a file
 
 
 @dataclass(frozen=True)
 class Report:
     """What ``build`` made, and from what."""
 
+    comparisons: Sequence[Comparison]
     runs: pd.DataFrame
     summary: pd.DataFrame
     effects: pd.DataFrame
@@ -96,8 +90,8 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
             name of one that this would write.
     """
     try:
-        results = any((out / name).exists() for name in ("runs", "runs.csv"))
-        if folders and results and TOGETHER not in read_experiment(out):
+        own = any((out / name).exists() for name in ("runs", "runs.csv"))
+        if folders and own and TOGETHER not in read_experiment(out):
             message = f"{str(out)!r} has results of its own: name a folder for those of all"
             raise UserError(message, field="out")
         require_folders(folders or (out,))
@@ -105,174 +99,149 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
         with locked(out / ".report.lock", _PATIENCE) as alone:
             if not alone:
                 raise UserError(f"{str(out)!r} is being reported by another command: try again")
-            found = gather(folders or (out,))
-            made, contents = _build(found, folders, out)
+            results = load_results(folders or (out,))
+            report, contents = _build(results, folders, out)
             raw = bool(folders) or (out / "runs").is_dir()
-            return dataclasses.replace(made, files=tuple(write_files(out, contents, keep=not raw)))
+            files = write_files(out, contents, keep=not raw)
+            return dataclasses.replace(report, files=tuple(files))
     except OSError as error:
         message = f"{error.filename or str(out)!r} cannot be read or written: {error.strerror}"
         raise UserError(message) from error
 
 
 def _build(
-    found: Gathered, folders: Sequence[Path], out: Path
+    results: Results, folders: Sequence[Path], out: Path
 ) -> tuple[Report, dict[str, str | bytes]]:
     """The report, and what it writes: the content of each file by its name."""
-    summary = summarise(found.runs, found.baselines, found.latencies)
-    told = effects(found.runs, found.baselines)
-    made = Report(
-        runs=found.runs,
-        summary=summary,
-        effects=told,
-        depths=errors_by_depth(found.runs, found.epochs),
-        counts=_counts(found),
-        answer=answer(summary, told),
-        notes=notes(summary, told, pairing(found.runs, found.baselines), found.provenance),
+    parts = results.comparisons
+    report = Report(
+        comparisons=parts,
+        runs=results.runs,
+        summary=summary_table(parts),
+        effects=effects_table(parts),
+        depths=depths_table(parts),
+        counts=_counts(results),
+        answer=answer(parts),
+        notes=notes(parts, results.provenance),
         files=(),
     )
-    diagnosed = diagnosis_summary(found.runs, found.diagnosis, found.baselines)
-    figures = _all_figures(made, found)
-    content = _content(made, found, folders, out)
-    pictures = [
-        Picture(Path(name).stem, figure)
-        for name, figure in figures.items()
-        if name.endswith(".svg") and name.startswith((ERRORS, *TABLES))
-    ]
-    content = dataclasses.replace(content, diagnosis=diagnosed, pictures=pictures)
-    optional = {ERRORS: made.depths, **found.diagnosis, "diagnosis": diagnosed}
-    answers = outcomes_parquet(found.outcomes, found.runs)
-    return made, {
-        "runs.csv": _csv(found.runs),
-        "runs.parquet": found.runs.to_parquet(index=False),
-        "epochs.csv": _csv(found.epochs),
-        "summary.csv": _csv(summary),
-        "summary.md": summary_markdown(summary) + "\n",
-        "summary.tex": latex(summary),
-        "effects.csv": _csv(told),
-        "provenance.json": to_json(found.provenance),
-        **_own_experiment(found, folders),
+    diagnosed = diagnosis_table(parts)
+    figures = _figures(parts)
+    optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
+    outcomes = outcomes_parquet(results.outcomes, results.runs)
+    content = _content(report, results, _commands(results, folders, out))
+    content = dataclasses.replace(content, diagnosis=diagnosed, pictures=_pictures(figures))
+    return report, {
+        "runs.csv": _csv(results.runs),
+        "runs.parquet": results.runs.to_parquet(index=False),
+        "epochs.csv": _csv(results.epochs),
+        "summary.csv": _csv(report.summary),
+        "summary.md": summary_markdown(report.summary) + "\n",
+        "summary.tex": summary_latex(parts),
+        "effects.csv": _csv(report.effects),
+        "provenance.json": to_json(results.provenance),
+        **_own_experiment(results, folders),
         **{f"{name}.csv": _csv(table) for name, table in optional.items() if len(table)},
-        **({OUTCOMES: answers} if answers else {}),
+        **({OUTCOMES: outcomes} if outcomes else {}),
         **figures,
         "report.html": render(content),
     }
 
 
-def _counts(found: Gathered) -> dict[str, int]:
-    counts = {str(status): int(n) for status, n in found.runs["status"].value_counts().items()}
-    starting = sum(found.unseen.values())
-    for status, n in ((RUNNING, starting), (MISSING, len(found.unseen) - starting)):
+def _counts(results: Results) -> dict[str, int]:
+    counts = {str(status): int(n) for status, n in results.runs["status"].value_counts().items()}
+    starting = sum(results.unseen.values())
+    for status, n in ((RUNNING, starting), (MISSING, len(results.unseen) - starting)):
         if n:
             counts[status] = counts.get(status, 0) + n
     return counts
 
 
-def _all_figures(made: Report, found: Gathered) -> dict[str, bytes]:
-    """Those of each group, by the names of their files."""
+def _figures(parts: Sequence[Comparison]) -> dict[str, bytes]:
+    """The figures of each comparison that has something to show: content by name of the file."""
     files: dict[str, bytes] = {}
-    groups = by_group(found.runs)
-    suffixes = _suffixes([key for key, _ in groups])
-    for (key, own), suffix in zip(groups, suffixes, strict=True):
-        summary, told, errors = (
-            _of_group(frame, key) for frame in (made.summary, made.effects, made.depths)
-        )
-        drawn = _figures(summary, told, own, found.epochs)
-        if len(errors):
-            drawn[ERRORS] = error_vs_depth(errors)
-        inside = of_runs(found.diagnosis, own["run_id"])
-        drawn |= diagnosis_figures(inside, str(own["dataset"].iloc[0]))
-        for name, figure in drawn.items():
-            files |= rendered(figure, f"{name}{suffix}")
+    for part, suffix in zip(parts, _suffixes(parts), strict=True):
+        for name, draw in FIGURES.items():
+            figure = draw(part)
+            if figure is not None:
+                files |= rendered(figure, f"{name}{suffix}")
     return files
 
 
-def _suffixes(keys: Sequence[tuple[object, ...]]) -> list[str]:
-    """What a group's figures are called beside what they show; nothing where it is alone."""
-    if len(keys) < 2:
-        return [""] * len(keys)
-    texts = [
-        "_" + re.sub(r"[^A-Za-z0-9.]+", "-", "_".join(map(str, key)))[-_LONGEST:] for key in keys
+def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
+    """The figures that the page shows as they are."""
+    return [
+        Picture(Path(name).stem, figure)
+        for name, figure in figures.items()
+        if name.endswith(".svg") and name.startswith((ERRORS, *TABLES))
     ]
+
+
+def _suffixes(parts: Sequence[Comparison]) -> list[str]:
+    """What each comparison adds to the names of its figures; nothing where it is alone."""
+    if len(parts) < 2:
+        return [""] * len(parts)
+    texts = ["_".join(map(str, part.key.values())) for part in parts]
+    texts = ["_" + re.sub(r"[^A-Za-z0-9.]+", "-", text)[-_LONGEST:] for text in texts]
     again = [texts[:i].count(text) for i, text in enumerate(texts)]
     return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
 
 
-def _of_group(frame: pd.DataFrame, key: Sequence[object]) -> pd.DataFrame:
-    return frame[(frame[[*GROUP]] == list(key)).all(axis=1)]
-
-
-def _figures(
-    summary: pd.DataFrame, told: pd.DataFrame, runs: pd.DataFrame, epochs: pd.DataFrame
-) -> dict[str, Figure]:
-    """Those of one group, by name, as far as its runs have something to show."""
-    figures: dict[str, Figure | None] = {}
-    scored = summary[summary["n"] > 0]
-    done = runs[runs["status"] == DONE]
-    own = epochs[epochs["run_id"].isin(done["run_id"])]
-    for column, cost in DRAWN.items():
-        if scored[column].notna().any():
-            figures[f"accuracy_vs_{cost.name}"] = accuracy_vs_cost(scored, column)
-    if not own.empty:
-        figures["training_curves"] = training_curves(own, done)
-    known = told[told["estimate"].notna()]
-    if not known.empty:
-        figures["effects"] = forest(known)
-    if len(scored) > 1:
-        figures["interactions"] = interactions(scored, complete(scores_by_seed(runs)))
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _own_experiment(found: Gathered, folders: Sequence[Path]) -> dict[str, str]:
+def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]:
     """What a folder of several folders' tables needs to be reported again."""
     if not folders:
         return {}
-    names, questions, expectations = _titles(found)
+    names, questions, expectations = _titles(results)
     content = {
         "name": ", ".join(names),
         "question": " ".join(questions),
         "expect": " ".join(expectations),
-        "baselines": dict(found.baselines),
-        "runs": [*found.runs["run_id"], *found.unseen],
+        "baselines": dict(results.baselines),
+        "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],
-        LATENCIES: {" ".join(key): ms for key, ms in sorted(found.latencies.items())},
+        LATENCIES: {" ".join(key): ms for key, ms in sorted(results.latencies.items())},
     }
     return {"experiment.json": to_json(content)}
 
 
-def _titles(found: Gathered) -> list[list[str]]:
+def _titles(results: Results) -> list[list[str]]:
     """Names, questions and expectations, each once."""
-    return [list(dict.fromkeys(filter(None, texts))) for texts in zip(*found.titles, strict=True)]
+    return [list(dict.fromkeys(filter(None, texts))) for texts in zip(*results.titles, strict=True)]
 
 
-def _content(made: Report, found: Gathered, folders: Sequence[Path], out: Path) -> Content:
-    names, questions, expectations = _titles(found)
-    commands = [*found.provenance.get("command", ())]
+def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]:
+    """The shell commands that lead to this report."""
     where = [*map(str, folders), "--out", str(out)] if folders else [str(out)]
     again = shlex.join(["python", "-m", "resnet_variants.report", *where])
+    return [*results.provenance.get("command", ()), again]
+
+
+def _content(report: Report, results: Results, commands: Sequence[str]) -> Content:
+    names, questions, expectations = _titles(results)
     return Content(
         title=", ".join(names),
         question=" ".join(questions),
         expect=" ".join(expectations),
-        answer=tuple(made.answer),
-        counts=made.counts,
-        summary=made.summary,
-        runs=made.runs,
-        epochs=found.epochs,
-        effects=made.effects,
-        depths=made.depths,
-        failures=_failures(found),
-        provenance={name: own for name, own in found.provenance.items() if name != "command"},
-        reproduce=[*commands, again],
-        notes=made.notes,
+        answer=tuple(report.answer),
+        counts=report.counts,
+        summary=report.summary,
+        runs=report.runs,
+        epochs=results.epochs,
+        effects=report.effects,
+        depths=report.depths,
+        failures=_failures(results),
+        provenance={k: values for k, values in results.provenance.items() if k != "command"},
+        reproduce=commands,
+        notes=report.notes,
     )
 
 
-def _failures(found: Gathered) -> list[Failure]:
-    failed = found.runs[found.runs["status"].isin([FAILED, DIVERGED])]
+def _failures(results: Results) -> list[Failure]:
+    failed = results.runs[results.runs["status"].isin([FAILED, DIVERGED])]
     failures = []
     for at, row in enumerate(failed.to_dict("records")):
         run_id = str(row["run_id"])
-        log = found.folders[run_id] / "runs" / run_id / "log.txt"
+        log = results.folders[run_id] / "runs" / run_id / "log.txt"
         text = ""
         if at < _TRACEBACKS and log.is_file():
             text = log.read_text(encoding="utf-8", errors="replace")[-_LETTERS:]

@@ -1,12 +1,15 @@
-"""The report in words: two sentences that answer, and how to read the numbers."""
+"""The report in words: a few sentences that answer, and how to read the numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.effects import ADDITIVE
 from resnet_variants.analysis.statistics import (
     ALPHA,
@@ -17,46 +20,40 @@ from resnet_variants.analysis.statistics import (
     INCONCLUSIVE,
     TOO_FEW,
     WORSE,
+    pairing_gain,
     pairs_needed,
 )
-from resnet_variants.analysis.tables import GROUP
 from resnet_variants.records.run_folder import Provenance
-from resnet_variants.reporting.text import DELTA, POINTS, interval, span
+from resnet_variants.reporting.summary import DELTA
+from resnet_variants.reporting.text import POINTS, interval, span
 
-_NAMED = 4  # variants or effects that a sentence names
+_NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
 
 
-def answer(summary: pd.DataFrame, effects: pd.DataFrame) -> tuple[str, ...]:
-    """What came out, per group of runs that may be compared.
+def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """What came out of each comparison, a sentence each.
 
-    The verdict, the effects of axes, what the best costs, and which runs are in no mean.
-
-    Args:
-        summary: ``tables.SUMMARY_COLUMNS``.
-        effects: ``effects.EFFECT_COLUMNS``.
+    The verdict, the effects of axes, what the best network costs, and which runs are in no mean.
     """
-    groups = [own for _, own in summary.groupby([*GROUP], sort=False)]
+    varied = [name for name in KEY if len({part.key[name] for part in comparisons}) > 1]
     sentences: list[str] = []
-    for own in groups:
-        place = f"On {_group_name(own, summary)}: " if len(groups) > 1 else ""
-        told = effects[(effects[[*GROUP]] == own[[*GROUP]].iloc[0]).all(axis=1)]
-        said = _verdict(own), _effects(told), _cost(own), _lost(own)
-        sentences += [f"{place}{said[0]}", *filter(None, said[1:])]
+    for part in comparisons:
+        place = ", ".join(f"{name.replace('_', ' ')} {part.key[name]}" for name in varied)
+        first = _verdict(part.summary)
+        sentences.append(f"On {place}: {first}" if len(comparisons) > 1 else first)
+        further = _effects(part.effects), _cost(part.summary), _lost(part.summary)
+        sentences += filter(None, further)
     return tuple(sentences)
 
 
-def _group_name(own: pd.DataFrame, summary: pd.DataFrame) -> str:
-    told = [name for name in GROUP if summary[name].nunique() > 1]
-    return ", ".join(f"{name.replace('_', ' ')} {own[name].iloc[0]}" for name in told)
-
-
-def _verdict(own: pd.DataFrame) -> str:
-    if not own["n"].gt(0).any():
+def _verdict(summary: pd.DataFrame) -> str:
+    scored = summary.loc[summary["n"] > 0, "model"]
+    compared = summary[summary["pairs"] > 0]
+    if scored.empty:
         return "No run has finished, so there is nothing to compare yet."
-    compared = own[own["pairs"] > 0]
-    if compared.empty and own["n"].gt(0).sum() == 1:
-        return f"Only {own.loc[own['n'] > 0, 'model'].iloc[0]} has finished: nothing to compare."
+    if compared.empty and len(scored) == 1:
+        return f"Only {scored.iloc[0]} has finished: nothing to compare."
     if compared.empty:
         return "No variant shares a finished seed with a baseline, so none can be compared."
     bases = ", ".join(compared["baseline"].unique())
@@ -68,75 +65,75 @@ def _verdict(own: pd.DataFrame) -> str:
             f"Too few seeds for a verdict: {count} compared with {bases} take {needed} pairs of "
             f"seeds each, and there are {seeds}."
         )
-    found = [
-        f"{len(own)} {word} ({_named(own)})" if word in (BETTER, WORSE) else f"{len(own)} {word}"
-        for word, own in compared.groupby("verdict", sort=True)
+    parts = [
+        f"{len(rows)} {word}" + (f" ({_by_how_much(rows)})" if word in (BETTER, WORSE) else "")
+        for word, rows in compared.groupby("verdict", sort=True)
     ]
-    return f"Of {count} compared with {bases} over {seeds} paired seeds: {', '.join(found)}."
+    return f"Of {count} compared with {bases} over {seeds} paired seeds: {', '.join(parts)}."
 
 
-def _named(own: pd.DataFrame) -> str:
-    rows = own.reindex(own["delta"].abs().sort_values(ascending=False).index)[:_NAMED]
-    names = [
+def _by_how_much(rows: pd.DataFrame) -> str:
+    largest = rows.reindex(rows["delta"].abs().sort_values(ascending=False).index)
+    return _listed(
         f"{row['model']} by {interval(*(row[name] for name in DELTA), sign='+')} points"
-        for row in rows.to_dict("records")
-    ]
-    return ", ".join(names) + (", ..." if len(own) > _NAMED else "")
+        for row in largest.to_dict("records")
+    )
 
 
-def _effects(told: pd.DataFrame) -> str:
-    """Those effects that have a verdict; the main ones are named first."""
-    known = told[told["estimate"].notna()]
+def _effects(effects: pd.DataFrame) -> str:
+    """The effects that have a verdict; the table begins with the main effects."""
+    known = effects[effects["estimate"].notna()]
     if known.empty:
         return ""
-    found = [
+    decided = [
         f"{row['effect']} {row['contrast']}, {row['verdict']} "
         f"({interval(row['estimate'], row['ci_low'], row['ci_high'], sign='+')} points)"
         for row in known.to_dict("records")
         if not row["verdict"].startswith(INCONCLUSIVE)
     ]
-    shown = found[:_NAMED] + (["..."] if len(found) > _NAMED else [])
-    rest = len(known) - len(found)
+    shown = decided[:_NAMED] + (["..."] if len(decided) > _NAMED else [])
+    rest = len(known) - len(decided)
     if rest:
         shown.append(f"{rest} effect{'s' if rest > 1 else ''} inconclusive")
     return f"Averaged over the grid: {'; '.join(shown)}."
 
 
-def _lost(own: pd.DataFrame) -> str:
-    """The runs that are in no mean: what is left may be the better part."""
-    lost = own[own["failed"] > 0]
+def _lost(summary: pd.DataFrame) -> str:
+    """The runs that are in no mean: the finished ones may be the better part."""
+    lost = summary[summary["failed"] > 0].sort_values("failed", ascending=False, kind="stable")
     if lost.empty:
         return ""
-    named = [
+    named = _listed(
         f"{row['model']} ({row['failed']} of {row['failed'] + row['n']})"
-        for row in lost.sort_values("failed", ascending=False, kind="stable")[:_NAMED].to_dict(
-            "records"
-        )
-    ]
-    more = ", ..." if len(lost) > _NAMED else ""
-    return f"Failed or diverged, and in no mean: {', '.join(named)}{more}."
+        for row in lost.to_dict("records")
+    )
+    return f"Failed or diverged, and in no mean: {named}."
 
 
-def _cost(own: pd.DataFrame) -> str:
-    ranked = own[own["test_acc_common"].notna()]
+def _cost(summary: pd.DataFrame) -> str:
+    ranked = summary[summary["test_acc_common"].notna()]
     if ranked.empty:
         return ""
     means = ranked["test_acc_common"].astype(float).round(12)
     best = ranked[means == means.max()]
-    text = f"The best mean over common seeds, {POINTS * means.max():.2f} %, is that of {_few(best)}"
+    names = _listed(best["model"])
+    text = f"The best mean over common seeds, {POINTS * means.max():.2f} %, is that of {names}"
     base = ranked[ranked["model"] == best["baseline"].iloc[0]]
     if len(best) == 1 and best["verdict"].iloc[0] == BASELINE:
         text += ", the baseline itself"
     elif len(best) == 1 and len(base):
         text += f", at {best['macs'].iloc[0] / base['macs'].iloc[0]:.2f} times the baseline's MACs"
     front = ranked[ranked["on_pareto_front"]].sort_values("macs", kind="stable")
-    text += f"; by their means the Pareto front of accuracy against MACs is {_few(front)}"
-    fewer = len(own) - len(ranked)
+    names = _listed(front["model"])
+    text += f"; by their means the Pareto front of accuracy against MACs is {names}"
+    fewer = len(summary) - len(ranked)
     return text + (f" ({fewer} with too few seeds not ranked)." if fewer else ".")
 
 
-def _few(rows: pd.DataFrame) -> str:
-    return ", ".join(rows["model"][:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
+def _listed(texts: Iterable[str]) -> str:
+    """The first few, and whether there are more."""
+    first = [*islice(texts, _NAMED + 1)]
+    return ", ".join([*first[:_NAMED], *(["..."] if len(first) > _NAMED else [])])
 
 
 _METHODS = (
@@ -159,33 +156,26 @@ _METHODS = (
 )
 
 
-def notes(
-    summary: pd.DataFrame, effects: pd.DataFrame, gain: float, provenance: Provenance
-) -> list[str]:
-    """How to read the numbers.
-
-    Args:
-        summary: ``tables.SUMMARY_COLUMNS``.
-        effects: ``effects.EFFECT_COLUMNS``.
-        gain: ``tables.pairing`` of the same runs.
-        provenance: where the runs come from.
-    """
+def notes(comparisons: Sequence[Comparison], provenance: Provenance) -> list[str]:
+    """How to read the numbers."""
     lines = [*_METHODS]
+    gain = pairing_gain([*chain.from_iterable(part.pairs for part in comparisons)])
     if not np.isnan(gain):
-        pairs = summary.loc[summary["pairs"] > 1, "pairs"]
+        pairs = pd.concat([part.summary["pairs"] for part in comparisons])
+        pairs = pairs[pairs > 1]
         lines.insert(
             2,
             f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
             f"as many runs ({len(pairs)} x {span(pairs)} pairs)"
             + (": here the seeds have little in common." if gain < _LITTLE else "."),
         )
-    lines += _test_images(summary)
-    if (effects["model"] == ADDITIVE).any():
+    lines += _test_images(comparisons)
+    if any((part.effects["model"] == ADDITIVE).any() for part in comparisons):
         lines.append(
             "Where variants of the whole product are missing, the axes are taken to add up in the "
             "effects, and no interaction can be told."
         )
-    if summary["paper"].ne("").any():
+    if any(part.summary["paper"].ne("").any() for part in comparisons):
         lines.append(
             "A paper's difference is for the same change of architecture on its own data, depth "
             "and recipe: compare signs and sizes, never levels."
@@ -197,13 +187,16 @@ def notes(
     return lines
 
 
-def _test_images(summary: pd.DataFrame) -> list[str]:
-    """What another test set would do, by the normal approximation of the binomial."""
-    known = summary.dropna(subset=["n_test", "test_acc_mean"])
+def _test_images(comparisons: Sequence[Comparison]) -> list[str]:
+    """How much another test set would matter, by the normal approximation of the binomial."""
     lines = []
-    for dataset, own in known.groupby("dataset", sort=False):
-        n = float(own["n_test"].max())
-        accuracies = own["test_acc_mean"].astype(float)
+    for dataset in dict.fromkeys(part.key["dataset"] for part in comparisons):
+        tables = [part.summary for part in comparisons if part.key["dataset"] == dataset]
+        known = pd.concat(tables).dropna(subset=["n_test", "test_acc_mean"])
+        if known.empty:
+            continue
+        n = float(known["n_test"].max())
+        accuracies = known["test_acc_mean"].astype(float)
         variance = (accuracies * (1 - accuracies)).max()
         half = NormalDist().inv_cdf(1 - ALPHA / 2) * (variance / n) ** 0.5
         lines.append(

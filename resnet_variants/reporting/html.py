@@ -16,14 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from resnet_variants.analysis.depths import ERRORS, readable_errors
-from resnet_variants.analysis.diagnosis import (
-    CAPTIONS,
-    readable_comparisons,
-    readable_diagnoses,
-)
+from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.records.results_folder import MISSING, STATUSES
 from resnet_variants.records.run_folder import DIVERGED, FAILED
+from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 from resnet_variants.reporting.page_data import (
     COST_CHOICES,
     CURVES,
@@ -43,6 +39,11 @@ from resnet_variants.reporting.page_tables import (
     group_tables,
     summary_tables,
 )
+from resnet_variants.reporting.text import (
+    readable_comparisons,
+    readable_diagnoses,
+    readable_errors,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 SHOWN = (*STATUSES, MISSING)
 BAD = {FAILED, DIVERGED, MISSING}
 FEW = 6  # curves that can be told apart
-_CAPTIONS = {ERRORS: "Test and training error by depth, a line per design"} | CAPTIONS
+_CAPTIONS = {
+    ERRORS: "Test and training error by depth, a line per design",
+    **{name: figure.caption for name, figure in DIAGNOSIS_FIGURES.items()},
+}
 TRACEBACKS = 100_000  # characters on the page; the runs' folders have the rest
 
 

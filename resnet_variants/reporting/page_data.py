@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.tables import GROUP, with_recipe
+from resnet_variants.analysis.comparison import KEY, with_recipe
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE
@@ -54,7 +54,7 @@ def text(value: object) -> str:
 
 def group_labels(frame: pd.DataFrame) -> pd.Series:
     """In words what each row may be compared with; rows of two labels never are."""
-    names = [frame[name].map(text).astype(str) for name in GROUP]
+    names = [frame[name].map(text).astype(str) for name in KEY]
     dataset, img_size, epochs, recipe, precision, device = names
     return (
         (dataset + ", " + img_size + " px, " + epochs + " epochs, recipe ")

@@ -1,110 +1,16 @@
-"""Tables as text: Markdown and LaTeX, in percent, with intervals."""
+"""Numbers and tables as text: percent, intervals, p values, Markdown."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.tables import GROUP
-from resnet_variants.models.variant import MAIN, shown_as
-from resnet_variants.records.results_folder import FURTHER_COLUMNS
+from resnet_variants.analysis.diagnosis import MEASURES
+from resnet_variants.analysis.statistics import DIFFERENCE, MEAN
 
 POINTS = 100  # percentage points in a fraction
-ACCURACY = ("test_acc_mean", "test_acc_ci_low", "test_acc_ci_high")
-DELTA = ("delta", "delta_ci_low", "delta_ci_high")
-
-
-def readable(summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary as a reader wants it, all text: percent, intervals, MACs in millions.
-
-    What is the same in all rows and only tells groups or rare axes apart is left out.
-    """
-    apart = [*GROUP, "stem_stride", *FURTHER_COLUMNS]
-    columns = {
-        "model": summary["model"],
-        **{name: summary[name] for name in apart if summary[name].nunique(dropna=False) > 1},
-        **{name: summary[name] for name in shown_as(MAIN)},
-        "params": summary["params"].map("{:,}".format),
-        "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
-        "n": summary["n"],
-        "test accuracy % [95 %]": _intervals(summary, ACCURACY),
-        "delta, points [95 %]": _intervals(summary, DELTA, sign="+"),
-        "verdict": summary["verdict"],
-        "front": summary["on_pareto_front"].map({True: "*", False: ""}),
-        "P(front)": summary["front_probability"].map("{:.2f}".format).replace("nan", ""),
-        "failed": summary["failed"],
-    }
-    if summary["paper"].ne("").any():
-        papers = zip(summary["paper_delta"], summary["paper"], strict=True)
-        columns["paper's delta"] = [
-            f"{POINTS * delta:+.2f} ({where})" if where else "" for delta, where in papers
-        ]
-    return pd.DataFrame(columns)
-
-
-def latex(summary: pd.DataFrame) -> str:
-    """The summary as a LaTeX table for booktabs, the best of each group's ranked means in bold."""
-    accuracies = _intervals(summary, ACCURACY)
-    common = summary["test_acc_common"].astype(float).round(12)
-    bold = common == common.groupby([summary[name] for name in GROUP], sort=False).transform("max")
-    columns = {
-        "Model": [rf"\texttt{{{_escaped(model)}}}" for model in summary["model"]],
-        **{
-            name.replace("_", " "): summary[name].map(_escaped)
-            for name in GROUP
-            if summary[name].nunique() > 1
-        },
-        "Params (M)": (summary["params"] / 1e6).map("{:.3f}".format),
-        "MACs (M)": (summary["macs"] / 1e6).map("{:.1f}".format),
-        "$n$": summary["n"],
-        r"Accuracy (\%) [95\,\%]": [
-            rf"\textbf{{{text}}}" if strong else text
-            for text, strong in zip(accuracies, bold, strict=True)
-        ],
-        r"$\Delta$ (points) [95\,\%]": [
-            text.replace("-", "$-$") for text in _intervals(summary, DELTA, sign="+")
-        ],
-        "$p$ (Holm)": [p_value(p).replace("<", "$<$") for p in summary["p_adjusted"].astype(float)],
-        "Verdict": summary["verdict"].map(_escaped),
-    }
-    if summary["paper"].ne("").any():
-        columns[r"$\Delta$ (paper)"] = [
-            "" if np.isnan(delta) else f"{POINTS * delta:+.2f}".replace("-", "$-$")
-            for delta in summary["paper_delta"]
-        ]
-    numbers = ("Params (M)", "MACs (M)", "$n$", "$p$ (Holm)")
-    form = "".join("r" if name in numbers else "l" for name in columns)
-    return pd.DataFrame(columns).to_latex(index=False, escape=False, column_format=form)
-
-
-def _escaped(value: object) -> str:
-    """Text that LaTeX prints as it is."""
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "^": r"\textasciicircum{}",
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    }
-    return "".join(special.get(letter, letter) for letter in str(value))
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown; nothing in a cell is read as Markdown's table or as HTML."""
-    plain = frame.map(lambda cell: str(cell).replace("|", r"\|").replace("<", "&lt;"))
-    return plain.to_markdown(index=False, disable_numparse=True)
-
-
-def summary_markdown(summary: pd.DataFrame) -> str:
-    """``readable`` in Markdown."""
-    return markdown(readable(summary))
-
-
-def _intervals(summary: pd.DataFrame, names: tuple[str, str, str], *, sign: str = "") -> list[str]:
-    columns = (summary[name].astype(float) for name in names)
-    return [interval(*row, sign=sign) for row in zip(*columns, strict=True)]
 
 
 def interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
@@ -137,3 +43,85 @@ def p_value(value: float) -> str:
     if np.isnan(value):
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown; nothing in a cell is read as Markdown's table or as HTML."""
+    plain = frame.map(lambda cell: str(cell).replace("|", r"\|").replace("<", "&lt;"))
+    return plain.to_markdown(index=False, disable_numparse=True)
+
+
+def latex_escaped(value: object) -> str:
+    """LaTeX code that prints the value as it is spelt."""
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "^": r"\textasciicircum{}",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+    return "".join(special.get(letter, letter) for letter in str(value))
+
+
+def readable_errors(table: pd.DataFrame) -> pd.DataFrame:
+    """``errors_by_depth`` of one group as a reader wants it, all text."""
+    means, more = (table[[*names]].itertuples(index=False) for names in (MEAN, DIFFERENCE))
+    return pd.DataFrame(
+        {
+            "design": table["design"],
+            "depth": table["depth"],
+            "error of": table["split"],
+            "n": table["seeds"],
+            "error % [95 %]": [interval(*row) for row in means],
+            "more than the shallower, points [95 %]": [interval(*row, sign="+") for row in more],
+            "p (Holm)": table["p_adjusted"].astype(float).map(p_value),
+            "verdict": table["verdict"],
+        }
+    )
+
+
+def readable_diagnoses(summary: pd.DataFrame) -> pd.DataFrame:
+    """A network a row, all text: its measures with their intervals, of rows of one group."""
+    texts = summary.assign(cell=_cells(summary, MEAN), title=_titles(summary))
+    rows = [
+        {"model": model, "seeds": own["seeds"].max()}  # a plain net lacks some measures
+        | dict(zip(own["title"], own["cell"], strict=True))
+        for model, own in texts.groupby("model", sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def readable_comparisons(summary: pd.DataFrame) -> pd.DataFrame:
+    """What differs from the baselines, all text: a row per network and measure."""
+    rows = summary[summary["pairs"] > 0]
+    return pd.DataFrame(
+        {
+            "model": rows["model"],
+            "measure": _titles(rows),
+            "against": rows["baseline"],
+            "difference or quotient [95 %]": _cells(rows, DIFFERENCE, sign="+"),
+            "pairs": rows["pairs"],
+            "p (Holm)": rows["p_adjusted"].astype(float).map(p_value),
+            "verdict": rows["verdict"],
+        }
+    )
+
+
+def _titles(rows: pd.DataFrame) -> list[str]:
+    return [MEASURES[name].title for name in rows["measure"]]
+
+
+def _cells(rows: pd.DataFrame, names: Sequence[str], *, sign: str = "") -> list[str]:
+    """A mean or a difference with its interval; a difference has a sign, a quotient an x."""
+    cells = []
+    for name, *numbers in rows[["measure", *names]].itertuples(index=False):
+        measure = MEASURES[name]
+        if measure.share:
+            cells.append(interval(*numbers, sign=sign))
+        elif measure.factor and sign:
+            cells.append(f"x {number_interval(*numbers)}")
+        else:
+            cells.append(number_interval(*numbers, sign=sign))
+    return cells

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from resnet_variants.registry import one_line
 from resnet_variants.reporting.build import Report
-from resnet_variants.reporting.text import summary_markdown
+from resnet_variants.reporting.summary import (
+    TERMINAL,
+    shown_columns,
+    summary_cells,
+    summary_markdown,
+)
 from resnet_variants.terminal.cli import say
 
 
@@ -34,21 +38,10 @@ def show_report(made: Report, out: Path) -> None:
 
 
 def _summary_table(summary: pd.DataFrame) -> Table:
-    table = Table("model", title="test accuracy, paired difference to the baseline")
-    for heading in ("MACs (M)", "params", "n", "accuracy %", "95 %", "delta", "verdict", "front"):
-        table.add_column(heading, justify="right")
-    for row in summary.to_dict("records"):
-        low, high = 100 * row["test_acc_ci_low"], 100 * row["test_acc_ci_high"]
-        delta = 100 * row["delta"]
-        table.add_row(
-            row["model"],
-            f"{row['macs'] / 1e6:.3f}",
-            f"{row['params']:,}",
-            str(row["n"]),
-            f"{100 * row['test_acc_mean']:.2f}" if row["n"] else "",
-            "" if np.isnan(low) else f"{low:.2f} to {high:.2f}",
-            "" if np.isnan(delta) else f"{delta:+.2f}",
-            row["verdict"],
-            "*" if row["on_pareto_front"] else "",
-        )
+    table = Table(title="test accuracy, paired difference to the baseline")
+    for column in shown_columns(summary, TERMINAL):
+        justify = "right" if column.numeric else "left"
+        table.add_column(column.header(TERMINAL), justify=justify)
+    for cells in summary_cells(summary, TERMINAL).itertuples(index=False):
+        table.add_row(*cells)
     return table

@@ -1,12 +1,12 @@
 """Accuracy against cost: one marker per variant, with its interval, and the Pareto front.
 
 Colour and line of the interval are the activation order, the marker's filling is the stem, its
-shape everything else: nothing is told by colour alone.
+shape everything else: nothing depends on colour alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.statistics import BASELINE, pareto_front
 from resnet_variants.reporting.figures.style import (
     COSTS,
@@ -24,12 +25,14 @@ from resnet_variants.reporting.figures.style import (
     LINES,
     MARKERS,
     PALETTE,
-    design,
-    looks,
+    intervals_named,
+    marker_label,
     plain,
     shortened,
     styled,
+    styles,
 )
+from resnet_variants.reporting.summary import ACCURACY
 from resnet_variants.reporting.text import span
 
 # A ring around each point of the front, so that a front of one shows too.
@@ -42,28 +45,32 @@ FRONT: dict[str, Any] = {
     "markerfacecolor": "none",
     "zorder": 1,
 }
-INTERVAL = ("test_acc_ci_low", "test_acc_ci_high")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A column of the summary to draw accuracy against."""
+    """A column of the summary to draw accuracy against.
 
-    name: str  # of the figure: accuracy_vs_NAME
-    second: tuple[str, float] | None = None  # another such column, and how many of its units one is
-    counted: str = ""  # what is equal where it is; nothing is, where it is measured
+    Attributes:
+        second: the column on the upper axis, and its units per unit of this one.
+        noun: of an exact cost, whose ties are drawn side by side; empty for a measured cost.
+    """
+
+    column: str
+    second: tuple[str, float] | None = None
+    noun: str = ""
 
 
-DRAWN = {
+COSTS_DRAWN = {  # by the name of the figure: accuracy_vs_NAME
     "macs": Cost("macs", ("flops", 2.0), "MACs"),
-    "params": Cost("params", counted="parameters"),
-    "train_ms_per_image": Cost("train_time"),
-    "latency_ms": Cost("latency"),
+    "params": Cost("params", noun="parameters"),
+    "train_time": Cost("train_ms_per_image"),
+    "latency": Cost("latency_ms"),
 }
 
 
 @dataclass(frozen=True)
-class _Looks:
+class _Styles:
     """How the choices of each axis are drawn."""
 
     colour: dict[Hashable, str]  # by order
@@ -72,41 +79,49 @@ class _Looks:
     fill: dict[Hashable, str]  # by stem
 
 
-def accuracy_vs_cost(summary: pd.DataFrame, column: str = "macs") -> Figure:
-    """Test accuracy with its interval against a cost; the line joins the Pareto front.
+def accuracy_vs_cost(comparison: Comparison, name: str = "macs") -> Figure | None:
+    """Test accuracy with its interval against a cost; a line joins the Pareto front.
 
     Args:
-        summary: rows of one group, ``tables.SUMMARY_COLUMNS``; those without the cost are left out.
-        column: one of ``DRAWN``.
+        comparison: networks without a score or without the cost are left out.
+        name: one of ``COSTS_DRAWN``.
+
+    Returns:
+        ``None`` where no network is left.
     """
-    cost, (label, scale) = DRAWN[column], COSTS[column]
-    rows = summary[(summary["n"] > 0) & summary[column].notna()]
-    x = _dodged(rows[column]) if cost.counted else rows[column]
-    rows = rows.assign(design=design, x=x * scale, slower=_slower(rows, column))
-    look = _Looks(
-        colour=looks(rows["order"], PALETTE),
-        line=looks(rows["order"], LINES),
-        marker=looks(rows["design"], MARKERS),
-        fill=looks(rows["stem"], FILLS),
+    cost = COSTS_DRAWN[name]
+    label, scale = COSTS[cost.column]
+    summary = comparison.summary
+    rows = summary[(summary["n"] > 0) & summary[cost.column].notna()]
+    if rows.empty:
+        return None
+    x = _dodged(rows[cost.column]) if cost.noun else rows[cost.column]
+    rows = rows.assign(label=marker_label, x=x * scale, slower=_slower(rows, cost.column))
+    style = _Styles(
+        colour=styles(rows["order"], PALETTE),
+        line=styles(rows["order"], LINES),
+        marker=styles(rows["label"], MARKERS),
+        fill=styles(rows["stem"], FILLS),
     )
     with styled():
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for row in rows.to_dict("records"):
-            _point(axes, row, look)
-        front = _front(rows, column).sort_values("x")
+            _point(axes, row, style)
+        front = _front(rows, cost.column).sort_values("x")
         axes.plot(front["x"], front["test_acc_mean"], **FRONT)
         _scales(axes, label, cost.second)
-        axes.set_title(_caption(rows, cost), loc="left", fontsize=9, parse_math=False)
-        handles = _legend(look, front=not front.empty)
+        caption = _caption(rows, cost, comparison.key)
+        axes.set_title(caption, loc="left", fontsize=9, parse_math=False)
+        handles = _legend(style, front=not front.empty)
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def _front(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Those on the Pareto front of the ranked variants; of training times, which noise moves, none.
+    """The ranked networks on the Pareto front; none for training times, which are too noisy.
 
-    (``bench`` takes turns with its latencies; a sweep's runs have the machine as it happens to be.)
+    (``bench`` interleaves its measurements of latency; a sweep does not interleave its runs.)
     """
     ranked = rows[rows["test_acc_common"].notna()]
     if column == "train_ms_per_image":
@@ -160,29 +175,29 @@ def _end(cluster: list[float], step: float) -> float:
     return _start(cluster, step) + step * (len(cluster) - 1)
 
 
-def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
-    x, mean, low, high = (row[key] for key in ("x", "test_acc_mean", *INTERVAL))
-    colour = look.colour[row["order"]]
+def _point(axes: Axes, row: dict[Hashable, Any], style: _Styles) -> None:
+    x, mean, low, high = (row[key] for key in ("x", *ACCURACY))
+    colour = style.colour[row["order"]]
     drawn = axes.errorbar(
         [x],
         [mean],
         yerr=None if np.isnan(low) else [[mean - low], [high - mean]],
         xerr=[[0.0], [row["slower"]]] if row["slower"] else None,
         color=colour,
-        marker=look.marker[row["design"]],
+        marker=style.marker[row["label"]],
         markersize=6,
-        **_filling(look.fill[row["stem"]], colour),
+        **_filling(style.fill[row["stem"]], colour),
         elinewidth=1,
         capsize=2,
     )
     for bar in drawn.lines[2]:
-        bar.set_linestyle(cast("Any", look.line[row["order"]]))
+        bar.set_linestyle(cast("Any", style.line[row["order"]]))
     text = f"{row['preset']} (baseline)" if row["verdict"] == BASELINE else row["preset"]
     if text:
         axes.annotate(
             plain(text.strip()),
             (x, mean),
-            xytext=(4, 4 - 12 * (list(look.colour).index(row["order"]) % 2)),
+            xytext=(4, 4 - 12 * (list(style.colour).index(row["order"]) % 2)),
             textcoords="offset points",
             fontsize=8,
             color=colour,
@@ -190,20 +205,18 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: _Looks) -> None:
         )
 
 
-def _caption(rows: pd.DataFrame, cost: Cost) -> str:
-    first = rows.iloc[0]
-    spread = "95 % Student intervals" if rows["n"].max() > 1 else "one seed: no interval"
+def _caption(rows: pd.DataFrame, cost: Cost, key: Mapping[str, Any]) -> str:
     sizes = [
         f"ResNet-{depth} ({family})"
         for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
     ]
     networks = ", ".join(sizes) if len(sizes) < 3 else f"{len(sizes)} depths"
-    beside = f"equal {cost.counted} stand side by side" if cost.counted else ""
+    beside = f"equal {cost.noun} stand side by side" if cost.noun else ""
     if rows["slower"].any():
         beside = "bars to the right: the median run"
     return (
-        f"{networks} on {shortened(first['dataset'])} at {first['img_size']} px, "
-        f"{first['epochs']} epochs; n = {span(rows['n'])} seeds, {spread}\n"
+        f"{networks} on {shortened(key['dataset'])} at {key['img_size']} px, "
+        f"{key['epochs']} epochs; n = {span(rows['n'])} seeds, {intervals_named(rows['n'].max())}\n"
         + "; ".join(filter(None, ["letters: ResNet-A to D", beside]))
     )
 
@@ -215,25 +228,25 @@ def _filling(fill: str, colour: str) -> dict[str, Any]:
     return {"markerfacecolor": colour, "markerfacecoloralt": "white", "fillstyle": fill}
 
 
-def _legend(look: _Looks, *, front: bool) -> list[Line2D]:
-    def entry(label: object, **look: Any) -> Line2D:
+def _legend(style: _Styles, *, front: bool) -> list[Line2D]:
+    def entry(label: object, **changes: Any) -> Line2D:
         grey = {"linestyle": "", "markersize": 6, "color": "0.4", "label": plain(label)}
-        return Line2D([], [], **grey | look)
+        return Line2D([], [], **grey | changes)
 
-    # A shape that stands for nothing else.
-    unused = next((m for m in MARKERS if m not in look.marker.values()), "o")
+    # A shape without another meaning.
+    unused = next((m for m in MARKERS if m not in style.marker.values()), "o")
     return [
         *(
-            entry(order, color=colour, linestyle=look.line[order])
-            for order, colour in look.colour.items()
+            entry(order, color=colour, linestyle=style.line[order])
+            for order, colour in style.colour.items()
         ),
         *(
             entry(text, marker=marker, **_filling("none", "0.4"))
-            for text, marker in look.marker.items()
+            for text, marker in style.marker.items()
         ),
         *(
             entry(f"{stem} stem", marker=unused, **_filling(fill, "0.4"))
-            for stem, fill in look.fill.items()
+            for stem, fill in style.fill.items()
         ),
         *([entry("Pareto front of the means", **FRONT)] if front else []),
     ]

@@ -13,51 +13,51 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.reporting.figures.style import (
     LINES,
     PALETTE,
-    design,
-    looks,
+    headline,
+    marker_label,
     plain,
     shortened,
     styled,
+    styles,
 )
 from resnet_variants.reporting.text import span
 
 _LETTERS_PER_INCH = 14  # of a caption
 
 
-def training_curves(epochs: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+def training_curves(comparison: Comparison) -> Figure | None:
     """Training loss and validation error by epoch; bands span the seeds.
 
-    A column per order, and per network size where there are several.
-
-    Args:
-        epochs: ``records.EPOCH_COLUMNS``.
-        runs: ``records.RUN_COLUMNS``, of one data set and recipe.
+    A column per order, and per network size where there are several. ``None`` without epochs.
     """
-    runs = runs.assign(design=design(runs, sizes=()), panel=_panel)
-    keys = ["run_id", "panel", "stem", "design"]
-    frame = epochs.merge(runs[keys], on="run_id").assign(val_err=lambda f: 1 - f["val_acc"])
+    if comparison.done_epochs.empty:
+        return None
+    runs = comparison.done
+    runs = runs.assign(label=marker_label(runs, sizes=()), panel=_panel)
+    frame = comparison.done_epochs.merge(runs[["run_id", "panel", "stem", "label"]], on="run_id")
+    frame = frame.assign(val_err=1 - frame["val_acc"])
     panels = [panel for panel in runs["panel"].unique() if panel in set(frame["panel"])]
-    colours, lines = looks(frame["design"], PALETTE), looks(frame["stem"], LINES)
+    colours, lines = styles(frame["label"], PALETTE), styles(frame["stem"], LINES)
     measures = {"train_loss": "training loss", "val_err": "validation error"}
     with styled():
         figure = Figure(figsize=(1.5 + 3.6 * len(panels), 5.6), layout="constrained")
         grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
         for j, panel in enumerate(panels):
-            own = frame[frame["panel"] == panel]
             grid[0, j].set_title(panel, loc="left")
             grid[1, j].set_xlabel("epoch")
+            curves = frame[frame["panel"] == panel].groupby("model", sort=False)
             for i, measure in enumerate(measures):
-                for model, curve in own.groupby("model", sort=False):
-                    look = curve.iloc[0]
-                    _curve(grid[i, j], curve, measure, colours[look["design"]])
-                    grid[i, j].lines[-1].set_linestyle(lines[look["stem"]])
+                for model, curve in curves:
+                    first = curve.iloc[0]
+                    _curve(grid[i, j], curve, measure, colours[first["label"]])
+                    grid[i, j].lines[-1].set_linestyle(lines[first["stem"]])
                     grid[i, j].lines[-1].set_gid(str(model))
         cut = _scales(list(grid[:, 0]), list(measures.values()), frame["val_err"])
-        text = fill(_caption(runs) + cut, int(_LETTERS_PER_INCH * figure.get_figwidth()))
-        figure.suptitle(text, x=0.01, ha="left", fontsize=9, parse_math=False)
+        headline(figure, fill(_caption(runs) + cut, int(_LETTERS_PER_INCH * figure.get_figwidth())))
         figure.legend(handles=_curve_legend(colours, lines), loc="outside lower center", ncols=3)
     return figure
 

@@ -1,7 +1,7 @@
 """Figures of diagnoses: gradients, paths, lesions, distances to the identity, sensitivity.
 
-A line is the mean over a network's seeds, its band spans them. Networks differ in colour and line,
-and look the same in all figures.
+A line is the mean over a network's seeds, its band spans them. Networks differ in colour, line and
+marker, and have the same in all figures. ``DIAGNOSIS_FIGURES`` lists what is drawn of each table.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from scipy.stats import PermutationMethod, pearsonr
 from resnet_variants.analysis.diagnosis import largest_over_smallest
 from resnet_variants.records.diagnosis import NOISE, OUTPUT, Diagnosis
 from resnet_variants.reporting.figures.style import (
-    LINES,
-    MARKERS,
-    PALETTE,
-    looks,
+    headline,
+    line_styles,
     plain,
     shortened,
     styled,
@@ -39,24 +37,22 @@ _UNIT_AND_END = f"{_UNIT[:-1]}; last: the output)"
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How each model is drawn, and what the figures are of."""
+class _Drawing:
+    """What the figures of a diagnosis share."""
 
-    colours: dict[Hashable, str]
-    lines: dict[Hashable, Any]
-    markers: dict[Hashable, str]
+    styles: dict[Hashable, dict[str, Any]]  # of each model, as matplotlib's keywords
     dataset: str
 
 
 @dataclass(frozen=True)
 class _Along:
-    """What the units of a network come to, for a line over the epochs."""
+    """A statistic over the units of a network, drawn over the epochs."""
 
     title: str
     of: Callable[[Any], pd.DataFrame]
 
 
-def _gradient_flow(frame: pd.DataFrame, look: _Look) -> Figure | None:
+def _gradient_flow(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
     """Norm of the gradient at each unit's input, alone and times that of the input, by epoch."""
     scaled = frame.assign(scaled=frame["grad_norm"] * frame["input_norm"])
     measures = {
@@ -64,29 +60,29 @@ def _gradient_flow(frame: pd.DataFrame, look: _Look) -> Figure | None:
         "scaled": "that times\nthe norm of the input",
     }
     along = _Along("largest over smallest", largest_over_smallest)
-    return _by_epoch(scaled, measures, look, along, scale="log", unit=_UNIT_AND_END)
+    return _by_epoch(scaled, measures, drawing, along, scale="log", unit=_UNIT_AND_END)
 
 
-def _identity_distance(frame: pd.DataFrame, look: _Look) -> Figure | None:
+def _identity_distance(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
     """Size of each unit's branch, and the cosine of its input and output, by epoch."""
     measures = {
         "branch_to_shortcut": "norm of the branch\nover that of the shortcut",
         "cosine": "cosine of input and output\n(compares within one order)",
     }
     along = _Along("median of the units", lambda groups: groups.median())
-    return _by_epoch(frame, measures, look, along, scale="linear", unit=_UNIT)
+    return _by_epoch(frame, measures, drawing, along, scale="linear", unit=_UNIT)
 
 
 def _by_epoch(
     frame: pd.DataFrame,
     measures: Mapping[str, str],
-    look: _Look,
+    drawing: _Drawing,
     along: _Along,
     *,
     scale: str,
     unit: str,
 ) -> Figure | None:
-    """A row per measure, a column per state of the networks, and one of what they come to by epoch.
+    """A row per measure; a column per state of the networks, and one for ``along`` by epoch.
 
     None where nothing was measured.
     """
@@ -94,7 +90,7 @@ def _by_epoch(
     if not shown:
         return None
     states = _states(frame)
-    figure, grid = _figure(len(shown), len(states) + 1, frame, look, sharey=False)
+    figure, grid = _figure(len(shown), len(states) + 1, frame, drawing, sharey=False)
     inside = frame[frame["name"] != OUTPUT]
     epochs = along.of(inside.groupby(["model", "seed", "epoch"], sort=False)[shown]).reset_index()
     for row, name in zip(grid, shown, strict=True):
@@ -102,31 +98,33 @@ def _by_epoch(
             if axes is not row[0]:
                 axes.sharey(row[0])
                 axes.tick_params(labelleft=False)
-            _draw(axes, own, "unit", name, look)
+            _draw(axes, own, "unit", name, drawing)
             axes.set_title(title, loc="left")
             axes.set_xlabel(unit)
-        _draw(row[-1], epochs, "epoch", name, look)
+        _draw(row[-1], epochs, "epoch", name, drawing)
         row[-1].set_title(f"{along.title}, by epoch", loc="left")
         row[-1].set_xlabel("epoch (0: initial weights)")
         for axes in row:
             axes.set_yscale(scale)
         row[0].set_ylabel(measures[name])
-    return _with_legend(figure, frame, look)
+    return _with_legend(figure, frame, drawing)
 
 
-def _lesion(frame: pd.DataFrame, look: _Look) -> Figure:
+def _lesion(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     """Accuracy without each unit, without several, and with units exchanged."""
-    figure, (panels,) = _figure(1, 3, frame, look, sharey=True)
+    figure, (panels,) = _figure(1, 3, frame, drawing, sharey=True)
     whole = frame[frame["kind"] == "none"]
     one, several, moved = (
         frame[frame["kind"] == kind] for kind in ("delete", "delete_random", "permute")
     )
-    _draw(panels[0], one, "unit", "acc", look)
-    _draw(panels[1], pd.concat([whole, several]), "deleted", "acc", look)
+    _draw(panels[0], one, "unit", "acc", drawing)
+    _draw(panels[1], pd.concat([whole, several]), "deleted", "acc", drawing)
     for model, own in whole.groupby("model", sort=False):
-        panels[0].axhline(own["acc"].mean(), color=look.colours[model], lw=0.8, alpha=0.6)
+        panels[0].axhline(
+            own["acc"].mean(), color=drawing.styles[model]["color"], lw=0.8, alpha=0.6
+        )
     for model, own in moved.groupby("model", sort=False):
-        panels[2].plot(own["kendall_tau"], own["acc"], look.markers[model], **_point(look, model))
+        panels[2].plot(own["kendall_tau"], own["acc"], **_point(drawing, model))
     panels[2].invert_xaxis()
     for axes, title, label in zip(
         panels,
@@ -138,32 +136,32 @@ def _lesion(frame: pd.DataFrame, look: _Look) -> Figure:
         axes.set_xlabel(label)
     panels[0].set_ylabel("accuracy (thin: the whole network)")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _with_legend(figure, frame, look)
+    return _with_legend(figure, frame, drawing)
 
 
-def _paths(frame: pd.DataFrame, look: _Look) -> Figure:
+def _paths(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     """How many paths of each length there are, what gradient each carries, and all together."""
-    figure, (panels,) = _figure(1, 3, frame, look, sharey=False)
+    figure, (panels,) = _figure(1, 3, frame, drawing, sharey=False)
     measures = {
         "share": "share of all paths",
         "grad_norm": f"gradient of one path (mean of {frame['draws'].max():.0f})",
         "contribution": "share of what all carry",
     }
     for axes, (name, label) in zip(panels, measures.items(), strict=True):
-        _draw(axes, frame[frame[name].notna()], "length", name, look)
+        _draw(axes, frame[frame[name].notna()], "length", name, drawing)
         axes.set_xlabel("length of the path (branches)")
         axes.set_title(label, loc="left")
     panels[1].set_yscale("log")
-    return _with_legend(figure, frame, look)
+    return _with_legend(figure, frame, drawing)
 
 
-def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
+def _sensitivity(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     """Growth of a small disturbance by unit, accuracy under noise, and one against the other."""
     growth, noise = (frame[frame["kind"] == kind] for kind in ("growth", "noise"))
-    figure, (panels,) = _figure(1, 3, frame, look, sharey=False)
-    _draw(panels[0], growth, "unit", "growth", look)
-    _draw(panels[1], noise, "noise_sd", "acc", look)
-    _draw_runs(panels[2], growth, noise, look)
+    figure, (panels,) = _figure(1, 3, frame, drawing, sharey=False)
+    _draw(panels[0], growth, "unit", "growth", drawing)
+    _draw(panels[1], noise, "noise_sd", "acc", drawing)
+    _draw_runs(panels[2], growth, noise, drawing)
     labels = (
         ("relative change over that of the image", _UNIT_AND_END),
         ("accuracy under noise", "noise on the image (standard deviation, of 1)"),
@@ -174,37 +172,57 @@ def _sensitivity(frame: pd.DataFrame, look: _Look) -> Figure:
     panels[2].set_xlabel("relative change at the last output")
     for axes in panels[1:]:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _with_legend(figure, frame, look)
+    return _with_legend(figure, frame, drawing)
 
 
-_FIGURES: dict[str, Callable[[pd.DataFrame, _Look], Figure | None]] = {
-    "gradient_flow": _gradient_flow,
-    "paths": _paths,
-    "lesion": _lesion,
-    "identity_distance": _identity_distance,
-    "sensitivity": _sensitivity,
+@dataclass(frozen=True)
+class DiagnosisFigure:
+    """What is drawn of one diagnosis table."""
+
+    caption: str
+    draw: Callable[[pd.DataFrame, _Drawing], Figure | None]
+
+
+DIAGNOSIS_FIGURES = {  # by the name of the table
+    "gradient_flow": DiagnosisFigure(
+        "Gradient of the cross entropy at each unit's input: its norm, and that times "
+        "the norm of the input",
+        _gradient_flow,
+    ),
+    "paths": DiagnosisFigure(
+        "Paths through branches and shortcuts by length: how many there are, the gradient of "
+        "one, and the share of all that those of one length carry",
+        _paths,
+    ),
+    "lesion": DiagnosisFigure(
+        "Accuracy without one unit, without several, and with units in another order", _lesion
+    ),
+    "identity_distance": DiagnosisFigure(
+        "Size of each unit's branch beside its shortcut, and cosine of its input and output",
+        _identity_distance,
+    ),
+    "sensitivity": DiagnosisFigure(
+        "Growth of a small disturbance from unit to unit, accuracy under noise, and the "
+        "one against the other",
+        _sensitivity,
+    ),
 }
 
 
-def diagnosis_figures(tables: Diagnosis, dataset: str) -> dict[str, Figure]:
-    """A figure of each table that has something to show, by its name.
+def diagnosis_figure(name: str, tables: Diagnosis, dataset: str) -> Figure | None:
+    """The figure of one table; ``None`` where the table has nothing to show.
 
     Args:
+        name: of the table.
         tables: of runs of one data set.
         dataset: its name.
     """
-    models = pd.concat([table["model"] for table in tables.values()])
-    look = _Look(
-        colours=looks(models, PALETTE),
-        lines=looks(models, LINES),
-        markers=looks(models, MARKERS),
-        dataset=dataset,
-    )
+    table = tables[name]
+    if table.empty:
+        return None
+    models = pd.concat([other["model"] for other in tables.values()])
     with styled():
-        drawn = {
-            name: draw(tables[name], look) for name, draw in _FIGURES.items() if len(tables[name])
-        }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+        return DIAGNOSIS_FIGURES[name].draw(table, _Drawing(line_styles(models), dataset))
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -225,40 +243,34 @@ def _states(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _figure(
-    rows: int, columns: int, frame: pd.DataFrame, look: _Look, *, sharey: Any
+    rows: int, columns: int, frame: pd.DataFrame, drawing: _Drawing, *, sharey: Any
 ) -> tuple[Figure, np.ndarray]:
     seeds = frame.groupby("model")["seed"].nunique()
     n = f"n = {span(seeds)} seed" + ("s, bands span them" if seeds.max() > 1 else "")
     size = (0.9 + min(3.5, 14 / columns) * max(columns, 2), 0.9 + 2.7 * rows)
     figure = Figure(figsize=size, layout="constrained")
     images = " and ".join(f"{count:.0f}" for count in sorted(frame["n"].unique()))
-    about = f"{shortened(look.dataset)}: {n}; {images} validation images"
-    figure.suptitle(about, x=0.01, ha="left", fontsize=9, parse_math=False)
+    about = f"{shortened(drawing.dataset)}: {n}; {images} validation images"
+    headline(figure, about)
     return figure, figure.subplots(rows, columns, sharey=sharey, squeeze=False)
 
 
-def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, look: _Look) -> None:
+def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, drawing: _Drawing) -> None:
     """A line per model: mean over the seeds, and their band."""
     for model, own in frame.dropna(subset=[x, y]).groupby("model", sort=False):
         by_seed = own.groupby([x, "seed"])[y].mean().groupby(x).agg(["mean", "min", "max"])
         if x == "unit":  # a gap where it was not measured
             by_seed = by_seed.reindex(range(int(by_seed.index.max()) + 1))
-        colour = look.colours[model]
-        axes.plot(
-            by_seed.index,
-            by_seed["mean"],
-            color=colour,
-            linestyle=look.lines[model],
-            marker=look.markers[model] if len(by_seed) < _MARKED else "",
-            markersize=3,
-            lw=1.2,
-        )
+        style: dict[str, Any] = {**drawing.styles[model]}
+        if len(by_seed) >= _MARKED:
+            style["marker"] = ""
+        axes.plot(by_seed.index, by_seed["mean"], **style, markersize=3, lw=1.2)
         band = (by_seed.index, by_seed["min"], by_seed["max"])
-        axes.fill_between(*band, color=colour, alpha=0.15, lw=0)
+        axes.fill_between(*band, color=style["color"], alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=x != "noise_sd"))
 
 
-def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, look: _Look) -> None:
+def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, drawing: _Drawing) -> None:
     """A point per run: how far a disturbance grows, and which share of its accuracy noise costs."""
     last = growth.loc[growth.groupby("run_id")["unit"].idxmax()].set_index("run_id")["growth"]
     by_noise = noise.pivot_table(index=["run_id", "model"], columns="noise_sd", values="acc")
@@ -266,37 +278,29 @@ def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, look: _Loo
     runs["growth"] = runs["run_id"].map(last)
     axes.set_title(f"share of accuracy lost by noise of {NOISE:g}{_correlation(runs)}", loc="left")
     for model, own in runs.groupby("model", sort=False):
-        axes.plot(own["growth"], own["lost"], look.markers[model], **_point(look, model))
+        axes.plot(own["growth"], own["lost"], **_point(drawing, model))
 
 
-def _point(look: _Look, model: Hashable) -> dict[str, Any]:
-    return {"color": look.colours[model], "markersize": 4, "alpha": 0.8}
+def _point(drawing: _Drawing, model: Hashable) -> dict[str, Any]:
+    return drawing.styles[model] | {"linestyle": "", "markersize": 4, "alpha": 0.8}
 
 
 def _correlation(runs: pd.DataFrame) -> str:
-    """Spearman's rank correlation of the networks' means: a network's seeds are no others."""
+    """Spearman's rank correlation of the networks' means; seeds do not count as networks."""
     means = runs.groupby("model")[["growth", "lost"]].mean()
     if len(means) < _CORRELATED or means.nunique().min() < 2:
         return ""
     ranks = (means["growth"].rank(), means["lost"].rank())
-    # As many orders as there are of 7 networks; beyond that as many drawn ones.
+    # All orders of up to 7 networks; of more networks, the same number of random orders.
     orders = PermutationMethod(n_resamples=math.factorial(7), rng=np.random.default_rng(0))
-    found: Any = pearsonr(*ranks, method=orders)
-    told = f"rank correlation {found.statistic:+.2f}, p {p_value(found.pvalue)}"
-    return f"\n({told}, {len(means)} networks)"
+    result: Any = pearsonr(*ranks, method=orders)
+    correlation = f"rank correlation {result.statistic:+.2f}, p {p_value(result.pvalue)}"
+    return f"\n({correlation}, {len(means)} networks)"
 
 
-def _with_legend(figure: Figure, frame: pd.DataFrame, look: _Look) -> Figure:
+def _with_legend(figure: Figure, frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     handles = [
-        Line2D(
-            [],
-            [],
-            color=look.colours[model],
-            linestyle=look.lines[model],
-            marker=look.markers[model],
-            markersize=4,
-            label=plain(model),
-        )
+        Line2D([], [], **drawing.styles[model], markersize=4, label=plain(model))
         for model in frame["model"].unique()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)

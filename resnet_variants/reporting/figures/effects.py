@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import TEST, TRAINING
 from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
 from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, TOO_FEW, estimate
 from resnet_variants.reporting.figures.style import (
-    LINES,
-    MARKERS,
     PALETTE,
-    looks,
+    headline,
+    intervals_named,
+    line_styles,
     plain,
     shortened,
     styled,
@@ -32,13 +32,15 @@ _PANELS = {TEST: "test error", TRAINING: "training error, last epoch"}
 _KINDS = {MAIN: "s", INTERACTION: "o"}
 
 
-def forest(effects: pd.DataFrame) -> Figure:
+def forest(comparison: Comparison) -> Figure | None:
     """Each effect with its 95 % interval; the line at zero is no effect.
 
-    Args:
-        effects: rows of one group that have an estimate, ``effects.EFFECT_COLUMNS``.
+    ``None`` where no effect has an estimate.
     """
-    total, effects = len(effects), effects[:MOST]
+    known = comparison.effects[comparison.effects["estimate"].notna()]
+    if known.empty:
+        return None
+    total, effects = len(known), known[:MOST]
     height = 1.5 + 0.28 * len(effects)
     with styled():
         figure = Figure(figsize=(7.6, height), layout="constrained")
@@ -61,9 +63,9 @@ def forest(effects: pd.DataFrame) -> Figure:
         axes.set_yticks(-np.arange(len(effects)), labels.tolist(), parse_math=False)
         axes.set_xlabel("effect on test accuracy, points [95 % interval]")
         first = effects.iloc[0]
-        _head(
+        headline(
             figure,
-            f"{first['cells']} variants on {shortened(first['dataset'])}, "
+            f"{first['cells']} variants on {shortened(comparison.key['dataset'])}, "
             f"{first['seeds']} seeds as blocks; squares: main effects, circles: interactions\n"
             "intervals are of one effect each; filled: p below 0.05 after Holm's correction"
             + (f"; the first {MOST} of {total}" if total > MOST else ""),
@@ -71,30 +73,21 @@ def forest(effects: pd.DataFrame) -> Figure:
     return figure
 
 
-def _head(figure: Figure, text: str) -> None:
-    """A line over the whole figure, which may be wider than its axes."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=9, parse_math=False)
+def interactions(comparison: Comparison) -> Figure | None:
+    """Mean accuracy by one axis for each choice of another; parallel lines: no interaction.
 
-
-def interactions(summary: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
-    """Mean accuracy by one axis for each choice of another; lines in parallel: no interaction.
-
-    Args:
-        summary: rows of one group with a mean, ``tables.SUMMARY_COLUMNS``.
-        scores: those that the effects are taken from, ``tables.complete``.
-
-    Returns:
-        A panel per pair of axes, or ``None`` where fewer than two axes vary, or not all their
-        combinations are there.
+    A panel per pair of axes. ``None`` where fewer than two axes vary, or where some of their
+    combinations are missing.
     """
-    summary = summary[summary["model"].isin(scores.columns)]
-    if summary.empty:
+    scores = comparison.common_scores
+    cells = comparison.cells[comparison.cells["model"].isin(scores.columns)]
+    if cells.empty:
         return None
-    found = factors(summary)
-    pairs = list(itertools.combinations(map(str, found), 2))
-    if not pairs or not is_complete(found):
+    levels = factors(cells)
+    pairs = list(itertools.combinations(map(str, levels), 2))
+    if not pairs or not is_complete(levels):
         return None
-    values = scores[summary["model"]].T.set_axis(found.index)  # a row per cell, a column per seed
+    values = scores[cells["model"]].T.set_axis(levels.index)  # (cells, seeds)
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
     with styled():
@@ -103,39 +96,33 @@ def interactions(summary: pd.DataFrame, scores: pd.DataFrame) -> Figure | None:
         )
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, (inner, outer) in zip(grid.flat, pairs, strict=False):
-            if found[inner].nunique() < found[outer].nunique():
+            if levels[inner].nunique() < levels[outer].nunique():
                 inner, outer = outer, inner
-            _interaction(axes, values.groupby([found[outer], found[inner]], sort=False).mean())
+            _interaction(axes, values.groupby([levels[outer], levels[inner]], sort=False).mean())
         for axes in grid.flat[len(pairs) :]:
             axes.set_axis_off()
         for row in grid:
             row[0].set_ylabel("mean test accuracy")
-        about = f"{shortened(summary.iloc[0]['dataset'])}, n = {scores.shape[0]} seeds"
-        _head(figure, f"{about}; means over all other axes, {_spread(scores.shape[0])}")
+        about = f"{shortened(comparison.key['dataset'])}, n = {scores.shape[0]} seeds"
+        headline(figure, f"{about}; means over all other axes, {intervals_named(scores.shape[0])}")
     return figure
-
-
-def _spread(seeds: int) -> str:
-    return "95 % Student intervals" if seeds > 1 else "one seed: no interval"
 
 
 def _interaction(axes: Axes, values: pd.DataFrame) -> None:
     """A line per choice of the first level of the index; values by seed, as means over cells."""
     outer, inner = values.index.names
     lines, choices = (values.index.unique(level).to_series() for level in (0, 1))
-    colours, styles, markers = (looks(lines, shown) for shown in (PALETTE, LINES, MARKERS))
+    style = line_styles(lines)
     places = {level: i for i, level in enumerate(choices)}
     for i, level in enumerate(lines):
-        own = values.loc[level]
-        told = [estimate(row, SHARE) for row in own.to_numpy(float)]
+        line = values.loc[level]
+        means = [estimate(row, SHARE) for row in line.to_numpy(float)]
         axes.errorbar(
             # Side by side, so that no interval hides another.
-            [places[choice] + 0.06 * (i - (len(lines) - 1) / 2) for choice in own.index],
-            [one.mean for one in told],
-            yerr=np.abs([[one.low - one.mean, one.high - one.mean] for one in told]).T,
-            color=colours[level],
-            linestyle=cast("Any", styles[level]),
-            marker=markers[level],
+            [places[choice] + 0.06 * (i - (len(lines) - 1) / 2) for choice in line.index],
+            [mean.mean for mean in means],
+            yerr=np.abs([[mean.low - mean.mean, mean.high - mean.mean] for mean in means]).T,
+            **style[level],
             markersize=5,
             elinewidth=1,
             capsize=2,
@@ -148,12 +135,14 @@ def _interaction(axes: Axes, values: pd.DataFrame) -> None:
     axes.legend(title=str(outer).replace("_", " "), fontsize=8, title_fontsize=8)
 
 
-def error_vs_depth(table: pd.DataFrame) -> Figure:
+def error_vs_depth(comparison: Comparison) -> Figure | None:
     """Test and training error by depth, a line per design: the degradation problem.
 
-    Args:
-        table: rows of one group, ``depths.COLUMNS``.
+    ``None`` where no design has two depths.
     """
+    table = comparison.errors_by_depth
+    if table.empty:
+        return None
     panels = {title: table[table["split"] == split] for split, title in _PANELS.items()}
     panels = {title: points for title, points in panels.items() if len(points)}
     with styled():
@@ -163,25 +152,22 @@ def error_vs_depth(table: pd.DataFrame) -> Figure:
         for axes, (title, points) in zip(grid, panels.items(), strict=True):
             _depths(axes, points)
             axes.set_title(title, loc="left")
-        about = f"{shortened(table.iloc[0]['dataset'])}, n = {span(table['seeds'])} seeds"
-        _head(figure, f"{about}, {_spread(table['seeds'].max())}")
+        about = f"{shortened(comparison.key['dataset'])}, n = {span(table['seeds'])} seeds"
+        headline(figure, f"{about}, {intervals_named(table['seeds'].max())}")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
 def _depths(axes: Axes, points: pd.DataFrame) -> None:
-    colours, lines = looks(points["design"], PALETTE), looks(points["design"], LINES)
-    markers = looks(points["design"], MARKERS)
-    for name, own in points.sort_values("depth").groupby("design", sort=False):
-        spread = np.abs(own[["ci_low", "ci_high"]].to_numpy(float).T - own["mean"].to_numpy(float))
+    style = line_styles(points["design"])
+    for name, line in points.sort_values("depth").groupby("design", sort=False):
+        mean = line["mean"].to_numpy(float)
         axes.errorbar(
-            own["depth"],
-            own["mean"],
-            yerr=spread,
-            color=colours[name],
-            linestyle=cast("Any", lines[name]),
-            marker=markers[name],
+            line["depth"],
+            line["mean"],
+            yerr=np.abs(line[["ci_low", "ci_high"]].to_numpy(float).T - mean),
+            **style[name],
             markersize=5,
             capsize=2,
             label=plain(name),

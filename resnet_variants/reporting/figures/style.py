@@ -74,16 +74,36 @@ def shortened(text: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
-def looks(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
-    """One look per distinct value, in order of appearance."""
+def styles(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
+    """One of the choices per distinct value, in order of appearance."""
     return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}
+
+
+def line_styles(values: pd.Series) -> dict[Hashable, dict[str, Any]]:
+    """Matplotlib's colour, line and marker per distinct value, in order of appearance."""
+    each = {"color": PALETTE, "linestyle": LINES, "marker": MARKERS}
+    by_property = {name: styles(values, choices) for name, choices in each.items()}
+    return {
+        value: {name: chosen[value] for name, chosen in by_property.items()}
+        for value in values.unique()
+    }
+
+
+def headline(figure: Figure, text: str) -> None:
+    """A caption over the whole figure, which may be wider than its axes."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=9, parse_math=False)
+
+
+def intervals_named(seeds: int) -> str:
+    """What a caption says of the error bars."""
+    return "95 % Student intervals" if seeds > 1 else "one seed: no interval"
 
 
 SIZES = tuple(shown_as(SIZE))
 
 
-def design(frame: pd.DataFrame, sizes: Sequence[str] = SIZES) -> pd.Series:
-    """Downsampling, and whatever else the rows differ in; ``sizes`` told elsewhere are left out."""
+def marker_label(frame: pd.DataFrame, sizes: Sequence[str] = SIZES) -> pd.Series:
+    """Downsampling, and what else the rows differ in; ``sizes`` are the sizes to include."""
     text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
     for axis in (*sizes, *shown_as(FURTHER)):
         if frame[axis].nunique() > 1:

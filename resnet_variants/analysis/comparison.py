@@ -1,0 +1,207 @@
+"""``Comparison``: the runs that may be compared, and the tables that follow from them.
+
+A results folder is split into comparisons once, where it is read (``results.load_results``). Every
+table, sentence and figure takes a ``Comparison``, or a sequence of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
+from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
+from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
+from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
+from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
+from resnet_variants.records.results_folder import EPOCH_COLUMNS
+from resnet_variants.records.run_folder import DONE, recipe_digest
+
+# A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
+KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs that differ in nothing but their network, their varied settings and their seed.
+
+    Attributes:
+        key: the values of ``KEY`` that all the runs share.
+        runs: ``RUN_COLUMNS``; failed and unfinished runs too.
+        epochs: ``EPOCH_COLUMNS`` of these runs.
+        baselines: model name -> name of the model it is compared with.
+        latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
+        diagnosis: the diagnosis tables of these runs.
+    """
+
+    key: Mapping[str, Any]
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    baselines: Mapping[str, str]
+    latencies: Mapping[tuple[str, ...], float]
+    diagnosis: Diagnosis
+
+    @cached_property
+    def done(self) -> pd.DataFrame:
+        """The finished runs."""
+        return self.runs[self.runs["status"] == DONE]
+
+    @cached_property
+    def done_epochs(self) -> pd.DataFrame:
+        """The epochs of the finished runs."""
+        return self.epochs[self.epochs["run_id"].isin(self.done["run_id"])]
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per network with a finished run: its axes and costs."""
+        finished = self.runs["model"].isin(self.done["model"])
+        return self.runs[finished].drop_duplicates("model")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Test accuracy, (seeds, models); NaN where a seed has no finished run."""
+        return _by_seed(self.done, "test_acc")
+
+    @cached_property
+    def common_scores(self) -> pd.DataFrame:
+        """The largest part of ``scores`` without gaps."""
+        return largest_complete(self.scores)
+
+    @cached_property
+    def pairs(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The scores of each network and of its baseline, for the seeds that both have."""
+        pairs = []
+        for model in self.scores:
+            base = self.baselines.get(str(model), "")
+            if base in self.scores and base != model:
+                both = self.scores[[model, base]].dropna()
+                pairs.append((both[model].to_numpy(), both[base].to_numpy()))
+        return pairs
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per network: ``SUMMARY_COLUMNS`` without the key."""
+        return summarise(self.runs, self.scores, self.common_scores, self.baselines, self.latencies)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """One row per effect of an axis or of two: ``EFFECT_COLUMNS`` without the key."""
+        return effects(self.cells, self.common_scores, self.baselines)
+
+    @cached_property
+    def errors_by_depth(self) -> pd.DataFrame:
+        """Test and training error by depth: ``DEPTH_COLUMNS`` without the key.
+
+        The training error is that of the last epoch's augmented images while the weights changed.
+        """
+        last = self.epochs.loc[self.epochs.groupby("run_id")["epoch"].idxmax()].set_index("run_id")
+        done = self.done.assign(train_acc=self.done["run_id"].map(last["train_acc"]))
+        return errors_by_depth(
+            self.cells, {TEST: 1 - self.scores, TRAINING: 1 - _by_seed(done, "train_acc")}
+        )
+
+    @cached_property
+    def diagnosis_summary(self) -> pd.DataFrame:
+        """One row per network and measure of the diagnosis: ``DIAGNOSIS_COLUMNS``, no key."""
+        return summarise_diagnoses(self.diagnosis, self.baselines)
+
+
+def comparisons(
+    runs: pd.DataFrame,
+    baselines: Mapping[str, str],
+    *,
+    epochs: pd.DataFrame | None = None,
+    latencies: Mapping[tuple[str, ...], float] | None = None,
+    diagnosis: Diagnosis | None = None,
+) -> tuple[Comparison, ...]:
+    """Split runs into those that may be compared with one another.
+
+    Args:
+        runs: ``RUN_COLUMNS``.
+        baselines: model name -> name of the model it is compared with.
+        epochs: ``EPOCH_COLUMNS``.
+        latencies: see ``Comparison``.
+        diagnosis: the diagnosis tables of the runs.
+    """
+    epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
+    tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
+    groups = with_recipe(runs).groupby([*KEY], sort=False)
+    return tuple(
+        Comparison(
+            key=dict(zip(KEY, values, strict=True)),
+            runs=own.drop(columns="recipe"),
+            epochs=epochs[epochs["run_id"].isin(own["run_id"])],
+            baselines=baselines,
+            latencies=latencies or {},
+            diagnosis=of_runs(tables, own["run_id"]),
+        )
+        for values, own in groups
+    )
+
+
+def with_recipe(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the digest of their recipe."""
+    return runs.assign(recipe=runs["run_id"].map(recipe_digest))
+
+
+def summary_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The summaries of all comparisons: ``SUMMARY_COLUMNS``, then other columns they have."""
+    return _concatenated(parts, lambda part: part.summary, SUMMARY_COLUMNS)
+
+
+def effects_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The effects of all comparisons: ``KEY`` and ``EFFECT_COLUMNS``."""
+    return _concatenated(parts, lambda part: part.effects, (*KEY, *EFFECT_COLUMNS))
+
+
+def depths_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The errors by depth of all comparisons: ``KEY`` and ``DEPTH_COLUMNS``."""
+    return _concatenated(parts, lambda part: part.errors_by_depth, (*KEY, *DEPTH_COLUMNS))
+
+
+def diagnosis_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The diagnosis summaries of all comparisons: ``DIAGNOSIS_COLUMNS`` and ``KEY``."""
+    return _concatenated(parts, lambda part: part.diagnosis_summary, (*DIAGNOSIS_COLUMNS, *KEY))
+
+
+def _concatenated(
+    parts: Iterable[Comparison],
+    table: Callable[[Comparison], pd.DataFrame],
+    first: Sequence[str],
+) -> pd.DataFrame:
+    """A table of each comparison, joined, with the key as columns; the columns ``first`` first."""
+    tables = [(table(part), part.key) for part in parts]
+    filled = [frame.assign(**key) for frame, key in tables if len(frame)]
+    if not filled:
+        return pd.DataFrame(columns=[*first])
+    joined = pd.concat(filled, ignore_index=True)
+    return joined[[*first, *(name for name in joined if name not in first)]]
+
+
+def largest_complete(scores: pd.DataFrame) -> pd.DataFrame:
+    """The part of ``scores`` (seeds, models) without gaps that holds most pairs of runs of a seed.
+
+    Means over different seeds are not comparable. The part holds all models with at least some
+    number of seeds, and the seeds that all these models have: one lost run removes its seed, a
+    model that lost most of its runs is removed itself. Of two equal parts the one with more seeds
+    is taken. The part is empty where no two models share a seed.
+    """
+    counts = scores.notna().sum().to_numpy()
+    parts = [scores[scores.columns[counts >= n]].dropna() for n in np.unique(counts)[::-1]]
+    largest = max(parts, key=_pairs_of_runs, default=scores.iloc[:0])
+    return largest if _pairs_of_runs(largest) else scores.iloc[:0, :0]
+
+
+def _pairs_of_runs(scores: pd.DataFrame) -> int:
+    seeds, models = scores.shape
+    return seeds * models * (models - 1) // 2
+
+
+def _by_seed(done: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column of finished runs, (seeds, models)."""
+    return done.pivot(index="seed", columns="model", values=column).astype(float)
