@@ -27,7 +27,7 @@ from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagn
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
-from resnet_variants.sweeps.sweep import Options, conduct, silent
+from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.training.device import Machine
 
 Kind = TypeVar("Kind")
@@ -69,7 +69,8 @@ def run(
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
     require_room(out)
-    conduct(experiment, out, options, silent)
+    for _ in run_sweep(experiment, out, options):
+        pass  # the results are in the folder
     asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]
     runs = build(out).runs

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +25,6 @@ from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
 from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build, require_room
-from resnet_variants.sweeps.driver import Watcher
 from resnet_variants.sweeps.experiment import (
     MOST_RUNS,
     Experiment,
@@ -36,11 +34,11 @@ from resnet_variants.sweeps.experiment import (
     slug,
 )
 from resnet_variants.sweeps.run import dataset_name
-from resnet_variants.sweeps.sweep import Options, check, conduct
+from resnet_variants.sweeps.sweep import Options, check, is_complete, run_sweep
 from resnet_variants.terminal.cli import callable_module, guard, parse, say
 from resnet_variants.terminal.console import show_plan, show_settings
 from resnet_variants.terminal.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
-from resnet_variants.terminal.live import make_watcher
+from resnet_variants.terminal.live import show_events
 from resnet_variants.terminal.screen import show_report
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.recipes import RECIPES
@@ -110,12 +108,11 @@ def command(argv: Sequence[str]) -> int:
         show_plan(experiment, machine)
         return 0
 
-    def watch() -> AbstractContextManager[Watcher]:
-        show_settings(experiment, out, options)
-        return make_watcher()
-
     require_room(out)
-    complete = conduct(experiment, out, options, watch)
+    events = run_sweep(experiment, out, options)
+    show_settings(experiment, out, options)
+    show_events(events)
+    complete = is_complete(experiment, out)
     if output.diagnose:
         for folder, refusal in diagnose_runs(experiment, out, machine.device):
             told = f"{folder.name} is not diagnosed: {refusal}" if refusal else ""

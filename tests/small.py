@@ -1,5 +1,6 @@
 """Trainings that take a second: a hundred digits and an eight-layer network."""
 
+import contextlib
 import dataclasses
 
 import torch
@@ -7,10 +8,14 @@ import torch
 from resnet_variants.data.dataset import load_dataset
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.execute import Job, execute_run
 from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.sweep import is_complete, run_sweep
 from resnet_variants.training.device import Machine, determinism, make_fabric
+from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import fit
+from resnet_variants.training.trainer import EpochRecord, fit
 
 CPU = Machine(device="cpu")
 
@@ -51,6 +56,28 @@ def digits_run(seed=0, *, order="post", **fields):
     fields = {"batch_size": 256, "epochs": 2} | fields
     variant = Variant(family="cifar", depth=8, order=order)
     return Run(variant, "digits", recipe(**fields), seed)
+
+
+def execute(run, path, machine=CPU, *, hear=lambda record: None, stop=None, **job):
+    """Execute a run and hear its epochs: its result, ``None`` where it was stopped."""
+    job = Job(run, path, machine, **job)
+    with contextlib.closing(execute_run(job, run.load(), stop or Stop())) as messages:
+        for message in messages:
+            if isinstance(message, EpochRecord):
+                hear(message)
+                continue
+            if message.kind not in ("ended", "stopped"):
+                raise UserError(message.reason)
+            return message.result
+    return None
+
+
+def sweep(experiment, out, options, hear=lambda event: None):
+    """Train the runs that are missing and hear the events; whether all runs are done."""
+    with contextlib.closing(run_sweep(experiment, out, options)) as events:
+        for event in events:
+            hear(event)
+    return is_complete(experiment, out)
 
 
 def weights(model):

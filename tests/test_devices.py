@@ -10,12 +10,11 @@ import sys
 
 import pytest
 import torch
-from small import CPU, digits, digits_run, measured, network, recipe, same, weights
+from small import CPU, digits, digits_run, execute, measured, network, recipe, same, weights
 from torch import nn
 
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.training import checkpoint, device, trainer
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Checkpointer
@@ -335,14 +334,14 @@ def test_processes_that_cannot_reach_one_another_are_refused_at_once(monkeypatch
 
 
 def test_a_run_on_two_devices_stops_at_a_signal_and_names_what_breaks_it(tmp_path):
-    told, attempt = [], Attempt(digits_run(epochs=50), tmp_path / "run", TWO)
+    told, run = [], digits_run(epochs=50)
 
     def tell(record):
         told.append(record)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as left, stopping() as stop:
-        assert attempt.execute(attempt.run.load(), tell, stop) is None
+        assert execute(run, tmp_path / "run", TWO, hear=tell, stop=stop) is None
     assert left.value.code == 143
     folder = RunFolder(tmp_path / "run")
     assert json.loads((folder.path / "run.json").read_text())["devices"] == 2
@@ -356,7 +355,7 @@ def test_a_run_on_two_devices_stops_at_a_signal_and_names_what_breaks_it(tmp_pat
 
     folder.checkpoint.write_bytes(b"garbage")
     with stopping() as stop:
-        result = attempt.execute(attempt.run.load(), tell, stop)
+        result = execute(run, tmp_path / "run", TWO, hear=tell, stop=stop)
     assert result["status"] == "failed"
     assert result["error"].startswith(f"{folder.checkpoint} is damaged (")
     assert len(result["error"].splitlines()) == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import gmean, t
-from small import digits_run
+from small import digits_run, execute
 
 import resnet_variants as rv
 from resnet_variants.analysis.diagnosis import summarise_diagnoses
@@ -29,7 +29,6 @@ from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
 from resnet_variants.reporting.figures.diagnosis import diagnosis_figure
 from resnet_variants.reporting.text import readable_comparisons, readable_diagnoses
-from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
 from resnet_variants.training.evaluate import evaluate
@@ -42,8 +41,7 @@ NET, PLAIN = "rv_resnet8_cifar_b", "rv_resnet14_cifar_conv3_3x3_none"
 def trained(out, run, **machine):
     """A run's directory, as `run` leaves it."""
     path = out / "runs" / run.id
-    attempt = Attempt(run, path, Machine(device="cpu", **machine), origin={})
-    result = attempt.execute(run.load(), lambda _: None, Stop())
+    result = execute(run, path, Machine(device="cpu", **machine))
     assert result["status"] == "done", result
     return path
 
@@ -343,7 +341,7 @@ def test_run_diagnoses_when_asked_and_one_refusal_costs_no_other_run_its_report(
 def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_path, monkeypatch):
     run, stop = digits_run(epochs=3), Stop()
     path = tmp_path / "runs" / run.id
-    attempt = Attempt(run, path, Machine(device="cpu", snapshots=True), origin={})
+    machine = Machine(device="cpu", snapshots=True)
     calls = []
 
     def validated(*args, **settings):
@@ -352,9 +350,9 @@ def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_pa
         return evaluate(*args, **settings)
 
     monkeypatch.setattr("resnet_variants.training.trainer.evaluate", validated)
-    assert attempt.execute(run.load(), lambda _: None, stop) is None
+    assert execute(run, path, machine, stop=stop) is None
     assert len(calls) == 2
-    attempt.execute(run.load(), lambda _: None, Stop())
+    execute(run, path, machine)
     names = [file.name for file in sorted((path / "snapshots").iterdir())]
     assert names == ["epoch_000001.safetensors", "epoch_000002.safetensors"]
     whole = trained(tmp_path / "whole", run, snapshots=True) / "snapshots"

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import multiprocessing
+import os
 import re
 import resource
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import CPU, digits, digits_run
+from small import CPU, digits_run, execute, sweep
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from resnet_variants.models.variant import Variant
@@ -20,26 +21,21 @@ from resnet_variants.records.files import is_storage, to_json
 from resnet_variants.records.results_folder import read_runs
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps import capacity, driver
-from resnet_variants.sweeps.capacity import advice, out_of_memory
-from resnet_variants.sweeps.engines.base import Workers, carry_out
-from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.engines.base import Workers
+from resnet_variants.sweeps.execute import Job, execute_run, out_of_memory
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.sweep import Options, conduct, silent
+from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training import checkpoint, trainer
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.trainer import Trainer
 
 
-def executed(run, path, machine=CPU):
-    return Attempt(run, path, machine).execute(run.load(), lambda _: None, Stop())
-
-
-def conducted(run, out, machine=CPU, seeds=2):
+def swept_alone(run, out, machine=CPU, seeds=2):
     """An experiment of seeds of one run; statuses and errors by seed."""
     experiment = Experiment(name="x", variants=(run.variant,), seeds=seeds, recipe=run.recipe)
-    complete = conduct(experiment, out, Options(machine=machine), silent)
+    complete = sweep(experiment, out, Options(machine=machine))
     frame = read_runs(out)
     assert complete == (set(frame["status"]) == {DONE})
     return frame["status"].tolist(), frame["error"].tolist()
@@ -51,7 +47,7 @@ def conducted(run, out, machine=CPU, seeds=2):
 @pytest.mark.parametrize("order", ["post", "preact"])
 def test_a_training_that_diverges_says_where_and_keeps_no_model(tmp_path, order):
     run = digits_run(order=order, lr=1e12, warmup=0.0)
-    result = executed(run, tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0))
+    result = execute(run, tmp_path / "run", Machine(device="cpu", checkpoint_seconds=0))
     assert result["status"] == DIVERGED
     pattern = r"the (?:loss|gradient) is not finite at step (\d) \(epoch (\d)\) at lr (\S+); "
     step, epoch, lr = re.match(pattern, result["error"]).groups()
@@ -69,7 +65,7 @@ def test_a_training_that_diverges_says_where_and_keeps_no_model(tmp_path, order)
 def test_the_rate_it_diverged_at_is_that_of_the_step_whatever_was_set_since(tmp_path):
     # One look at the losses in an epoch of four steps, after the last.
     run = digits_run(lr=1e30, schedule="onecycle", warmup=0.5, epochs=1)
-    error = executed(run, tmp_path / "run")["error"]
+    error = execute(run, tmp_path / "run")["error"]
     step, lr = re.search(r"at step (\d) .* at lr (\S+);", error).groups()
     # The cycle rises from 4e28 along half a cosine: at the second step it is two thirds through.
     rates = {"1": 4e28, "2": 7.6e29}
@@ -85,7 +81,7 @@ def test_after_a_run_that_diverges_the_next_is_trained(tmp_path, monkeypatch):
             return super()._size()
 
     monkeypatch.setattr(trainer, "Trainer", Bursts)
-    statuses, errors = conducted(digits_run(), tmp_path)
+    statuses, errors = swept_alone(digits_run(), tmp_path)
     assert statuses == [DIVERGED, DONE]
     assert errors[0].startswith("the loss is not finite at step 5 (epoch 2) at lr ")
     assert errors[1] == ""
@@ -102,13 +98,13 @@ def test_a_failed_run_that_is_retried_goes_on_where_it_was_saved(tmp_path, monke
             return super()._size()
 
     run, eager = digits_run(), Machine(device="cpu", checkpoint_seconds=0)
-    expected = executed(run, tmp_path / "undisturbed", eager)
+    expected = execute(run, tmp_path / "undisturbed", eager)
     monkeypatch.setattr(trainer, "Trainer", Stumbles)
     folder, out = RunFolder(tmp_path / "runs" / run.id), tmp_path
-    assert conducted(run, out, eager, seeds=1)[0] == [FAILED]
+    assert swept_alone(run, out, eager, seeds=1)[0] == [FAILED]
     assert folder.checkpoint.exists()
     experiment = Experiment(name="x", variants=(run.variant,), seeds=1, recipe=run.recipe)
-    assert conduct(experiment, out, Options(machine=eager, retry_failed=True), silent)
+    assert sweep(experiment, out, Options(machine=eager, retry_failed=True))
     assert "continued" in (folder.path / "log.txt").read_text()
     assert folder.result()["test_loss"] == expected["test_loss"]
     assert not folder.checkpoint.exists()
@@ -116,74 +112,22 @@ def test_a_failed_run_that_is_retried_goes_on_where_it_was_saved(tmp_path, monke
 
 # --- memory -----------------------------------------------------------------------------------
 
+NO_MEMORY = "out of memory with batch_size {}: give a smaller --batch-size or a larger --accumulate"
 
-@pytest.fixture
-def limit(monkeypatch):
-    """Let no more than so many images pass at a time; which seeds it holds for."""
-    most = {"images": 0, "seeds": (0, 1, 2)}
 
+def test_after_a_run_out_of_memory_the_next_is_trained(tmp_path, monkeypatch):
     class Narrow(Trainer):
         def _backward(self, images, labels, *, key):
-            if self.seed in most["seeds"] and len(images) > most["images"]:
+            if self.seed == 0:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nX")
             return super()._backward(images, labels, key=key)
 
-    for module in (trainer, capacity):
-        monkeypatch.setattr(module, "Trainer", Narrow)
-    return most
-
-
-def test_after_a_run_out_of_memory_the_next_is_trained(tmp_path, limit):
-    limit |= {"images": 100, "seeds": (0,)}
-    statuses, errors = conducted(digits_run(), tmp_path)
+    monkeypatch.setattr(trainer, "Trainer", Narrow)
+    statuses, errors = swept_alone(digits_run(), tmp_path)
     assert statuses == [FAILED, DONE]
-    assert errors[0] == (
-        "out of memory with batch_size 256; 64 fits: --batch-size 64, "
-        "or --accumulate 4, where batch norm sees 64 images at a time"
-    )
+    assert errors[0] == NO_MEMORY.format(256)
     (log,) = (tmp_path / "runs").glob("*s0/log.txt")
     assert "OutOfMemoryError: CUDA out of memory" in log.read_text()
-
-
-@pytest.mark.parametrize(
-    ("images", "fields", "line"),
-    [
-        # 100 -> 50 -> 25
-        (30, {}, "25 fits: --batch-size 25, or --accumulate 4, where batch norm sees 25 images"),
-        # Mixup takes pairs, and 24 does not divide 100.
-        (
-            30,
-            {"mixup": 0.2},
-            "24 fits: --batch-size 24, or --accumulate 5, where batch norm sees 20",
-        ),
-        # Two parts of 50 were too large already.
-        (
-            30,
-            {"accumulate": 2},
-            "50 fits: --batch-size 50, or --accumulate 4, where batch norm sees 25",
-        ),
-        (1, {}, "not even 2 images fit"),
-    ],
-)
-def test_the_advice_is_taken_by_the_recipe_and_fits(tmp_path, limit, images, fields, line):
-    limit["images"] = images
-    run = digits_run(batch_size=100, epochs=1, **fields)
-    error = executed(run, tmp_path / "run")["error"]
-    assert error.startswith(f"out of memory with batch_size 100; {line}")
-    for name, value in re.findall(r"--(batch-size|accumulate) (\d+)", error):
-        advised = {name.replace("-", "_"): int(value)}
-        again = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **advised))
-        assert executed(again, tmp_path / name)["status"] == DONE
-
-
-def test_the_advice_counts_all_devices(limit):
-    limit["images"] = 30
-    two = Machine(device="cpu", devices=2)
-    run = digits_run(batch_size=200)  # 100 each
-    assert advice(run, digits(200), two) == (
-        "out of memory with batch_size 200; 50 fits: --batch-size 50, "
-        "or --accumulate 4, where batch norm sees 50 images at a time"
-    )
 
 
 def test_what_counts_as_out_of_memory():
@@ -210,7 +154,7 @@ def executed_in_little_memory(run, path, mb):
     status = Path("/proc/self/status").read_text()
     now = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (now + mb * 2**20, resource.RLIM_INFINITY))
-    Attempt(run, path, CPU).execute(data, lambda _: None, Stop())
+    list(execute_run(Job(run, path, CPU), data, Stop()))
 
 
 def test_a_machine_out_of_memory_fails_in_one_line_that_helps(tmp_path):
@@ -223,9 +167,7 @@ def test_a_machine_out_of_memory_fails_in_one_line_that_helps(tmp_path):
     assert process.exitcode == 0
     result = RunFolder(tmp_path / "run").result()
     assert result["status"] == FAILED
-    fits = int(re.match(r"out of memory with batch_size 1024; (\d+) fits: ", result["error"])[1])
-    assert fits in (2**n for n in range(1, 10))
-    assert "\n" not in result["error"]
+    assert result["error"] == NO_MEMORY.format(1024)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
@@ -244,7 +186,7 @@ def swept(out, engine="inline", seeds=2):
     run = digits_run()
     experiment = Experiment(name="x", variants=(run.variant,), seeds=seeds, recipe=run.recipe)
     workers = Workers(engine=engine, **({"jobs": 1} if engine == "local" else {}))
-    return conduct(experiment, out, Options(machine=EAGER, workers=workers), silent)
+    return sweep(experiment, out, Options(machine=EAGER, workers=workers))
 
 
 def test_a_full_disk_stops_the_sweep_and_the_same_command_continues(tmp_path, monkeypatch):
@@ -266,25 +208,29 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_continues(tmp_path, mo
     assert "continued" in (path / "log.txt").read_text()
 
 
-class Full(Attempt):
-    """An attempt of the second seed that finds no room for its network; others take their time."""
+class Full(Run):
+    """A run whose second seed finds no room for its network; others take their time."""
 
-    def train_here(self, data, fabric, tell, stop):
-        if self.run.seed == 1:
+    def build(self, data):
+        if self.seed == 1:
             give_up = time.monotonic() + 60
-            while not list(self.path.parent.glob("*s0/run.json")) and time.monotonic() < give_up:
+            while (
+                not list(Path(os.environ["RUNS"]).glob("*s0/run.json"))
+                and time.monotonic() < give_up
+            ):
                 time.sleep(0.05)
             no_space()
-        return super().train_here(data, fabric, tell, stop)
+        return super().build(data)
 
 
 def test_an_obstacle_to_one_worker_lets_the_others_save_their_state(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "Attempt", Full)
+    monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Full)
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
     run = digits_run(epochs=500)
     experiment = Experiment(name="x", variants=(run.variant,), seeds=3, recipe=run.recipe)
     options = Options(machine=EAGER, workers=Workers(engine="local", jobs=2, cpus_per_run=1))
     with pytest.raises(UserError, match="No space left on device"):
-        conduct(experiment, tmp_path, options, silent)
+        sweep(experiment, tmp_path, options)
     assert not list(tmp_path.glob("runs/*/result.json"))
     assert not list((tmp_path / "runs").glob(".*"))
     assert {path.name[-2:] for path in (tmp_path / "runs").iterdir()} == {"s0", "s1"}
@@ -295,7 +241,7 @@ def test_a_file_that_cannot_grow_stops_the_sweep(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         with pytest.raises(UserError, match=r"run': (OSError: )?.*File too large"):
-            executed(digits_run(), tmp_path / "run", EAGER)
+            execute(digits_run(), tmp_path / "run", EAGER)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert {file.name for file in (tmp_path / "run").iterdir()} <= {"run.json", "log.txt"}
@@ -312,9 +258,7 @@ def test_a_run_without_room_for_its_network_is_not_trained(tmp_path, monkeypatch
 def test_a_folder_that_is_lost_meanwhile_stops_the_sweep(tmp_path):
     run = digits_run()
     with pytest.raises(UserError, match=r"run' cannot be written: No such file or directory"):
-        Attempt(run, tmp_path / "run", EAGER).execute(
-            run.load(), lambda _: shutil.rmtree(tmp_path / "run"), Stop()
-        )
+        execute(run, tmp_path / "run", EAGER, hear=lambda _: shutil.rmtree(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -322,18 +266,16 @@ def test_a_folder_that_became_read_only_stops_the_sweep(tmp_path, monkeypatch):
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    def tell(_):
+    run = digits_run()
+    job = Job(run, tmp_path / "runs" / run.id, EAGER)
+    for status in execute_run(job, run.load(), Stop()):  # noqa: B007
         monkeypatch.setattr(Path, "unlink", read_only)
         monkeypatch.setattr(checkpoint, "save", read_only)
-
-    run = digits_run()
-    attempt = Attempt(run, tmp_path / "runs" / run.id, EAGER)
-    outcome = carry_out(attempt, run.load(), tell, Stop())
     monkeypatch.undo()
-    assert (outcome.kind, outcome.result) == ("halted", None)
-    assert outcome.reason.endswith("cannot be written: Read-only file system")
-    assert RunFolder(attempt.path).result() is None
-    assert not RunFolder(attempt.path).claimed
+    assert (status.kind, status.result) == ("halted", None)
+    assert status.reason.endswith("cannot be written: Read-only file system")
+    assert RunFolder(job.path).result() is None
+    assert not RunFolder(job.path).claimed
 
 
 @pytest.mark.parametrize(
@@ -357,18 +299,17 @@ def test_a_disk_too_full_for_the_result_ends_the_command_in_one_line(tmp_path, m
     monkeypatch.setattr("resnet_variants.records.run_folder.RunFolder.finish", no_space)
     path = tmp_path / "run"
     with pytest.raises(UserError) as error:
-        executed(digits_run(epochs=1), path)
+        execute(digits_run(epochs=1), path)
     assert str(error.value) == f"{str(path)!r} cannot be written: No space left on device"
-    assert error.value.field == "out"
 
 
 def test_a_damaged_checkpoint_fails_its_run_in_one_line(tmp_path):
     run, stop = digits_run(), Stop()
     stop.signal = 15
-    assert Attempt(run, tmp_path / "run", CPU).execute(run.load(), lambda _: None, stop) is None
+    assert execute(run, tmp_path / "run", stop=stop) is None
     state = tmp_path / "run" / "checkpoint.pt"
     state.write_bytes(state.read_bytes()[:-100])
-    result = executed(run, tmp_path / "run")
+    result = execute(run, tmp_path / "run")
     assert result["status"] == FAILED
     assert result["error"].startswith(f"{state} is damaged (")
     assert result["error"].endswith("; delete its folder to redo the run")
@@ -381,7 +322,7 @@ def test_an_error_of_any_kind_is_the_runs_result(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_variants.sweeps.execute.evaluate", broken)
     variant = Variant(family="cifar", depth=8)
     run = dataclasses.replace(digits_run(), variant=variant)
-    result = executed(run, tmp_path / "run")
+    result = execute(run, tmp_path / "run")
     assert (result["status"], result["error"]) == (FAILED, "ZeroDivisionError: last line")
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "Traceback (most recent call last)" in log

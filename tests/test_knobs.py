@@ -5,11 +5,9 @@ import itertools
 
 import pytest
 import torch
-from small import CPU, digits, digits_run, measured, recipe, same, train, weights
+from small import digits, digits_run, execute, measured, recipe, same, train, weights
 
-from resnet_variants.sweeps import execute as attempt
-from resnet_variants.sweeps.execute import Attempt
-from resnet_variants.training.interrupt import Stop
+from resnet_variants.sweeps import execute as execution
 from resnet_variants.training.optim import make_optimizer, make_schedule
 from resnet_variants.training.recipe import CHOICES, Recipe
 from resnet_variants.training.recipes import RECIPES
@@ -128,16 +126,16 @@ def test_the_best_weights_are_those_of_the_best_epoch(mirrored_digits):
 def test_deterministic_kernels_are_used_while_training_and_not_after(
     tmp_path, monkeypatch, enabled
 ):
-    seen, fit = [], attempt.fit
+    seen, fit = [], execution.fit
 
     def watched(*args, **kwargs):
         for record in fit(*args, **kwargs):
             seen.append(torch.are_deterministic_algorithms_enabled())
             yield record
 
-    monkeypatch.setattr(attempt, "fit", watched)
+    monkeypatch.setattr(execution, "fit", watched)
     run = digits_run(deterministic=enabled)
-    Attempt(run, tmp_path / "run", CPU).execute(run.load(), lambda _: None, Stop())
+    execute(run, tmp_path / "run")
     assert seen == [enabled, enabled]
     assert not torch.are_deterministic_algorithms_enabled()
 

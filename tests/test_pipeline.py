@@ -12,7 +12,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small import CPU, digits_run, network, recipe, weights
+from small import digits_run, execute, network, recipe, weights
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -23,11 +23,9 @@ from resnet_variants.data.sources import as_picture
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.run import REFERENCE, Run
 from resnet_variants.terminal import cli
 from resnet_variants.training.augment import Normalise
-from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
 
 EIGHT = Variant(family="cifar", depth=8)
@@ -57,7 +55,7 @@ def folder_run(root, **fields):
 
 
 def finished(run, path):
-    result = Attempt(run, path, CPU, origin={}).execute(run.load(), lambda _: None, Stop())
+    result = execute(run, path)
     assert result["status"] == "done"
     return result
 

@@ -19,7 +19,7 @@ import torch
 from factories import A, B, D, results_folder, run_row
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from small import CPU, digits, digits_run, network
+from small import digits, digits_run, execute, network
 
 from resnet_variants.analysis.results import load_results
 from resnet_variants.data import dataset as data_module
@@ -34,7 +34,6 @@ from resnet_variants.records.predictions import (
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
-from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.device import Machine
@@ -46,10 +45,6 @@ FILE, TABLE = "predictions.safetensors", "outcomes.parquet"
 WORSENS = {"lr": 1.5, "epochs": 3, "schedule": "onecycle", "select": "best"}
 
 # --- a run ------------------------------------------------------------------------------------
-
-
-def execute(run, path, *, machine=CPU, tell=lambda _: None, stop=None):
-    return Attempt(run, path, machine).execute(run.load(), tell, stop or Stop())
 
 
 def accuracy(logits, labels):
@@ -97,7 +92,7 @@ def test_the_best_epochs_answers_are_there_where_an_earlier_process_found_it(tmp
     def tell(record):
         stop.signal = signal.SIGTERM if record.epoch == 2 else None
 
-    assert execute(run, tmp_path / "cut" / run.id, tell=tell, stop=stop) is None
+    assert execute(run, tmp_path / "cut" / run.id, hear=tell, stop=stop) is None
     result = execute(run, tmp_path / "cut" / run.id)
     assert result["best_epoch"] == 1
     execute(run, tmp_path / "whole" / run.id)
@@ -109,8 +104,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from small import digits_run
-from test_predictions import execute
+from small import digits_run, execute
 from resnet_variants.records.run_folder import RunFolder
 RunFolder.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 execute(digits_run(), Path(sys.argv[1]))
@@ -142,7 +136,7 @@ def test_a_run_that_goes_on_has_no_answers_of_before(tmp_path):
 def test_two_devices_keep_every_image_once_and_in_order(tmp_path):
     run = digits_run(epochs=1)  # 599 images, which two do not share evenly
     path = tmp_path / run.id
-    result = execute(run, path, machine=Machine(device="cpu", devices=2))
+    result = execute(run, path, Machine(device="cpu", devices=2))
     require_own(path, run, result)
 
 

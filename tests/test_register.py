@@ -80,7 +80,7 @@ def test_run_takes_letters_as_create_model_does_and_registers(monkeypatch, tmp_p
         taken.extend(experiment.variants)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnet_variants.api.conduct", take)
+    monkeypatch.setattr("resnet_variants.api.run_sweep", take)
     name = "rv_resnet8_cifar_s2_conv3_3x3_convall"
     assert not timm.is_model(name)
     with pytest.raises(KeyboardInterrupt):

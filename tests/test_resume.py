@@ -11,14 +11,13 @@ import time
 
 import pytest
 import torch
-from small import digits_run, measured, network, recipe, same, train, weights
+from small import digits_run, execute, measured, network, recipe, same, sweep, train, weights
 
 from resnet_variants.records.files import TEMPORARY
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.run import command, read
-from resnet_variants.sweeps.execute import Attempt
-from resnet_variants.sweeps.sweep import Options, conduct, silent
+from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
@@ -103,7 +102,7 @@ def stopped_run(path, run, machine):
         told.append(record)
         stop.signal = signal.SIGTERM
 
-    assert Attempt(run, path, machine).execute(run.load(), tell, stop) is None
+    assert execute(run, path, machine, hear=tell, stop=stop) is None
     assert len(told) == 1
     assert RunFolder(path).checkpoint.is_file()
     assert not (path / "result.json").exists()
@@ -115,14 +114,14 @@ def lines(path):
 
 def test_a_run_continues_in_its_folder(tmp_path):
     run, machine = digits_run(), Machine(device="cpu")
-    whole = Attempt(run, tmp_path / "whole", machine).execute(run.load(), lambda _: None, Stop())
+    whole = execute(run, tmp_path / "whole", machine)
     stopped_run(tmp_path / "cut", run, machine)
     scratch = tmp_path / "cut" / f".checkpoint.pt.x{TEMPORARY}"  # of a killed process
     scratch.mkdir()
     for name in ("lock", "checkpoint.pt"):
         (scratch / name).write_text("half of it")
     told = []
-    result = Attempt(run, tmp_path / "cut", machine).execute(run.load(), told.append, Stop())
+    result = execute(run, tmp_path / "cut", machine, hear=told.append)
     assert [record.epoch for record in told] == [1, 2]
     assert measured(lines(tmp_path / "cut")) == measured(lines(tmp_path / "whole"))
     assert (result["test_acc"], result["test_loss"]) == (whole["test_acc"], whole["test_loss"])
@@ -137,11 +136,11 @@ def test_a_run_continues_in_its_folder(tmp_path):
 def test_a_run_does_not_continue_with_other_settings(tmp_path):
     stopped_run(tmp_path / "run", digits_run(), Machine(device="cpu"))
     state = RunFolder(tmp_path / "run").checkpoint.read_bytes()
-    other = Attempt(digits_run(), tmp_path / "run", Machine(device="cpu", devices=2))
+    other = Machine(device="cpu", devices=2)
     with pytest.raises(
         UserError, match=r"other settings \(devices was 1, is now 2\): give --fresh"
     ):
-        other.execute(digits_run().load(), lambda _: None, Stop())
+        execute(digits_run(), tmp_path / "run", other)
     assert RunFolder(tmp_path / "run").checkpoint.read_bytes() == state
 
 
@@ -165,7 +164,7 @@ def finished(out):
     """Do what is left of the command; the only run's folder."""
     experiment, flags = read(argv(out))
     options = Options(machine=flags.hardware.machine)
-    assert conduct(experiment.fitted(), out, options, silent)
+    assert sweep(experiment.fitted(), out, options)
     (folder,) = (out / "runs").iterdir()
     assert {file.name for file in folder.iterdir()} == {
         *("run.json", "result.json", "epochs.jsonl", "log.txt"),
@@ -289,7 +288,7 @@ def test_a_run_whose_checkpoint_has_the_former_format_starts_over_and_says_so(tm
     stopped_run(tmp_path / "cut", run, machine)
     folder = RunFolder(tmp_path / "cut")
     folder.checkpoint.rename(folder.path / "checkpoint.safetensors")
-    result = Attempt(run, folder.path, machine).execute(run.load(), lambda _: None, Stop())
+    result = execute(run, folder.path, machine)
     assert result["status"] == "done"
     assert [line["epoch"] for line in lines(folder.path)] == [1, 2]
     message = "starts over: its checkpoint has a format that is no longer read"

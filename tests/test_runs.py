@@ -10,6 +10,7 @@ import safetensors.torch
 import timm
 import torch
 from recipes import OTHERS
+from small import execute
 
 import resnet_variants as rv
 from resnet_variants.data.dataset import Loading
@@ -18,13 +19,10 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.records.results_folder import RUN_COLUMNS
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps import execute as attempt
-from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps import execute as execution
 from resnet_variants.sweeps.run import REFERENCE, Run, dataset_name
 from resnet_variants.training import trainer
-from resnet_variants.training.device import Machine
 from resnet_variants.training.evaluate import evaluate
-from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
 
 TINY = Variant(family="cifar", depth=11, stem="deep", stride="1x1")
@@ -32,10 +30,6 @@ TINY = Variant(family="cifar", depth=11, stem="deep", stride="1x1")
 
 def tiny(**recipe):
     return Run(TINY, "digits", Recipe(**{"epochs": 1, "deterministic": True} | recipe), 0)
-
-
-def do(run, path, tell=lambda record: None):
-    return Attempt(run, path, Machine(device="cpu")).execute(run.load(), tell, Stop())
 
 
 def test_run_ids_are_frozen(golden):
@@ -116,7 +110,7 @@ def test_what_names_no_data_has_no_name(spec, message):
 
 def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
     run, seen = tiny(), []
-    result = do(run, tmp_path / run.id, seen.append)
+    result = execute(run, tmp_path / run.id, hear=seen.append)
     folder = tmp_path / run.id
     assert sorted(p.name for p in folder.iterdir()) == [
         *("README.md", "config.json", "epochs.jsonl", "log.txt", "model.safetensors"),
@@ -144,7 +138,7 @@ def test_a_run_leaves_its_records_and_a_timm_model(tmp_path):
 )
 def test_a_trained_run_loads_in_timm_by_its_folder(variant, tmp_path):
     run = dataclasses.replace(tiny(), variant=variant)
-    do(run, tmp_path)
+    execute(run, tmp_path)
     model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert model.variant == variant
     assert model.pretrained_cfg["label_names"] == list("0123456789")
@@ -162,7 +156,7 @@ def test_a_trained_run_loads_in_timm_by_its_folder(variant, tmp_path):
 def test_the_same_run_twice_gives_the_same_weights(tmp_path):
     weights = []
     for name in ("one", "other"):
-        do(tiny(), tmp_path / name)
+        execute(tiny(), tmp_path / name)
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
@@ -174,9 +168,9 @@ def test_the_test_split_is_read_once_at_the_end(tmp_path, monkeypatch):
         seen.append(len(split))
         return evaluate(model, split, *args, **kwargs)
 
-    for module in (attempt, trainer):
+    for module in (execution, trainer):
         monkeypatch.setattr(module, "evaluate", counted)
-    do(tiny(epochs=2), tmp_path)
+    execute(tiny(epochs=2), tmp_path)
     assert seen == [120, 120, 599, 120]
 
 
@@ -184,8 +178,8 @@ def test_an_error_becomes_a_failed_run_with_its_traceback(tmp_path, monkeypatch)
     def broken(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(attempt, "fit", broken)
-    result = do(tiny(), tmp_path)
+    monkeypatch.setattr(execution, "fit", broken)
+    result = execute(tiny(), tmp_path)
     assert (result["status"], result["error"]) == (FAILED, "RuntimeError: out of luck")
     log = (tmp_path / "log.txt").read_text()
     assert "Traceback" in log
@@ -194,7 +188,7 @@ def test_an_error_becomes_a_failed_run_with_its_traceback(tmp_path, monkeypatch)
 
 
 def test_a_diverged_run_says_when(tmp_path):
-    result = do(tiny(lr=1e30, precision="fp32"), tmp_path)
+    result = execute(tiny(lr=1e30, precision="fp32"), tmp_path)
     assert result["status"] == DIVERGED
     assert re.match(r"the (loss|gradient) is not finite at step \d+ \(epoch 1\)", result["error"])
     assert result["error"] in (tmp_path / "log.txt").read_text()
@@ -205,14 +199,14 @@ def test_an_interrupted_run_has_no_result_and_starts_afresh(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        do(tiny(epochs=2), tmp_path, stop)
+        execute(tiny(epochs=2), tmp_path, hear=stop)
     assert not (tmp_path / "result.json").exists()
-    assert do(tiny(epochs=2), tmp_path)["status"] == DONE
+    assert execute(tiny(epochs=2), tmp_path)["status"] == DONE
     assert len((tmp_path / "epochs.jsonl").read_text().splitlines()) == 2
 
 
 def test_provenance_names_no_path_of_the_machine(tmp_path):
-    do(tiny(), tmp_path / "run")
+    execute(tiny(), tmp_path / "run")
     text = (tmp_path / "run" / "run.json").read_text()
     assert f"{Path.home()}/" not in text
     assert str(tmp_path) not in text

@@ -4,12 +4,10 @@ import sys
 import types
 
 import pytest
-from small import CPU, digits_run
+from small import digits_run, execute
 
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.sweeps.sinks import SINKS, check_sinks, opened
-from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 
 
@@ -40,8 +38,7 @@ def tracker(request, monkeypatch):
 
 def test_a_tracker_sees_each_epoch_once_and_the_test_score(tmp_path, tracker):
     run = digits_run()
-    attempt = Attempt(run, tmp_path / "run", CPU, sinks=(tracker.__name__,))
-    result = attempt.execute(run.load(), lambda _: None, Stop())
+    result = execute(run, tmp_path / "run", sinks=(tracker.__name__,))
     (begun,) = tracker.begun
     assert (begun["project"], begun["name"]) == ("resnet_variants", run.id)
     assert begun["config"].items() >= {"seed": 0, "depth": 8, "order": "post", "lr": 0.1}.items()
@@ -54,13 +51,13 @@ def test_a_tracker_sees_each_epoch_once_and_the_test_score(tmp_path, tracker):
 
 def test_a_run_that_goes_on_logs_only_what_is_new(tmp_path, tracker):
     run, stop = digits_run(epochs=3), Stop()
-    attempt = Attempt(run, tmp_path / "run", Machine(device="cpu"), sinks=(tracker.__name__,))
+    path, sinks = tmp_path / "run", (tracker.__name__,)
 
     def tell(record):
         stop.signal = 15
 
-    assert attempt.execute(run.load(), tell, stop) is None
-    attempt.execute(run.load(), lambda _: None, Stop())
+    assert execute(run, path, hear=tell, stop=stop, sinks=sinks) is None
+    execute(run, path, sinks=sinks)
     assert [step for step, _ in tracker.logged] == [1, 2, 3, 3]
     assert tracker.finished == 2
 
@@ -80,9 +77,7 @@ def test_a_sink_that_breaks_is_left_out_and_the_run_goes_on(tmp_path, tracker, m
     monkeypatch.setattr(tracker, method, broken)
     run = digits_run()
     sinks = (tracker.__name__, "tensorboard")
-    result = Attempt(run, tmp_path / "run", CPU, sinks=sinks).execute(
-        run.load(), lambda _: None, Stop()
-    )
+    result = execute(run, tmp_path / "run", sinks=sinks)
     assert result["status"] == "done"
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count(f"nothing more goes to {tracker.__name__}: ConnectionError: no network") == 1
@@ -92,8 +87,7 @@ def test_a_sink_that_breaks_is_left_out_and_the_run_goes_on(tmp_path, tracker, m
 def test_tensorboard_files_hold_the_epochs(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = digits_run()
-    attempt = Attempt(run, tmp_path / "run", CPU, sinks=("tensorboard",))
-    result = attempt.execute(run.load(), lambda _: None, Stop())
+    result = execute(run, tmp_path / "run", sinks=("tensorboard",))
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("val_acc")] == [1, 2]
@@ -102,7 +96,7 @@ def test_tensorboard_files_hold_the_epochs(tmp_path):
 
 def test_nothing_is_logged_unless_asked_for(tmp_path, tracker):
     run = digits_run(epochs=1)
-    Attempt(run, tmp_path / "run", CPU).execute(run.load(), lambda _: None, Stop())
+    execute(run, tmp_path / "run")
     assert tracker.begun == []
     assert not (tmp_path / "run" / "tensorboard").exists()
 

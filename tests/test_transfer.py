@@ -8,7 +8,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small import digits_run, network, weights
+from small import digits_run, execute, network, weights
 
 import resnet_variants as rv
 from resnet_variants.models.network import ResNet
@@ -16,10 +16,7 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import WEIGHTS_FILE
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps import run as runs
-from resnet_variants.sweeps.execute import Attempt
 from resnet_variants.terminal import cli
-from resnet_variants.training.device import Machine
-from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
 
 
@@ -30,8 +27,7 @@ def results(tmp_path_factory):
     torch.set_num_threads(1)
     for seed in (0, 1):
         run = digits_run(seed, epochs=1)
-        attempt = Attempt(run, out / "runs" / run.id, Machine(device="cpu"), origin={})
-        assert attempt.execute(run.load(), lambda _: None, Stop())["status"] == "done"
+        assert execute(run, out / "runs" / run.id)["status"] == "done"
     return out
 
 

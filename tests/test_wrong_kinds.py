@@ -99,7 +99,7 @@ CASES = [(name, argument) for name in FURTHER for argument in arguments(name)]
 
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_wrong_kind_is_one_line_that_names_the_argument(name, argument, valid, monkeypatch):
-    for module, inner in (("api", "finished"), ("api", "conduct"), ("report", "build")):
+    for module, inner in (("api", "finished"), ("api", "run_sweep"), ("report", "build")):
         monkeypatch.setattr(importlib.import_module(f"resnet_variants.{module}"), inner, reach)
     for value in WRONG[: 6 if argument == "source" else 7]:  # an empty state dict is one
         given = valid.get(name, {}) | {argument: value}

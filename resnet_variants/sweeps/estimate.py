@@ -1,4 +1,4 @@
-"""What an experiment will take: time from a few measured training steps, and disk."""
+"""Estimates for an experiment: time from a few measured training steps, and disk space."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
 from resnet_variants.training.timing import seconds_per_image
 
-_SECONDS = 10.0  # for all measurements of a plan, and at most that many of a network
-_SHARES = 4  # networks that the time is enough for if each takes its share
+_SECONDS = 10.0  # for all measurements of a plan
+_SHARES = 4  # networks that share this time
 
 
 def seconds_per_run(run: Run, machine: Machine, seconds: float = _SECONDS) -> float:
     """Seconds of a run, from training steps measured for about ``seconds``.
 
-    Start-up, validation and test come on top.
+    Start-up, validation and test are not included.
     """
     data, recipe = run.load(), run.recipe
     fabric = make_fabric(replace(machine, devices=1), recipe.precision)
@@ -30,10 +30,10 @@ def seconds_per_run(run: Run, machine: Machine, seconds: float = _SECONDS) -> fl
 
 
 def seconds_of(runs: Sequence[Run], machine: Machine) -> tuple[list[float], int]:
-    """Seconds of each run, and of how many they were measured.
+    """Seconds of each run, and the number of runs that were measured.
 
-    The others take as many per MAC as the nearest that was. Smallest and largest come first, then
-    the middle, as long as there is time.
+    The other runs get the seconds per MAC of the measured run that is nearest in MACs. The smallest
+    and the largest are measured first, then those between them, as long as there is time.
     """
     macs = [run.cost(run.load()).macs for run in runs]
     order = sorted(range(len(runs)), key=macs.__getitem__)
@@ -53,10 +53,10 @@ def seconds_of(runs: Sequence[Run], machine: Machine) -> tuple[list[float], int]
     return [seconds[i] if i in seconds else estimate(i) for i in range(len(runs))], len(seconds)
 
 
-# Of the files beside the weights, as measured.
+# Size of the files beside the weights, as measured.
 _BYTES, _BYTES_PER_EPOCH = 12_000, 500
 
 
 def bytes_of(run: Run, data: Dataset) -> int:
-    """What a finished run takes on disk: most of it weights, 4 bytes each."""
+    """Bytes of a finished run on disk: mostly weights, 4 bytes each."""
     return 4 * run.cost(data).params + _BYTES + _BYTES_PER_EPOCH * run.recipe.epochs

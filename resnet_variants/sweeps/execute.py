@@ -1,4 +1,4 @@
-"""A run carried out in its own directory, on one device or several."""
+"""Executes one run in its own folder, on one device or several."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ import errno
 import functools
 import shutil
 import statistics
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import save_file
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import WORKER, Split, lost
 from resnet_variants.models.card import save_pretrained
-from resnet_variants.records.files import Json, StorageError, is_storage, writing
+from resnet_variants.records.files import Json, StorageError, atomic_file, is_storage, writing
 from resnet_variants.records.predictions import Predictions, write_predictions
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, one_line
-from resnet_variants.sweeps.capacity import advice, out_of_memory
 from resnet_variants.sweeps.estimate import bytes_of
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import opened
-from resnet_variants.sweeps.snapshots import Snapshots
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine, determinism, make_fabric, peak_mb, reset_peak
@@ -40,281 +39,338 @@ from resnet_variants.training.evaluate import Score, evaluate
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
 from resnet_variants.training.trainer import DivergedError, EpochRecord, StoppedError, fit
 
-Tell = Callable[[EpochRecord], None]
+_POLL_SECONDS = 0.1  # between two checks whether the processes of a run have ended
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A run, where it is kept and what computes it."""
+class Job:
+    """A run to execute: where it is kept and what computes it."""
 
     run: Run
     path: Path
     machine: Machine
-    sinks: tuple[str, ...] = ()  # where each epoch's numbers go besides the folder
+    sinks: tuple[str, ...] = ()  # where each epoch's numbers are sent besides the folder
     origin: Json = field(default_factory=origin)
 
-    def execute(
-        self, data: Dataset, tell: Tell, stop: Stop, *, capture: bool = False
-    ) -> Json | None:
-        """Train, evaluate and record; the result, or ``None`` where it was asked to stop.
 
-        With ``capture``, what is printed meanwhile goes to the run's ``log.txt``.
+@dataclass(frozen=True)
+class RunStatus:
+    """How the execution of a run ended.
 
-        An error inside the run becomes its result, ``failed`` with the traceback in ``log.txt``;
-        a loss that is not finite becomes ``diverged``. A stopped run is kept as it is.
+    ended: there is a result, by this execution or by another command meanwhile.
+    busy: another process has the run.
+    stopped: the run was asked to stop and saved its state.
+    lost: the process that computed the run has ended; ``reason`` says how.
+    refused: the run could not begin; ``reason`` says why.
+    halted: a disk or a limit of the system prevents this run and would prevent all others;
+        ``reason`` says which. The run is left as it was saved.
+    """
 
-        Raises:
-            StorageError: the directory cannot be written, or has no room; the run is left as it
-                was saved last.
-            ValueError: the directory holds a run with other settings.
-        """
-        folder, start = RunFolder(self.path), time.perf_counter()
-        fabric = make_fabric(self.machine, self.run.recipe.precision)
-        with writing(self.path):
-            config = self.run.config(data, fabric, self.origin)
-            folder.start(config | {"compile": {"used": self.machine.compile}})
-            self._require_room(data)
-        result: Json
-        text = ""
-        try:
-            with folder.captured() if capture else contextlib.nullcontext():
-                result = self._launch(data, fabric, _heard(tell), stop)
-        except StoppedError:
-            return None
-        except _UnheardError as error:
-            raise error.cause from None
-        except DivergedError as error:
-            text = str(error)
-            result = {"status": DIVERGED, "error": text}
-        except Exception as error:  # whatever the run died of is its result; the others go on
-            self._excuse(error)
-            text = traceback.format_exc()
-            result = {"status": FAILED, "error": self._reason(error, data)}
-        result.setdefault("seconds", time.perf_counter() - start)
-        with writing(self.path):  # a full disk takes no word on what it has done
-            if text:
-                folder.log(text)
-            folder.finish(result)
-        return result
-
-    def give_up(self, data: Dataset, reason: str, seconds: float) -> Json | None:
-        """Record that nothing comes of it; the result, or ``None`` where another process has it.
-
-        Raises:
-            ValueError: the directory cannot be written.
-        """
-        folder = RunFolder(self.path)
-        fabric = make_fabric(Machine(), self.run.recipe.precision)  # the one meant may be elsewhere
-        result: Json = {"status": FAILED, "error": reason, "seconds": seconds}
-        with writing(self.path), folder.claim(1.0) as mine:
-            if not mine or folder.result():
-                return folder.result()
-            if not (self.path / "run.json").is_file():
-                folder.start(self.run.config(data, fabric, self.origin))
-            folder.log(reason)
-            folder.finish(result)
-        return result
-
-    def _require_room(self, data: Dataset) -> None:
-        """Refuse to train what could not be kept."""
-        need, free = bytes_of(self.run, data), shutil.disk_usage(self.path).free
-        if free < need:
-            message = f"the run takes {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
-            raise OSError(errno.ENOSPC, message)
-
-    def _excuse(self, error: Exception) -> None:
-        """Raise a StorageError where the disk or the system failed: the next run would fail too."""
-        with writing(self.path):
-            self.path.stat()  # it may be gone, with the disk that it was on
-        if isinstance(error, StorageError) or is_storage(error):
-            raise StorageError(f"{str(self.path)!r}: {_in_words(error)}", field="out") from error
-
-    def _launch(self, data: Dataset, fabric: Fabric, tell: Tell, stop: Stop) -> Json:
-        if self.machine.devices == 1:
-            return self.train_here(data, fabric, tell, stop)
-        asked = torch.multiprocessing.get_context("spawn").RawValue("b", stop())
-        stop.forward = lambda _: setattr(asked, "value", 1)
-        with _relayed(tell) as queue:
-            # Fabric looks for modules in arguments, and refuses frozen dataclasses on its way.
-            work = functools.partial(
-                _on_device, attempt=self, queue=queue, asked=asked, cores=torch.get_num_threads()
-            )
-            try:
-                result = fabric.launch(cast(Any, work))
-            except ProcessException as error:
-                if not stop():
-                    raise
-                # A signal to all of them can reach one before it listens.
-                raise StoppedError from error
-            finally:
-                stop.forward = lambda _: None
-        if result is None:
-            raise StoppedError
-        return result
-
-    def train_here(
-        self, data: Dataset, fabric: Fabric, tell: Tell, stop: Callable[[], bool]
-    ) -> Json:
-        """This process's part; with several devices, the first writes the files.
-
-        Raises:
-            StoppedError, DivergedError: asked to, the state is saved; the loss is not finite.
-        """
-        run, folder, writes = self.run, RunFolder(self.path), fabric.is_global_zero
-        data = run.prepared(data)
-        checkpointer = Checkpointer(folder.checkpoint, self.machine.checkpoint_seconds, stop)
-        records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
-        sinks = self.sinks if writes else ()
-        snapshots = Snapshots(folder, run.recipe, wanted=self.machine.snapshots and writes)
-        with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
-            model = snapshots.begin(run.build(data))
-            for record in fit(
-                model,
-                data,
-                run.recipe,
-                seed=run.seed,
-                fabric=fabric,
-                checkpointer=checkpointer,
-                compiled=folder.compiled,
-            ):
-                records.append(record)
-                if writes:
-                    folder.append_epoch(asdict(record))
-                    if checkpointer.is_current(record.epoch):
-                        snapshots.add(model, record.epoch)
-                    if record.epoch > checkpointer.resumed_epoch:
-                        folder.log(_line(record))
-                        log(asdict(record), record.epoch)
-                    tell(record)
-            tested, predictions = self._tested(model, data, fabric)
-            log(tested, run.recipe.epochs)
-        if writes:
-            facts = run.facts | {"Test accuracy": f"{tested['test_acc']:.4f}"}
-            save_pretrained(model, folder.path, facts)
-            write_predictions(folder.path, predictions)
-        peak = peak_mb(fabric.device) if peak_is_own else None
-        return {"status": DONE, **tested, **self._summary(records), "peak_memory_mb": peak}
-
-    def _tested(self, model: nn.Module, data: Dataset, fabric: Fabric) -> tuple[Json, Predictions]:
-        """The one time that the test split is read; the validation split once more."""
-        normalise = Normalise.of(data, fabric.device)
-
-        def score(split: Split) -> Score:
-            with fabric.autocast():
-                return evaluate(model, split.to(fabric.device), normalise, fabric=fabric, keep=True)
-
-        test, val = score(data.test), score(data.val)
-        assert test.logits is not None and val.logits is not None
-        predictions = Predictions(
-            run_id=self.run.id,
-            split_hash=data.split_hash,
-            classes=data.classes,
-            test_logits=test.logits.numpy(),
-            test_labels=data.test.labels.cpu().numpy(),
-            val_logits=val.logits.numpy(),
-            val_labels=data.val.labels.cpu().numpy(),
-        )
-        return {"test_acc": test.acc, "test_loss": test.loss, "n_test": test.n}, predictions
-
-    def _summary(self, records: list[EpochRecord]) -> Json:
-        """What the epochs come to; of the validation, the epoch whose weights were tested."""
-        best = max(records, key=lambda record: record.val_acc)
-        tested = best if self.run.recipe.select == "best" else records[-1]
-        return {
-            "val_acc": tested.val_acc,
-            "train_loss": tested.train_loss,
-            "train_acc": tested.train_acc,
-            "best_epoch": best.epoch,
-            "best_val_acc": best.val_acc,
-            "seconds": sum(record.seconds for record in records),
-            "images_per_second": statistics.median(r.images_per_second for r in records),
-        }
-
-    def _reason(self, error: Exception, data: Dataset) -> str:
-        """One line on what a run died of; after running out of memory, with what would fit."""
-        if isinstance(error, UserError):
-            return str(error)
-        if not out_of_memory(error):
-            return _in_words(error)
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors that filled it
-        return advice(self.run, data, self.machine)
+    kind: Literal["ended", "busy", "stopped", "lost", "refused", "halted"]
+    result: Json | None = None
+    reason: str = ""
 
 
-class _UnheardError(Exception):
-    """Who is told of the epochs fails: no fault of the run, and no result of it."""
+def execute_run(
+    job: Job, data: Dataset, stop: Stop, *, capture: bool = False
+) -> Iterator[EpochRecord | RunStatus]:
+    """Train, test and record a run in this process: its epochs, then how it ended.
 
-    def __init__(self, cause: Exception) -> None:
-        super().__init__()
-        self.cause = cause
+    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``.
+    """
+    folder, status = RunFolder(job.path), RunStatus("busy")
+    try:
+        with folder.claim() as mine:
+            if mine:
+                # Another command may have finished the run since it was submitted.
+                result = folder.result()
+                if not result:
+                    result = yield from _recorded(job, data, stop, capture=capture)
+                status = RunStatus("ended" if result else "stopped", result)
+    except StorageError as error:
+        status = RunStatus("halted", reason=str(error))
+    except UserError as error:
+        status = RunStatus("refused", reason=str(error))
+    yield status
 
 
-def _heard(tell: Tell) -> Tell:
-    def told(record: EpochRecord) -> None:
-        try:
-            tell(record)
-        except Exception as error:
-            raise _UnheardError(error) from error
+def _recorded(
+    job: Job, data: Dataset, stop: Stop, *, capture: bool
+) -> Generator[EpochRecord, None, Json | None]:
+    """Train and write the result; ``None`` where the run was asked to stop.
 
-    return told
+    An error inside the run is its result: ``failed``, with the traceback in ``log.txt``. A loss
+    that is not finite is the result ``diverged``.
+
+    Raises:
+        StorageError: the folder cannot be written, or has no room; the run is left as it was
+            saved last.
+        ValueError: the folder holds a run with other settings.
+    """
+    folder, start, text = RunFolder(job.path), time.perf_counter(), ""
+    fabric = make_fabric(job.machine, job.run.recipe.precision)
+    with writing(job.path):
+        config = job.run.config(data, fabric, job.origin)
+        folder.start(config | {"compile": {"used": job.machine.compile}})
+        _require_room(job, data)
+    train = _train if job.machine.devices == 1 else _train_on_devices
+    result: Json | None = None
+    try:
+        with folder.captured() if capture else contextlib.nullcontext():
+            for message in train(job, data, fabric, stop):
+                if isinstance(message, EpochRecord):
+                    yield message
+                else:
+                    result = message
+    except StoppedError:
+        return None
+    except DivergedError as error:
+        text = str(error)
+        result = {"status": DIVERGED, "error": text}
+    except Exception as error:  # a run's error is its result, so that the other runs continue
+        _raise_storage_error(job, error)
+        text = traceback.format_exc()
+        result = {"status": FAILED, "error": _reason(job, error)}
+    assert result is not None
+    result.setdefault("seconds", time.perf_counter() - start)
+    with writing(job.path):  # on a full disk, the run must not count as finished
+        if text:
+            folder.log(text)
+        folder.finish(result)
+    return result
 
 
-def _line(record: EpochRecord) -> str:
+def _train(
+    job: Job, data: Dataset, fabric: Fabric, stop: Callable[[], bool]
+) -> Iterator[EpochRecord | Json]:
+    """Train and test in this process: the epochs, then the result.
+
+    Of several processes, each computes its part and the first one writes the files.
+
+    Raises:
+        StoppedError: the run was asked to stop; its state is saved.
+        DivergedError: a loss is not finite.
+    """
+    run, folder, writes = job.run, RunFolder(job.path), fabric.is_global_zero
+    data = run.prepared(data)
+    checkpointer = Checkpointer(folder.checkpoint, job.machine.checkpoint_seconds, stop)
+    records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
+    sinks = job.sinks if writes else ()
+    with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
+        model = run.build(data)
+        if writes and run.recipe.weights:  # else the seed gives the initial weights again
+            _keep_snapshot(job, model, 0)
+        for record in fit(
+            model,
+            data,
+            run.recipe,
+            seed=run.seed,
+            fabric=fabric,
+            checkpointer=checkpointer,
+            compiled=folder.compiled,
+        ):
+            records.append(record)
+            if writes:
+                folder.append_epoch(asdict(record))
+                if checkpointer.is_current(record.epoch):
+                    _keep_snapshot(job, model, record.epoch)
+                if record.epoch > checkpointer.resumed_epoch:
+                    folder.log(_epoch_line(record))
+                    log(asdict(record), record.epoch)
+            yield record
+        tested, predictions = _tested(run, model, data, fabric)
+        log(tested, run.recipe.epochs)
+    if writes:
+        facts = run.facts | {"Test accuracy": f"{tested['test_acc']:.4f}"}
+        save_pretrained(model, folder.path, facts)
+        write_predictions(folder.path, predictions)
+    peak = peak_mb(fabric.device) if peak_is_own else None
+    yield {"status": DONE, **tested, **_summary(run, records), "peak_memory_mb": peak}
+
+
+def record_failure(job: Job, data: Dataset, reason: str, seconds: float) -> Json | None:
+    """Write that a run has failed; the result, or ``None`` where another process has the run.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+    folder = RunFolder(job.path)
+    # The device that the run is meant for may be on another machine.
+    fabric = make_fabric(Machine(), job.run.recipe.precision)
+    result: Json = {"status": FAILED, "error": reason, "seconds": seconds}
+    with writing(job.path), folder.claim(1.0) as mine:
+        if not mine or folder.result():
+            return folder.result()
+        if not (job.path / "run.json").is_file():
+            folder.start(job.run.config(data, fabric, job.origin))
+        folder.log(reason)
+        folder.finish(result)
+    return result
+
+
+# --- parts of a run ---------------------------------------------------------------------------
+
+
+def _require_room(job: Job, data: Dataset) -> None:
+    """Refuse a run whose files would not fit on the disk."""
+    need, free = bytes_of(job.run, data), shutil.disk_usage(job.path).free
+    if free < need:
+        message = f"the run takes {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+        raise OSError(errno.ENOSPC, message)
+
+
+def _keep_snapshot(job: Job, model: nn.Module, epoch: int) -> None:
+    """Keep the weights after epochs 0, 1, 2, 4, 8 and so on but the last, if asked for."""
+    wanted = epoch & (epoch - 1) == 0 and epoch < job.run.recipe.epochs
+    if job.machine.snapshots and wanted:
+        file = RunFolder(job.path).snapshot(epoch)
+        file.parent.mkdir(exist_ok=True)
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        with atomic_file(file) as temporary:
+            save_file(state, temporary)
+
+
+def _epoch_line(record: EpochRecord) -> str:
     return " ".join(f"{key}={value:.5g}" for key, value in asdict(record).items())
 
 
-# --- several devices --------------------------------------------------------------------------
+def _tested(run: Run, model: nn.Module, data: Dataset, fabric: Fabric) -> tuple[Json, Predictions]:
+    """The one time that the test split is read; the validation split once more."""
+    normalise = Normalise.of(data, fabric.device)
+
+    def score(split: Split) -> Score:
+        with fabric.autocast():
+            return evaluate(model, split.to(fabric.device), normalise, fabric=fabric, keep=True)
+
+    test, val = score(data.test), score(data.val)
+    assert test.logits is not None and val.logits is not None
+    predictions = Predictions(
+        run_id=run.id,
+        split_hash=data.split_hash,
+        classes=data.classes,
+        test_logits=test.logits.numpy(),
+        test_labels=data.test.labels.cpu().numpy(),
+        val_logits=val.logits.numpy(),
+        val_labels=data.val.labels.cpu().numpy(),
+    )
+    return {"test_acc": test.acc, "test_loss": test.loss, "n_test": test.n}, predictions
 
 
-def _in_words(error: Exception) -> str:
+def _summary(run: Run, records: list[EpochRecord]) -> Json:
+    """A result's numbers from its epochs; validation is that of the epoch whose weights count."""
+    best = max(records, key=lambda record: record.val_acc)
+    tested = best if run.recipe.select == "best" else records[-1]
+    return {
+        "val_acc": tested.val_acc,
+        "train_loss": tested.train_loss,
+        "train_acc": tested.train_acc,
+        "best_epoch": best.epoch,
+        "best_val_acc": best.val_acc,
+        "seconds": sum(record.seconds for record in records),
+        "images_per_second": statistics.median(r.images_per_second for r in records),
+    }
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+def _raise_storage_error(job: Job, error: Exception) -> None:
+    """Raise a StorageError where the disk or the system failed: the next run would fail too."""
+    with writing(job.path):
+        job.path.stat()  # the folder may be gone, with its disk
+    if isinstance(error, StorageError) or is_storage(error):
+        raise StorageError(f"{str(job.path)!r}: {_error_line(error)}", field="out") from error
+
+
+def _reason(job: Job, error: Exception) -> str:
+    """Why a run failed, in one line; with advice where memory ran out."""
+    if isinstance(error, UserError):
+        return str(error)
+    if not out_of_memory(error):
+        return _error_line(error)
+    settings = f"batch_size {job.run.recipe.batch_size}"
+    return f"out of memory with {settings}: give a smaller --batch-size or a larger --accumulate"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch has an error type of its own for GPUs only."""
+    words = ("DefaultCPUAllocator", "out of memory", "MemoryError")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError | ProcessRaisedException)
+        and any(word in str(error) for word in words)
+    )
+
+
+def _error_line(error: Exception) -> str:
+    """Type and last line of an error."""
     kind, what = type(error).__name__, (str(error).strip().splitlines() or [""])[-1]
     if isinstance(error, ProcessRaisedException):  # its text is the other process's traceback
         name, _, what = what.partition(": ")
         kind = name.rpartition(".")[2]
-    if WORKER in what:  # raised in whatever the trainer was doing when it ended
+    if WORKER in what:  # raised in whatever the trainer did when a decoding process ended
         return lost(what)
     what = one_line(what)
     return what if kind in (UserError.__name__, StorageError.__name__) else f"{kind}: {what}"
 
 
-def _on_device(
-    fabric: Fabric, *, attempt: Attempt, queue: Any, asked: Any, cores: int
-) -> Json | None:
-    """What each process runs; the first one's result is returned to whom launched them."""
+# --- several devices --------------------------------------------------------------------------
+
+
+def _train_on_devices(
+    job: Job, data: Dataset, fabric: Fabric, stop: Stop
+) -> Iterator[EpochRecord | Json]:
+    """Train in one process per device: what the first of them sends.
+
+    Raises:
+        StoppedError: the run was asked to stop; its state is saved.
+    """
+    context = torch.multiprocessing.get_context("spawn")
+    asked = context.RawValue("b", stop())
+    receiver, sender = context.Pipe(duplex=False)
+    stop.forward = lambda _: setattr(asked, "value", 1)
+    # Fabric looks for modules in arguments, and refuses frozen dataclasses on its way.
+    work = functools.partial(
+        _on_device, job=job, sender=sender, asked=asked, cores=torch.get_num_threads()
+    )
+    result = False
+    with ThreadPoolExecutor(1) as thread:  # it waits for the processes, this one for their messages
+        launched = thread.submit(fabric.launch, cast(Any, work))
+        try:
+            while not launched.done() or receiver.poll():
+                if receiver.poll(_POLL_SECONDS):
+                    message = receiver.recv()
+                    result = not isinstance(message, EpochRecord)
+                    yield message
+            launched.result()
+        except ProcessException as error:
+            if not stop():
+                raise
+            # A signal to all processes can reach one before it listens.
+            raise StoppedError from error
+        finally:
+            asked.value = 1  # where nobody waits for the run any longer
+            stop.forward = lambda _: None
+    if not result:
+        raise StoppedError
+
+
+def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int) -> None:
+    """Train in one of several processes; the first sends its epochs, then its result."""
     die_with_parent()
     own = max(1, cores // fabric.world_size)
     if fabric.device.type == "cpu":
         torch.set_num_threads(own)
-    loading = replace(attempt.run.loading, workers=attempt.run.loading.decoders(own))
-    data = replace(attempt.run, loading=loading).load()
-    result: Json | None
+    loading = replace(job.run.loading, workers=job.run.loading.decoders(own))
+    data = replace(job.run, loading=loading).load()
+    send = sender.send if fabric.is_global_zero else lambda _: None
     with listening(insist=False) as stop:
         try:
-            result = attempt.train_here(
-                data, fabric, queue.put, lambda: stop() or bool(asked.value)
-            )
+            for message in _train(job, data, fabric, lambda: stop() or bool(asked.value)):
+                send(message)
         except StoppedError:
-            result = None
+            pass
         except DivergedError as error:  # all processes come to it at the same step
-            result = {"status": DIVERGED, "error": str(error)}
+            send({"status": DIVERGED, "error": str(error)})
         # A process that ends while another still talks to it is now and then aborted.
         fabric.barrier()
         torch.distributed.destroy_process_group()
-    return result
-
-
-@contextlib.contextmanager
-def _relayed(tell: Tell) -> Iterator[Any]:
-    """A queue whose records are told here while this process waits for the others."""
-    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
-
-    def pass_on() -> None:
-        while (record := queue.get()) is not None:
-            tell(record)
-
-    thread = threading.Thread(target=pass_on, daemon=True)
-    thread.start()
-    try:
-        yield queue
-    finally:
-        queue.put(None)
-        thread.join()

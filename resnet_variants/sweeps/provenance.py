@@ -1,4 +1,4 @@
-"""Where a number came from: code, libraries, machine and command."""
+"""Provenance of a result: code, libraries, machine and command."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PACKAGES = ("resnet_variants", "torch", "torchvision", "timm", "numpy", "scikit
 
 @functools.cache
 def origin() -> dict[str, object]:
-    """Git commit and command line: what this process knows, and its workers do not."""
+    """Git commit and command line: this process knows them, its workers do not."""
     return {**_git(Path(__file__).parents[1]), "command": command()}
 
 
-def place(device: torch.device) -> dict[str, object]:
+def machine_facts(device: torch.device) -> dict[str, object]:
     """Versions, device and threads of the process that computes."""
     return {
         "python": platform.python_version(),
@@ -47,7 +47,7 @@ def command() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What the maker calls the device."""
+    """The manufacturer's name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor())

@@ -1,4 +1,4 @@
-"""One run: what it is, what it is called, and what it starts from."""
+"""One run: its settings, its id, its images and its initial network."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from resnet_variants.models.weights import (
 from resnet_variants.models.zoo import build, create_model, pretrained_cfg, weights_cfgs
 from resnet_variants.records.files import Json
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.provenance import place
+from resnet_variants.sweeps.provenance import machine_facts
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import PRETRAINED, Recipe
 
 _LOADING = Loading()
-# What the digest in an id is of: the differences from this recipe. When a default changes, the
-# field's old value is named here, so that old ids keep their meaning.
+# The digest in a run's id covers the differences from this recipe. When a default changes, write
+# the field's old value here, so that old ids keep their meaning.
 REFERENCE = Recipe()
-_LONGEST_NAME = 128  # of a data set: a run's id, with its network's name, is the name of a folder
+_LONGEST_NAME = 128  # of a data set: it is part of a run's id, which names a folder
 _FIELDS = {  # arguments of the network -> what the recipe calls them
     "drop_path_rate": "drop_path",
     "zero_init_last": "zero_init",
     "init_fan": "init_fan",
     "head": "head",
 }
-# What a model card says of pictures; mean, deviation, size and cut are in config.json.
+# The images in a model card; mean, deviation, size and cut are in config.json.
 _IMAGES = (
     "the transform in config.json is the test's. Before it, pictures were turned as their EXIF "
     "says, put on white if transparent, and scaled to 8 bits: timm does none of these"
@@ -58,15 +58,15 @@ _IMAGES = (
 
 
 def _settings(recipe: Recipe) -> Mapping[str, object]:
-    """What tells a recipe from others, by field."""
+    """The settings that distinguish recipes, by field."""
     return vars(recipe) | {"normalise": recipe.normalised_by}
 
 
 def dataset_name(spec: str) -> str:
     """A SPEC as ids and folders call it: ``folder-pets`` for ``folder:/somewhere/pets``.
 
-    A name without Latin letters and digits is there in Punycode (RFC 3492), a long one with a
-    digest in place of its end.
+    A name without Latin letters and digits is written in Punycode (RFC 3492). A long name ends in
+    a digest.
 
     Raises:
         ValueError: the SPEC names nothing.
@@ -112,7 +112,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What a model card says of the training."""
+        """The training, for a model card."""
         recipe = ", ".join(f"{key} {value}" for key, value in asdict(self.recipe).items())
         return {
             "Data": self.dataset,
@@ -124,11 +124,11 @@ class Run:
 
     @property
     def _arguments(self) -> dict[str, Any]:
-        """What the recipe says of the network."""
+        """The network's arguments that the recipe sets."""
         return {name: getattr(self.recipe, field) for name, field in _FIELDS.items()}
 
     def check(self) -> None:
-        """Refuse a recipe that this network cannot be built by.
+        """Refuse a recipe with which this network cannot be built.
 
         Raises:
             ValueError: names the setting.
@@ -147,10 +147,10 @@ class Run:
         )
 
     def prepared(self, data: Dataset) -> Dataset:
-        """The images as this run's network takes them: with the mean and deviation of its recipe.
+        """The images with the mean and deviation that the recipe chooses.
 
         Raises:
-            ValueError: the recipe's ``weights`` are not there, or state none that can be read.
+            ValueError: the recipe's ``weights`` are missing, or state no mean and deviation.
         """
         assert data.crop_pct == self.recipe.crop_pct, "images of another recipe"
         moments = self._moments()
@@ -164,7 +164,7 @@ class Run:
         return replace(data, mean=mean, std=std)
 
     def _moments(self) -> tuple[Sequence[float], Sequence[float]] | None:
-        """Mean and deviation that are not the training images'."""
+        """Mean and deviation; ``None`` for the training images' own."""
         by = self.recipe.normalised_by
         if by == "imagenet":
             return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -179,7 +179,7 @@ class Run:
         """The network with this run's initial weights.
 
         Raises:
-            ValueError: the recipe's ``weights`` are not there, or those of another network.
+            ValueError: the recipe's ``weights`` are missing, or belong to another network.
         """
         data, side = self.prepared(data), data.img_size
         torch.manual_seed(self.seed)
@@ -206,7 +206,7 @@ class Run:
         return model
 
     def _weights(self, in_chans: int) -> Mapping[str, Tensor] | Path:
-        """What the recipe's ``weights`` name for this network and seed."""
+        """The weights that the recipe names for this network and seed."""
         if self.recipe.weights == PRETRAINED:
             try:
                 made = create_model(self.variant, pretrained=True, in_chans=in_chans)
@@ -232,7 +232,7 @@ class Run:
         return found[0].parent
 
     def cost(self, data: Dataset) -> Cost:
-        """What the network costs on one of these images."""
+        """The network's cost for one of these images."""
         return cost(
             self.variant,
             img_size=data.img_size,
@@ -242,7 +242,7 @@ class Run:
         )
 
     def config(self, data: Dataset, fabric: Fabric, origin: Json) -> Json:
-        """What ``run.json`` holds: the columns known in advance, then everything else."""
+        """The content of ``run.json``: the columns known in advance, then everything else."""
         data = self.prepared(data)
         return {
             "run_id": self.id,
@@ -262,5 +262,5 @@ class Run:
             "std": data.std,
             **data.facts,
             **({"weights_hash": body_hash(self.build(data))} if self.recipe.weights else {}),
-            "provenance": origin | place(fabric.device) | {"data": self.data},
+            "provenance": origin | machine_facts(fabric.device) | {"data": self.data},
         }

@@ -1,6 +1,6 @@
-"""Where a run's numbers go besides its folder, if asked: TensorBoard, or what W&B's users know.
+"""Sends a run's numbers to TensorBoard, W&B or Trackio, where asked for.
 
-A sink takes ``log(numbers, step)``; the step is the epoch. To add one, register its opener.
+A sink has ``log(numbers, step)``; the step is the epoch. To add a sink, register its opener.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing follows."""
+        """No numbers follow."""
         ...
 
 
@@ -38,9 +38,9 @@ SINKS: Registry[Callable[[Run, Path], Sink]] = Registry("sink")
 
 @contextlib.contextmanager
 def opened(names: Sequence[str], run: Run, path: Path) -> Iterator[Log]:
-    """One function that logs to all the named sinks, which are closed in the end.
+    """One function that logs to all the named sinks, which are closed at the end of the block.
 
-    A sink that fails is left out from then on, and ``log.txt`` says why: the run is worth more.
+    A sink that fails is left out from then on, and ``log.txt`` says why: the run continues.
     """
     sinks: dict[str, Sink] = {}
 
@@ -66,7 +66,7 @@ def opened(names: Sequence[str], run: Run, path: Path) -> Iterator[Log]:
 
 
 def check_sinks(names: Sequence[str]) -> None:
-    """Refuse what is unknown or not installed, before anything is trained.
+    """Refuse an unknown sink, and one that is not installed, before anything is trained.
 
     Raises:
         ValueError: says which, and what to install.
@@ -106,7 +106,7 @@ class _TensorBoard:
         self.writer: Any = None
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        if self.writer is None:  # what was logged of this epoch and later ones before is void
+        if self.writer is None:  # drop what was logged of this epoch and later ones before
             module = _import(_MODULES["tensorboard"])
             self.writer = module.SummaryWriter(str(self.path), purge_step=step)
         for key, number in numbers.items():
@@ -121,7 +121,7 @@ class _TensorBoard:
 @SINKS.register("wandb")
 def _wandb(run: Run, path: Path) -> Sink:
     """Weights & Biases, set up as its own variables say (``WANDB_MODE=offline``)."""
-    # The same run when it goes on, another when it starts anew or elsewhere.
+    # The same W&B run when a run continues; another when it starts again or in another folder.
     begun = f"{path.resolve()} {(path / 'run.json').stat().st_mtime_ns}"
     own = hashlib.sha256(begun.encode()).hexdigest()[:16]
     options = {"dir": str(path), "id": own, "resume": "allow"}
@@ -135,7 +135,7 @@ def _trackio(run: Run, path: Path) -> Sink:
 
 
 class _Tracker:
-    """What has the shape of W&B: ``init``, then ``log`` and ``finish`` of what that returns."""
+    """A tracker with W&B's interface: ``init`` returns an object with ``log`` and ``finish``."""
 
     def __init__(self, module: Any, run: Run, options: Mapping[str, object]) -> None:
         config = {"seed": run.seed, "dataset": run.dataset}

@@ -1,22 +1,30 @@
-"""An experiment carried out: what is missing is handed to an engine, run by run."""
+"""Trains the runs of an experiment that are missing, as a generator of events."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from filelock import FileLock, Timeout
 
-from resnet_variants.records.files import Json, require_name, to_json, write_atomically, writing
+from resnet_variants.records.files import (
+    Json,
+    StorageError,
+    require_name,
+    to_json,
+    write_atomically,
+    writing,
+)
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.driver import Driver, Watcher
-from resnet_variants.sweeps.engines.base import Work, Workers, check_engine, start
+from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
+from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
@@ -25,8 +33,11 @@ from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.trainer import EpochRecord, check_batch
 
-_PATIENCE = 1.0  # seconds: to see who has a run, others claim it for a moment
+TRIES = 3  # workers that a run may lose in a row before it counts as failed
+_PATIENCE = 1.0  # seconds: a command that looks whether a run is free claims it for a moment
 _LOCK_SECONDS = 60.0  # another command needs the folder to itself only for a moment
+_LOOK_SECONDS = 0.5  # between two looks at whether to stop
+_BUSY_SECONDS = 2.0  # between two looks at a run that another command has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,40 +51,66 @@ class Options:
     retry_failed: bool = False  # count failed runs as missing
 
 
-class Silent:
-    """A watcher that says nothing."""
-
-    def begin(self, todo: Sequence[Run], done: int, about: str) -> None:
-        """See ``Watcher``."""
-
-    def start(self, run: Run) -> None:
-        """See ``Watcher``."""
-
-    def hold(self, run: Run) -> None:
-        """See ``Watcher``."""
-
-    def epoch(self, run: Run, record: EpochRecord) -> None:
-        """See ``Watcher``."""
-
-    def end(self, run: Run, result: Json) -> None:
-        """See ``Watcher``."""
+# --- events -----------------------------------------------------------------------------------
 
 
-def silent() -> AbstractContextManager[Watcher]:
-    """Watch without a word."""
-    return contextlib.nullcontext(Silent())
+@dataclass(frozen=True)
+class Planned:
+    """The sweep begins: ``engine`` will do the runs ``todo``; ``done`` were finished before."""
+
+    todo: Sequence[Run]
+    done: int
+    engine: str
 
 
-def conduct(
-    experiment: Experiment,
-    out: Path,
-    options: Options,
-    watch: Callable[[], AbstractContextManager[Watcher]],
-) -> bool:
-    """Check, record the experiment in ``out``, do the runs that are missing.
+@dataclass(frozen=True)
+class Started:
+    """A run starts, or starts again."""
 
-    ``watch`` is called when everything is ready. Returns whether every run is done. Commands with
-    the same folder share the work.
+    run: Run
+
+
+@dataclass(frozen=True)
+class Held:
+    """Another command has the run; it is asked for again later."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch of a run is over."""
+
+    run: Run
+    record: EpochRecord
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The process that computed a run has ended; the run starts again."""
+
+    run: Run
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run is over, with its result."""
+
+    run: Run
+    result: Json
+
+
+Event = Planned | Started | Held | EpochDone | Lost | Ended
+Events = Generator[Event, None, None]
+
+
+def run_sweep(experiment: Experiment, out: Path, options: Options) -> Events:
+    """Check and record the experiment in ``out``; the events train the runs that are missing.
+
+    Commands with the same folder share the work. After SIGINT or SIGTERM the current runs save
+    their state, and the generator leaves as the signal would. A closed generator ends the workers.
+    After an error of one run the others continue.
 
     Raises:
         ValueError: see ``check``, ``claimed`` and ``prepare``; nothing has been trained then.
@@ -81,8 +118,35 @@ def conduct(
     check(experiment, out, options)
     with claimed(out):
         todo = prepare(experiment, out, options)
-    with watch() as watcher:
-        return run_all(experiment, todo, out, options=options, watcher=watcher)
+    return _train(experiment, todo, out / "runs", options)
+
+
+def _train(experiment: Experiment, todo: list[Run], folder: Path, options: Options) -> Events:
+    data, done = experiment.runs[0].load(), len(experiment.runs) - len(todo)
+    if not todo:
+        yield Planned(todo, done, "nothing to do")
+        return
+    with stopping() as stop:
+        work = Work(
+            todo=todo,
+            folder=folder,
+            data=data,
+            machine=options.machine,
+            workers=options.workers,
+            stop=stop,
+        )
+        with start(work) as engine:
+            yield Planned(todo, done, engine.about)
+            yield from Scheduler(engine, work, options.sinks).events()
+
+
+def is_complete(experiment: Experiment, out: Path) -> bool:
+    """Whether all runs of the experiment are done, by this command or another one."""
+    results = (RunFolder(out / "runs" / run.id).result() for run in experiment.runs)
+    return all(result is not None and result["status"] == DONE for result in results)
+
+
+# --- before the first run ---------------------------------------------------------------------
 
 
 def check(experiment: Experiment, out: Path, options: Options) -> None:
@@ -179,30 +243,112 @@ def _free(folder: RunFolder, flag: str) -> Iterator[None]:
         yield
 
 
-def run_all(
-    experiment: Experiment, todo: Sequence[Run], out: Path, *, options: Options, watcher: Watcher
-) -> bool:
-    """Carry out the runs; return whether all of the experiment's runs are done.
+# --- the runs ---------------------------------------------------------------------------------
 
-    After SIGINT or SIGTERM the runs at hand are saved as they are, and this leaves as the signal
-    would. After an error of one run the others go on.
-    """
-    with stopping() as stop:
-        data, done = experiment.runs[0].load(), len(experiment.runs) - len(todo)
-        driver = Driver(out / "runs", options.machine, options.sinks, data, watcher, stop)
-        work = Work(
-            todo=todo,
-            data=data,
-            machine=options.machine,
-            workers=options.workers,
-            tell=driver.hear,
-            stop=stop,
-        )
-        if todo:
-            with start(work) as engine:
-                watcher.begin(todo, done, engine.about)
-                driver.drive(engine, todo)
-        else:
-            watcher.begin(todo, done, "nothing to do")
-    results = (RunFolder(out / "runs" / run.id).result() for run in experiment.runs)
-    return all(result is not None and result["status"] == DONE for result in results)
+
+@dataclass
+class _Trial:
+    """How far a run has come in this process's hands."""
+
+    begun: float
+    running: bool = False
+    epoch: int = 0  # the furthest
+    losses: int = 0  # of workers, since then
+
+
+class Scheduler:
+    """Submits runs to an engine and retries lost ones."""
+
+    def __init__(self, engine: Engine, work: Work, sinks: tuple[str, ...]) -> None:
+        self.engine, self.work, self.sinks = engine, work, sinks
+        self.queue = deque(work.todo)
+        self.held: deque[tuple[float, Run]] = deque()  # by other commands; when to ask again
+        self.trials: dict[str, _Trial] = {}
+        self.obstacle = ""  # why no run can go on
+
+    def events(self) -> Events:
+        """Until all runs are over; after a request to stop, until the current ones are saved.
+
+        Raises:
+            StorageError: a disk or a limit of the system prevents all runs.
+        """
+        stopped = False
+        while self.queue or self.held or self.running:
+            if self.stopping:
+                if not stopped:
+                    self.engine.stop()
+                stopped = True
+                self.queue.clear()
+                self.held.clear()
+            yield from self._submit()
+            for job, message in self.engine.wait(_LOOK_SECONDS):
+                if isinstance(message, RunStatus):
+                    yield from self._settle(job, message)
+                else:
+                    yield from self._epoch(job.run, message)
+            if not self.running and self.held and not self.queue:
+                time.sleep(_LOOK_SECONDS)  # other commands have all runs that are left
+        if self.obstacle:
+            raise StorageError(f"{self.obstacle}; when that is mended, the same command continues")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further run is begun."""
+        return self.work.stop() or bool(self.obstacle)
+
+    @property
+    def running(self) -> int:
+        """Runs that the engine has."""
+        return sum(trial.running for trial in self.trials.values())
+
+    def _submit(self) -> Events:
+        now = time.monotonic()
+        while self.held and self.held[0][0] <= now:
+            self.queue.append(self.held.popleft()[1])
+        for _ in range(min(self.engine.slots - self.running, len(self.queue))):
+            run = self.queue.popleft()
+            self.trials.setdefault(run.id, _Trial(now)).running = True
+            self.engine.submit(Job(run, self.work.folder / run.id, self.work.machine, self.sinks))
+            yield Started(run)
+
+    def _epoch(self, run: Run, record: EpochRecord) -> Events:
+        trial = self.trials[run.id]
+        if record.epoch > trial.epoch:  # a loss from now on is not one in the same place
+            trial.epoch, trial.losses = record.epoch, 0
+        yield EpochDone(run, record)
+
+    def _settle(self, job: Job, status: RunStatus) -> Events:
+        run, trial = job.run, self.trials[job.run.id]
+        trial.running = False
+        result = status.result
+        if status.kind == "halted":
+            self.obstacle = self.obstacle or status.reason
+        elif status.kind == "refused":
+            seconds = time.monotonic() - trial.begun
+            result = {"status": FAILED, "error": status.reason, "seconds": seconds}
+        elif status.kind in ("lost", "stopped") and not self.stopping:
+            # A worker stopped by someone else counts as lost.
+            reason, trial.losses = status.reason or "its worker was told to stop", trial.losses + 1
+            if trial.losses < TRIES:
+                self.queue.appendleft(run)
+                yield Lost(run, reason)
+                return
+            result = self._given_up(job, f"{reason}, {TRIES} times without progress")
+        if result:
+            yield Ended(run, result)
+        elif not self.stopping:  # another command has it
+            self.held.append((time.monotonic() + _BUSY_SECONDS, run))
+            yield Held(run)
+            return
+        del self.trials[run.id]
+
+    def _given_up(self, job: Job, reason: str) -> Json | None:
+        """The result of a run that lost all its workers; ``None`` where another command has it."""
+        seconds = time.monotonic() - self.trials[job.run.id].begun
+        try:
+            return record_failure(job, self.work.data, reason, seconds)
+        except StorageError as error:
+            self.obstacle = self.obstacle or str(error)
+            return None
+        except UserError as error:
+            return {"status": FAILED, "error": f"{reason}; {error}", "seconds": seconds}

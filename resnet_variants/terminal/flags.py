@@ -227,7 +227,7 @@ class Sharing:
 
     engine: Annotated[str, _choice("what carries the runs out", ENGINES)] = "local"
     jobs: Annotated[
-        int, tyro.conf.arg(help="runs at a time, 0: as measured, or what a cluster takes")
+        int, tyro.conf.arg(help="runs at a time, 0: one per core or GPU, or what a cluster takes")
     ] = Workers.jobs
     cpus_per_run: Annotated[
         int, tyro.conf.arg(help="threads of each run, 0: its share of the cores, 1 in a cluster")

@@ -70,26 +70,6 @@ def seconds_per_image(
         batch = larger
 
 
-def images_per_second(
-    model: nn.Module, data: Dataset, recipe: Recipe, fabric: Fabric, *, seconds: float
-) -> float:
-    """Rate of the training steps that begin within ``seconds``, after a few that do not count."""
-    slow = replace(recipe, epochs=1_000_000, lr=1e-6)
-    with determinism(recipe.deterministic):
-        steps = _steps(Trainer(model, data, slow, seed=0, fabric=fabric))
-        for _ in range(_WARM):
-            next(steps)
-        synchronise(fabric.device)
-        begin, taken = time.perf_counter(), 0
-        while time.perf_counter() - begin < seconds or not taken:
-            next(steps)
-            taken += 1
-            if fabric.device.type == "cuda" and taken % _TIMED == 0:
-                synchronise(fabric.device)  # else they would only be queued
-        synchronise(fabric.device)
-    return taken * recipe.batch_size / (time.perf_counter() - begin)
-
-
 def _steps(trainer: Trainer) -> Iterator[None]:
     """Training steps without end."""
     while True:

@@ -1,65 +1,48 @@
-"""What carries runs out: one interface, whatever processes and machines are behind it."""
+"""What every engine has: the interface, the settings and how one is started."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.records.files import Json, StorageError
-from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import Registry, UserError, require_types
-from resnet_variants.sweeps.execute import Attempt, Tell
+from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.trainer import EpochRecord
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an attempt.
-
-    ended: there is a result, by this attempt or by another command meanwhile.
-    busy: another process has the run.
-    stopped: it was asked to stop, and saved its state.
-    lost: the process that computed it has ended; ``reason`` says how.
-    refused: it could not begin; ``reason`` says why.
-    halted: a disk or a limit of the system is in the way, and would be in that of all others too;
-        ``reason`` says which. The run is left as it was saved.
-    """
-
-    attempt: Attempt
-    kind: Literal["ended", "busy", "stopped", "lost", "refused", "halted"]
-    result: Json | None = None
-    reason: str = ""
+Message = EpochRecord | RunStatus  # of a run: its epochs, then how it ended
 
 
 class Engine(Protocol):
-    """Takes attempts and says what became of them."""
+    """Executes jobs: they are submitted one by one, and their messages are waited for."""
 
     @property
     def about(self) -> str:
-        """What computes, in words."""
+        """The engine in words."""
         ...
 
-    def free(self) -> int:
-        """How many more attempts it could begin at once."""
+    @property
+    def slots(self) -> int:
+        """How many jobs the engine executes at a time."""
         ...
 
-    def submit(self, attempt: Attempt) -> None:
-        """Begin an attempt."""
+    def submit(self, job: Job) -> None:
+        """Begin a job; there must be a free slot."""
         ...
 
-    def wait(self, seconds: float) -> list[Outcome]:
-        """What has come to an end; waits for it, but not longer than so."""
+    def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
+        """What the jobs have sent; where there is nothing, wait for about ``seconds``."""
         ...
 
     def stop(self) -> None:
-        """Ask the attempts at hand to save their state and stop."""
+        """Ask the jobs to save their state and stop."""
         ...
 
 
@@ -81,7 +64,7 @@ class Workers:
     """
 
     engine: str = "inline"
-    jobs: int = 0  # runs at a time; 0: what was measured to be fastest, or fits into the cluster
+    jobs: int = 0  # runs at a time; 0: one per core or GPU, or what fits into the cluster
     cpus_per_run: int = 0  # threads; 0: their share of the cores, and 1 in a cluster
     gpus_per_run: float = 0.0  # in a cluster, a whole number or a part of one; 0: one, if any
     ray_address: str = ""  # HOST:PORT of a cluster; none: one is started for the call
@@ -103,51 +86,29 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What an engine is made for."""
+    """What an engine is started for."""
 
     todo: Sequence[Run]
+    folder: Path  # of the runs' folders
     data: Dataset
     machine: Machine
     workers: Workers = field(default_factory=Workers)
-    tell: Callable[[Run, EpochRecord], None]
     stop: Stop
 
 
 def check_engine(machine: Machine, workers: Workers, precision: str) -> None:
-    """Refuse what could not start, before anything is written.
+    """Refuse an engine that could not start, before anything is written.
 
     Raises:
-        ValueError: it lacks what was asked for: a device, a package, a cluster.
+        ValueError: a device, a package or a cluster is missing.
     """
     _module(workers).check(machine, workers, precision)
 
 
 def start(work: Work) -> AbstractContextManager[Engine]:
-    """The engine that the work asks for, while the block lasts."""
+    """The engine that the work asks for; it is closed at the end of the block."""
     return _module(work.workers).engine(work)
 
 
 def _module(workers: Workers) -> Any:
     return importlib.import_module(ENGINES[workers.engine])
-
-
-def refusal(attempt: Attempt, error: UserError) -> Outcome:
-    """What becomes of an attempt that cannot be begun, or cannot be kept."""
-    kind = "halted" if isinstance(error, StorageError) else "refused"
-    return Outcome(attempt, kind, reason=str(error))
-
-
-def carry_out(
-    attempt: Attempt, data: Dataset, tell: Tell, stop: Stop, *, capture: bool = False
-) -> Outcome:
-    """An attempt from start to end, in this process: what every engine comes to."""
-    folder = RunFolder(attempt.path)
-    try:
-        with folder.claim() as mine:
-            if not mine:
-                return Outcome(attempt, "busy")
-            # Another command may have done it since this one looked.
-            result = folder.result() or attempt.execute(data, tell, stop, capture=capture)
-    except UserError as error:
-        return refusal(attempt, error)
-    return Outcome(attempt, "ended" if result else "stopped", result)

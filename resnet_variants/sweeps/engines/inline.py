@@ -1,4 +1,4 @@
-"""The engine without processes of its own: one run after another, in this one."""
+"""The engine without processes of its own: one run after another, in the calling process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.engines.base import Engine, Outcome, Work, Workers, carry_out
-from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
+from resnet_variants.sweeps.execute import Job, execute_run
 from resnet_variants.training.device import Machine, make_fabric
 
 
@@ -22,7 +22,7 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
 
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
-    """This process: for notebooks, and scripts that workers could not import."""
+    """The calling process: for notebooks, and scripts that workers could not import."""
     before = torch.get_num_threads()
     if work.workers.cpus_per_run:
         torch.set_num_threads(work.workers.cpus_per_run)
@@ -37,27 +37,19 @@ class Inline:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.attempt: Attempt | None = None
-        self.about = f"this process, {torch.get_num_threads()} threads"
+        self.job: Job | None = None
+        self.about, self.slots = f"this process, {torch.get_num_threads()} threads", 1
 
-    def free(self) -> int:
+    def submit(self, job: Job) -> None:
         """See ``Engine``."""
-        return int(self.attempt is None)
+        self.job = job
 
-    def submit(self, attempt: Attempt) -> None:
-        """See ``Engine``."""
-        self.attempt = attempt
-
-    def wait(self, seconds: float) -> list[Outcome]:
-        """See ``Engine``; it waits as long as the attempt takes."""
-        attempt, self.attempt = self.attempt, None
-        if attempt is None:
-            return []
-        work = self.work
-        outcome = carry_out(
-            attempt, work.data, lambda record: work.tell(attempt.run, record), work.stop
-        )
-        return [outcome]
+    def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
+        """See ``Engine``; the job is executed meanwhile."""
+        job, self.job = self.job, None
+        if job is not None:
+            for message in execute_run(job, self.work.data, self.work.stop):
+                yield job, message
 
     def stop(self) -> None:
-        """See ``Engine``; whoever asks has told the attempt already."""
+        """See ``Engine``; the job looks at ``Work.stop`` itself."""

@@ -1,31 +1,39 @@
-"""The local engine: as many workers on this machine as were measured to train fastest together."""
+"""The local engine: worker processes on this machine, each of which executes run after run."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import faulthandler
+import multiprocessing
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+import pickle
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import joblib
+import numpy as np
 import torch
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.engines.base import Engine, Work, Workers
-from resnet_variants.sweeps.engines.handover import Handover, handed_over
-from resnet_variants.sweeps.engines.pool import Place, pool
-from resnet_variants.sweeps.estimate import seconds_per_run
-from resnet_variants.sweeps.run import Run
-from resnet_variants.training.device import Machine, make_fabric
-from resnet_variants.training.timing import images_per_second
+from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
+from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
+from resnet_variants.training.device import Machine, environment, make_fabric
+from resnet_variants.training.interrupt import Stop, die_with_parent, listening
+from resnet_variants.training.trainer import EpochRecord
 
-WORTH_ASKING = 300.0  # seconds of training for each number of jobs that is tried
-_SECONDS = 2.0  # of training, each
 MEMORY_EACH = 2 * 2**30  # bytes for a worker: libraries, network and batch
-_PER_GPU = 8  # workers that share a GPU, at most
+_GRACE = 5.0  # seconds for an idle worker to leave
+_TRIES = 3  # workers in a row that end before they are ready
+_READY = "ready"
+_SILENCE = 600.0  # seconds in which a worker that has a job must say something, or compute
+_LEAST = 1.0  # seconds of computing that count: to wait takes some too
 
 
 def check(machine: Machine, workers: Workers, precision: str) -> None:
@@ -41,72 +49,57 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
 
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
-    """Workers that share the cores, or the GPUs, of this machine."""
+    """Workers that share the cores, or the GPUs, of this machine.
+
+    After an error, and where nobody waits for them any longer, they are ended at once.
+    """
     kind = make_fabric(work.machine, work.todo[0].recipe.precision).device.type
-    with handed_over(work.data) as handover:
-        jobs, why = _jobs(work, kind, handover)
-        places = places_for(jobs, kind, work)
-        about = f"{jobs} worker{'s' if jobs > 1 else ''} of {places[0].threads} thread"
-        about += f"{'s' if places[0].threads > 1 else ''}{why}"
-        with pool(places, handover, work.tell, work.stop, about) as made:
-            yield made
+    with shared_dataset(work.data) as data:
+        pool = Pool(worker_resources(work, kind), data, work.stop)
+        try:
+            yield pool
+        except BaseException:
+            pool.close(grace=0.0)
+            raise
+        pool.close(grace=_GRACE)
 
 
-def places_for(jobs: int, kind: str, work: Work) -> list[Place]:
-    """Equal shares of the machine."""
+# --- what each worker may use -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """What a worker may use."""
+
+    threads: int
+    decoders: int = 0  # processes that decode images; 0: the worker itself
+    gpus: tuple[int, ...] = ()  # as this process counts them; none: all there are
+
+    @property
+    def environment(self) -> dict[str, str | None]:
+        """Variables that libraries read when the worker loads them."""
+        changes: dict[str, str | None] = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = visible.split(",") if visible else None
+            chosen = [names[gpu] if names else str(gpu) for gpu in self.gpus]
+            changes["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+        return changes
+
+
+def worker_resources(work: Work, kind: str) -> list[WorkerResources]:
+    """Equal shares of the machine, one for each worker."""
     asked, devices = work.workers.cpus_per_run, work.machine.devices
+    groups = torch.cuda.device_count() // devices
+    most = {"cuda": groups, "cpu": joblib.cpu_count() // (asked or devices)}.get(kind, 1)
+    jobs = work.workers.jobs or min(most, memory() // MEMORY_EACH)
+    jobs = max(1, min(jobs, len(work.todo)))
     threads = asked or max(1, joblib.cpu_count() // jobs)
     decoders = work.todo[0].loading.decoders(threads)
     if kind != "cuda":
-        return [Place(threads, decoders)] * jobs
-    groups = torch.cuda.device_count() // devices
+        return [WorkerResources(threads, decoders)] * jobs
     starts = [job % groups * devices for job in range(jobs)]
-    return [Place(threads, decoders, tuple(range(s, s + devices))) for s in starts]
-
-
-def _jobs(work: Work, kind: str, handover: Handover) -> tuple[int, str]:
-    """How many workers, and why."""
-    if work.workers.jobs:
-        return min(work.workers.jobs, len(work.todo)), ""
-    tried = candidates(work, kind)
-    if len(tried) == 1:
-        return tried[0], ""
-    rest = tried[-1 if kind == "cpu" else 0]  # on CPUs many were faster wherever it was measured
-    run = max(work.todo, key=lambda run: run.cost(work.data).macs)  # what it takes, all take
-    if _seconds(run, work) * len(work.todo) < WORTH_ASKING * len(tried):
-        return rest, ""
-    rates: dict[int, float] = {}
-    for jobs in tried:
-        if not work.stop():
-            rates[jobs] = _rate(run, jobs, kind, work, handover)
-        if not rates.get(jobs):
-            break  # too many for the memory, as more would be
-    if not any(rates.values()):
-        return tried[0], ""
-    shown = ", ".join(f"{rate:,.0f} by {jobs}" for jobs, rate in rates.items())
-    return max(rates, key=rates.__getitem__), f"; images/s measured for {run.variant.name}: {shown}"
-
-
-def _seconds(run: Run, work: Work) -> float:
-    """Of a run by itself; of one that cannot be trained at all, none: it will say so itself."""
-    try:
-        return seconds_per_run(run, work.machine)
-    except RuntimeError:
-        return 0.0
-
-
-def candidates(work: Work, kind: str) -> list[int]:
-    """Numbers of workers to choose from, doubling as far as cores, memory and runs go."""
-    own = work.workers.cpus_per_run or work.machine.devices
-    groups = torch.cuda.device_count() // work.machine.devices if kind == "cuda" else 1
-    most = (
-        joblib.cpu_count() // own
-        if kind == "cpu"
-        else groups * (_PER_GPU if work.machine.devices == 1 else 1)
-    )
-    most = max(1, min(most, memory() // MEMORY_EACH, len(work.todo)))
-    tried = [groups * 2**i for i in range(most.bit_length()) if groups * 2**i < most]
-    return [*tried, most]
+    return [WorkerResources(threads, decoders, tuple(range(s, s + devices))) for s in starts]
 
 
 def memory() -> int:
@@ -118,24 +111,216 @@ def memory() -> int:
     return min(limits)
 
 
-# Where Linux says what a container may use.
+# Where Linux says how much memory a container may use.
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def _rate(run: Run, jobs: int, kind: str, work: Work, handover: Handover) -> float:
-    """Images per second of so many workers together; 0 where one of them failed."""
-    task = functools.partial(_train_a_while, run=run, machine=replace(work.machine, devices=1))
-    try:
-        with pool(places_for(jobs, kind, work), handover, work.tell, work.stop) as made:
-            rates = made.each(task)
-    except UserError:
-        return 0.0
-    return sum(rates) if all(rates) else 0.0
+@dataclass(frozen=True)
+class SharedDataset:
+    """A data set for other processes: its images are in files that all of them map."""
+
+    head: bytes
+    arrays: tuple[Path, ...]
+
+    def load(self, workers: int) -> Dataset:
+        """The data set, its images in memory once for all processes; ``workers`` decode for it."""
+        arrays = [np.memmap(file, mode="r") for file in self.arrays]
+        return pickle.loads(self.head, buffers=arrays).decoded_by(workers)
 
 
-def _train_a_while(data: Dataset, *_: object, run: Run, machine: Machine) -> float:
-    fabric = make_fabric(machine, run.recipe.precision)
+@contextlib.contextmanager
+def shared_dataset(data: Dataset) -> Iterator[SharedDataset]:
+    """The data set in files that last as long as the block.
+
+    Raises:
+        ValueError: there is no room for the files.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(data, protocol=5, buffer_callback=arrays.append)
+    with TemporaryDirectory(prefix="resnet_variants-") as folder:
+        files = tuple(Path(folder, str(i)) for i in range(len(arrays)))
+        try:
+            for file, array in zip(files, arrays, strict=True):
+                file.write_bytes(array.raw())
+        except OSError as error:
+            size = sum(array.raw().nbytes for array in arrays)
+            message = f"the images, {size / 1e6:,.0f} MB, cannot be written to {folder}"
+            raise UserError(
+                f"{message} ({error.strerror}): set TMPDIR to where they can"
+            ) from error
+        yield SharedDataset(head, files)
+
+
+# --- in the process that starts the workers ---------------------------------------------------
+
+
+class Pool:
+    """One worker for each share of the machine; one that ends is replaced. See ``Engine``."""
+
+    def __init__(
+        self, resources: Sequence[WorkerResources], data: SharedDataset, stop: Stop
+    ) -> None:
+        self.data, self.stop_asked = data, stop
+        self.over = False  # whether the workers were asked to stop
+        self.unready = 0  # workers in a row that ended before they were ready
+        self.slots, threads = len(resources), resources[0].threads
+        self.about = f"{self.slots} worker{'s' if self.slots > 1 else ''} of {threads} thread"
+        self.about += "s" if threads > 1 else ""
+        self.workers = [Worker(share, data) for share in resources]
+
+    def submit(self, job: Job) -> None:
+        """See ``Engine``."""
+        worker = next(worker for worker in self.workers if worker.job is None)
+        worker.job = job
+        with contextlib.suppress(OSError):  # it has just ended, which `wait` will notice
+            worker.connection.send(job)
+
+    def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
+        """See ``Engine``."""
+        by_connection = {worker.connection: worker for worker in self.workers}
+        for connection in wait(list(by_connection), seconds):
+            worker = by_connection[connection]  # type: ignore[index]
+            messages, over = worker.messages()
+            for message in messages:
+                if message == _READY:
+                    worker.ready, self.unready = True, 0
+                    continue
+                assert worker.job is not None
+                assert isinstance(message, EpochRecord | RunStatus)
+                job = worker.job
+                if isinstance(message, RunStatus):
+                    worker.job = None
+                yield job, message
+            if over:
+                yield from self._ended(worker)
+        for worker in [worker for worker in self.workers if worker.stuck()]:
+            yield from self._ended(worker)
+
+    def _ended(self, worker: Worker) -> Iterator[tuple[Job, Message]]:
+        how = worker.reap()
+        self.workers.remove(worker)
+        if not (self.over or self.stop_asked()):
+            self.unready += not worker.ready
+            if self.unready >= _TRIES:
+                message = f"workers {how} before they were ready: see what they printed above"
+                raise UserError(message, field="jobs")
+            self.workers.append(Worker(worker.resources, self.data))
+        if worker.job is not None:
+            yield worker.job, RunStatus("lost", reason=f"its worker {how}")
+
+    def stop(self) -> None:
+        """See ``Engine``."""
+        self.over = True
+        for worker in self.workers:
+            worker.process.terminate()
+
+    def close(self, grace: float) -> None:
+        """End the workers: idle ones by themselves, the rest after ``grace`` seconds."""
+        if not grace:  # before they find that nobody listens
+            for worker in self.workers:
+                worker.process.kill()
+        for worker in self.workers:
+            worker.connection.close()
+        for worker in self.workers:
+            worker.process.join(grace)
+            worker.process.kill()
+            worker.process.join()
+
+
+class Worker:
+    """A process, its job, and the connection to it."""
+
+    def __init__(self, resources: WorkerResources, data: SharedDataset) -> None:
+        self.resources = resources
+        self.job: Job | None = None
+        self.ready = False
+        self.computed = self.silent = 0.0  # seconds
+        self.looked = time.monotonic()
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, resources, data))
+        with _ctrl_c_blocked(), environment(resources.environment):
+            self.process.start()
+        theirs.close()
+
+    def stuck(self) -> bool:
+        """Whether it has something to do, and does nothing: it waits for what will not come.
+
+        The processes of a run on several devices wait for one another by themselves, and not for
+        ever.
+        """
+        computed, before = _computed(self.process.pid), self.looked
+        self.looked = time.monotonic()
+        self.silent += min(1.0, self.looked - before)  # this process may have been halted too
+        idle = self.ready and (self.job is None or self.job.machine.devices > 1)
+        if idle or computed is None or computed > self.computed + _LEAST:
+            self.computed, self.silent = computed or 0.0, 0.0
+        return self.silent > _SILENCE
+
+    def messages(self) -> tuple[list[object], bool]:
+        """What it has sent, and whether it has ended."""
+        received: list[object] = []
+        try:
+            while self.connection.poll():
+                received.append(self.connection.recv())
+        except (EOFError, OSError):
+            return received, True
+        return received, False
+
+    def reap(self) -> str:
+        """How it ended, in words; one that is stuck is ended."""
+        self.connection.close()
+        if self.stuck():
+            self.process.kill()
+            self.process.join()
+            return f"did nothing for {_SILENCE:g} s"
+        self.process.join(_GRACE)
+        self.process.kill()  # it may have closed its end alone
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"ended with status {code}"
+        short = ", as the system does when memory runs short" if code == -signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(-code).name}{short}"
+
+
+def _computed(process: int | None) -> float | None:
+    """Seconds that a process has computed, where the system tells."""
     try:
-        return images_per_second(run.build(data), data, run.recipe, fabric, seconds=_SECONDS)
-    except RuntimeError:  # of memory, mostly; the runs themselves will tell
-        return 0.0
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime, stime
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal; the workers wait until this one asks them."""
+    resource_tracker.ensure_running()  # it would let the signal through as it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- in the worker ----------------------------------------------------------------------------
+
+
+def _serve(connection: Connection, resources: WorkerResources, data: SharedDataset) -> None:
+    """Execute one job after another until there are none, or until SIGTERM."""
+    die_with_parent()
+    faulthandler.enable()
+    parent_gone = contextlib.suppress(BrokenPipeError)  # the watch ends this process too
+    with listening(insist=False) as stop, parent_gone:
+        torch.set_num_threads(resources.threads)
+        dataset = data.load(resources.decoders)
+        connection.send(_READY)
+        while not stop():
+            try:
+                job: Job = connection.recv()
+            except EOFError:
+                break
+            for message in execute_run(job, dataset, stop, capture=True):
+                connection.send(message)
+    os._exit(0)  # all is on disk; to take the libraries down takes two seconds

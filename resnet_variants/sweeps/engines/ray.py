@@ -1,7 +1,6 @@
 """The engine for several machines: Ray hands the runs to the nodes of a cluster.
 
-Nodes that see the results folder write to it. Otherwise each run is carried out in a folder of its
-node's own, and its files are fetched when it ends or is asked to stop.
+All nodes must see the results folder, which they write to.
 """
 
 from __future__ import annotations
@@ -9,28 +8,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import joblib
+import torch
 
+from resnet_variants.data.dataset import Dataset
 from resnet_variants.records.files import StorageError, writing
-from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.engines.base import Engine, Outcome, Work, Workers, refusal
-from resnet_variants.sweeps.engines.node import Ear, Files, exists, packed, unpack, work
-from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
+from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
 from resnet_variants.training.device import PATIENCE, Machine
+from resnet_variants.training.interrupt import Stop, listening
+from resnet_variants.training.trainer import EpochRecord
 
 _PATIENCE = 5.0  # seconds for an address to answer
 _NAMESPACE = "resnet_variants"
-_ROOM_SECONDS = 60.0  # without room for any run, until it is given up
-_PACKAGE = Path(__file__).parents[1]
+_ROOM_SECONDS = 60.0  # without room for any run, until the sweep is given up
+_POLL_SECONDS = 1.0  # between two times that a node asks whether to stop
+_PACKAGE = Path(__file__).parents[2]
 
 
 def check(machine: Machine, workers: Workers, precision: str) -> None:
@@ -59,17 +63,24 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
 
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
-    """The cluster that ``check`` has found, until the block ends."""
+    """The cluster that ``check`` has found, until the block ends.
+
+    Raises:
+        ValueError: a node does not see the results folder, or the cluster was lost.
+    """
     ray = _ray()
-    made = Cluster(ray, work)
+    folder = work.folder.resolve()  # nodes have other working directories
+    token = folder / f".{uuid.uuid4().hex}"  # by which nodes know the folder
     try:
-        yield made
+        with writing(folder):
+            token.touch()
+        yield Cluster(ray, work, token)
     except ray.exceptions.RayError as error:
         reason = (str(error).strip().splitlines() or [""])[0]
         message = f"the Ray cluster was lost ({type(error).__name__}: {reason})"
         raise UserError(f"{message}; the same command continues", field="engine") from error
     finally:
-        made.release()
+        token.unlink(missing_ok=True)
         if _is_ours(ray):
             ray.shutdown()
 
@@ -126,35 +137,48 @@ def _slots(ray: Any, need: Mapping[str, float]) -> int:
     return sum(min(int(node.get(kind, 0) / n + 1e-6) for kind, n in need.items()) for node in nodes)
 
 
-@dataclass
-class _Sent:
-    """An attempt on its way, and the claim on it where its node has none."""
-
-    attempt: Attempt
-    claim: contextlib.ExitStack  # empty where the node has it
+def _unseen(token: Path) -> str:
+    """Why a node cannot work in the results folder; empty where it sees the folder."""
+    if token.is_file():
+        return ""
+    folder = str(token.parents[1])
+    message = f"the node {socket.gethostname()} does not see the results folder {folder!r}"
+    return f"{message}: give --out in a folder that all nodes share at one path"
 
 
 class Cluster:
-    """Ray's tasks, one per attempt. See ``Engine``."""
+    """Ray's tasks, one per job. See ``Engine``."""
 
-    def __init__(self, ray: Any, asked: Work) -> None:
-        self.ray, self.asked = ray, asked
-        need = _need(ray, asked.machine, asked.workers)
-        self.need = need
-        self.sent: dict[Any, _Sent] = {}
-        self.early: list[Outcome] = []
-        self.token: Path | None = None  # in the results folder, for nodes to know it by
-        self.seen_by_all = False
+    def __init__(self, ray: Any, asked: Work, token: Path) -> None:
+        self.ray, self.asked, self.token = ray, asked, token
+        self.need = _need(ray, asked.machine, asked.workers)
+        self.jobs: dict[Any, Job] = {}  # by the reference that Ray gives
         self.roomless = 0.0  # since when nothing runs and nothing can
+        self._require_shared_folder()
         self.data = ray.put(asked.data)  # once; every node gets one copy for all its processes
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
-        self.ear = ray.remote(Ear).options(num_cpus=0, scheduling_strategy=here).remote()
-        # Lost attempts come back to the driver, which counts them; workers stay for the next run.
+        here = self._on(ray.get_runtime_context().get_node_id(), soft=False)
+        self.mailbox = ray.remote(Mailbox).options(**here).remote()
+        # Lost tasks are not repeated by Ray, so that the sweep counts them; processes stay for the
+        # next run.
         self.task = ray.remote(
-            num_cpus=need["CPU"], num_gpus=need.get("GPU", 0), max_retries=0, max_calls=0
-        )(work)
+            num_cpus=self.need["CPU"],
+            num_gpus=self.need.get("GPU", 0),
+            max_retries=0,
+            max_calls=0,
+        )(_execute)
+
+    def _on(self, node: str, *, soft: bool) -> dict[str, Any]:
+        """Ray's options for a task without a core of its own on a certain node."""
+        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        return {"num_cpus": 0, "scheduling_strategy": strategy(node, soft=soft)}
+
+    def _require_shared_folder(self) -> None:
+        """Refuse a cluster in which a node does not see the results folder."""
+        look = self.ray.remote(_unseen)
+        nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
+        looks = [look.options(**self._on(node, soft=True)).remote(self.token) for node in nodes]
+        for unseen in filter(None, self._get(looks)):
+            raise UserError(unseen, field="out")
 
     @property
     def about(self) -> str:
@@ -163,51 +187,47 @@ class Cluster:
         each = " and ".join(f"{n:g} {kind}" for kind, n in self.need.items())
         return f"Ray, {nodes} node{'s' if nodes > 1 else ''}, {each} per run"
 
-    def free(self) -> int:
-        """See ``Engine``."""
+    @property
+    def slots(self) -> int:
+        """See ``Engine``; nodes come and go."""
         slots = _slots(self.ray, self.need)
-        return max(0, min(slots, self.asked.workers.jobs or slots) - len(self.sent))
+        return min(slots, self.asked.workers.jobs or slots)
 
-    def submit(self, attempt: Attempt) -> None:
+    def submit(self, job: Job) -> None:
         """See ``Engine``."""
-        attempt = replace(attempt, path=attempt.path.resolve())  # nodes have other directories
+        there = replace(job, path=job.path.resolve())  # nodes have other working directories
+        reference = self.task.remote(
+            there, self.data, self.mailbox, int(self.need["CPU"]), self.token
+        )
+        self.jobs[reference] = job
+
+    def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
+        """See ``Engine``."""
+        if not self.jobs:
+            self._require_room()
+            time.sleep(seconds)
+            return
+        self.roomless = 0.0
+        references = list(self.jobs)
+        self.ray.wait(references, timeout=seconds)
+        ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
+        jobs = {job.run.id: job for job in self.jobs.values()}
+        for run_id, record in self._get(self.mailbox.taken.remote()):
+            if run_id in jobs:  # else a lost task goes on where nobody hears of it
+                yield jobs[run_id], record
+        for reference in ready:
+            yield self.jobs.pop(reference), self._status(reference)
+
+    def _status(self, reference: Any) -> RunStatus:
         try:
-            with writing(attempt.path):
-                self._send(attempt)
-        except UserError as error:
-            self.early.append(refusal(attempt, error))
-
-    def _send(self, attempt: Attempt) -> None:
-        if self.token is None:
-            self.token = attempt.path.parent / f".{uuid.uuid4().hex}"
-            self.token.touch()
-            self.seen_by_all = self._seen_by_all(self.token)
-        claim, files = contextlib.ExitStack(), None
-        if not self.seen_by_all:
-            folder = RunFolder(attempt.path)
-            if not claim.enter_context(folder.claim()):
-                self.early.append(Outcome(attempt, "busy"))
-                return
-            if result := folder.result():
-                claim.close()
-                self.early.append(Outcome(attempt, "ended", result))
-                return
-            files = packed(attempt.path)
-        cpus = int(self.need["CPU"])
-        reference = self.task.remote(attempt, self.data, self.ear, cpus, self.token, files)
-        self.sent[reference] = _Sent(attempt, claim)
-
-    def _seen_by_all(self, token: Path) -> bool:
-        """Whether every node sees the results folder."""
-        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        look = self.ray.remote(exists)
-        nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
-        options = [{"scheduling_strategy": strategy(node, soft=True)} for node in nodes]
-        looks = [look.options(num_cpus=0, **o).remote(token) for o in options]
-        return all(self._get(looks))
+            return self._get(reference)
+        except self.ray.exceptions.RayError as error:
+            reason = (str(error).strip().splitlines() or [""])[-1]
+            reason = f"Ray has lost it ({type(error).__name__}: {reason})"
+            return RunStatus("lost", reason=reason)
 
     def _get(self, reference: Any) -> Any:
-        """What a reference stands for.
+        """The value of a reference.
 
         Raises:
             StorageError: the cluster does not answer.
@@ -218,23 +238,8 @@ class Cluster:
             message = f"the Ray cluster has not answered for {PATIENCE:g} s"
             raise StorageError(message, field="engine") from error
 
-    def wait(self, seconds: float) -> list[Outcome]:
-        """See ``Engine``."""
-        outcomes, self.early = self.early, []
-        if not self.sent:
-            if not outcomes:
-                self._look_for_room()
-                time.sleep(seconds)
-            return outcomes
-        self.roomless = 0.0
-        some = list(self.sent)
-        self.ray.wait(some, timeout=0 if outcomes else seconds)
-        ready, _ = self.ray.wait(some, num_returns=len(some), timeout=0)
-        for run, record in self._get(self.ear.heard.remote()):
-            self.asked.tell(run, record)
-        return outcomes + [self._outcome(reference) for reference in ready]
-
-    def _look_for_room(self) -> None:
+    def _require_room(self) -> None:
+        """Give up where no node has had room for a run for long."""
         now = time.monotonic()
         if _slots(self.ray, self.need):
             self.roomless = 0.0
@@ -244,44 +249,87 @@ class Cluster:
             message = "no node that is left of the cluster has room for a run"
             raise UserError(f"{message}; the same command continues", field="engine")
 
-    def _outcome(self, reference: Any) -> Outcome:
-        sent = self.sent.pop(reference)
-        with sent.claim:
-            try:
-                outcome, files = self._get(reference)
-            except self.ray.exceptions.RayError as error:
-                reason = (str(error).strip().splitlines() or [""])[-1]
-                reason = f"Ray has lost it ({type(error).__name__}: {reason})"
-                return Outcome(sent.attempt, "lost", reason=reason)
-            try:
-                with writing(sent.attempt.path):
-                    return self._fetched(outcome, files, held=not self.seen_by_all)
-            except UserError as error:
-                return refusal(sent.attempt, error)
-
-    def _fetched(self, outcome: Outcome, files: Files, *, held: bool) -> Outcome:
-        """Put what a node has sent into the folder, which this process must have a claim on."""
-        folder = RunFolder(outcome.attempt.path)
-        if not files:
-            return outcome
-        with contextlib.nullcontext(True) if held else folder.claim() as mine:  # noqa: FBT003
-            if not mine:
-                return Outcome(outcome.attempt, "busy")
-            if result := folder.result():
-                return Outcome(outcome.attempt, "ended", result)
-            unpack(files, folder.path)
-            return outcome
-
     def stop(self) -> None:
-        """See ``Engine``; what no node has begun yet is taken back."""
-        begun = self._get(self.ear.stop.remote())
-        for reference, sent in self.sent.items():
-            if sent.attempt.run.id not in begun:
+        """See ``Engine``; a job that no node has begun yet is taken back."""
+        begun = self._get(self.mailbox.stop.remote())
+        for reference, job in self.jobs.items():
+            if job.run.id not in begun:
                 self.ray.cancel(reference)
 
-    def release(self) -> None:
-        """Let go of all runs."""
-        for sent in self.sent.values():
-            sent.claim.close()
-        if self.token is not None:
-            self.token.unlink(missing_ok=True)
+
+class Mailbox:
+    """An actor beside the sweep: nodes put epoch records there, and ask it whether to stop."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, EpochRecord]] = []
+        self.begun: set[str] = set()
+        self.over = False
+
+    def begin(self, run_id: str) -> None:
+        """A node begins a run."""
+        self.begun.add(run_id)
+
+    def put(self, run_id: str, record: EpochRecord) -> None:
+        """An epoch of a run is over."""
+        self.records.append((run_id, record))
+
+    def taken(self) -> list[tuple[str, EpochRecord]]:
+        """The records since the last call."""
+        records, self.records = self.records, []
+        return records
+
+    def stop(self) -> set[str]:
+        """Let all runs stop; the ids of those that have begun."""
+        self.over = True
+        return self.begun
+
+    def stopped(self) -> bool:
+        """Whether runs shall stop."""
+        return self.over
+
+
+# --- on a node --------------------------------------------------------------------------------
+
+
+def _execute(job: Job, data: Dataset, mailbox: Any, threads: int, token: Path) -> RunStatus:
+    """Execute a job on a node; its epochs are put into the mailbox."""
+    import ray
+
+    unseen = _unseen(token)
+    if unseen:  # of a node that joined the cluster later
+        return RunStatus("halted", reason=unseen)
+    torch.set_num_threads(threads)
+    data = data.decoded_by(job.run.loading.decoders(threads))
+    ray.get(mailbox.begin.remote(job.run.id), timeout=PATIENCE)
+    status = RunStatus("stopped")
+    with listening(insist=False) as stop, _asking(ray, mailbox, stop):
+        for message in execute_run(job, data, stop, capture=True):
+            if isinstance(message, EpochRecord):
+                ray.get(mailbox.put.remote(job.run.id, message), timeout=PATIENCE)
+            else:
+                status = message
+    return status
+
+
+@contextlib.contextmanager
+def _asking(ray: Any, mailbox: Any, stop: Stop) -> Iterator[None]:
+    """Ask now and then whether this process is to stop."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(_POLL_SECONDS) and not stop():
+            try:
+                asked = ray.get(mailbox.stopped.remote(), timeout=PATIENCE)
+            except ray.exceptions.RayError:  # nobody is left to take the result
+                asked = True
+            if asked:
+                stop.signal = signal.SIGTERM
+                stop.forward(signal.SIGTERM)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -12,16 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import CPU
-from test_pool import EAGER, experiment, results
+from small import CPU, sweep
+from test_local import EAGER, experiment, results
 
-from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.engines import node as nodes_part
 from resnet_variants.sweeps.engines import ray as cluster
 from resnet_variants.sweeps.engines.base import Workers
-from resnet_variants.sweeps.engines.node import packed, unpack
-from resnet_variants.sweeps.sweep import Options, Silent, conduct, silent
+from resnet_variants.sweeps.sweep import Ended, EpochDone, Options, Planned, Started
 from resnet_variants.terminal import cli
 
 # Read when Ray is loaded, here and in the nodes.
@@ -79,83 +76,65 @@ def nodes():
 def undisturbed(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("inline")
-    assert conduct(experiment(seeds=3), out, Options(machine=EAGER), silent)
+    assert sweep(experiment(seeds=3), out, Options(machine=EAGER))
     return results(out)
-
-
-class LosesANode(Silent):
-    """Ends the second node when the second run is over."""
-
-    def __init__(self, second):
-        self.second, self.about, self.ended, self.begun = second, "", [], []
-
-    def begin(self, todo, done, about):
-        self.about = about
-
-    def start(self, run):
-        self.begun.append(run.id)
-
-    def epoch(self, run, record):
-        if len(self.begun) > 3 and self.second.poll() is None:
-            os.killpg(self.second.pid, signal.SIGKILL)
-            self.second.wait()
-
-    def end(self, run, result):
-        self.ended.append(run.id)
 
 
 def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes, undisturbed):
     address, second = nodes
-    watcher = LosesANode(second)
-    settings = options(ray_address=address)
-    assert conduct(experiment(seeds=3), tmp_path, settings, lambda: contextlib.nullcontext(watcher))
-    assert watcher.about == "Ray, 2 nodes, 1 CPU per run"
+    events = []
+
+    def lose_a_node(event):
+        """End the second node when the second run is over."""
+        events.append(event)
+        begun = sum(isinstance(e, Started) for e in events)
+        if isinstance(event, EpochDone) and begun > 3 and second.poll() is None:
+            os.killpg(second.pid, signal.SIGKILL)
+            second.wait()
+
+    assert sweep(experiment(seeds=3), tmp_path, options(ray_address=address), lose_a_node)
+    assert isinstance(events[0], Planned)
+    assert events[0].engine == "Ray, 2 nodes, 1 CPU per run"
     assert second.poll() is not None
-    assert len(watcher.begun) == 7  # one was begun again
-    assert sorted(watcher.ended) == sorted(run.id for run in experiment(seeds=3).runs)
+    assert sum(isinstance(event, Started) for event in events) == 7  # one was begun again
+    ended = [event.run.id for event in events if isinstance(event, Ended)]
+    assert sorted(ended) == sorted(run.id for run in experiment(seeds=3).runs)
     assert results(tmp_path) == undisturbed
     assert not list((tmp_path / "runs").glob(".*"))
 
 
-def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
-    tmp_path, nodes, undisturbed, monkeypatch
-):
-    monkeypatch.setattr(cluster.Cluster, "_seen_by_all", lambda self, folder: False)
-    one = experiment(seeds=3)
-    cut = RunFolder(tmp_path / "runs" / one.runs[0].id)
-    (cut.path / "snapshots").mkdir(parents=True)
-    for name in ("snapshots/epoch_000009.safetensors", "notes.md"):
-        (cut.path / name).write_text("of an attempt that left no state, and a user's")
-    assert conduct(one, tmp_path, options(ray_address=nodes[0]), silent)
-    assert results(tmp_path) == undisturbed
-    assert not (cut.path / "snapshots" / "epoch_000009.safetensors").exists()
-    assert (cut.path / "notes.md").exists()
-    assert not list((tmp_path / "runs").glob(".*"))
-
-
-class Interrupts(Silent):
-    """Ctrl-C at the first epoch; a second one would not wait for the state to be saved."""
-
-    done = False
-
-    def epoch(self, run, record):
-        if not self.done:
-            self.done = True
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_an_interrupted_sweep_fetches_what_was_done_and_goes_on(tmp_path, nodes, monkeypatch):
-    monkeypatch.setattr(cluster.Cluster, "_seen_by_all", lambda self, folder: False)
+def test_an_interrupted_sweep_goes_on_elsewhere(tmp_path, nodes):
     one, settings = experiment(seeds=1, epochs=50), options(ray_address=nodes[0])
+    epochs = []
+
+    def interrupt(event):
+        """Ctrl-C at the first epoch; a second one would not wait for the state to be saved."""
+        if isinstance(event, EpochDone):
+            epochs.append(event)
+            if len(epochs) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        conduct(one, tmp_path, settings, lambda: contextlib.nullcontext(Interrupts()))
-    state, *_ = tmp_path.glob("runs/*/checkpoint.pt")
-    begun = (state.parent / "epochs.jsonl").read_bytes()
+        sweep(one, tmp_path, settings, interrupt)
+    state, *_ = tmp_path.glob("runs/*/checkpoint.*")
     assert not list(tmp_path.glob("runs/*/result.json"))
     assert not list((tmp_path / "runs").glob(".*"))
-    assert conduct(one, tmp_path, Options(machine=EAGER), silent)
+    assert sweep(one, tmp_path, Options(machine=EAGER))
     assert "continued" in (state.parent / "log.txt").read_text()
-    assert (state.parent / "epochs.jsonl").read_bytes().startswith(begun)
+
+
+def test_nodes_that_do_not_see_the_results_folder_are_one_line(tmp_path, nodes, monkeypatch):
+    def elsewhere(self):
+        self.token.rename(self.token.with_name("elsewhere"))
+        check(self)
+
+    check = cluster.Cluster._require_shared_folder
+    monkeypatch.setattr(cluster.Cluster, "_require_shared_folder", elsewhere)
+    with pytest.raises(UserError, match="does not see the results folder") as error:
+        sweep(experiment(seeds=1), tmp_path, options(ray_address=nodes[0]))
+    assert error.value.field == "out"
+    assert str(error.value).endswith(": give --out in a folder that all nodes share at one path")
+    assert not list((tmp_path / "runs").glob("rv_*"))
 
 
 # --- without a cluster ------------------------------------------------------------------------
@@ -220,31 +199,3 @@ def test_a_node_takes_as_many_runs_as_its_scarcest_part_allows():
     quarter = Workers(engine="ray", gpus_per_run=0.25, cpus_per_run=2)
     assert need(there, auto, quarter) == {"CPU": 2, "GPU": 0.25}
     assert need(Nodes((True, {"CPU": 1})), auto, Workers(engine="ray")) == {"CPU": 1}
-
-
-def test_files_of_a_run_travel_whole_and_stay_in_their_folder(tmp_path):
-    sent, there = tmp_path / "sent", tmp_path / "there"
-    (sent / "tensorboard").mkdir(parents=True)
-    (sent / "tensorboard" / "events").write_bytes(b"\x00")
-    (sent / "result.json").write_text("{}")
-    there.mkdir()
-    (there / "checkpoint.pt").write_text("old")
-    unpack(packed(sent), there)
-    assert packed(there) == packed(sent)
-    for name in ("../outside", "/etc/outside"):
-        with pytest.raises(UserError, match="leads out of"):
-            unpack({name: b""}, there)
-    assert not (tmp_path / "outside").exists()
-
-
-def test_the_result_of_a_run_is_put_last(tmp_path, monkeypatch):
-    order = []
-    real = nodes_part.atomic_file
-
-    def seen(path):
-        order.append(path.name)
-        return real(path)
-
-    monkeypatch.setattr(nodes_part, "atomic_file", seen)
-    unpack({"result.json": b"{}", "run.json": b"{}", "zzz": b""}, tmp_path)
-    assert order[-1] == "result.json"

@@ -1,4 +1,4 @@
-"""An experiment carried out: what is missing, once, and on after failures."""
+"""A sweep trains what is missing, once, and continues after failures."""
 
 import dataclasses
 import json
@@ -7,17 +7,17 @@ import shutil
 import signal
 
 import pytest
+from small import CPU, sweep
 
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.execute import RunStatus
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.sweep import Options, claimed, conduct, prepare, silent
-from resnet_variants.training.device import Machine
+from resnet_variants.sweeps.sweep import Ended, Options, Planned, Started, claimed, prepare
 from resnet_variants.training.recipe import Recipe
 
-CPU = Machine(device="cpu")
+EXECUTE = "resnet_variants.sweeps.engines.inline.execute_run"
 
 
 def experiment(seeds=2, **recipe):
@@ -33,20 +33,20 @@ def executed(monkeypatch):
     """Runs that take no time: those of seed 1 fail the first time."""
     calls = []
 
-    def execute(attempt, data, tell, stop, capture):
-        run, folder = attempt.run, RunFolder(attempt.path)
+    def execute(job, data, stop):
+        run, folder = job.run, RunFolder(job.path)
         calls.append(run.id)
         folder.start({"run_id": run.id} | run.load().facts)
         failed = run.seed == 1 and calls.count(run.id) == 1
         folder.finish({"status": FAILED, "error": "x", "seconds": 1.0} if failed else DONE_RESULT)
-        return folder.result()
+        yield RunStatus("ended", folder.result())
 
-    monkeypatch.setattr(Attempt, "execute", execute)
+    monkeypatch.setattr(EXECUTE, execute)
     return calls
 
 
 def go(out, **options):
-    return conduct(experiment(), out, Options(machine=CPU, **options), silent)
+    return sweep(experiment(), out, Options(machine=CPU, **options))
 
 
 def test_the_same_command_does_only_what_is_missing(tmp_path, executed):
@@ -58,6 +58,19 @@ def test_the_same_command_does_only_what_is_missing(tmp_path, executed):
     assert len(executed) == 6
     assert go(tmp_path) is True
     assert len(executed) == 6
+
+
+def test_a_sweep_is_a_generator_of_events(tmp_path, executed):
+    events = []
+    sweep(experiment(seeds=1), tmp_path, Options(machine=CPU), events.append)
+    assert [type(event) for event in events] == [Planned, Started, Ended, Started, Ended]
+    plan, *others = events
+    assert [run.id for run in plan.todo] == executed
+    assert (plan.done, plan.engine.startswith("this process, ")) == (0, True)
+    assert [event.run for event in others] == [plan.todo[0]] * 2 + [plan.todo[1]] * 2
+    assert others[1].result == DONE_RESULT
+    sweep(experiment(seeds=1), tmp_path, Options(machine=CPU), events.append)
+    assert events[5:] == [Planned([], 2, "nothing to do")]
 
 
 def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):
@@ -83,7 +96,7 @@ def test_the_experiment_is_recorded_before_the_first_run(tmp_path):
 def test_a_second_experiment_keeps_the_comparisons_of_the_first(tmp_path, executed):
     go(tmp_path)
     alone = dataclasses.replace(experiment(), variants=experiment().variants[1:], seeds=3)
-    conduct(alone, tmp_path, Options(machine=CPU), silent)
+    sweep(alone, tmp_path, Options(machine=CPU))
     record = json.loads((tmp_path / "experiment.json").read_text())
     models = ("rv_resnet8_cifar_b", "rv_resnet8_cifar_b_preact")
     assert record["baselines"] == dict.fromkeys(models, "rv_resnet8_cifar_b")
@@ -107,7 +120,7 @@ def test_an_error_of_the_work_is_not_blamed_on_the_folder(tmp_path):
 
 def test_nothing_is_written_for_a_batch_beyond_the_data(tmp_path):
     with pytest.raises(UserError, match="batch_size 5000 exceeds the 1078 training images"):
-        conduct(experiment(batch_size=5000), tmp_path / "out", Options(machine=CPU), silent)
+        sweep(experiment(batch_size=5000), tmp_path / "out", Options(machine=CPU))
     assert not (tmp_path / "out").exists()
 
 
@@ -158,13 +171,14 @@ def test_runs_on_other_images_are_not_counted(tmp_path, executed):
 def test_after_a_signal_no_further_run_begins(tmp_path, monkeypatch, number, leaves):
     begun = []
 
-    def execute(attempt, data, tell, stop, capture):
-        begun.append(attempt.run.id)
+    def execute(job, data, stop):
+        begun.append(job.run.id)
         if len(begun) == 2:
             os.kill(os.getpid(), number)
             assert stop()
+        yield RunStatus("stopped")
 
-    monkeypatch.setattr(Attempt, "execute", execute)
+    monkeypatch.setattr(EXECUTE, execute)
     before = signal.getsignal(number)
     with pytest.raises(leaves):
         go(tmp_path)

@@ -15,22 +15,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import CPU, measured, recipe
+from small import CPU, measured, recipe, sweep
 
 from resnet_variants.data.dataset import load_dataset
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.results_folder import read_runs
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps import driver
+from resnet_variants.sweeps import sweep as sweeps
 from resnet_variants.sweeps.engines import local
-from resnet_variants.sweeps.engines import pool as pool_module
 from resnet_variants.sweeps.engines.base import Work, Workers
-from resnet_variants.sweeps.engines.handover import Handover, handed_over
-from resnet_variants.sweeps.engines.pool import Place, pool
-from resnet_variants.sweeps.execute import Attempt
+from resnet_variants.sweeps.engines.local import (
+    Pool,
+    SharedDataset,
+    WorkerResources,
+    shared_dataset,
+    worker_resources,
+)
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.sweep import Options, Silent, conduct, silent
+from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.sweep import Ended, EpochDone, Lost, Options, Started
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 
@@ -43,6 +47,12 @@ def experiment(seeds=2, **fields):
     return Experiment(
         name="x", variants=variants, seeds=seeds, recipe=recipe(**({"batch_size": 256} | fields))
     )
+
+
+def single(seeds=1, **fields):
+    """One network alone."""
+    one = experiment(seeds, **fields)
+    return dataclasses.replace(one, variants=one.variants[:1])
 
 
 def results(out):
@@ -63,16 +73,12 @@ def results(out):
 def undisturbed(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("inline")
-    assert conduct(experiment(), out, Options(machine=EAGER), silent)
+    assert sweep(experiment(), out, Options(machine=EAGER))
     return results(out)
 
 
-def watching(watcher):
-    return lambda: contextlib.nullcontext(watcher)
-
-
 def test_workers_come_to_what_this_process_comes_to(tmp_path, undisturbed, capfd):
-    assert conduct(experiment(), tmp_path, TWO, silent)
+    assert sweep(experiment(), tmp_path, TWO)
     assert results(tmp_path) == undisturbed
     assert capfd.readouterr() == ("", "")
     for run in (tmp_path / "runs").glob("*/run.json"):
@@ -80,101 +86,81 @@ def test_workers_come_to_what_this_process_comes_to(tmp_path, undisturbed, capfd
     assert not list((tmp_path / "runs").glob(".*"))  # all claims are gone
 
 
-class KillsOnce(Silent):
-    """Ends the worker of the first run that reports an epoch, at that moment."""
+@pytest.fixture
+def pools(monkeypatch):
+    """The pools that are made."""
+    made = []
 
-    def __init__(self):
-        self.killed, self.begun, self.ended = [], [], []
+    class Seen(Pool):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
 
-    def start(self, run):
-        self.begun.append(run.id)
+    monkeypatch.setattr(local, "Pool", Seen)
+    return made
 
-    def epoch(self, run, record):
-        if not self.killed:
-            (worker,) = (w for w in self.pool.workers if w.attempt and w.attempt.run == run)
+
+def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path, undisturbed, pools):
+    events = []
+
+    def kill_once(event):
+        if isinstance(event, EpochDone) and not any(isinstance(e, EpochDone) for e in events):
+            (worker,) = (w for w in pools[0].workers if w.job and w.job.run == event.run)
             os.kill(worker.process.pid, signal.SIGKILL)
-            self.killed.append(run.id)
+        events.append(event)
 
-    def end(self, run, result):
-        self.ended.append(run.id)
-
-
-def shown_the_pool(watcher, monkeypatch):
-    """The watcher, which finds the workers in its attribute ``pool``."""
-    real = local.pool
-
-    @contextlib.contextmanager
-    def seen(*args):
-        with real(*args) as made:
-            watcher.pool = made
-            yield made
-
-    monkeypatch.setattr(local, "pool", seen)
-    return watcher
-
-
-def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(
-    tmp_path, undisturbed, monkeypatch
-):
-    watcher = shown_the_pool(KillsOnce(), monkeypatch)
-    assert conduct(experiment(), tmp_path, TWO, watching(watcher))
-    assert len(watcher.killed) == 1
-    assert watcher.begun.count(watcher.killed[0]) == 2
-    assert sorted(watcher.ended) == sorted(run.id for run in experiment().runs)
-    assert "continued" in (tmp_path / "runs" / watcher.killed[0] / "log.txt").read_text()
+    assert sweep(experiment(), tmp_path, TWO, kill_once)
+    (lost,) = (event for event in events if isinstance(event, Lost))
+    assert lost.reason.startswith("its worker was ended by SIGKILL")
+    assert events.count(Started(lost.run)) == 2
+    ended = [event.run.id for event in events if isinstance(event, Ended)]
+    assert sorted(ended) == sorted(run.id for run in experiment().runs)
+    assert "continued" in (tmp_path / "runs" / lost.run.id / "log.txt").read_text()
     assert results(tmp_path) == undisturbed
-
-
-class Kills(Silent):
-    """Sends a signal to all workers at the first epoch; those that start later are spared."""
-
-    def __init__(self, number):
-        self.number, self.struck = number, []
-
-    def epoch(self, run, record):
-        if not self.struck:
-            self.struck = [worker.process.pid for worker in self.pool.workers if worker.ready]
-            for pid in self.struck:
-                os.kill(pid, self.number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_losing_all_workers_at_once_loses_no_run(tmp_path, undisturbed, monkeypatch, number):
-    watcher = shown_the_pool(Kills(number), monkeypatch)
-    monkeypatch.setattr(pool_module, "_TRIES", 2)
-    assert conduct(experiment(), tmp_path, TWO, watching(watcher))
-    assert watcher.struck
+def test_losing_all_workers_at_once_loses_no_run(tmp_path, undisturbed, monkeypatch, pools, number):
+    struck = []
+
+    def strike(event):
+        """Send a signal to all workers at the first epoch; those that start later are spared."""
+        if isinstance(event, EpochDone) and not struck:
+            struck.extend(worker.process.pid for worker in pools[0].workers if worker.ready)
+            for pid in struck:
+                os.kill(pid, number)
+
+    monkeypatch.setattr(local, "_TRIES", 2)
+    assert sweep(experiment(), tmp_path, TWO, strike)
+    assert struck
     assert results(tmp_path) == undisturbed
-
-
-class Broken(Silent):
-    def epoch(self, run, record):
-        raise BrokenPipeError("nobody reads on")
 
 
 @pytest.mark.parametrize("engine", ["inline", "local"])
 def test_a_listener_that_breaks_is_no_fault_of_the_run(tmp_path, engine):
-    one = dataclasses.replace(experiment(1), variants=experiment().variants[:1])
+    def broken(event):
+        if isinstance(event, EpochDone):
+            raise BrokenPipeError("nobody reads on")
+
     options = Options(machine=EAGER, workers=Workers(engine=engine))
     with pytest.raises(BrokenPipeError):
-        conduct(one, tmp_path, options, watching(Broken()))
+        sweep(single(), tmp_path, options, broken)
     assert not list(tmp_path.glob("runs/*/result.json"))
-    assert conduct(one, tmp_path, Options(machine=EAGER), silent)
+    assert sweep(single(), tmp_path, Options(machine=EAGER))
 
 
-class Deadly(Attempt):
-    """An attempt whose first seed ends its process, every time; the others print something."""
+class Deadly(Run):
+    """A run whose first seed ends its process, every time."""
 
-    def execute(self, data, tell, stop, *, capture=False):
-        if self.run.seed == 0:
+    def build(self, data):
+        if self.seed == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().execute(data, tell, stop, capture=capture)
+        return super().build(data)
 
 
 def test_a_run_that_ends_every_worker_has_failed_and_the_others_are_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "Attempt", Deadly)
-    one = dataclasses.replace(experiment(epochs=1), variants=experiment().variants[:1])
-    assert not conduct(one, tmp_path, TWO, silent)
+    monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Deadly)
+    assert not sweep(single(2, epochs=1), tmp_path, TWO)
     frame = read_runs(tmp_path)
     assert frame["status"].tolist() == [FAILED, DONE]
     assert frame["error"][0] == (
@@ -184,53 +170,50 @@ def test_a_run_that_ends_every_worker_has_failed_and_the_others_are_done(tmp_pat
     assert frame["error"][0] in (tmp_path / "runs" / frame["run_id"][0] / "log.txt").read_text()
 
 
-class Doomed(Handover):
-    """Data that end whoever takes them."""
+class Doomed(SharedDataset):
+    """Data that end the process that loads them."""
 
-    def take(self, workers):
+    def load(self, workers):
         sys.exit(7)
 
 
 def test_workers_that_cannot_start_are_one_line():
-    with (
-        pytest.raises(UserError, match="workers ended with status 7 before they were ready"),
-        pool([Place(1)], Doomed(b"", ()), print, Stop()) as made,
-    ):
-        for _ in range(600):
-            assert made.wait(0.1) == []
+    pool = Pool([WorkerResources(1)], Doomed(b"", ()), Stop())
+    with pytest.raises(UserError, match="workers ended with status 7 before they were ready"):
+        while True:
+            assert list(pool.wait(0.1)) == []
+    pool.close(grace=0.0)
 
 
-class Waits(Attempt):
-    """An attempt that waits for what does not come."""
+class Waits(Run):
+    """A run that waits for what does not come."""
 
-    def execute(self, data, tell, stop, *, capture=False):
+    def build(self, data):
         threading.Event().wait()
 
 
 @pytest.mark.timeout(200)
 def test_a_worker_that_does_nothing_for_long_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "Attempt", Waits)
-    monkeypatch.setattr(driver, "TRIES", 1)
-    monkeypatch.setattr(pool_module, "_SILENCE", 5.0)
-    monkeypatch.setattr(pool_module, "_LEAST", 0.01)
-    one = dataclasses.replace(experiment(1), variants=experiment().variants[:1])
-    assert not conduct(one, tmp_path, TWO, silent)
+    monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Waits)
+    monkeypatch.setattr(sweeps, "TRIES", 1)
+    monkeypatch.setattr(local, "_SILENCE", 5.0)
+    monkeypatch.setattr(local, "_LEAST", 0.01)
+    assert not sweep(single(), tmp_path, TWO)
     (error,) = read_runs(tmp_path)["error"]
     assert error == "its worker did nothing for 5 s, 1 times without progress"
 
 
-class Prints(Attempt):
-    def train_here(self, data, fabric, tell, stop):
+class Prints(Run):
+    def build(self, data):
         sys.stdout.write("said by Python\n")
         os.write(2, b"said by a library\n")
         subprocess.run(["echo", "said by a child"], check=True)
-        return super().train_here(data, fabric, tell, stop)
+        return super().build(data)
 
 
 def test_what_a_run_prints_is_in_its_log(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(driver, "Attempt", Prints)
-    one = dataclasses.replace(experiment(1, epochs=1), variants=experiment().variants[:1])
-    assert conduct(one, tmp_path, TWO, silent)
+    monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Prints)
+    assert sweep(single(epochs=1), tmp_path, TWO)
     (log,) = (tmp_path / "runs").glob("*/log.txt")
     for words in ("said by Python", "said by a library", "said by a child", "epoch=1"):
         assert words in log.read_text()
@@ -344,96 +327,75 @@ def test_twenty_kills_of_driver_and_workers_change_no_table(tmp_path):
     assert results(out) == results(tmp_path / "whole")
 
 
-# --- places -----------------------------------------------------------------------------------
+# --- what each worker may use -----------------------------------------------------------------
 
 
-def test_a_place_names_its_cores_and_gpus(monkeypatch):
+def test_a_worker_is_told_its_cores_and_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert Place(3).environment == {"OMP_NUM_THREADS": "3"}
-    assert Place(1, gpus=(2, 3)).environment["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert WorkerResources(3).environment == {"OMP_NUM_THREADS": "3"}
+    assert WorkerResources(1, gpus=(2, 3)).environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,GPU-abc")
-    assert Place(1, gpus=(0, 2)).environment["CUDA_VISIBLE_DEVICES"] == "4,GPU-abc"
+    chosen = WorkerResources(1, gpus=(0, 2)).environment["CUDA_VISIBLE_DEVICES"]
+    assert chosen == "4,GPU-abc"
 
 
-def work(runs=12, machine=CPU, **workers):
-    todo = experiment(runs).runs[:runs]
-    workers = Workers(engine="local", **workers)
-    data = load_dataset("digits")
-    return Work(todo=todo, data=data, machine=machine, workers=workers, tell=print, stop=Stop())
+def shares(monkeypatch, kind, there, *, runs=12, machine=CPU, memory=2**40, **workers):
+    """What each worker gets on a machine with so many cores or GPUs."""
+    monkeypatch.setattr(local.joblib, "cpu_count", lambda: 8 if kind == "cuda" else there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(local, "memory", lambda: memory)
+    work = Work(
+        todo=experiment(runs).runs[:runs],
+        folder=Path("runs"),
+        data=load_dataset("digits"),
+        machine=machine,
+        workers=Workers(engine="local", **workers),
+        stop=Stop(),
+    )
+    return worker_resources(work, kind)
 
 
 @pytest.mark.parametrize(
-    ("own", "kind", "there", "tried"),
+    ("kind", "there", "asked", "jobs", "threads"),
     [
-        (work(), "cpu", 2, [1, 2]),
-        (work(), "cpu", 16, [1, 2, 4, 8, 12]),
-        (work(3), "cpu", 16, [1, 2, 3]),
-        (work(1), "cpu", 16, [1]),
-        (work(cpus_per_run=4), "cpu", 16, [1, 2, 4]),
-        (work(machine=Machine(device="cpu", devices=2)), "cpu", 8, [1, 2, 4]),
-        (work(), "cuda", 1, [1, 2, 4, 8]),
-        (work(), "cuda", 4, [4, 8, 12]),
-        (work(machine=Machine(devices=2)), "cuda", 4, [2]),
+        ("cpu", 2, {}, 2, 1),
+        ("cpu", 16, {}, 12, 1),  # there are 12 runs
+        ("cpu", 16, {"runs": 3}, 3, 5),
+        ("cpu", 16, {"memory": 2 * local.MEMORY_EACH}, 2, 8),
+        ("cpu", 16, {"memory": 1}, 1, 16),
+        ("cpu", 16, {"cpus_per_run": 4}, 4, 4),
+        ("cpu", 8, {"machine": Machine(device="cpu", devices=2)}, 4, 2),
+        ("cpu", 2, {"jobs": 7}, 7, 1),
+        ("cuda", 1, {}, 1, 8),
+        ("cuda", 4, {}, 4, 2),
+        ("cuda", 4, {"machine": Machine(devices=2)}, 2, 4),
+        ("mps", 0, {}, 1, 1),
     ],
 )
-def test_numbers_of_workers_to_choose_from(monkeypatch, own, kind, there, tried):
-    monkeypatch.setattr(local, "cores", lambda: there)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
-    monkeypatch.setattr(local, "memory", lambda: 2**40)
-    assert local.candidates(own, kind) == tried
-    monkeypatch.setattr(local, "memory", lambda: 2 * local.MEMORY_EACH)
-    assert max(local.candidates(own, kind)) <= 2
+def test_there_is_one_worker_per_core_or_gpu(monkeypatch, kind, there, asked, jobs, threads):
+    own = shares(monkeypatch, kind, there, **asked)
+    assert (len(own), own[0].threads) == (jobs, threads)
 
 
 def test_gpus_are_dealt_out_in_turn(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(local, "cores", lambda: 8)
-    assert [place.gpus for place in local.places_for(6, "cuda", work())] == [
-        *((0,), (1,), (2,), (3,), (0,), (1,))
-    ]
-    pairs = local.places_for(2, "cuda", work(machine=Machine(devices=2)))
-    assert pairs == [Place(4, 4, gpus=(0, 1)), Place(4, 4, gpus=(2, 3))]
+    own = shares(monkeypatch, "cuda", 4, jobs=6)
+    assert [share.gpus for share in own] == [(0,), (1,), (2,), (3,), (0,), (1,)]
+    pairs = shares(monkeypatch, "cuda", 4, machine=Machine(devices=2))
+    assert pairs == [WorkerResources(4, 4, gpus=(0, 1)), WorkerResources(4, 4, gpus=(2, 3))]
 
 
-@pytest.mark.parametrize(
-    ("alone", "rates", "jobs"),
-    [
-        (1.0, {}, 2),
-        (1e4, {1: 100.0, 2: 130.0}, 2),
-        (1e4, {1: 100.0, 2: 90.0}, 1),
-        (1e4, {1: 100.0, 2: 0.0}, 1),  # two had no room
-    ],
-)
-def test_long_sweeps_take_the_number_that_was_fastest(monkeypatch, alone, rates, jobs):
-    monkeypatch.setattr(local, "cores", lambda: 2)
-    monkeypatch.setattr(local, "seconds_per_run", lambda run, machine: alone / 12)
-    monkeypatch.setattr(local, "_rate", lambda run, jobs, *rest: rates[jobs])
-    chosen, why = local._jobs(work(), "cpu", None)
-    assert chosen == jobs
-    shown = "; images/s measured for rv_resnet8_cifar_b: 100 by 1, "
-    assert why.startswith(shown) == bool(rates)
-    assert local._jobs(work(jobs=7), "cpu", None) == (7, "")
-
-
-def test_speed_is_measured_in_the_workers_themselves():
-    own = work(2)
-    with handed_over(own.data) as handover:
-        rates = [local._rate(own.todo[0], jobs, "cpu", own, handover) for jobs in (1, 2)]
-    assert all(rate > 10 for rate in rates)
-
-
-def test_a_data_set_is_handed_over_without_a_copy():
+def test_a_data_set_is_shared_without_a_copy():
     data = load_dataset("digits")
-    with handed_over(data) as handover:
-        assert len(handover.head) < 20_000
-        taken = handover.take(3)
+    with shared_dataset(data) as shared:
+        assert len(shared.head) < 20_000
+        loaded = shared.load(3)
         for name in ("train", "val", "test"):
-            ours, theirs = getattr(data, name), getattr(taken, name)
+            ours, theirs = getattr(data, name), getattr(loaded, name)
             assert torch.equal(ours.images, theirs.images)
             assert torch.equal(ours.labels, theirs.labels)
             assert theirs.workers == 3
-        assert str(handover.arrays[0]) in Path("/proc/self/maps").read_text()
-    assert dataclasses.replace(taken, train=None, val=None, test=None) == dataclasses.replace(
+        assert str(shared.arrays[0]) in Path("/proc/self/maps").read_text()
+    assert dataclasses.replace(loaded, train=None, val=None, test=None) == dataclasses.replace(
         data, train=None, val=None, test=None
     )
 
