@@ -11,8 +11,8 @@ from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.records.results_folder import RUN_COLUMNS
 from resnet_variants.records.schema import RUNS
-from resnet_variants.reporting import page_data
 from resnet_variants.reporting.figures import style
+from resnet_variants.reporting.html import varied
 from resnet_variants.terminal.flags import Networks
 
 OWN = Variant(family="cifar", depth=110, block="bottleneck")
@@ -61,7 +61,7 @@ def test_an_axis_is_a_flag_and_a_column_of_its_type(axis):
 def test_an_axis_has_an_effect_and_is_told_on_the_page(axis):
     (factor,) = effects.factors(rows(axis).set_index("model"))
     assert axis in factor.split("/")
-    assert axis in page_data.varied(rows(axis))
+    assert axis in varied(rows(axis))
 
 
 @pytest.mark.parametrize("axis", AXES)

@@ -95,7 +95,7 @@ def accuracy_vs_cost(comparison: Comparison, name: str = "macs") -> Figure | Non
     rows = summary[(summary["n"] > 0) & summary[cost.column].notna()]
     if rows.empty:
         return None
-    x = _dodged(rows[cost.column]) if cost.noun else rows[cost.column]
+    x = dodged(rows[cost.column]) if cost.noun else rows[cost.column]
     rows = rows.assign(label=marker_label, x=x * scale, slower=_slower(rows, cost.column))
     style = _Styles(
         colour=styles(rows["order"], PALETTE),
@@ -108,7 +108,7 @@ def accuracy_vs_cost(comparison: Comparison, name: str = "macs") -> Figure | Non
         axes = figure.add_subplot()
         for row in rows.to_dict("records"):
             _point(axes, row, style)
-        front = _front(rows, cost.column).sort_values("x")
+        front = on_front(rows, cost.column).sort_values("x")
         axes.plot(front["x"], front["test_acc_mean"], **FRONT)
         _scales(axes, label, cost.second)
         caption = _caption(rows, cost, comparison.key)
@@ -118,7 +118,7 @@ def accuracy_vs_cost(comparison: Comparison, name: str = "macs") -> Figure | Non
     return figure
 
 
-def _front(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+def on_front(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """The ranked networks on the Pareto front; none for training times, which are too noisy.
 
     (``bench`` interleaves its measurements of latency; a sweep does not interleave its runs.)
@@ -151,7 +151,7 @@ def _times(factor: float) -> Callable[[Any], Any]:
     return lambda values: values * factor
 
 
-def _dodged(costs: pd.Series) -> pd.Series:
+def dodged(costs: pd.Series) -> pd.Series:
     """Costs, pushed apart in their order where markers would hide each other."""
     values = costs.to_numpy(float)
     width = float(np.ptp(values)) or 0.5 * float(values.max())

@@ -1,0 +1,448 @@
+"""The page's interactive figures as Plotly's JSON: accuracy against cost, and training curves.
+
+A figure has a pair of traces per variant. For each choice that the page offers (axes and colour) it
+has the attributes of the traces and of the layout that this choice sets. The page's script sets the
+chosen ones and hides traces; it computes no number, text or colour. Text has the
+colours of the page's style sheet; all other colours can be seen on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from resnet_variants.reporting.figures.cost import dodged, on_front
+from resnet_variants.reporting.figures.style import COSTS, PALETTE
+from resnet_variants.reporting.text import POINTS, interval
+
+SCORES = {  # for the y axis: its label, and the prefix of the interval's columns
+    "test_acc_mean": ("test accuracy (%)", "test_acc_ci"),
+    "delta": ("difference to the baseline (points)", "delta_ci"),
+}
+MEASURES = {
+    "val_err": "validation error (%)",
+    "val_acc": "validation accuracy (%)",
+    "train_loss": "training loss",
+}
+CURVE_POINTS = 6_000  # of all curves together
+BANDS = 6  # curves beyond which bands only blur
+GREY = "#727a83"
+COLOURS = (*PALETTE[:-1], GREY)  # black would be invisible on a dark page
+SYMBOLS = {  # Plotly's markers, and the characters of the legend that look like them
+    **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚"},
+    **{"x": "✖", "triangle-down": "▼", "pentagon": "⬟", "hexagon": "⬢", "star": "★"},
+}
+DASHES = ("solid", "7px,3px", "2px,3px", "7px,3px,2px,3px", "12px,4px")
+_LETTERS = 40  # of a name on one line of a hover text: more do not fit on a narrow screen
+_AXIS = {
+    "gridcolor": f"{GREY}4d",
+    "linecolor": GREY,
+    "showline": True,
+    "zeroline": False,
+    "automargin": True,
+}
+LAYOUT: dict[str, Any] = {
+    "showlegend": False,
+    "hovermode": "closest",
+    "margin": {"l": 48, "r": 8, "t": 32, "b": 40},
+    "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#16191d"},
+    "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "font": {"size": 11}},
+    "modebar": {"bgcolor": "#ffffff00", "color": GREY, "activecolor": GREY},
+    "template": {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}},
+}
+
+Part = dict[str, Any]  # some attributes of a trace or of the layout
+# Attribute (`marker.color`) -> its value for each trace, in order. An option leaves alone a trace
+# whose value is None, and those after the last value.
+Columns = dict[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the variants that share a value are drawn."""
+
+    colour: str
+    symbol: str
+    dash: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """What one choice sets in the traces and in the layout."""
+
+    columns: Columns
+    layout: Part
+    note: str = ""  # a sentence for the caption
+
+
+@dataclass(frozen=True)
+class Interactive:
+    """A figure; its traces are of a few kinds.
+
+    Attributes:
+        kinds: name of a kind -> what its traces have in common.
+        columns: what they do not; ``name`` is the kind, ``meta`` the variant's row on the page.
+        options: for each choice and value, what it sets.
+        layout: what no choice sets.
+    """
+
+    kinds: Mapping[str, Part]
+    columns: Columns
+    options: Mapping[str, Mapping[str, Option]]
+    layout: Part
+
+
+def styles_by_value(values: Iterable[str]) -> dict[str, Style]:
+    """A style for each distinct value, in order of appearance."""
+    symbols = [*SYMBOLS]
+    return {
+        value: Style(COLOURS[i % len(COLOURS)], symbols[i % len(symbols)], DASHES[i % len(DASHES)])
+        for i, value in enumerate(dict.fromkeys(values))
+    }
+
+
+def known_columns(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+    """The columns that have a finite number in at least one row."""
+    return [name for name in columns if np.isfinite(frame[name].astype(float)).any()]
+
+
+# --- accuracy against cost --------------------------------------------------------------------
+
+
+def cost_figure(
+    arms: pd.DataFrame, runs: pd.DataFrame, styles: Mapping[str, Mapping[str, Style]]
+) -> Interactive | None:
+    """Test accuracy, or the difference to the baseline, against each cost.
+
+    Each cost has a trace of its Pareto front. Each variant has a trace of its single runs and a
+    trace of its mean with interval.
+
+    Args:
+        arms: the summary of one comparison; its index is the variants' rows on the page.
+        runs: the comparison's finished runs that are to be drawn.
+        styles: for each axis that may colour the figure, the style of each value.
+
+    Returns:
+        ``None`` where no variant has a score.
+    """
+    arms = arms[arms["test_acc_mean"].notna()]
+    if arms.empty:
+        return None
+    by_model = {str(model): own for model, own in runs.groupby("model")}
+    own_runs = [by_model.get(str(model), runs[:0]) for model in arms["model"]]
+    fronts = {
+        column: on_front(arms[arms[column].notna()], column).sort_values(column) for column in COSTS
+    }
+    n, rows = len(arms), arms.index.tolist()
+    return Interactive(
+        kinds=_cost_kinds(arms),
+        columns={
+            "name": ["runs"] * n + ["means"] * n + ["front"] * len(fronts),
+            "meta": rows * 2,
+            "text": [
+                *([_escaped(run_id) for run_id in own["run_id"]] for own in own_runs),
+                *([_escaped(model)] for model in arms["model"]),
+            ],
+            "customdata": [
+                *(finite_numbers(POINTS * own["test_acc"]) for own in own_runs),
+                *([texts] for texts in _hover_texts(arms)),
+            ],
+        },
+        options={
+            "cost-x": {column: _cost(column, arms, own_runs, fronts) for column in COSTS},
+            "cost-y": {column: _score(column, arms, own_runs, fronts) for column in SCORES},
+            "cost-colour": {
+                axis: _markers([own[cell_text(value)] for value in arms[axis]])
+                for axis, own in styles.items()
+            },
+        },
+        layout={},
+    )
+
+
+def _cost_kinds(arms: pd.DataFrame) -> dict[str, Part]:
+    """Single runs faint, means with intervals, and the fronts, of which one is shown."""
+    bar = {"type": "data", "symmetric": False, "thickness": 1, "width": 3}
+    mean = {"size": 10, "line": {"width": 1, "color": GREY}}
+    ring = {"symbol": "circle-open", "size": 18, "color": GREY}
+    line = {"color": GREY, "width": 1}
+    texts = [f"{label}: %{{customdata[{at}]}}" for at, label in enumerate(_hover_labels(arms))]
+    hover = "<br>".join(["<b>%{text}</b>", *texts]) + "<extra></extra>"
+    run = "%{text}<br>test accuracy %{customdata:.2f} %<extra></extra>"
+    return {
+        "runs": {"mode": "markers", "opacity": 0.5, "hovertemplate": run},
+        "means": {
+            **{"mode": "markers", "error_y": bar, "marker": mean},
+            "hovertemplate": hover,
+        },
+        "front": {
+            **{"mode": "lines+markers", "line": line, "marker": ring, "connectgaps": True},
+            **{"visible": False, "hoverinfo": "skip"},
+        },
+    }
+
+
+def _hover_labels(arms: pd.DataFrame) -> list[str]:
+    scores = [SCORES[name][0] for name in known_columns(arms, SCORES)]
+    costs = [COSTS[name][0] for name in known_columns(arms, COSTS)]
+    return [*scores, *costs, "n", "verdict", "on the front by MACs"]
+
+
+def _hover_texts(arms: pd.DataFrame) -> Iterator[list[str]]:
+    """What each variant's mark says after the ``_hover_labels``."""
+    scores, costs = known_columns(arms, SCORES), known_columns(arms, COSTS)
+    for arm in cast("list[dict[str, Any]]", arms.to_dict("records")):
+        bounds = [
+            [name, *(f"{SCORES[name][1]}_{end}" for end in ("low", "high"))] for name in scores
+        ]
+        chance = arm["front_probability"]
+        yield [
+            *(interval(*(arm[column] for column in columns)) for columns in bounds),
+            *(cell_text(COSTS[name][1] * arm[name]) for name in costs),
+            str(arm["n"]),
+            _escaped(arm["verdict"]),
+            "" if math.isnan(chance) else f"{chance:.0%} of resamples",
+        ]
+
+
+def _cost(
+    column: str,
+    arms: pd.DataFrame,
+    runs: Sequence[pd.DataFrame],
+    fronts: Mapping[str, pd.DataFrame],
+) -> Option:
+    """The variants side by side at their costs, and the front by this cost."""
+    label, scale = COSTS[column]
+    known = arms[column].dropna()
+    places = (dodged(known) * scale if len(known) else known).reindex(arms.index)
+    at = finite_numbers(places)
+    front = finite_numbers(places[fronts[column].index])
+    columns: Columns = {
+        "x": [
+            *([x] * len(own) for x, own in zip(at, runs, strict=True)),
+            *([x] for x in at),
+            *(front if name == column else None for name in fronts),
+        ],
+        "visible": [*([None] * 2 * len(arms)), *(name == column for name in fronts)],
+    }
+    notes = [
+        "Equal costs are drawn side by side." if len(known) else "No variant here has this cost.",
+        "Ringed and joined: the Pareto front." if len(front) else "",
+    ]
+    return Option(columns, {"xaxis": {"title": {"text": label}}}, " ".join(filter(None, notes)))
+
+
+def _score(
+    column: str,
+    arms: pd.DataFrame,
+    runs: Sequence[pd.DataFrame],
+    fronts: Mapping[str, pd.DataFrame],
+) -> Option:
+    """The variants' scores with their intervals, and those of their runs."""
+    label, bounds = SCORES[column]
+    means, single = POINTS * arms[column].astype(float), [own["test_acc"] for own in runs]
+    if column == "delta":
+        means = means.mask(arms["model"] == arms["baseline"], 0.0)
+        by_model = dict(zip(arms["model"], runs, strict=True))
+        bases = [by_model.get(base, runs[0][:0]) for base in arms["baseline"]]
+        single = [
+            own["test_acc"] - own["seed"].map(base.set_index("seed")["test_acc"])
+            for own, base in zip(runs, bases, strict=True)
+        ]
+    low, high = (POINTS * arms[f"{bounds}_{end}"].astype(float) for end in ("low", "high"))
+    skipped = [None] * len(arms)
+    columns: Columns = {
+        "y": [
+            *(finite_numbers(POINTS * y) for y in single),
+            *([y] for y in finite_numbers(means)),
+            *(finite_numbers(means[own.index]) for own in fronts.values()),
+        ],
+        "error_y.array": [*skipped, *([y] for y in finite_numbers(high - means))],
+        "error_y.arrayminus": [*skipped, *([y] for y in finite_numbers(means - low))],
+    }
+    intervals = " with 95 % intervals" if high.notna().any() else "; one seed, so no interval"
+    faint = ", single runs faint" if any(map(len, runs)) else ""
+    note = f"Means{intervals}{faint}." if means.notna().any() else "No variant here has this score."
+    return Option(columns, {"yaxis": {"title": {"text": label}}}, note)
+
+
+def _markers(styles: Sequence[Style]) -> Option:
+    columns: Columns = {
+        "marker.color": [style.colour for style in styles] * 2,
+        "marker.symbol": [style.symbol for style in styles] * 2,
+    }
+    return Option(columns, {})
+
+
+# --- training curves --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Means, lowest and highest values of a variant's runs by epoch."""
+
+    row: int
+    model: str
+    seeds: int
+    table: pd.DataFrame  # by epoch; columns: measure, then mean, min, max
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs that are drawn."""
+        return self.table.index.tolist()
+
+
+# A line for each curve, and a band over its seeds for each curve that has several.
+_CURVE_KINDS: dict[str, Part] = {
+    "mean": {
+        "line": {"width": 1.75},
+        "marker": {"size": 8},
+        "hovertemplate": "%{text}<br>epoch %{x}: %{y:.3f}, from %{customdata[0]:.3f} to "
+        "%{customdata[1]:.3f} over the seeds<extra></extra>",
+    },
+    "band": {
+        **{"mode": "lines", "line": {"width": 0}, "fill": "toself", "opacity": 0.1},
+        "hoverinfo": "skip",
+    },
+}
+
+
+def curves_figure(
+    arms: pd.DataFrame,
+    epochs: pd.DataFrame,
+    styles: Mapping[str, Mapping[str, Style]],
+    *,
+    most: int,
+) -> Interactive | None:
+    """Each measure by epoch: a line per variant, and a band over its seeds.
+
+    Args:
+        arms: as in ``cost_figure``.
+        epochs: ``EPOCH_COLUMNS`` of the comparison's finished runs.
+        styles: as in ``cost_figure``.
+        most: points of one curve; longer curves are thinned.
+
+    Returns:
+        ``None`` where no epoch is recorded.
+    """
+    curves = _curves(arms["model"], epochs, most)
+    if not curves:
+        return None
+    banded = [curve for curve in curves if curve.seeds > 1]
+    few = all(curve.epochs[-1] < 10 for curve in curves)  # no half epochs on the axis
+    styles_by_axis = {
+        axis: {row: own[cell_text(value)] for row, value in arms[axis].items()}
+        for axis, own in styles.items()
+    }
+    return Interactive(
+        kinds=_CURVE_KINDS,
+        columns={
+            "name": ["mean"] * len(curves) + ["band"] * len(banded),
+            "meta": [curve.row for curve in (*curves, *banded)],
+            "x": [*(c.epochs for c in curves), *(c.epochs + c.epochs[::-1] for c in banded)],
+            "text": [[f"<b>{_escaped(c.model)}</b>, n = {c.seeds}"] * len(c.table) for c in curves],
+            "mode": ["lines" if len(curve.epochs) > 1 else "markers" for curve in curves],
+        },
+        options={
+            "curves-y": {measure: _measure(measure, curves, banded) for measure in MEASURES},
+            "curves-colour": {
+                axis: _lines(curves, banded, own) for axis, own in styles_by_axis.items()
+            },
+        },
+        layout={"xaxis": {"title": {"text": "epoch"}, **({"dtick": 1} if few else {})}},
+    )
+
+
+def _curves(models: pd.Series, epochs: pd.DataFrame, most: int) -> list[_Curve]:
+    percent = {"val_err": 100 - 100 * epochs["val_acc"], "val_acc": 100 * epochs["val_acc"]}
+    by_model = dict(list(epochs.assign(**percent).groupby("model")))
+    rows = zip(models.index.tolist(), models, strict=True)
+    return [_curve(row, by_model[model], most) for row, model in rows if model in by_model]
+
+
+def _curve(row: int, epochs: pd.DataFrame, most: int) -> _Curve:
+    """The last epoch is always kept."""
+    numbers = epochs[[*MEASURES]].astype(float).replace([np.inf, -np.inf], np.nan)
+    table = numbers.groupby(epochs["epoch"]).agg(["mean", "min", "max"])
+    step = math.ceil(len(table) / most)
+    kept = table.iloc[::-1].iloc[::step].iloc[::-1]
+    return _Curve(row, str(epochs["model"].iloc[0]), epochs["run_id"].nunique(), kept)
+
+
+def _measure(measure: str, curves: Sequence[_Curve], banded: Sequence[_Curve]) -> Option:
+    def values(curve: _Curve, name: str) -> list[float | None]:
+        return finite_numbers(curve.table[(measure, name)], 5)
+
+    columns: Columns = {
+        "y": [
+            *(values(curve, "mean") for curve in curves),
+            *(values(curve, "max") + values(curve, "min")[::-1] for curve in banded),
+        ],
+        "customdata": [
+            [list(ends) for ends in zip(values(curve, "min"), values(curve, "max"), strict=True)]
+            for curve in curves
+        ],
+    }
+    title = {"title": {"text": MEASURES[measure]}}
+    scale = {"type": "log"} if measure == "train_loss" else {"range": _range(measure, curves)}
+    bands = f"Bands span the seeds; they are drawn for up to {BANDS} variants."
+    return Option(columns, {"yaxis": title | scale}, bands if banded else "One seed, so no band.")
+
+
+def _range(measure: str, curves: Sequence[_Curve]) -> list[float]:
+    """Errors from 0 to what is not far above the median.
+
+    The first epochs of an untrained network would flatten all later ones.
+    """
+    errors = pd.concat([curve.table["val_err"] for curve in curves])
+    top = min(100.0, max(1.0, 1.05 * errors["max"].max()), 3 * (errors["mean"].median() + 5))
+    return [0.0, top] if measure == "val_err" else [100.0 - top, 100.0]
+
+
+def _lines(
+    curves: Sequence[_Curve], banded: Sequence[_Curve], styles: Mapping[Hashable, Style]
+) -> Option:
+    lines, bands = ([styles[curve.row] for curve in own] for own in (curves, banded))
+    columns: Columns = {
+        "line.color": [style.colour for style in lines],
+        "line.dash": [style.dash for style in lines],
+        "marker.color": [style.colour for style in lines],
+        "marker.symbol": [style.symbol for style in lines],
+        "fillcolor": [*([None] * len(lines)), *(style.colour for style in bands)],
+    }
+    return Option(columns, {})
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def cell_text(value: object) -> str:
+    """A cell as a label: whole numbers without a point, nothing for a missing one."""
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def finite_numbers(values: pd.Series, digits: int = 6) -> list[float | None]:
+    """Rounded for JSON, with more digits than a screen shows; ``None`` for a missing number."""
+    return [_rounded(value, digits) for value in values.astype(float)]
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    if not math.isfinite(value):
+        return None
+    rounded = float(f"{value:.{digits}g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _escaped(value: object) -> str:
+    """Text for Plotly, which reads some HTML; long names are broken into lines."""
+    text = str(value)
+    lines = [text[at : at + _LETTERS] for at in range(0, len(text), _LETTERS)]
+    return "<br>".join(html.escape(line, quote=False) for line in lines)
