@@ -8,18 +8,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from resnet_variants.models.card import model_card, save_pretrained
-from resnet_variants.models.catalogue import list_models
-from resnet_variants.models.cost import Cost, cost
-from resnet_variants.models.grids import grid, preset
-from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import load_backbone, load_weights, resnetv2_state_dict
-from resnet_variants.models.zoo import create_model, parse_name, register
-from resnet_variants.terminal import starting  # noqa: F401  # before all that takes seconds to load
+from resnet_variants.terminal.starting import is_command
 
+if TYPE_CHECKING or not is_command():  # a command loads what it needs, when it needs it
+    from resnet_variants.models.card import model_card, save_pretrained
+    from resnet_variants.models.catalogue import list_models
+    from resnet_variants.models.cost import Cost, cost
+    from resnet_variants.models.grids import grid, preset
+    from resnet_variants.models.variant import Variant
+    from resnet_variants.models.weights import load_backbone, load_weights, resnetv2_state_dict
+    from resnet_variants.models.zoo import create_model, parse_name, register
 if TYPE_CHECKING:
-    from resnet_variants.api import diagnose, run
-    from resnet_variants.report import report
+    from resnet_variants.api import diagnose, report, run
 
 __all__ = [
     "Cost",
@@ -42,8 +42,14 @@ __all__ = [
 ]
 
 
+_HOMES = ("catalogue", "card", "cost", "grids", "variant", "weights", "zoo")
+
+
 def __getattr__(name: str) -> object:
-    # They bring pandas and matplotlib along: only who trains or reports pays for that.
-    if name in ("run", "report", "diagnose"):
+    """Load what importing the package does not: the verbs, and in a command everything."""
+    if name in ("run", "report", "diagnose"):  # they need pandas and matplotlib
         return importlib.import_module(f"{__name__}.{name}")
+    if name in __all__:
+        homes = (importlib.import_module(f"{__name__}.models.{home}") for home in _HOMES)
+        return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``rv.run``: what the command does, for Python."""
+"""``rv.run``, ``rv.report`` and ``rv.diagnose``: what the commands do, for Python."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from typing import Any, TypeVar, cast
 
 import pandas as pd
 
-from resnet_variants.data.dataset import Loading
-from resnet_variants.diagnosis.study import Study, diagnose_run, finished
+from resnet_variants.diagnosis.study import diagnose_run, finished
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import register
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, is_diagnosed
-from resnet_variants.records.files import require_name, writing
+from resnet_variants.records.files import writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.run_folder import DONE, RunFolder
-from resnet_variants.registry import UserError, require, require_path, sequence, shown
-from resnet_variants.reporting.build import build, require_room
+from resnet_variants.registry import (
+    UserError,
+    require,
+    require_name,
+    require_path,
+    sequence,
+    shown,
+)
+from resnet_variants.reporting.build import Report, build, require_room
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
-from resnet_variants.sweeps.engines.base import Workers
+from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
 from resnet_variants.sweeps.sweep import Options, run_sweep
-from resnet_variants.training.device import Machine
 
 Kind = TypeVar("Kind")
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
@@ -88,6 +93,22 @@ def _experiment(
     return Experiment(name=name, variants=tuple(kept), merged=tuple(merged), **given)
 
 
+def report(*folders: str | Path, out: str | Path | None = None) -> Report:
+    """Rebuild the tables, plots and page of a results folder from what is on disk.
+
+    Several folders are reported together, in ``out``.
+
+    Raises:
+        ValueError: a folder holds no runs, or a damaged file, or ``out`` is missing.
+    """
+    if out is None and len(folders) != 1:
+        raise UserError(
+            "several folders are reported together: name a folder for that", field="out"
+        )
+    paths = [require_path("folders", folder) for folder in folders]
+    return build(paths[0]) if out is None else build(require_path("out", out), paths)
+
+
 @dataclass(frozen=True)
 class Diagnosed:
     """What ``diagnose`` measured, by the names of ``diagnosis_files.TABLES``, and wrote."""
@@ -135,7 +156,7 @@ def _diagnosed(path: Path, study: Study) -> Diagnosed:
         return Diagnosed(tables, tuple(write_files(path, contents)))
 
 
-def diagnose_runs(experiment: Experiment, out: Path, device: str) -> Iterator[tuple[Path, str]]:
+def diagnose_runs(experiment: Experiment, out: Path, device: Device) -> Iterator[tuple[Path, str]]:
     """Diagnose the finished runs that have not been.
 
     Yields:

@@ -7,31 +7,23 @@ optimizer, and the rate of the machine's own matrix products.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
-import torch
 import tyro
 
-from resnet_variants.models.cost import cost
-from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import parse_name
-from resnet_variants.models.zoo import create_model
-from resnet_variants.records.files import write_atomically, writing
-from resnet_variants.registry import UserError, refuse
-from resnet_variants.speed.arms import CLASSES, Task
-from resnet_variants.speed.measure import Plan, peak_memory, table
-from resnet_variants.sweeps.provenance import device_name
+from resnet_variants.settings import Device, Machine, Precision, Range, check_fields
 from resnet_variants.terminal.cli import guard, parse, say
-from resnet_variants.terminal.flags import Switch
-from resnet_variants.training.device import Machine, make_fabric
-from resnet_variants.training.recipe import PRECISIONS
+from resnet_variants.terminal.starting import ready
 
-_LARGEST = {"batch_size": 65_536, "img_size": 1024, "steps": 100_000, "repeats": 1000}
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from resnet_variants.models.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -42,27 +34,52 @@ class Flags:
         "rv_resnet20_cifar_b"
     )
     """A model's name, as `list` shows them."""
-    batch_size: int = 256
-    img_size: Annotated[int, tyro.conf.arg(help="pixels, 0: the family's own")] = 0
-    steps: Annotated[int, tyro.conf.arg(help="of an epoch")] = 20
-    repeats: Annotated[int, tyro.conf.arg(help="turns of all arms; the median counts")] = 5
-    device: str = "auto"
-    precision: Annotated[str, tyro.conf.arg(help="of all but the plain loop")] = "auto"
-    compiled: Annotated[Switch, tyro.conf.arg(help="ours through torch.compile as well")] = False
-    memory: Annotated[
-        bool, tyro.conf.arg(help="peak memory too, each arm in a process of its own")
-    ] = True
-    out: Annotated[
-        Path | None, tyro.conf.arg(help="folder of bench.csv; none: shown only", metavar="DIR")
-    ] = None
+    batch_size: Annotated[int, Range(1, 65_536)] = 256
+    img_size: Annotated[int, Range(0, 1024)] = 0  # pixels, 0: the family's own
+    steps: Annotated[int, Range(1, 100_000)] = 20  # of an epoch
+    repeats: Annotated[int, Range(1, 1000)] = 5  # turns of all arms; the median counts
+    device: Device = "auto"
+    precision: Precision = "auto"  # of all but the plain loop
+    compiled: tyro.conf.FlagCreatePairsOff[bool] = False  # ours through torch.compile as well
+    memory: bool = True  # peak memory too, each arm in a process of its own
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of bench.csv; none: shown only."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     flags = parse(Flags, argv, "bench")
+    from resnet_variants.models.grids import parse_name
+    from resnet_variants.records.files import write_atomically, writing
+
     variant = parse_name(flags.name)
+    if flags.out:
+        with writing(flags.out):
+            flags.out.mkdir(parents=True, exist_ok=True)
+    rows = _measured(flags, variant)
+    _show(rows)
+    if flags.out:
+        write_atomically(flags.out / "bench.csv", rows.to_csv(index=False))
+        say(f"in {flags.out}: bench.csv")
+    return 0
+
+
+def _measured(flags: Flags, variant: Variant) -> pd.DataFrame:
+    import torch
+
+    from resnet_variants.models.cost import cost
+    from resnet_variants.models.families import FAMILIES
+    from resnet_variants.models.zoo import create_model
+    from resnet_variants.speed.arms import CLASSES, Task
+    from resnet_variants.speed.measure import Plan, peak_memory, table
+    from resnet_variants.sweeps.provenance import device_name
+    from resnet_variants.training.device import make_fabric
+
+    ready()
     side = flags.img_size or FAMILIES[variant.family].img_size
-    _check(flags)
     fabric = make_fabric(Machine(device=flags.device), "fp32")
     task = Task(
         functools.partial(create_model, variant, num_classes=CLASSES),
@@ -79,25 +96,7 @@ def command(argv: Sequence[str]) -> int:
     say(f"{flags.name}, {side} px, batches of {flags.batch_size}, {macs:,} MACs forward")
     say(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     memory = peak_memory(task, plan) if flags.memory else {}
-    rows = table(flags.name, macs, task, plan, device_name=where, memory=memory)
-    _show(rows)
-    if flags.out:
-        write_atomically(flags.out / "bench.csv", rows.to_csv(index=False))
-        say(f"in {flags.out}: bench.csv")
-    return 0
-
-
-def _check(flags: Flags) -> None:
-    for name, most in _LARGEST.items():
-        least = 0 if name == "img_size" else 1
-        if not least <= getattr(flags, name) <= most:
-            message = f"{name} {getattr(flags, name)} must be from {least} to {most}"
-            raise UserError(message, field=name)
-    if flags.precision not in PRECISIONS:
-        refuse("precision", flags.precision, PRECISIONS)
-    if flags.out:
-        with writing(flags.out):
-            flags.out.mkdir(parents=True, exist_ok=True)
+    return table(flags.name, macs, task, plan, device_name=where, memory=memory)
 
 
 def _show(rows: pd.DataFrame) -> None:
@@ -117,7 +116,7 @@ def _show(rows: pd.DataFrame) -> None:
 
 
 def _number(value: float, width: int, digits: int = 2) -> str:
-    return " " * width if pd.isna(value) else f"{value:>{width}.{digits}f}"
+    return " " * width if math.isnan(value) else f"{value:>{width}.{digits}f}"
 
 
 def main() -> int:

@@ -6,14 +6,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_variants.data.audit import Audit, audit
-from resnet_variants.data.dataset import Loading
-from resnet_variants.data.sources import open_source
+from resnet_variants.data.specs import check_spec
+from resnet_variants.settings import Loading
 from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.starting import ready
+
+if TYPE_CHECKING:
+    from resnet_variants.data.audit import Audit
 
 _SHOWN = 20  # of a kind, unless --all
 
@@ -33,6 +36,11 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when all is well, 1 when something was found."""
     flags = parse(Flags, argv, "check-data")
+    check_spec(flags.spec)
+    from resnet_variants.data.audit import audit
+    from resnet_variants.data.sources import open_source
+
+    ready()
     source = open_source(flags.spec, flags.data_dir)
     say(f"{flags.spec}: {len(source.labels)} images of {len(source.classes)} classes")
     most = None if flags.all else _SHOWN

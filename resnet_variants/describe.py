@@ -5,20 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.branches import BLOCKS, ORDERS, STRIDES
 from resnet_variants.models.catalogue import as_variant
-from resnet_variants.models.cost import Cost, LayerCost, layer_costs, total
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, Variant
-from resnet_variants.models.zoo import weights_cfgs
 from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.starting import ready
+
+if TYPE_CHECKING:
+    from resnet_variants.models.cost import Cost, LayerCost
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Flags:
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """A name such as rv_resnet50_d_preact, or one that timm or another library has."""
     img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
-    in_chans: int = ModelArgs.in_chans
+    in_chans: int = 3
     num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
 
 
@@ -37,6 +38,9 @@ def command(argv: Sequence[str]) -> int:
     flags = parse(Flags, argv, "describe")
     elsewhere = named_elsewhere(flags.name)
     variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
+    from resnet_variants.models.cost import layer_costs, total
+
+    ready()
     layers = layer_costs(
         variant,
         img_size=flags.img_size,
@@ -121,6 +125,8 @@ def _names(variant: Variant) -> list[str]:
     if not rows:
         rows = [f"  {name} has {differs}" for name, differs in nearest(variant)]
         rows = ["  none known" + ("; close are" if rows else ""), *rows]
+    from resnet_variants.models.zoo import weights_cfgs
+
     tags = list(weights_cfgs(variant))
     return [
         "names elsewhere",

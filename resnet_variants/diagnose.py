@@ -14,13 +14,10 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.analysis.diagnosis import summarise_diagnoses
-from resnet_variants.api import diagnose
-from resnet_variants.diagnosis.study import finished
 from resnet_variants.registry import UserError
-from resnet_variants.reporting.text import markdown, readable_diagnoses
+from resnet_variants.settings import Study
 from resnet_variants.terminal.cli import callable_module, guard, parse, say
-from resnet_variants.terminal.flags import Sampling
+from resnet_variants.terminal.starting import ready
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Flags:
     folders: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_DIR ...")
     ] = ()
-    sampling: Sampling = field(default_factory=Sampling)
+    study: Study = field(default_factory=Study)
 
 
 def command(argv: Sequence[str]) -> int:
@@ -38,10 +35,16 @@ def command(argv: Sequence[str]) -> int:
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "diagnose")
     if not flags.folders:
         raise UserError("missing RUN_DIR: name at least one run's directory")
+    from resnet_variants.analysis.diagnosis import summarise_diagnoses
+    from resnet_variants.api import diagnose
+    from resnet_variants.diagnosis.study import finished
+    from resnet_variants.reporting.text import markdown, readable_diagnoses
+
+    ready()
     for folder in flags.folders:
         finished(folder)  # before the first is measured
     for folder in flags.folders:
-        found = diagnose(folder, **flags.sampling.settings)
+        found = diagnose(folder, **vars(flags.study))
         say(markdown(readable_diagnoses(summarise_diagnoses(found.tables))))
         say(f"in {folder}: {', '.join(path.name for path in found.files)}")
     return 0
@@ -52,6 +55,6 @@ def main() -> int:
     return guard(lambda: command(sys.argv[1:]), "diagnose")
 
 
-callable_module(__name__, diagnose)
+callable_module(__name__, "diagnose")
 if __name__ == "__main__":
     sys.exit(main())

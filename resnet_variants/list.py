@@ -14,6 +14,7 @@ from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in
 from resnet_variants.registry import UserError
 from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.starting import ready
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Flags:
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
+    ready()
     pattern = parse(Flags, argv, "list").pattern
     names, aliases = list_models(pattern), list_aliases(pattern)
     if not names and not aliases:

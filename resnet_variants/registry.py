@@ -6,7 +6,6 @@ import difflib
 import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -81,45 +80,6 @@ def sequence(value: Any) -> Sequence[Any] | None:
     return cast("list[Any]", value.tolist()) if getattr(value, "ndim", None) == 1 else None
 
 
-def require_types(settings: Any, *names: str) -> None:
-    """Refuse a field of a settings dataclass that has not its default's type.
-
-    A whole number may stand for a real one; true and false are no numbers. What stands for a value
-    of that type is replaced by it: NumPy's numbers, a list for a tuple, text for a path.
-
-    Args:
-        settings: the dataclass.
-        names: its fields; all of them by default.
-
-    Raises:
-        UserError: names field, value and type.
-    """
-    for field in fields(settings):
-        if names and field.name not in names:
-            continue
-        given = getattr(settings, field.name)
-        made = cast(Any, field.default_factory)
-        default: object = made() if field.default is MISSING else field.default
-        value = _as(type(default), given)
-        if value is None:
-            wanted = "Path" if isinstance(default, Path) else type(default).__name__
-            require(field.name, given, (), f"of type {wanted}")
-        if value is not given:
-            object.__setattr__(settings, field.name, value)
-
-
-def _as(wanted: type[Any], value: Any) -> Any:
-    """A value as the wanted type has it; ``None`` where it cannot stand for one."""
-    if wanted is tuple:
-        parts = sequence(value)
-        return None if parts is None else tuple(map(plain, parts))
-    if issubclass(wanted, Path):
-        return Path(cast(str, value)) if isinstance(value, str | os.PathLike) else None
-    value = value if type(value) is wanted else plain(value)
-    allowed: tuple[type[Any], ...] = (int, float) if wanted is float else (wanted,)
-    return value if type(value) in allowed else None
-
-
 def require(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
     """Refuse an argument that is of none of the kinds.
 
@@ -138,6 +98,18 @@ def require_path(name: str, value: object) -> Path:
     """
     require(name, value, (str, os.PathLike), "a path")
     return Path(cast(str, value))
+
+
+def require_name(path: object, *, field: str) -> None:
+    """Refuse a path that no table and no page can show.
+
+    Raises:
+        UserError: it holds a NUL, or bytes that are no UTF-8.
+    """
+    text = str(path)
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        message = f"{text!r} holds a NUL or bytes that are no UTF-8: take another name"
+        raise UserError(message, field=field)
 
 
 class Registry(dict[str, T]):

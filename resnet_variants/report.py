@@ -9,10 +9,9 @@ from pathlib import Path
 
 import tyro
 
-from resnet_variants.registry import UserError, require_path
-from resnet_variants.reporting.build import Report, build
+from resnet_variants.registry import UserError
 from resnet_variants.terminal.cli import callable_module, guard, parse
-from resnet_variants.terminal.screen import show_report
+from resnet_variants.terminal.starting import ready
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,10 @@ def command(argv: Sequence[str]) -> int:
     flags = parse(Flags, argv, "report")
     if not flags.folders:
         raise UserError("missing DIR: name at least one results folder")
+    from resnet_variants.reporting.build import build
+    from resnet_variants.terminal.screen import show_report
+
+    ready()
     if flags.out:
         show_report(build(flags.out, flags.folders), flags.out)
         return 0
@@ -39,27 +42,11 @@ def command(argv: Sequence[str]) -> int:
     return 0
 
 
-def report(*folders: str | Path, out: str | Path | None = None) -> Report:
-    """Rebuild the tables, plots and page of a results folder from what is on disk.
-
-    Several folders are reported together, in ``out``.
-
-    Raises:
-        ValueError: a folder holds no runs, or a damaged file, or ``out`` is missing.
-    """
-    if out is None and len(folders) != 1:
-        raise UserError(
-            "several folders are reported together: name a folder for that", field="out"
-        )
-    paths = [require_path("folders", folder) for folder in folders]
-    return build(paths[0]) if out is None else build(require_path("out", out), paths)
-
-
 def main() -> int:
     """``python -m resnet_variants.report``."""
     return guard(lambda: command(sys.argv[1:]), "report")
 
 
-callable_module(__name__, report)
+callable_module(__name__, "report")
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,46 +14,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_variants.api import diagnose_runs
-from resnet_variants.api import run as run_variants
+from resnet_variants.data.specs import SPECS, check_spec
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
 from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
-from resnet_variants.reporting.build import build, require_room
-from resnet_variants.sweeps.experiment import (
+from resnet_variants.settings import (
     MOST_RUNS,
-    Experiment,
-    experiment_file,
-    read_toml,
+    Loading,
+    Machine,
+    Seeds,
+    Side,
+    Sink,
+    Workers,
+    check_fields,
     require_few,
-    slug,
 )
-from resnet_variants.sweeps.run import dataset_name
-from resnet_variants.sweeps.sweep import Options, check, is_complete, run_sweep
 from resnet_variants.terminal.cli import callable_module, guard, parse, say
-from resnet_variants.terminal.console import show_plan, show_settings
-from resnet_variants.terminal.flags import LISTS, Hardware, Images, Networks, Sharing, Switch
-from resnet_variants.terminal.live import show_events
-from resnet_variants.terminal.screen import show_report
-from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.recipes import RECIPES
+from resnet_variants.terminal.flags import LISTS, Networks, Switch
+from resnet_variants.terminal.starting import ready
+from resnet_variants.training.recipe import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from resnet_variants.sweeps.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Images:
+    """The test split is read once, at the end of a run."""
+
+    data: Annotated[str, tyro.conf.arg(help=f"data set: {', '.join(SPECS)}")] = "digits"
+    img_size: Side = 0  # resize to this side in pixels, 0: do not
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_spec(self.data)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    seeds: Annotated[
-        int, tyro.conf.arg(help="how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9")
-    ] = Experiment.seeds
+    seeds: Seeds = 3  # how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -61,16 +72,13 @@ class Output:
     """The same command again does only what is missing."""
 
     out: Annotated[Path | None, tyro.conf.arg(help="results/NAME if none", metavar="DIR")] = None
-    name: Annotated[str, tyro.conf.arg(help="of the experiment; made from the flags if empty")] = ""
-    dry_run: Annotated[Switch, tyro.conf.arg(help="list the runs and estimate the time")] = False
-    fresh: Annotated[Switch, tyro.conf.arg(help="redo these runs from the start")] = False
-    retry_failed: Annotated[Switch, tyro.conf.arg(help="redo those that failed")] = False
-    diagnose: Annotated[
-        Switch, tyro.conf.arg(help="then look into the trained networks; see `diagnose`")
-    ] = False
-    yes: Annotated[
-        Switch, tyro.conf.arg(help=f"{MOST_RUNS:,} to {MOST_CELLS:,} runs are meant")
-    ] = False
+    name: str = ""  # of the experiment; made from the flags if empty
+    dry_run: Switch = False  # list the runs and estimate the time
+    fresh: Switch = False  # redo these runs from the start
+    retry_failed: Switch = False  # redo those that failed
+    diagnose: Switch = False  # then look into the trained networks; see `diagnose`
+    yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
+    log: tuple[Sink, ...] = ()  # send each epoch's numbers there
 
 
 @dataclass(frozen=True)
@@ -79,24 +87,33 @@ class Flags:
 
     networks: Networks = field(default_factory=Networks)
     images: Images = field(default_factory=Images)
+    loading: Loading = field(default_factory=Loading)
     comparison: Comparison = field(default_factory=Comparison)
     settings: Recipe = field(default_factory=Recipe)
-    hardware: Hardware = field(default_factory=Hardware)
-    sharing: Sharing = field(default_factory=Sharing)
+    machine: Machine = field(default_factory=Machine)
+    workers: Workers = field(default_factory=lambda: Workers(engine="local"))
     output: Output = field(default_factory=Output)
 
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when every run is done (and diagnosed), 1 when some are not."""
     experiment, flags = read(argv)
+    from resnet_variants.api import diagnose_runs
+    from resnet_variants.reporting.build import build, require_room
+    from resnet_variants.sweeps.sweep import Options, check, is_complete, run_sweep
+    from resnet_variants.terminal.console import show_plan, show_settings
+    from resnet_variants.terminal.live import show_events
+    from resnet_variants.terminal.screen import show_report
+
+    ready()
     output = flags.output
-    machine = flags.hardware.machine
+    machine = flags.machine
     if output.diagnose:
         machine = replace(machine, snapshots=True)
     options = Options(
         machine=machine,
-        workers=flags.sharing.workers,
-        sinks=flags.sharing.log,
+        workers=flags.workers,
+        sinks=output.log,
         fresh=output.fresh,
         retry_failed=output.retry_failed,
     )
@@ -132,7 +149,11 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     file, recipe = _given(argv, "--experiment"), _given(argv, "--recipe")
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
-    base = None if file is None else read_toml(experiment_file(file), many="--yes" in argv)
+    base = None
+    if file is not None:
+        from resnet_variants.sweeps.experiment import experiment_file, read_toml
+
+        base = read_toml(experiment_file(file), many="--yes" in argv)
     # What the file or the recipe says stands where a flag is not given.
     default = (
         Flags(settings=RECIPES["default" if recipe is None else recipe])
@@ -153,7 +174,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         name=flags.output.name or base.name,
         data=flags.images.data,
         img_size=flags.images.img_size,
-        loading=flags.images.loading,
+        loading=flags.loading,
         seeds=flags.comparison.seeds,
         recipe=flags.settings,
     )
@@ -162,6 +183,8 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
 
 
 def _from_flags(flags: Flags) -> Experiment:
+    from resnet_variants.models.grids import cells, expand, merge
+
     named = flags.networks.named
     if named:
         variants, merged = merge(named)
@@ -169,6 +192,8 @@ def _from_flags(flags: Flags) -> Experiment:
         spec = flags.networks.spec
         require_few(cells(spec), many=flags.output.yes)
         variants, merged = expand(spec)
+    from resnet_variants.sweeps.experiment import Experiment
+
     return Experiment(
         name=flags.output.name or _name(flags),
         variants=tuple(variants),
@@ -196,6 +221,9 @@ def _refuse_empty_lists(argv: Sequence[str]) -> None:
 
 def _name(flags: Flags) -> str:
     """A folder name that says what the flags chose: ``digits_cifar29_D_preact``."""
+    from resnet_variants.sweeps.experiment import slug
+    from resnet_variants.sweeps.run import dataset_name
+
     chosen = flags.networks
     depth = chosen.depth or (FAMILIES[chosen.family].default_depth,)
     axes = {name: "-".join(map(str, getattr(chosen, name))) for name in LISTS if name != "depth"}
@@ -220,6 +248,6 @@ def main() -> int:
     return guard(lambda: command(sys.argv[1:]), "run")
 
 
-callable_module(__name__, run_variants)
+callable_module(__name__, "run")
 if __name__ == "__main__":
     sys.exit(main())

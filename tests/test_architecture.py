@@ -14,20 +14,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TABLES = ("variant", "families", "stems", "branches", "shortcuts")
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "tables", "records", "models", "data", "training", "speed", "sweeps"),
+    *("registry", "settings", "tables", "records", "models", "data", "training", "speed", "sweeps"),
     *("diagnosis", "analysis", "reporting"),
 )
 VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
 BELOW = {
     "registry": set(),
-    "tables": {"registry"},
+    "settings": {"registry"},
+    "tables": {"registry", "settings"},
     "records": {"registry", "tables"},
-    "models": {"registry", "tables", "records"},
-    "data": {"registry", "records"},
-    "training": {"registry", "records", "data"},
-    "speed": {"registry", "tables", "records", "models", "data", "training"},
-    "sweeps": {"registry", "tables", "records", "models", "data", "training"},
-    "diagnosis": {"registry", "tables", "records", "models", "data", "training", "sweeps"},
+    "models": {"registry", "settings", "tables", "records"},
+    "data": {"registry", "settings", "records"},
+    "training": {"registry", "settings", "records", "data"},
+    "speed": {"registry", "settings", "tables", "records", "models", "data", "training"},
+    "sweeps": {"registry", "settings", "tables", "records", "models", "data", "training"},
+    "diagnosis": {
+        *("registry", "settings", "tables", "records", "models", "data", "training", "sweeps")
+    },
     "analysis": {"registry", "tables", "records"},
     "reporting": {"registry", "tables", "records", "analysis"},
     "api": set(ROOMS),

@@ -20,8 +20,7 @@ from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.terminal import cli
 from resnet_variants.training import device
-from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.recipes import RECIPES
+from resnet_variants.training.recipe import RECIPES, Recipe
 
 
 def typed(capsys, line):
@@ -209,7 +208,7 @@ WRONG = {
     "--optimizer sdg": "--optimizer: unknown optimizer 'sdg'; did you mean 'sgd'? choices: nest",
     "--flip sideways": "--flip: unknown flip 'sideways'; choices: random, alternating, none",
     "--mixup -1": "--mixup: mixup -1.0 must be at least 0 and below 1000000",
-    "--milestones 2": "--milestones: milestones (2.0,) must be shares of training, between 0 and 1",
+    "--milestones 2": "--milestones: milestones 2.0 must be above 0 and below 1",
     "--accumulate 5": "--accumulate: accumulate 5 does not divide batch_size 32",
     "--auto-augment nope": "--auto-augment: auto_augment 'nope' is none of timm's policies, such",
     "--devices 0": "--devices: devices 0 must be from 1 to 1024",
@@ -234,7 +233,7 @@ WRONG = {
 def test_a_mistake_is_one_line_status_2_and_nothing_written(flags, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(device, "cores", lambda: 2)
+    monkeypatch.setattr(device.joblib, "cpu_count", lambda: 2)
     status, out, err = typed(capsys, f"run {flags}")
     assert (status, out) == (2, "")
     assert err.startswith(f"resnet-variants run: {WRONG[flags]}")
@@ -267,7 +266,10 @@ def test_what_a_run_failed_of_is_shown_on_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["-m", "resnet_variants.list"], [str(Path(sys.executable).parent / "resnet-variants")]],
+    [
+        ["-m", "resnet_variants.describe", "rv_resnet18_b"],
+        [str(Path(sys.executable).parent / "resnet-variants"), "describe", "rv_resnet18_b"],
+    ],
 )
 def test_an_interruption_while_libraries_are_loaded_is_one_line(words):
     command = subprocess.Popen(

@@ -17,8 +17,7 @@ from resnet_variants.sweeps.experiment import (
     read_toml,
     recipe_from,
 )
-from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.recipes import RECIPES
+from resnet_variants.training.recipe import RECIPES, Recipe
 
 COMMITTED = sorted(PACKAGED.glob("*.toml"))
 
@@ -106,7 +105,7 @@ def test_without_a_baseline_the_first_variant_of_each_depth_is_it():
         ("data     =", "img_size = 2\ndata =", "img_size 2 must be from 4 to 1024"),
         ("epochs = 3", 'preset = "he2017"', "unknown recipe 'he2017'; did you mean 'he2016'?"),
         ("epochs = 3", "preset = 3", "preset 3 must be a recipe's name"),
-        ("epochs = 3", 'milestones = ["x"]', "milestones ('x',) must be shares of training"),
+        ("epochs = 3", 'milestones = ["x"]', "milestones 'x' must be of type float"),
         ('"digits"', '"folder:"', "unknown data 'folder:'; did you mean 'folder:PATH'?"),
         ('"digits"', '"cifar10:x"', "unknown data 'cifar10:x'; did you mean 'cifar10'?"),
     ],

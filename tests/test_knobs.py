@@ -7,11 +7,12 @@ import pytest
 import torch
 from small import digits, digits_run, execute, measured, recipe, same, train, weights
 
+from resnet_variants.settings import rules_of
 from resnet_variants.sweeps import execute as execution
 from resnet_variants.training.optim import make_optimizer, make_schedule
-from resnet_variants.training.recipe import CHOICES, Recipe
-from resnet_variants.training.recipes import RECIPES
+from resnet_variants.training.recipe import RECIPES, Recipe
 
+CHOICES = {name: rule.choices for name, rule in rules_of(Recipe).items() if rule.choices}
 # Another value of a field, and the other fields under which it means something.
 OTHERS = {
     "epochs": (4, {}),

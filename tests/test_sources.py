@@ -8,14 +8,15 @@ import pytest
 import torch
 import torchvision.datasets as tv
 
+from resnet_variants.data import specs
 from resnet_variants.data.dataset import Loading, load_dataset
 from resnet_variants.data.sources import (
     DATASETS,
     MemorySource,
     as_picture,
-    check_spec,
     open_source,
 )
+from resnet_variants.data.specs import check_spec
 from resnet_variants.registry import UserError
 
 NAMES = list(published.KINDS)
@@ -180,6 +181,10 @@ def test_an_unknown_spec_names_the_choices(spec, tmp_path):
     assert message.startswith(f"unknown data {spec!r};")
     assert message.endswith("svhn, folder:PATH, timm:NAME")
     assert field == "data"
+
+
+def test_every_name_has_an_opener():
+    assert set(specs.NAMES) == set(DATASETS)
 
 
 def test_digits_need_no_files():

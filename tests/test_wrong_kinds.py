@@ -7,13 +7,10 @@ from dataclasses import fields
 import pytest
 
 import resnet_variants as rv
-from resnet_variants.data.dataset import Loading
-from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.grids import GRID_KEYS
 from resnet_variants.models.variant import Variant
-from resnet_variants.sweeps.engines.base import Workers
-from resnet_variants.training.device import Machine
+from resnet_variants.settings import Loading, Machine, Study, Workers
 from resnet_variants.training.recipe import Recipe
 
 NAME = "rv_resnet8_cifar_b"
@@ -82,7 +79,7 @@ def valid(model, tmp_path):
 
 def function(name):
     found = getattr(rv, name)
-    return getattr(found, "function", found)  # of a verb's module
+    return getattr(found, "__wrapped__", found)  # of a verb's module
 
 
 def arguments(name):
@@ -99,8 +96,8 @@ CASES = [(name, argument) for name in FURTHER for argument in arguments(name)]
 
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_wrong_kind_is_one_line_that_names_the_argument(name, argument, valid, monkeypatch):
-    for module, inner in (("api", "finished"), ("api", "run_sweep"), ("report", "build")):
-        monkeypatch.setattr(importlib.import_module(f"resnet_variants.{module}"), inner, reach)
+    for inner in ("finished", "run_sweep", "build"):
+        monkeypatch.setattr(importlib.import_module("resnet_variants.api"), inner, reach)
     for value in WRONG[: 6 if argument == "source" else 7]:  # an empty state dict is one
         given = valid.get(name, {}) | {argument: value}
         positional = [given.pop("folders")] if name == "report" else []

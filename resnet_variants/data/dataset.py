@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -22,44 +21,14 @@ from resnet_variants.data.account import Account
 from resnet_variants.data.images import INTERPOLATION, BadImageError, middle
 from resnet_variants.data.sources import MemorySource, Source, open_source
 from resnet_variants.data.splits import Batch, ResidentSplit, Split, StreamedSplit
-from resnet_variants.registry import UserError, plain, refuse, require_types
+from resnet_variants.registry import UserError
+from resnet_variants.settings import Loading
 
-ON_BAD_IMAGE = ("error", "skip")
 RESIDENT_BYTES = 2**30  # of decoded images: a larger data set is streamed
 TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
 SPLIT_SEED = 0  # of all runs: their seeds vary the training, not the test set
 _SMALL = 64  # pixels on a side
 _SAMPLE, _PART = 1024, 64  # streamed images for mean and deviation; images decoded at a time
-AUTO = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loading:
-    """How images are got at; no part of a run's id.
-
-    Raises:
-        ValueError: an unknown choice or a number out of range.
-    """
-
-    data_dir: Path = Path("data")  # of downloads
-    on_bad_image: str = "error"  # or "skip": leave a broken training image out
-    # Processes that decode what memory cannot hold. 0: this one does; auto: one per core.
-    workers: int | str = AUTO
-
-    def __post_init__(self) -> None:
-        require_types(self, "data_dir", "on_bad_image")
-        if self.on_bad_image not in ON_BAD_IMAGE:
-            refuse("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
-        count = plain(self.workers)
-        known = count == AUTO if isinstance(count, str) else type(count) is int
-        if not known or (count != AUTO and not 0 <= int(count) <= 1024):
-            message = f"workers {count!r} must be from 0 to 1024, or {AUTO}"
-            raise UserError(message, field="workers")
-        object.__setattr__(self, "workers", count)
-
-    def decoders(self, cores: int) -> int:
-        """How many processes decode for one that has so many cores."""
-        return cores if self.workers == AUTO else int(self.workers)
 
 
 @dataclass(frozen=True)

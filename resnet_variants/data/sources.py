@@ -16,8 +16,8 @@ from torch import Tensor
 from resnet_variants.data.account import Account
 from resnet_variants.data.folders import FolderSource, read_folder
 from resnet_variants.data.readers import TimmSource, check_unpacked, given_parts, open_timm
-from resnet_variants.records.files import require_name
-from resnet_variants.registry import Registry, UserError, refuse
+from resnet_variants.data.specs import TORCHVISION, check_spec
+from resnet_variants.registry import Registry, UserError
 
 Parts = Mapping[str, np.ndarray]  # indices of the splits that the publisher made: train, val, test
 
@@ -134,22 +134,11 @@ def digits(_: Path) -> Source:
 
 # --- torchvision ------------------------------------------------------------------------------
 
-# Name -> torchvision's class, whether a mirrored image keeps its label, how the splits are asked.
-_BY_FLAG: tuple[Mapping[str, Any], ...] = ({"train": True}, {"train": False})
-_BY_NAME: tuple[Mapping[str, Any], ...] = ({"split": "train"}, {"split": "test"})
-_TORCHVISION: Mapping[str, tuple[str, bool, tuple[Mapping[str, Any], ...]]] = {
-    "mnist": ("MNIST", False, _BY_FLAG),
-    "fashion-mnist": ("FashionMNIST", True, _BY_FLAG),
-    "cifar10": ("CIFAR10", True, _BY_FLAG),
-    "cifar100": ("CIFAR100", True, _BY_FLAG),
-    "svhn": ("SVHN", False, _BY_NAME),
-}
-
 
 def _torchvision(name: str, root: Path) -> Source:
     import torchvision.datasets
 
-    kind, mirror, splits = _TORCHVISION[name]
+    kind, mirror, splits = TORCHVISION[name]
     try:
         both = [
             getattr(torchvision.datasets, kind)(str(root), download=True, **split)
@@ -180,29 +169,11 @@ def _chw(images: Any) -> Tensor:
     return pixels if pixels.shape[1] == 3 else pixels.permute(0, 3, 1, 2)
 
 
-for _name in _TORCHVISION:
+for _name in TORCHVISION:
     DATASETS[_name] = functools.partial(_torchvision, _name)
 
 
 # --- by SPEC ----------------------------------------------------------------------------------
-
-PREFIXES: Mapping[str, Callable[[str, Path], Source]] = {
-    "folder": lambda path, _: read_folder(Path(path)),
-    "timm": open_timm,
-}
-SPECS = (*DATASETS, "folder:PATH", "timm:NAME")
-
-
-def check_spec(spec: str) -> None:
-    """Refuse a SPEC that names nothing; whether the images are there is not looked at.
-
-    Raises:
-        ValueError: neither a name nor a known prefix with something after it.
-    """
-    require_name(spec, field="data")
-    prefix, colon, rest = spec.partition(":")
-    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
-        refuse("data", spec, SPECS)
 
 
 def open_source(spec: str, root: Path) -> Source:
@@ -211,18 +182,11 @@ def open_source(spec: str, root: Path) -> Source:
     Raises:
         ValueError: an unknown SPEC, or images that are missing or damaged.
     """
+    if spec in DATASETS:
+        return DATASETS[spec](root)
     check_spec(spec)
-    prefix, colon, rest = spec.partition(":")
-    return PREFIXES[prefix](rest, root) if colon else DATASETS[spec](root)
+    prefix, _, rest = spec.partition(":")
+    return read_folder(Path(rest)) if prefix == "folder" else open_timm(rest, root)
 
 
-__all__ = [
-    "DATASETS",
-    "SPECS",
-    "FolderSource",
-    "MemorySource",
-    "Source",
-    "TimmSource",
-    "check_spec",
-    "open_source",
-]
+__all__ = ["DATASETS", "FolderSource", "MemorySource", "Source", "TimmSource", "open_source"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from resnet_variants.data.dataset import Dataset, Loading
+from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import Batch
 from resnet_variants.diagnosis import distances, gradients, lesions
 from resnet_variants.diagnosis.measure import Sample
@@ -29,62 +29,16 @@ from resnet_variants.models.weights import (
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, joined
 from resnet_variants.records.files import Json, damaged, read_json
 from resnet_variants.records.run_folder import DONE, RunFolder
-from resnet_variants.registry import UserError, require_types
+from resnet_variants.registry import UserError
+from resnet_variants.settings import Machine, Study
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.batches import generator
-from resnet_variants.training.device import Machine, full_precision, make_fabric
+from resnet_variants.training.device import full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
 
-_COUNTS = {"images": 2, "draws": 1, "paths": 1}
-_BATCH = 100  # images, or all where there are fewer
-_LARGEST = 1_000_000
 _NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json
 MEASURES = gradients.MEASURES | lesions.MEASURES | distances.MEASURES  # by the names of TABLES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """How a run is diagnosed.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    images: int = 1000  # of the validation split, drawn at random; all where it has fewer
-    batch_size: int = 0  # images that gradients, paths, distances, growth are taken over; 0: 100
-    draws: int = 2  # random deletions and orders of each size
-    paths: int = 8  # paths of each length that are followed
-    seed: int = 0  # which images; and which draws, others for each seed of a training
-    device: str = Machine.device
-    data: str = ""  # a SPEC; empty: that of the run
-    loading: Loading = field(default_factory=Loading)
-
-    def __post_init__(self) -> None:
-        require_types(self)
-        for name, low in _COUNTS.items():
-            value = getattr(self, name)
-            if not low <= value <= _LARGEST:
-                message = f"{name} {value!r} must be a whole number from {low} to {_LARGEST}"
-                raise UserError(message, field=name)
-        size = self.batch_size
-        if type(size) is not int or not (size == 0 or 2 <= size <= _LARGEST):
-            message = f"batch_size {size!r} must be a whole number from 2 to {_LARGEST}, or 0"
-            raise UserError(message, field="batch_size")
-        if size > self.images:
-            message = f"batch_size {size} exceeds the {self.images} images"
-            raise UserError(message, field="batch_size")
-
-    def fitted(self, there: int) -> Study:
-        """The study with a batch that ``there`` validation images fill.
-
-        Raises:
-            ValueError: there are fewer than ``batch_size``, or fewer than 2.
-        """
-        if there < max(2, self.batch_size):
-            message = f"batch_size {max(2, self.batch_size)} exceeds the {there} validation images"
-            raise UserError(message, field="batch_size")
-        return replace(self, batch_size=self.batch_size or min(_BATCH, self.images, there))
 
 
 def diagnose_run(path: Path, study: Study) -> Diagnosis:

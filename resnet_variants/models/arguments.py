@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import cast
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias, cast
 
 import torch
 from timm.layers import create_act_layer
@@ -14,18 +12,12 @@ from resnet_variants.models.branches import ORDERS
 from resnet_variants.models.layers import NORMS, Gate, Layers
 from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, plain, refuse, require, shown
+from resnet_variants.registry import UserError, plain, require, shown
+from resnet_variants.settings import FINITE, Fraction, Head, InitFan, Range, check_fields
 
 LARGEST = 2**20  # more pixels, channels or classes are a typing error
-_POOLS = ("avg", "max", "avgmax", "catavgmax")
-_CHOICES: Mapping[str, Iterable[object]] = {
-    "global_pool": ("", *_POOLS, "fast", *(f"fast{pool}" for pool in _POOLS)),
-    "output_stride": (1, 2, 4, 8, 16, 32),
-    "norm_layer": NORMS,
-    "zero_init_last": (False, True),
-    "init_fan": ("fan_out", "fan_in"),
-    "head": ("linear", "bn_linear"),
-}
+Pool: TypeAlias = Literal["avg", "max", "avgmax", "catavgmax"]
+FastPool: TypeAlias = Literal["fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,41 +28,26 @@ class ModelArgs:
         ValueError: a number out of range or an unknown choice.
     """
 
-    num_classes: int = 1000
-    in_chans: int = 3
-    global_pool: str = "avg"  # '' leaves the features unpooled
-    output_stride: int = 32  # a stage dilates instead of exceeding it
-    drop_rate: float = 0.0  # dropout before the classifier
-    drop_path_rate: float = (
-        0.0  # stochastic depth; the rate rises linearly to this at the last unit
-    )
-    drop_block_rate: float = 0.0  # DropBlock in the last two stages, as in timm's ResNet
+    num_classes: Annotated[int, Range(0, LARGEST)] = 1000
+    in_chans: Annotated[int, Range(1, LARGEST)] = 3
+    global_pool: Literal["", Pool, FastPool] = "avg"  # '' leaves the features unpooled
+    output_stride: Literal[1, 2, 4, 8, 16, 32] = 32  # a stage dilates instead of exceeding it
+    drop_rate: Fraction = 0.0  # dropout before the classifier
+    drop_path_rate: Fraction = 0.0  # stochastic depth, rising linearly to this at the last unit
+    drop_block_rate: Fraction = 0.0  # DropBlock in the last two stages, as timm's ResNet has it
     norm_layer: str = "batch"  # or "group"
     act_layer: str = "relu"  # any of timm's
     zero_init_last: bool = False  # every branch starts as zero (timm's ResNet: True)
-    init_fan: str = "fan_out"  # or "fan_in": mode of the Kaiming initialisation
-    head: str = "linear"  # or "bn_linear": a batch norm of the pooled features before it
-    gate_bias: float = -6.0  # initial b of the gates; -6 is the best of arXiv:1603.05027, table 1
+    init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
+    head: Head = "linear"  # bn_linear: a batch norm of the pooled features before the classifier
+    # Initial b of the gates; -6 is the best of arXiv:1603.05027, table 1.
+    gate_bias: Annotated[float, FINITE] = -6.0
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
-        for name, low in (("num_classes", 0), ("in_chans", 1)):
-            require_count(name, getattr(self, name), low)
-        for name in ("drop_rate", "drop_path_rate", "drop_block_rate"):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value < 1:
-                message = f"{name} {shown(value)} must be a number of at least 0 and below 1"
-                raise UserError(message, field=name)
-        if type(self.gate_bias) not in (int, float) or not math.isfinite(self.gate_bias):
-            message = f"gate_bias {shown(self.gate_bias)} must be a finite number"
-            raise UserError(message, field="gate_bias")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if not any(type(value) is type(choice) and value == choice for choice in choices):
-                refuse(name, value, choices)
+        check_fields(self)
+        NORMS[self.norm_layer]  # refuses an unknown one
         _check_activation(self.act_layer)
         _check_factory_kwargs(self.device, self.dtype)
 
@@ -125,7 +102,7 @@ def require_count(name: str, value: object, low: int) -> int:
 def _check_activation(name: str) -> None:
     """Refuse a name that is no activation of timm's, or an activation with parameters."""
     try:
-        layer = create_act_layer(name) if isinstance(name, str) else None
+        layer = create_act_layer(name)
     except KeyError:
         layer = None
     if layer is None:

@@ -23,6 +23,7 @@ from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
+from resnet_variants.settings import Head
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def layer_costs(
     img_size: int = 0,
     in_chans: int = ModelArgs.in_chans,
     num_classes: int = 0,
-    head: str = ModelArgs.head,
+    head: Head = ModelArgs.head,
 ) -> list[LayerCost]:
     """Every leaf module in order of execution, at output stride 32.
 
@@ -136,7 +137,7 @@ def cost(
     img_size: int = 0,
     in_chans: int = ModelArgs.in_chans,
     num_classes: int = 0,
-    head: str = ModelArgs.head,
+    head: Head = ModelArgs.head,
 ) -> Cost:
     """Parameters, MACs, FLOPs and activations for one image; sizes default to the family's.
 

@@ -14,7 +14,8 @@ from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORD
 from resnet_variants.models.families import FAMILIES, PRESETS, Family
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, plain
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
-from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.registry import UserError, refuse
+from resnet_variants.settings import check_fields
 
 # Without an identity shortcut and without a stem pool, these orders compute the same function as
 # another one: only the block boundaries move.
@@ -96,7 +97,7 @@ class Variant:
     antialias: str = axis("none", "filter instead of a conv's stride", ANTIALIASES)
 
     def __post_init__(self) -> None:
-        require_types(self)
+        check_fields(self)
         family: Family = FAMILIES[self.family]
         self._set("depth", self.depth or family.default_depth)
         if self.depth not in family.layouts:

@@ -142,18 +142,6 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(message, field="out") from error
 
 
-def require_name(path: object, *, field: str) -> None:
-    """Refuse a path that the system rejects, or that no table and no page can show.
-
-    Raises:
-        ValueError: the path holds a NUL, or bytes that are no UTF-8.
-    """
-    text = str(path)
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        message = f"{text!r} holds a NUL or bytes that are no UTF-8: take another name"
-        raise UserError(message, field=field)
-
-
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path``, all of it or nothing."""
     with atomic_file(path) as temporary:

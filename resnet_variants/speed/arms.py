@@ -20,8 +20,9 @@ from torchvision import transforms
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import ResidentSplit
+from resnet_variants.settings import Device, Machine
 from resnet_variants.training.batches import train_batches
-from resnet_variants.training.device import Machine, make_fabric, resolve
+from resnet_variants.training.device import make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import Trainer
 
@@ -39,7 +40,7 @@ class Task:
     img_size: int
     steps: int  # of an epoch
     in_chans: int = 3
-    device: str = "auto"
+    device: Device = "auto"
     precision: str = "auto"
 
     @property

@@ -10,16 +10,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from resnet_variants.data.dataset import Loading
-from resnet_variants.data.sources import check_spec
+from resnet_variants.data.specs import check_spec
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.files import Json, read_text
-from resnet_variants.registry import UserError, plain, refuse, require, require_types
+from resnet_variants.registry import UserError, plain, refuse, require
+from resnet_variants.settings import Loading, Seeds, Side, check_fields, require_few
 from resnet_variants.sweeps.run import Run
-from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.recipes import RECIPES
+from resnet_variants.training.recipe import RECIPES, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,10 @@ class Experiment:
     name: str
     variants: tuple[Variant, ...]
     data: str = "digits"
-    img_size: int = Run.img_size
+    img_size: Side = 0
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = field(default_factory=Loading)
-    seeds: int = 3
+    seeds: Seeds = 3
     question: str = ""
     expect: str = ""
     baseline: Mapping[str, object] = field(default_factory=dict)
@@ -45,15 +44,8 @@ class Experiment:
     free_stem: bool = False  # whether the stem stride follows the images' size
 
     def __post_init__(self) -> None:
-        require_types(self, "data", "img_size", "recipe", "loading", "seeds")
+        check_fields(self, "data", "img_size", "recipe", "loading", "seeds")
         check_spec(self.data)
-        if not 1 <= self.seeds <= MAX_SEEDS:
-            message = f"seeds {self.seeds!r} must be from 1 to {MAX_SEEDS}"
-            raise UserError(message, field="seeds")
-        low, high = SIDES
-        if self.img_size and not low <= self.img_size <= high:
-            message = f"img_size {self.img_size!r} must be from {low} to {high}, or 0: as they are"
-            raise UserError(message, field="img_size")
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
         if len(self.variants) * self.seeds > MOST_CELLS:
@@ -110,22 +102,7 @@ class Experiment:
         }
 
 
-SIDES = (4, 1024)  # pixels
-MAX_SEEDS = 10_000
 _KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
-
-
-MOST_RUNS = 10_000
-
-
-def require_few(runs: int, *, many: bool) -> None:
-    """Refuse more runs than anybody types by intention, unless it was said.
-
-    Raises:
-        ValueError: says how to say it.
-    """
-    if runs > MOST_RUNS and not many:
-        raise UserError(f"{runs:,} runs: give --yes if they are meant")
 
 
 def slug(text: str) -> str:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from resnet_variants.data.dataset import Dataset, Loading, load_dataset
 from resnet_variants.data.images import INTERPOLATION
-from resnet_variants.data.sources import check_spec
+from resnet_variants.data.policy import policy
+from resnet_variants.data.specs import check_spec
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import Cost, cost
 from resnet_variants.models.network import ResNet
@@ -128,11 +129,13 @@ class Run:
         return {name: getattr(self.recipe, field) for name, field in _FIELDS.items()}
 
     def check(self) -> None:
-        """Refuse a recipe with which this network cannot be built.
+        """Refuse a recipe with which this network cannot be built or trained.
 
         Raises:
             ValueError: names the setting.
         """
+        if self.recipe.auto_augment:
+            policy(self.recipe.auto_augment)
         try:
             ModelArgs(**self._arguments).check(self.variant)
         except UserError as error:

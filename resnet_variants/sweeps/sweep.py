@@ -12,17 +12,10 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from resnet_variants.records.files import (
-    Json,
-    StorageError,
-    require_name,
-    to_json,
-    write_atomically,
-    writing,
-)
+from resnet_variants.records.files import Json, StorageError, to_json, write_atomically, writing
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, require_name
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
 from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment

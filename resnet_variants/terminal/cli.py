@@ -21,7 +21,7 @@ from tyro import _errors as tyro_errors
 from tyro._arguments import ArgumentDefinition
 
 from resnet_variants.registry import UserError, one_line, refuse
-from resnet_variants.terminal.starting import INTERRUPTED, ready
+from resnet_variants.terminal.starting import INTERRUPTED
 
 VERBS = {
     "run": "train variants, then write tables and plots",
@@ -96,23 +96,32 @@ def _terminable() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-class _CallableModule(ModuleType):
-    """A module that can be called like the function it is named after."""
+class _VerbModule(ModuleType):
+    """A verb's module that can be called like the function of ``api`` with its name."""
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """The function, also for ``inspect.signature``."""
+        return getattr(importlib.import_module("resnet_variants.api"), self._verb)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """What ``help`` shows."""
+        return self.__wrapped__.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+        return self.__wrapped__(*args, **kwargs)
 
 
-def callable_module(name: str, function: Callable[..., object]) -> None:
-    """Let the verb's module be called: ``rv.run(...)``.
+def callable_module(name: str, verb: str) -> None:
+    """Let the verb's module be called: ``rv.run(...)`` is ``api.run(...)``.
 
     Importing ``resnet_variants.run`` binds the package's ``run`` to that module, whichever way it
     comes to be imported, so the module itself has to be what ``rv.run`` promises.
     """
     module = sys.modules[name]
-    module.__class__ = _CallableModule
-    module.function = function  # type: ignore[attr-defined]
-    module.__doc__ = function.__doc__
+    module._verb = verb  # type: ignore[attr-defined]
+    module.__class__ = _VerbModule
 
 
 def say(text: str = "") -> None:
@@ -134,12 +143,11 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:
-    """Read flags into a frozen dataclass; what a command needs is loaded by then.
+    """Read flags into a frozen dataclass.
 
     Raises:
         UserError: an unknown flag, or a value of the wrong type.
     """
-    ready()
     names = [word.partition("=")[0] for word in argv if word.startswith("--")]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -152,7 +160,8 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
 def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
     match event:
         case tyro_errors.InvalidChoice():
-            refuse("choice", event.value, event.choices, field=_field(event.argument))
+            name = _field(event.argument)
+            refuse(name.replace("-", "_"), event.value, event.choices, field=name)
         case tyro_errors.BadValue():
             reason = event.reason.replace("_", " ")
             raise UserError(f"{reason}; see --help", field=_field(event.argument))

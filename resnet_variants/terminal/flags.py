@@ -1,36 +1,23 @@
-"""Flags that several verbs share, as frozen dataclasses."""
+"""The flags that choose networks."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import tyro
 
-from resnet_variants.data.dataset import AUTO, ON_BAD_IMAGE, Loading
-from resnet_variants.data.sources import SPECS
-from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.catalogue import as_variant, list_aliases, list_models
 from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.grids import FULL_GRID
 from resnet_variants.models.variant import AXES, Axis, Variant
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.engines.base import ENGINES, Workers
-from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.sinks import SINKS
-from resnet_variants.training.device import DEVICES, Machine
 
 Words: TypeAlias = tuple[str, ...]
 Numbers: TypeAlias = tuple[int, ...]
 Switch: TypeAlias = tyro.conf.FlagCreatePairsOff[bool]
-
-
-def _choice(text: str, choices: Iterable[object]) -> Any:
-    return tyro.conf.arg(help=f"{text}: {', '.join(map(str, choices))}")
 
 
 def _axis(about: Axis) -> Any:
@@ -54,7 +41,9 @@ class _Chosen:
         ),
     ] = ()
     preact: Annotated[bool, tyro.conf.arg(help="the order preact instead of post")] = False
-    family: Annotated[str, _choice(AXES["family"].meaning, FAMILIES)] = "cifar"
+    family: Annotated[
+        str, tyro.conf.arg(help=f"{AXES['family'].meaning}: {', '.join(FAMILIES)}")
+    ] = "cifar"
 
 
 _Lists: Any = make_dataclass(
@@ -133,115 +122,3 @@ def _named(name: str) -> Variant:
         return as_variant("variant", name)
     except UserError as error:
         raise UserError(str(error), field="variant") from error
-
-
-@dataclass(frozen=True)
-class Images:
-    """The test split is read once, at the end of a run."""
-
-    data: Annotated[str, _choice("data set", SPECS)] = Experiment.data
-    data_dir: Annotated[Path, tyro.conf.arg(help="where downloads are and go", metavar="DIR")] = (
-        Loading.data_dir
-    )
-    img_size: Annotated[int, tyro.conf.arg(help="resize to this side in pixels, 0: do not")] = (
-        Experiment.img_size
-    )
-    on_bad_image: Annotated[str, _choice("a broken training image", ON_BAD_IMAGE)] = (
-        Loading.on_bad_image
-    )
-    workers: Annotated[
-        str,
-        tyro.conf.arg(
-            help="processes that decode what memory cannot hold; auto: one per core; 0: none, the "
-            "one that trains does",
-            metavar="N",
-        ),
-    ] = AUTO
-
-    @property
-    def loading(self) -> Loading:
-        """How the images are got at."""
-        workers: Any = self.workers
-        with contextlib.suppress(ValueError):  # what is no number is told by `Loading`
-            workers = int(workers)
-        return Loading(data_dir=self.data_dir, on_bad_image=self.on_bad_image, workers=workers)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What trained networks are diagnosed on: images of the validation split."""
-
-    images: Annotated[int, tyro.conf.arg(help="drawn at random; all where there are fewer")] = (
-        Study.images
-    )
-    batch_size: Annotated[
-        int, tyro.conf.arg(help="for gradients, paths and so on; 0: 100, or all there are")
-    ] = Study.batch_size
-    draws: Annotated[int, tyro.conf.arg(help="random deletions and orders of each size")] = (
-        Study.draws
-    )
-    paths: Annotated[int, tyro.conf.arg(help="paths of each length that are followed")] = (
-        Study.paths
-    )
-    seed: Annotated[int, tyro.conf.arg(help="which images and draws")] = Study.seed
-    device: Annotated[str, _choice("where", DEVICES)] = Study.device
-    data: Annotated[str, tyro.conf.arg(help="where the run's images are now, if moved")] = (
-        Study.data
-    )
-    data_dir: Annotated[Path, tyro.conf.arg(help="where downloads are", metavar="DIR")] = (
-        Loading.data_dir
-    )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As ``Study`` takes it."""
-        settings = dict(vars(self))
-        return settings | {"loading": Loading(data_dir=settings.pop("data_dir"))}
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how: recorded with a run, no part of its id."""
-
-    device: Annotated[str, _choice("where", DEVICES)] = Machine.device
-    devices: Annotated[
-        int, tyro.conf.arg(help="processes that share each batch, a GPU or cores each")
-    ] = Machine.devices
-    compile: Annotated[Switch, tyro.conf.arg(help="train through torch.compile")] = Machine.compile
-    checkpoint_seconds: Annotated[float, tyro.conf.arg(help="between two checkpoints of a run")] = (
-        Machine.checkpoint_seconds
-    )
-    snapshots: Annotated[
-        Switch, tyro.conf.arg(help="keep the weights after epochs 1, 2, 4, 8, ...")
-    ] = Machine.snapshots
-
-    @property
-    def machine(self) -> Machine:
-        """As the training takes it."""
-        return Machine(**vars(self))
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How many runs at a time, and by what: no part of a run's id."""
-
-    engine: Annotated[str, _choice("what carries the runs out", ENGINES)] = "local"
-    jobs: Annotated[
-        int, tyro.conf.arg(help="runs at a time, 0: one per core or GPU, or what a cluster takes")
-    ] = Workers.jobs
-    cpus_per_run: Annotated[
-        int, tyro.conf.arg(help="threads of each run, 0: its share of the cores, 1 in a cluster")
-    ] = Workers.cpus_per_run
-    gpus_per_run: Annotated[
-        float, tyro.conf.arg(help="of a cluster, such as 0.25; 0: one where there are any")
-    ] = Workers.gpus_per_run
-    ray_address: Annotated[
-        str,
-        tyro.conf.arg(help="of a running cluster; one is started if empty", metavar="HOST:PORT"),
-    ] = Workers.ray_address
-    log: Annotated[Words, _choice("send each epoch's numbers to", SINKS)] = ()
-
-    @property
-    def workers(self) -> Workers:
-        """As the engines take it."""
-        return Workers(**{name: value for name, value in vars(self).items() if name != "log"})

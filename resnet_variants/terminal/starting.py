@@ -1,10 +1,11 @@
-"""Ctrl-C while a command is still loading its libraries: one line, for there is nothing to save.
+"""The first module that a command loads: it answers Ctrl-C while libraries are being loaded.
 
-To import this is to begin with it, in a process that was started as a command of the package.
+Loading takes seconds and there is nothing to save yet, so the answer is one line.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -15,26 +16,28 @@ from typing import NoReturn
 INTERRUPTED = 130
 
 
+@functools.cache
+def is_command() -> bool:
+    """Whether this process was started as a command of the package, not by one."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # the name of the program until Python has found the module
+        following = [name for word, name in pairwise(sys.orig_argv) if word == "-m"]
+        return following[:1] != [] and following[0].startswith("resnet_variants.")
+    worker = "--multiprocessing-fork" in sys.orig_argv
+    return Path(program).name == "resnet-variants" and not worker
+
+
 def ready() -> None:
-    """All is loaded: from now on Ctrl-C is Python's exception."""
+    """Everything is loaded: from now on Ctrl-C raises ``KeyboardInterrupt``."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _is_command() -> bool:
-    program = sys.argv[0] if sys.argv else ""
-    if program == "-m":  # so Python calls it until it has found the module
-        following = [name for word, name in pairwise(sys.orig_argv) if word == "-m"]
-        return following[:1] != [] and following[0].startswith("resnet_variants.")
-    started = "--multiprocessing-fork" in sys.orig_argv  # by a command, which ends it
-    return Path(program).name == "resnet-variants" and not started
-
-
 def _leave(*_: object) -> NoReturn:
-    # An exception could be lost in a library that is half loaded.
+    # A library that is half loaded could swallow an exception.
     os.write(2, b"resnet-variants: interrupted; the same command continues\n")
     os._exit(INTERRUPTED)
 
 
-if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)

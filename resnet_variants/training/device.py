@@ -8,10 +8,9 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import joblib
 import torch
@@ -21,38 +20,12 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.registry import UserError
+from resnet_variants.settings import Device, Machine
 
 # Fabric announces precision and processes for every run; run.json records them. The level is set
 # at import, so that it also holds in child processes.
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-
-DEVICES = ("auto", "cpu", "cuda", "mps")  # mps: Apple's GPU, which auto does not take
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """How a run is computed: recorded with it, no part of its id.
-
-    Raises:
-        ValueError: an unknown choice or a number out of range.
-    """
-
-    device: str = "auto"
-    devices: int = 1  # processes, each with a GPU or its share of the cores
-    compile: bool = False  # the training step through torch.compile
-    checkpoint_seconds: float = 60.0  # between two checkpoints of a run
-    snapshots: bool = False  # keep the weights after epochs 1, 2, 4, 8 and so on
-
-    def __post_init__(self) -> None:
-        require_types(self)
-        if self.device not in DEVICES:
-            refuse("device", self.device, DEVICES)
-        if not 1 <= self.devices <= 1024:
-            raise UserError(f"devices {self.devices!r} must be from 1 to 1024", field="devices")
-        if not self.checkpoint_seconds >= 0:
-            message = f"checkpoint_seconds {self.checkpoint_seconds!r} must be a number from 0"
-            raise UserError(message, field="checkpoint_seconds")
 
 
 def make_fabric(machine: Machine, precision: str) -> Fabric:
@@ -64,7 +37,7 @@ def make_fabric(machine: Machine, precision: str) -> Fabric:
     cuda = torch.cuda.is_available()
     seen = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
     if not seen.get(machine.device, True):
-        choices = ", ".join(name for name in DEVICES if seen.get(name, True))
+        choices = ", ".join(name for name in get_args(Device) if seen.get(name, True))
         what = {"cuda": "CUDA GPU", "mps": "Apple GPU"}[machine.device]
         message = f"unknown device {machine.device!r}: torch sees no {what} here"
         message += f"; choices: {choices}"

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, TypeAlias
 
-from resnet_variants.data.policy import policy
-from resnet_variants.records.files import require_name
-from resnet_variants.registry import UserError, refuse, require_types
+from resnet_variants.registry import Registry, UserError, require_name
+from resnet_variants.settings import (
+    MILLION,
+    POSITIVE,
+    Amount,
+    Count,
+    Fraction,
+    Head,
+    InitFan,
+    Precision,
+    Range,
+    check_fields,
+)
 
-PRECISIONS = ("auto", "fp32", "bf16")
-CHOICES: Mapping[str, Iterable[str]] = {
-    "optimizer": ("nesterov", "sgd", "adamw", "lamb"),
-    "schedule": ("cosine", "step", "onecycle", "constant"),
-    "decay": ("weights", "all"),
-    "flip": ("random", "alternating", "none"),
-    "loss": ("cross_entropy", "binary"),
-    "init_fan": ("fan_out", "fan_in"),
-    "select": ("last", "best"),
-    "head": ("linear", "bn_linear"),
-    "precision": PRECISIONS,
-    "normalise": ("auto", "data", "imagenet"),
-}
-_LARGEST = 1_000_000
-_COUNTS = {"epochs": 1, "batch_size": 2, "accumulate": 1}
 PRETRAINED = "pretrained"  # as weights: timm's published ones of the same network
-# Half-open ranges [low, high).
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "momentum": (0, 1),
-    "weight_decay": (0, _LARGEST),
-    "warmup": (0, 1),
-    "crop_padding": (0, 1),
-    "crop_area": (0, 1),
-    "color_jitter": (0, 1),
-    "cutout": (0, 1),
-    "label_smoothing": (0, 1),
-    "mixup": (0, _LARGEST),
-    "cutmix": (0, _LARGEST),
-    "drop_path": (0, 1),
-    "clip_grad": (0, _LARGEST),
-    "ema": (0, 1),
-}
-_SHARES = ("size_start", "size_end", "crop_pct")
+SideShare: TypeAlias = Annotated[
+    float, Range(0.1, 1, text="from 0.1 to 1: a share of the image's side")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A way to train; see ``recipes`` for those of papers.
+    """A way to train; ``RECIPES`` has those of papers.
 
     The defaults are also the reference of run ids: a run's id names what differs from them.
 
@@ -56,98 +36,74 @@ class Recipe:
         ValueError: a number out of range or an unknown choice; the message names the field.
     """
 
-    epochs: int = 20  # passes over the training split
-    batch_size: int = 32  # images per step of the optimizer, on all devices together
-    optimizer: str = "nesterov"  # nesterov (SGD with Nesterov momentum), sgd, adamw or lamb
-    lr: float = 0.1  # the largest: at the end of the warm-up
-    momentum: float = 0.9  # of adamw and lamb: beta 1
-    weight_decay: float = 5e-4  # on the gradient in sgd, on the step in adamw and lamb
-    decay: str = "weights"  # what weight decay acts on: weights (tensors with ndim > 1) or all
-    schedule: str = "cosine"  # cosine to zero, step, onecycle (arXiv:1708.07120) or constant
-    milestones: tuple[float, ...] = (0.5, 0.75)  # step: shares of training at which lr falls
-    warmup: float = 0.1  # share of all steps, linear; onecycle: its rise
-    label_smoothing: float = 0.0  # arXiv:1512.00567, section 7
-    loss: str = (  # cross_entropy, or binary: every class by itself
-        "cross_entropy"  # or binary: each class by itself; a label mixed in by over 0.2 counts
-    )
-    mixup: float = 0.0  # alpha of arXiv:1710.09412; 0: none
-    cutmix: float = 0.0  # alpha of arXiv:1905.04899; 0: none; beside mixup, every second batch
-    crop_padding: float = 0.125  # of the side: 4 px at 32 px (arXiv:1512.03385, section 4.2)
-    crop_area: float = 0.0  # above 0: random resized crops of at least this area, not padded ones
-    flip: str = "random"  # random, alternating (arXiv:2404.00498) or none, of images one may flip
-    color_jitter: float = 0.0  # brightness, contrast, saturation within 1 ± this
-    cutout: float = 0.0  # side of the square as a share of the image's (arXiv:1708.04552)
+    epochs: Count = 20  # passes over the training split
+    # images per step of the optimizer, on all devices together
+    batch_size: Annotated[int, Range(2, MILLION)] = 32
+    # nesterov: SGD with Nesterov momentum
+    optimizer: Literal["nesterov", "sgd", "adamw", "lamb"] = "nesterov"
+    lr: Annotated[float, POSITIVE] = 0.1  # the largest: at the end of the warm-up
+    momentum: Fraction = 0.9  # beta 1 of adamw and lamb
+    weight_decay: Amount = 5e-4  # on the gradient in sgd, on the step in adamw and lamb
+    # tensors that weight decay acts on; weights: those with ndim > 1
+    decay: Literal["weights", "all"] = "weights"
+    # cosine: to zero; step: see milestones; onecycle: arXiv:1708.07120
+    schedule: Literal["cosine", "step", "onecycle", "constant"] = "cosine"
+    # step: shares of training at which lr falls to a tenth
+    milestones: tuple[Annotated[float, Range(0, 1, closed="neither")], ...] = (0.5, 0.75)
+    warmup: Fraction = 0.1  # share of all steps, linear; onecycle: its rise
+    label_smoothing: Fraction = 0.0  # arXiv:1512.00567, section 7
+    # binary: every class by itself; a label mixed in by over 0.2 counts
+    loss: Literal["cross_entropy", "binary"] = "cross_entropy"
+    mixup: Amount = 0.0  # alpha of arXiv:1710.09412; 0: none
+    cutmix: Amount = 0.0  # alpha of arXiv:1905.04899; 0: none; beside mixup, every second batch
+    crop_padding: Fraction = 0.125  # of the side: 4 px at 32 px (arXiv:1512.03385, section 4.2)
+    # above 0: random resized crops of at least this area, not padded ones
+    crop_area: Fraction = 0.0
+    # of images that keep their label; alternating: arXiv:2404.00498
+    flip: Literal["random", "alternating", "none"] = "random"
+    color_jitter: Fraction = 0.0  # brightness, contrast, saturation within 1 ± this
+    cutout: Fraction = 0.0  # side of the square as a share of the image's (arXiv:1708.04552)
     auto_augment: str = ""  # timm's name of a policy, such as rand-m6-mstd0.5-inc1; slow
-    size_start: float = 1.0  # side of training images in the first epoch, as a share of img_size
-    size_end: float = 1.0  # and in the last; linear in between
-    crop_pct: float = 1.0  # share of the side that tests see, as timm has it: 0.875 is 224 of 256
-    # mean and deviation of pictures: data (the training pictures'), imagenet, or auto: those that
-    # the weights come with, and data where they come with none
-    normalise: str = "auto"
-    drop_path: float = 0.0  # stochastic depth (arXiv:1603.09382), rising to this at the last unit
+    # side of training images in the first epoch, as a share of img_size
+    size_start: SideShare = 1.0
+    size_end: SideShare = 1.0  # side in the last epoch; linear in between
+    crop_pct: SideShare = 1.0  # share of the side that tests see, as in timm: 0.875 is 224 of 256
+    # source of mean and deviation; data: the training images; auto: that of the weights, and data
+    # where the weights have none
+    normalise: Literal["auto", "data", "imagenet"] = "auto"
+    # stochastic depth (arXiv:1603.09382): the rate at the last unit, rising linearly
+    drop_path: Fraction = 0.0
     zero_init: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
-    init_fan: str = "fan_out"  # fan_out or fan_in: whose variance the initial convolutions keep
-    weights: str = ""  # what the body starts from: a run, a results folder, or pretrained
-    head: str = "linear"  # linear, or bn_linear: a batch norm of the pooled features before it
-    clip_grad: float = 0.0  # largest norm of the whole gradient; 0: none
-    accumulate: int = 1  # parts that a batch is computed in; batch norm sees a part
-    ema: float = 0.0  # decay of a moving average of the weights, which is then tested; 0: none
+    init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
+    weights: str = ""  # initial weights of the body: a run, a results folder, or pretrained
+    head: Head = "linear"  # bn_linear: a batch norm of the pooled features before the classifier
+    clip_grad: Amount = 0.0  # largest norm of the whole gradient; 0: none
+    accumulate: Count = 1  # parts that a batch is computed in; batch norm sees a part
+    ema: Fraction = 0.0  # decay of a moving average of the weights, which is then tested; 0: none
     sync_bn: bool = True  # batch statistics over all devices; else each device's own
-    select: str = "last"  # last or best (on validation): the weights that are tested and kept
-    precision: str = "auto"  # auto (bf16 where the device has instructions for it), bf16 or fp32
+    select: Literal["last", "best"] = "last"  # epoch whose weights are tested; best: on validation
+    precision: Precision = "auto"  # auto: bf16 where the device has instructions for it
     deterministic: bool = False  # same seed, same machine: same weights, bit for bit
 
     def __post_init__(self) -> None:
-        require_types(self)
-        for name, low in _COUNTS.items():
-            value = getattr(self, name)
-            if not low <= value <= _LARGEST:
-                message = f"{name} {value!r} must be from {low} to {_LARGEST}"
-                raise UserError(message, field=name)
-        self._check_ranges()
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                refuse(name, getattr(self, name), choices)
-        self._spell()
+        check_fields(self)
+        object.__setattr__(self, "milestones", tuple(sorted(self.milestones)))
+        if self.weights:
+            object.__setattr__(self, "weights", self._weights_path())
         self._check_together()
 
-    def _spell(self) -> None:
-        """One spelling of one recipe: 1 as 1.0, ``first/`` as ``first``."""
-        for field in fields(self):
-            if type(field.default) is float:
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
-        if self.weights:
-            require_name(self.weights, field="weights")
-            path = os.path.normpath(self.weights)
-            if path == PRETRAINED != self.weights:  # a folder of that name
-                path = f"{os.curdir}{os.sep}{path}"
-            object.__setattr__(self, "weights", path)
+    def _weights_path(self) -> str:
+        """One spelling of one path: ``first/`` is ``first``, a folder ``pretrained`` has ``./``."""
+        require_name(self.weights, field="weights")
+        path = os.path.normpath(self.weights)
+        return f"{os.curdir}{os.sep}{path}" if path == PRETRAINED != self.weights else path
 
     @property
     def normalised_by(self) -> str:
-        """``data``, ``weights`` or ``imagenet``: what ``auto`` comes to."""
+        """``data``, ``weights`` or ``imagenet``: the meaning of ``auto`` here."""
         if self.normalise != "auto":
             return self.normalise
         return "weights" if self.weights else "data"
-
-    def _check_ranges(self) -> None:
-        if not 0 < self.lr <= sys.float_info.max:
-            raise UserError(f"lr {self.lr!r} must be a positive number", field="lr")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value < high:
-                message = f"{name} {value!r} must be at least {low} and below {high}"
-                raise UserError(message, field=name)
-        for name in _SHARES:
-            value = getattr(self, name)
-            if not 0.1 <= value <= 1:
-                message = f"{name} {value!r} must be from 0.1 to 1: a share of the image's side"
-                raise UserError(message, field=name)
-        shares = self.milestones
-        if not all(type(x) in (int, float) and 0 < x < 1 for x in shares):
-            message = f"milestones {shares!r} must be shares of training, between 0 and 1"
-            raise UserError(message, field="milestones")
-        object.__setattr__(self, "milestones", tuple(sorted(map(float, shares))))
 
     def _check_together(self) -> None:
         if self.batch_size % self.accumulate:
@@ -157,12 +113,79 @@ class Recipe:
             message = "mixup and cutmix pair images: they take an even number of them at a time"
             raise UserError(message, field="batch_size")
         if self.label_smoothing and self.loss == "binary" and (self.mixup or self.cutmix):
-            message = (
-                "label_smoothing is nothing to mixed labels under the binary loss: set it to 0"
-            )
-            raise UserError(message, field="label_smoothing")
+            message = "label_smoothing is nothing to mixed labels under the binary loss"
+            raise UserError(f"{message}: set it to 0", field="label_smoothing")
         if self.head == "bn_linear" and self.batch_size // self.accumulate < 2:
             message = "head 'bn_linear' takes statistics of at least 2 images at a time"
             raise UserError(message, field="accumulate")
-        if self.auto_augment:
-            policy(self.auto_augment)
+
+
+# --- recipes of papers, as far as this loop can follow them -----------------------------------
+
+RECIPES: Registry[Recipe] = Registry("recipe", default=Recipe())
+
+# arXiv:1512.03385, section 4.2: 64k steps of 128 CIFAR images, lr 0.1, divided by ten at 32k and
+# 48k, weight decay on everything; without the warm-up that ResNet-110 alone has there. 45,000
+# training images make 351 steps an epoch.
+RECIPES["he2015"] = Recipe(
+    epochs=182,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.1,
+    weight_decay=1e-4,
+    decay="all",
+    schedule="step",
+    milestones=(0.5, 0.75),
+    warmup=0.0,
+    init_fan="fan_in",  # arXiv:1502.01852, equation 10
+)
+# arXiv:1603.05027, appendix: as before, after 400 steps of warm-up. There lr is 0.01 for all of
+# them; here it rises linearly.
+RECIPES["he2016"] = replace(RECIPES["he2015"], warmup=400 / 64_000)
+# arXiv:1812.01187, sections 2.1, 3.1 and 5: Nesterov SGD, lr 0.1 per 256 images, five epochs of
+# warm-up, cosine, no decay of biases, zero gamma, label smoothing, mixup, 200 epochs. Left out are
+# jitter of hue, the noise along principal components, Xavier's initialisation and distillation;
+# jitter of contrast comes with timm's form of it. Tests there are on the central 224 of 256 pixels:
+# `--crop-pct 0.875`.
+RECIPES["bag_of_tricks"] = Recipe(
+    epochs=200,
+    batch_size=256,
+    lr=0.1,
+    weight_decay=1e-4,
+    warmup=5 / 200,
+    label_smoothing=0.1,
+    mixup=0.2,
+    crop_area=0.08,
+    color_jitter=0.4,
+    zero_init=True,
+)
+# arXiv:2110.00476, table 2, column A3: LAMB, binary loss, training at 160 for testing at 224 px.
+# It takes `--img-size 224`. The batch is 2,048 there, on several GPUs: `accumulate` makes it fit on
+# one. Tests there are on the central 95 %: `--crop-pct 0.95`.
+RECIPES["rsb_a3"] = Recipe(
+    epochs=100,
+    batch_size=2048,
+    optimizer="lamb",
+    lr=8e-3,
+    weight_decay=0.02,
+    clip_grad=1.0,  # timm's LAMB does so by itself
+    warmup=0.05,
+    loss="binary",
+    mixup=0.1,
+    cutmix=1.0,
+    crop_area=0.08,
+    auto_augment="rand-m6-mstd0.5-inc1",
+    size_start=160 / 224,
+    size_end=160 / 224,
+)
+# For small images and little time: one cycle, alternating flips, the average of the weights.
+RECIPES["fast"] = Recipe(
+    epochs=12,
+    batch_size=256,
+    lr=0.4,
+    schedule="onecycle",
+    warmup=0.25,
+    label_smoothing=0.1,
+    flip="alternating",
+    ema=0.99,
+)

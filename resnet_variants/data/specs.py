@@ -1,0 +1,42 @@
+"""The names of data sets, as ``--data`` takes them; nothing is opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from resnet_variants.registry import refuse, require_name
+
+
+class Published(NamedTuple):
+    """A data set of torchvision's."""
+
+    kind: str  # its class
+    mirror: bool  # whether a mirrored image keeps its label
+    splits: tuple[Mapping[str, Any], ...]  # arguments that choose train and test
+
+
+_BY_FLAG: tuple[Mapping[str, Any], ...] = ({"train": True}, {"train": False})
+_BY_NAME: tuple[Mapping[str, Any], ...] = ({"split": "train"}, {"split": "test"})
+TORCHVISION: Mapping[str, Published] = {
+    "mnist": Published("MNIST", mirror=False, splits=_BY_FLAG),
+    "fashion-mnist": Published("FashionMNIST", mirror=True, splits=_BY_FLAG),
+    "cifar10": Published("CIFAR10", mirror=True, splits=_BY_FLAG),
+    "cifar100": Published("CIFAR100", mirror=True, splits=_BY_FLAG),
+    "svhn": Published("SVHN", mirror=False, splits=_BY_NAME),
+}
+NAMES = ("digits", *TORCHVISION)
+PREFIXES = {"folder": "folder:PATH", "timm": "timm:NAME"}
+SPECS = (*NAMES, *PREFIXES.values())
+
+
+def check_spec(spec: str) -> None:
+    """Refuse a SPEC that names nothing; whether the images are there is not looked at.
+
+    Raises:
+        ValueError: neither a name nor a known prefix with something after it.
+    """
+    require_name(spec, field="data")
+    prefix, colon, rest = spec.partition(":")
+    if not (spec in NAMES or (colon and rest and prefix in PREFIXES)):
+        refuse("data", spec, SPECS)
