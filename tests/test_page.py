@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import pytest
 from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame
 
-from resnet_variants.analysis.comparison import comparisons, summary_table
+from resnet_variants.analysis.comparison import comparisons
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.reporting import html as page_module
 from resnet_variants.reporting.figures.interactive import CURVE_POINTS
@@ -48,10 +48,8 @@ def epochs_of(runs):
     return pd.DataFrame(records, columns=list(EPOCH_COLUMNS))
 
 
-def summary_of(runs):
+def measured(summary):
     """With the columns that are measured besides; the cheapest in MACs is not so in time."""
-    baselines = dict.fromkeys(runs["model"], runs["model"].iloc[0])
-    summary = summary_table(comparisons(runs, baselines))
     n = len(summary)
     return summary.assign(
         p_adjusted=0.5,
@@ -70,8 +68,27 @@ def grid_of_runs():
     return [row | {"params": params[row["model"]]} for row in paired_rows(SCORES)]
 
 
-def content(rows=None, **changes):
-    runs = runs_frame(grid_of_runs() if rows is None else rows)
+def with_tables(comparison, **tables):
+    """The comparison with some of its derived tables replaced."""
+    vars(comparison).update(tables)
+    return comparison
+
+
+def comparisons_of(runs, *, epochs=None, effects=None):
+    """With tables of their own in place of what would follow from the runs."""
+    baselines = dict.fromkeys(runs["model"], runs["model"].iloc[0]) if len(runs) else {}
+    parts = comparisons(runs, baselines, epochs=epochs_of(runs) if epochs is None else epochs)
+    if effects is None:
+        effects = pd.DataFrame([effect(), effect("interaction", 0.03, effect="stem x order")])
+    for part in parts:
+        own = effects if part is parts[0] else pd.DataFrame()
+        with_tables(part, summary=measured(part.summary), effects=own)
+    return parts
+
+
+def content(rows=None, *, runs=None, epochs=None, effects=None, **changes):
+    if runs is None:
+        runs = runs_frame(grid_of_runs() if rows is None else rows)
     counts = {str(status): int(n) for status, n in runs["status"].value_counts().items()}
     own = Content(
         title="orders",
@@ -79,10 +96,7 @@ def content(rows=None, **changes):
         expect="preact",
         answer=("D wins.", "Nothing else is clear."),
         counts=counts,
-        summary=summary_of(runs) if len(runs) else summary_table(()),
-        runs=runs,
-        epochs=epochs_of(runs),
-        effects=pd.DataFrame([effect(), effect("interaction", 0.03, effect="stem x order")]),
+        comparisons=comparisons_of(runs, epochs=epochs, effects=effects),
         failures=(),
         provenance={"torch": ["2.15.0"]},
         reproduce=["python -m resnet_variants.run"],
@@ -185,9 +199,10 @@ def test_what_is_missing_is_said_in_words(change, said):
 
 
 def test_missing_and_infinite_numbers_are_null():
-    own = content([run_row(A), run_row(B)])
-    losses = own.epochs["train_loss"].where(own.epochs["epoch"] > 1, np.inf)
-    html = render(replace(own, epochs=own.epochs.assign(train_loss=losses)))
+    rows = [run_row(A), run_row(B)]
+    epochs = epochs_of(runs_frame(rows))
+    losses = epochs["train_loss"].where(epochs["epoch"] > 1, np.inf)
+    html = render(content(rows, epochs=epochs.assign(train_loss=losses)))
     (cost,), (curves,) = figures_of(html, "cost"), figures_of(html, "curves")
     means = list(traces_of(cost, "means", **{"cost-y": "test_acc_mean"}))
     assert [trace["error_y.array"] for trace in means] == [[None], [None]]
@@ -252,7 +267,7 @@ def test_an_effect_is_drawn_to_scale():
 
 def many(variants, seeds, epochs):
     """Each with a name as long as they get."""
-    one = content([run_row(A, seed) for seed in range(seeds)])
+    (one,) = comparisons_of(runs_frame([run_row(A, seed) for seed in range(seeds)]))
     names = [f"net_{i:04}_{'x' * 40}" for i in range(variants)]
     summary = pd.concat([one.summary] * variants).assign(model=names, baseline=names[0])
     runs = pd.concat([one.runs] * variants).assign(model=np.repeat(names, seeds))
@@ -261,7 +276,9 @@ def many(variants, seeds, epochs):
     numbers = {"epoch": np.tile(np.arange(1, epochs + 1), len(runs)), "val_acc": 1 / 3}
     names = {"run_id": ids, "model": np.repeat(runs["model"].to_numpy(), epochs)}
     by_epoch = pd.DataFrame(names | {"train_loss": 2 / 3} | numbers)
-    return replace(one, summary=summary, runs=runs, epochs=by_epoch)
+    part = with_tables(replace(one, runs=runs, epochs=by_epoch), summary=summary)
+    others = {"effects": one.effects, "errors_by_depth": pd.DataFrame()}
+    return replace(content(), comparisons=[with_tables(part, **others)])
 
 
 def test_a_thousand_variants_stay_small():
@@ -275,8 +292,12 @@ def test_a_thousand_variants_stay_small():
 
 
 def test_more_runs_than_a_browser_draws_are_left_out_and_that_is_said():
-    runs = pd.concat([content().runs] * 200, ignore_index=True)
-    html = render(content(runs=runs))
+    own = content()
+    (part,) = own.comparisons
+    runs = pd.concat([part.runs] * 200, ignore_index=True)
+    kept = {name: getattr(part, name) for name in ("summary", "effects", "errors_by_depth")}
+    many_runs = with_tables(replace(part, runs=runs), **kept)
+    html = render(replace(own, comparisons=[many_runs]))
     (cost,) = figures_of(html, "cost")
     assert not any(trace["text"] for trace in traces_of(cost, "runs"))
     assert "Single runs are left out: there are more than 2,000." in html
@@ -284,9 +305,8 @@ def test_more_runs_than_a_browser_draws_are_left_out_and_that_is_said():
 
 def test_curves_are_means_of_the_finished_runs():
     rows = [run_row(A, 0), run_row(A, 1), run_row(A, 2, status="diverged")]
-    own = content(rows)
-    epochs = epochs_of(own.runs.assign(status="done"))
-    (curves,) = figures_of(render(replace(own, epochs=epochs)), "curves")
+    epochs = epochs_of(runs_frame(rows).assign(status="done"))
+    (curves,) = figures_of(render(content(rows, epochs=epochs)), "curves")
     (line,) = traces_of(curves, "mean", **{"curves-y": "val_acc"})
     kept = 100 * epochs[epochs["seed"] < 2].groupby("epoch")["val_acc"].agg(["mean", "min", "max"])
     assert "n = 2" in line["text"][0]
@@ -295,9 +315,8 @@ def test_curves_are_means_of_the_finished_runs():
 
 
 def test_runs_and_summary_match_whatever_type_a_number_was_read_as():
-    own = content()
-    read = own.runs.astype({"img_size": float, "epochs": float})
-    (cost,) = figures_of(render(replace(own, runs=read)), "cost")
+    read = runs_frame(grid_of_runs()).astype({"img_size": float, "epochs": float})
+    (cost,) = figures_of(render(content(runs=read)), "cost")
     assert [len(trace["text"]) for trace in traces_of(cost, "runs")] == [3] * 4
 
 

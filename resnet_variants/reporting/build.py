@@ -129,8 +129,7 @@ def _build(
     figures = _figures(parts)
     optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
     outcomes = outcomes_parquet(results.outcomes, results.runs)
-    content = _content(report, results, _commands(results, folders, out))
-    content = dataclasses.replace(content, diagnosis=diagnosed, pictures=_pictures(figures))
+    content = _content(report, results, _commands(results, folders, out), _pictures(figures))
     return report, {
         "runs.csv": _csv(results.runs),
         "runs.parquet": results.runs.to_parquet(index=False),
@@ -216,7 +215,9 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     return [*results.provenance.get("command", ()), again]
 
 
-def _content(report: Report, results: Results, commands: Sequence[str]) -> Content:
+def _content(
+    report: Report, results: Results, commands: Sequence[str], pictures: Sequence[Picture]
+) -> Content:
     names, questions, expectations = _titles(results)
     return Content(
         title=", ".join(names),
@@ -224,15 +225,12 @@ def _content(report: Report, results: Results, commands: Sequence[str]) -> Conte
         expect=" ".join(expectations),
         answer=tuple(report.answer),
         counts=report.counts,
-        summary=report.summary,
-        runs=report.runs,
-        epochs=results.epochs,
-        effects=report.effects,
-        depths=report.depths,
+        comparisons=report.comparisons,
         failures=_failures(results),
         provenance={k: values for k, values in results.provenance.items() if k != "command"},
         reproduce=commands,
         notes=report.notes,
+        pictures=pictures,
     )
 
 

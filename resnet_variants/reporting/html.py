@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.comparison import KEY, with_recipe
+from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
 from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import MISSING, STATUSES
-from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED
+from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 from resnet_variants.reporting.figures.interactive import (
     BANDS,
@@ -42,6 +42,7 @@ from resnet_variants.reporting.figures.interactive import (
     styles_by_value,
 )
 from resnet_variants.reporting.figures.style import COSTS
+from resnet_variants.reporting.summary import PAGE, summary_cells
 from resnet_variants.reporting.text import (
     POINTS,
     interval,
@@ -58,13 +59,8 @@ BAD = {FAILED, DIVERGED, MISSING}
 RUNS_DRAWN = 2_000  # beyond that a browser answers slowly
 TRACEBACKS = 100_000  # characters on the page; the runs' folders have the rest
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
-ALWAYS = tuple(shown_as(MAIN))  # axes in the table even where nothing varies
-OPTIONAL = {  # columns that are left out where they say nothing about any variant
-    *("p (Holm)", "training ms per image", "latency, ms per image", "front probability"),
-    *("points per +1 % MACs", "paper's delta, points", "paper"),
-}
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
-NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[].*)?")
+NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
 _FEW = 6  # variants whose curves can be told apart by colour
 _CAPTIONS = {
     ERRORS: "Test and training error by depth, a line per design",
@@ -114,16 +110,11 @@ class Content:
     expect: str  # what was expected; may be empty
     answer: tuple[str, ...]  # the verdict, a sentence each
     counts: Mapping[str, int]  # runs by status
-    summary: pd.DataFrame  # SUMMARY_COLUMNS
-    runs: pd.DataFrame  # RUN_COLUMNS
-    epochs: pd.DataFrame  # EPOCH_COLUMNS
-    effects: pd.DataFrame  # one row per main effect or interaction; may be empty
+    comparisons: Sequence[Comparison]
     failures: Sequence[Failure]
     provenance: Mapping[str, Sequence[str]]  # label -> distinct values
     reproduce: Sequence[str]  # shell commands
     notes: Sequence[str]  # how to read the numbers
-    depths: pd.DataFrame | None = None  # comparison.depths_table
-    diagnosis: pd.DataFrame | None = None  # comparison.diagnosis_table
     pictures: Sequence[Picture] = ()  # of error by depth and of the diagnosis
 
 
@@ -156,53 +147,35 @@ class Forest:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The tables of runs that may be compared."""
+class Section:
+    """A comparison on the page."""
 
     label: str
-    summary: pd.DataFrame
-    done: pd.DataFrame
-    done_epochs: pd.DataFrame
-    effects: pd.DataFrame
-    depths: pd.DataFrame
-    diagnosis: pd.DataFrame
+    comparison: Comparison
+    summary: pd.DataFrame  # the comparison's; its index numbers the page's rows
 
 
-def _parts(content: Content) -> list[Part]:
-    none = pd.DataFrame(columns=[*KEY])
-    done = with_recipe(content.runs[content.runs["status"] == DONE])
-    depths = none if content.depths is None else content.depths
-    diagnosis = none if content.diagnosis is None else content.diagnosis
-    frames = [content.summary, done, content.effects, depths, diagnosis]
-    labels = [_group_labels(frame if len(frame) else none) for frame in frames]
-    parts = []
-    for label in dict.fromkeys([*labels[0], *labels[2]]):
-        summary, runs, effects, errors, insides = (
-            frame[own == label] if len(frame) else frame
-            for frame, own in zip(frames, labels, strict=True)
-        )
-        epochs = content.epochs[content.epochs["run_id"].isin(runs["run_id"])]
-        parts.append(Part(label, summary, runs, epochs, effects, errors, insides))
-    return parts
+def _sections(content: Content) -> list[Section]:
+    sections, first = [], 0
+    for comparison in content.comparisons:
+        rows = pd.RangeIndex(first, first + len(comparison.summary))
+        summary = comparison.summary.set_axis(rows)
+        sections.append(Section(_label(comparison.key), comparison, summary))
+        first = rows.stop
+    return sections
 
 
-def _group_labels(frame: pd.DataFrame) -> pd.Series:
-    """In words what each row may be compared with; rows of two labels never are."""
-    names = [frame[name].map(cell_text).astype(str) for name in KEY]
-    dataset, img_size, epochs, recipe, precision, device = names
-    return (
-        (dataset + ", " + img_size + " px, " + epochs + " epochs, recipe ")
-        + (recipe + ", " + precision + " on ")
-        + device
-    )
+def _label(key: Mapping[str, object]) -> str:
+    """In words what the runs of a comparison share."""
+    dataset, img_size, epochs, recipe, precision, device = (cell_text(key[name]) for name in KEY)
+    return f"{dataset}, {img_size} px, {epochs} epochs, recipe {recipe}, {precision} on {device}"
 
 
 def render(content: Content) -> str:
     """The whole page; the same content gives the same bytes."""
-    summary = content.summary.reset_index(drop=True)
-    parts = _parts(replace(content, summary=summary))
-    axes = varied(summary)
-    data = _data(content, parts, axes)
+    summary, sections = summary_table(content.comparisons), _sections(content)
+    axes, runs = varied(summary), sum(len(part.runs) for part in content.comparisons)
+    data = _data(summary, sections, axes, runs=runs)
     drawn = [name for name, figures in data["figures"].items() if any(figures)]
     scripts = [*([_plotly()] if drawn else []), _asset("page.js")]
     html = (
@@ -215,7 +188,7 @@ def render(content: Content) -> str:
             failures=_shortened(content.failures),
             labels=data["groups"],
             groups=list(enumerate(data["groups"])),
-            tables=_tables(summary, parts, axes),
+            tables=_tables(summary, sections),
             error_pictures=[p for p in content.pictures if p.table == ERRORS],
             diagnosis_pictures=[p for p in content.pictures if p.table != ERRORS],
             filters=_filters(summary, axes),
@@ -226,7 +199,7 @@ def render(content: Content) -> str:
             axes=[(axis, axis.replace("_", " ")) for axis in ("model", *axes)],
             cost_colour="order" if "order" in axes else [*axes, "model"][0],
             curves_colour="model" if len(summary) <= _FEW else [*axes, "model"][0],
-            left_out=RUNS_DRAWN if len(content.runs) > RUNS_DRAWN else 0,
+            left_out=RUNS_DRAWN if runs > RUNS_DRAWN else 0,
             style=_asset("page.css"),
             scripts=scripts,
             digests=[_digest(script) for script in scripts],
@@ -236,18 +209,20 @@ def render(content: Content) -> str:
     return html.lstrip()
 
 
-def _data(content: Content, parts: Sequence[Part], axes: Sequence[str]) -> dict[str, Any]:
+def _data(
+    summary: pd.DataFrame, sections: Sequence[Section], axes: Sequence[str], *, runs: int
+) -> dict[str, Any]:
     """What the script shows: figures, their legends, and the values that rows are filtered by."""
-    rows = {
-        name: content.summary[name].map(cell_text).tolist() for name in ("model", *axes, "verdict")
-    }
+    rows = {name: summary[name].map(cell_text).tolist() for name in ("model", *axes, "verdict")}
     styles = {axis: styles_by_value(rows[axis]) for axis in ("model", *axes)}
-    most = max(1, CURVE_POINTS // max(1, len(content.summary)))
-    few = len(content.runs) <= RUNS_DRAWN
-    cost = [cost_figure(p.summary, p.done if few else p.done[:0], styles) for p in parts]
-    curves = [curves_figure(p.summary, p.done_epochs, styles, most=most) for p in parts]
+    most = max(1, CURVE_POINTS // max(1, len(summary)))
+    drawn = runs if runs <= RUNS_DRAWN else 0
+    cost = [cost_figure(s.summary, s.comparison.done[:drawn], styles) for s in sections]
+    curves = [
+        curves_figure(s.summary, s.comparison.done_epochs, styles, most=most) for s in sections
+    ]
     return {
-        "groups": [part.label for part in parts],
+        "groups": [section.label for section in sections],
         "rows": rows,
         "legends": {
             axis: [
@@ -342,16 +317,19 @@ def _values(column: pd.Series) -> list[str]:
 
 
 def _tables(
-    summary: pd.DataFrame, parts: Sequence[Part], axes: Sequence[str]
+    summary: pd.DataFrame, sections: Sequence[Section]
 ) -> dict[str, list[tuple[int, Table]]]:
     """The tables of each section of the page, with the numbers of their comparisons."""
-    cells = _summary_cells(summary, list(dict.fromkeys((*axes, *ALWAYS))))
+    cells = summary_cells(summary, PAGE)
+    cells = cells[[name for name in cells if cells[name].ne("").any()]]
+    parts = [section.comparison for section in sections]
+    insides = [part.diagnosis_summary for part in parts]
     tables = {
-        "summary": [_table(cells.loc[p.summary.index]) for p in parts],
-        "effects": [_effects_table(p.effects) for p in parts],
-        "depths": [_table(_readable(p.depths, readable_errors)) for p in parts],
-        "diagnosis": [_table(_readable(p.diagnosis, readable_diagnoses)) for p in parts],
-        "compared": [_table(_readable(p.diagnosis, readable_comparisons)) for p in parts],
+        "summary": [_table(cells.loc[section.summary.index]) for section in sections],
+        "effects": [_effects_table(part.effects) for part in parts],
+        "depths": [_table(_readable(part.errors_by_depth, readable_errors)) for part in parts],
+        "diagnosis": [_table(_readable(table, readable_diagnoses)) for table in insides],
+        "compared": [_table(_readable(table, readable_comparisons)) for table in insides],
     }
     return {
         name: [(at, table) for at, table in enumerate(own) if table.rows]
@@ -368,34 +346,6 @@ def _readable(
     frame: pd.DataFrame, readable: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
     return readable(frame) if len(frame) else pd.DataFrame()
-
-
-def _summary_cells(summary: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    columns = {
-        "variant": summary["model"],
-        **{axis.replace("_", " "): summary[axis] for axis in axes},
-        "n": summary["n"],
-        "test accuracy % [95 %]": _intervals(summary, "test_acc_mean", "test_acc_ci"),
-        "delta, points [95 %]": _intervals(summary, "delta", "delta_ci", sign="+"),
-        "p (Holm)": _written(summary, "p_adjusted", p_value),
-        "verdict": summary["verdict"],
-        "MACs (M)": (summary["macs"] / 1e6).map("{:.3f}".format),
-        "FLOPs (M)": (summary["flops"] / 1e6).map("{:.3f}".format),
-        "params": summary["params"].map("{:,}".format),
-        "activations": summary["acts"].map("{:,}".format),
-        "training ms per image": _written(summary, "train_ms_per_image", "{:.3f}".format),
-        "latency, ms per image": _written(summary, "latency_ms", "{:.3f}".format),
-        "Pareto front": summary["on_pareto_front"].map({True: "yes", False: ""}),
-        "front probability": _written(summary, "front_probability", lambda v: f"{100 * v:.0f} %"),
-        "points per +1 % MACs": _written(summary, "points_per_percent_macs", "{:+.3f}".format),
-        "paper's delta, points": _written(summary, "paper_delta", lambda v: f"{100 * v:+.2f}"),
-        "paper": summary["paper"],
-        "failed": summary["failed"],
-    }
-    said = {name: column.map(cell_text) for name, column in columns.items()}
-    return pd.DataFrame(
-        {name: column for name, column in said.items() if name not in OPTIONAL or column.any()}
-    )
 
 
 def _effects_table(effects: pd.DataFrame) -> Table:

@@ -107,7 +107,7 @@ COLUMNS = (
         latex_title="Model",
         latex=lambda row: rf"\texttt{{{latex_escaped(row['model'])}}}",
     ),
-    *(Column(name, varied=True) for name in KEY),
+    *(Column(name, tables=(MARKDOWN, LATEX, TERMINAL), varied=True) for name in KEY),
     *(
         Column(name, tables=(MARKDOWN, PAGE), varied=True)
         for name in ("stem_stride", *FURTHER_COLUMNS)
@@ -126,22 +126,6 @@ COLUMNS = (
         _number("macs", ".3f", MILLION),
         latex=_number("macs", ".1f", MILLION),
         numeric=True,
-    ),
-    Column("flops", "FLOPs (M)", _number("flops", ".3f", MILLION), tables=(PAGE,)),
-    Column("acts", "activations", _count("acts"), tables=(PAGE,)),
-    Column(
-        "train_ms_per_image",
-        "training ms per image",
-        _number("train_ms_per_image", ".3f"),
-        tables=(PAGE,),
-        optional=True,
-    ),
-    Column(
-        "latency_ms",
-        "latency, ms per image",
-        _number("latency_ms", ".3f"),
-        tables=(PAGE,),
-        optional=True,
     ),
     Column("n", latex_title="$n$", numeric=True),
     Column(
@@ -179,6 +163,22 @@ COLUMNS = (
         "P(front)",
         _number("front_probability", ".2f"),
         tables=(MARKDOWN, PAGE),
+    ),
+    Column("flops", "FLOPs (M)", _number("flops", ".3f", MILLION), tables=(PAGE,)),
+    Column("acts", "activations", _count("acts"), tables=(PAGE,)),
+    Column(
+        "train_ms_per_image",
+        "training ms per image",
+        _number("train_ms_per_image", ".3f"),
+        tables=(PAGE,),
+        optional=True,
+    ),
+    Column(
+        "latency_ms",
+        "latency, ms per image",
+        _number("latency_ms", ".3f"),
+        tables=(PAGE,),
+        optional=True,
     ),
     Column(
         "points_per_percent_macs",
