@@ -42,7 +42,8 @@ __all__ = [
 ]
 
 
-_HOMES = ("catalogue", "card", "cost", "grids", "variant", "weights", "zoo")
+# The zoo comes first: its `parse_name` registers the name, that of `grids` does not.
+_HOMES = ("zoo", "catalogue", "card", "cost", "grids", "variant", "weights")
 
 
 def __getattr__(name: str) -> object:

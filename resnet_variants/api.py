@@ -111,7 +111,7 @@ def report(*folders: str | Path, out: str | Path | None = None) -> Report:
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """What ``diagnose`` measured, by the names of ``diagnosis_files.TABLES``, and wrote."""
+    """What ``diagnose`` measured, by the names of ``records.diagnosis.TABLES``, and wrote."""
 
     tables: Diagnosis
     files: tuple[Path, ...]

@@ -115,8 +115,8 @@ def _show(rows: pd.DataFrame) -> None:
     say(f"our data path takes {speeds['epoch'] / speeds['data']:.1%} of our epoch")
 
 
-def _number(value: float, width: int, digits: int = 2) -> str:
-    return " " * width if math.isnan(value) else f"{value:>{width}.{digits}f}"
+def _number(value: float | None, width: int, digits: int = 2) -> str:
+    return " " * width if value is None or math.isnan(value) else f"{value:>{width}.{digits}f}"
 
 
 def main() -> int:

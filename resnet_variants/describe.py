@@ -15,6 +15,7 @@ from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.settings import CHANNELS
 from resnet_variants.terminal.cli import guard, parse, say
 from resnet_variants.terminal.starting import ready
 
@@ -29,7 +30,7 @@ class Flags:
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """A name such as rv_resnet50_d_preact, or one that timm or another library has."""
     img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
-    in_chans: int = 3
+    in_chans: int = CHANNELS
     num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
 
 

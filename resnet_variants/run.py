@@ -23,7 +23,10 @@ from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
 from resnet_variants.settings import (
+    DATA,
     MOST_RUNS,
+    SEEDS,
+    SIDE,
     Loading,
     Machine,
     Seeds,
@@ -46,8 +49,8 @@ if TYPE_CHECKING:
 class Images:
     """The test split is read once, at the end of a run."""
 
-    data: Annotated[str, tyro.conf.arg(help=f"data set: {', '.join(SPECS)}")] = "digits"
-    img_size: Side = 0  # resize to this side in pixels, 0: do not
+    data: Annotated[str, tyro.conf.arg(help=f"data set: {', '.join(SPECS)}")] = DATA
+    img_size: Side = SIDE  # resize to this side in pixels, 0: do not
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -58,7 +61,7 @@ class Images:
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    seeds: Seeds = 3  # how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9
+    seeds: Seeds = SEEDS  # how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"

@@ -225,6 +225,8 @@ Side: TypeAlias = Annotated[int, Range(4, 1024, also=0, text="from 4 to 1024, or
 Seeds: TypeAlias = Annotated[int, Range(1, 10_000)]
 Sink: TypeAlias = Literal["tensorboard", "wandb", "trackio"]  # of each epoch's numbers
 MOST_RUNS = 10_000
+# Defaults that commands, experiments and models share.
+DATA, SIDE, SEEDS, CHANNELS = "digits", 0, 3, 3
 
 
 def require_few(runs: int, *, many: bool) -> None:

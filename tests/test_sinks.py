@@ -2,11 +2,13 @@
 
 import sys
 import types
+from typing import get_args
 
 import pytest
 from small import digits_run, execute
 
 from resnet_variants.registry import UserError
+from resnet_variants.settings import Sink
 from resnet_variants.sweeps.sinks import SINKS, check_sinks, opened
 from resnet_variants.training.interrupt import Stop
 
@@ -109,3 +111,7 @@ def test_an_unknown_or_missing_sink_is_refused_at_once(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(UserError, match=f"'{name}' is not installed .*: pip install {name}"):
             check_sinks([name])
+
+
+def test_the_command_knows_every_sink():
+    assert set(get_args(Sink)) == {*SINKS}

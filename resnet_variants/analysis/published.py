@@ -45,7 +45,7 @@ def paper_effect(
     depth.
 
     Args:
-        model: a row of ``tables.SUMMARY_COLUMNS``.
+        model: a row of ``summary.SUMMARY_COLUMNS``.
         baseline: the same of the other network.
 
     Returns:

@@ -22,11 +22,11 @@ from resnet_variants.diagnosis.units import (
     units,
 )
 from resnet_variants.models.network import ResNet
-from resnet_variants.records.diagnosis import NOISES, OUTPUT
+from resnet_variants.records.diagnosis import NOISES, OUTPUT, TABLES
+from resnet_variants.records.schema import names
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import double, full_precision
 
-_SENSITIVITY = ["kind", "unit", "name", "growth", "noise_sd", "acc", "n"]
 _SMALL = 1e-3  # deviation of the disturbance, in normalised units
 
 
@@ -125,7 +125,9 @@ def sensitivity(
         growth = _growth(model, images[:batch_size], generator("growth", seed))
         hits = _noisy(model, batches, [sd * scale for sd in noise], generator("noise", seed))
     found = {"kind": "noise", "noise_sd": noise, "acc": hits / len(images), "n": len(images)}
-    return pd.concat([growth, pd.DataFrame(found)], ignore_index=True)[_SENSITIVITY]
+    return pd.concat([growth, pd.DataFrame(found)], ignore_index=True)[
+        [*names(TABLES["sensitivity"].columns)]
+    ]
 
 
 def _noisy(

@@ -13,7 +13,7 @@ from resnet_variants.models.layers import NORMS, Gate, Layers
 from resnet_variants.models.shortcuts import SKIPS
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, plain, require, shown
-from resnet_variants.settings import FINITE, Fraction, Head, InitFan, Range, check_fields
+from resnet_variants.settings import CHANNELS, FINITE, Fraction, Head, InitFan, Range, check_fields
 
 LARGEST = 2**20  # more pixels, channels or classes are a typing error
 Pool: TypeAlias = Literal["avg", "max", "avgmax", "catavgmax"]
@@ -29,7 +29,7 @@ class ModelArgs:
     """
 
     num_classes: Annotated[int, Range(0, LARGEST)] = 1000
-    in_chans: Annotated[int, Range(1, LARGEST)] = 3
+    in_chans: Annotated[int, Range(1, LARGEST)] = CHANNELS
     global_pool: Literal["", Pool, FastPool] = "avg"  # '' leaves the features unpooled
     output_stride: Literal[1, 2, 4, 8, 16, 32] = 32  # a stage dilates instead of exceeding it
     drop_rate: Fraction = 0.0  # dropout before the classifier

@@ -35,7 +35,6 @@ from resnet_variants.reporting.figures.interactive import (
     MEASURES,
     SCORES,
     SYMBOLS,
-    cell_text,
     cost_figure,
     curves_figure,
     known_columns,
@@ -45,6 +44,7 @@ from resnet_variants.reporting.figures.style import COSTS
 from resnet_variants.reporting.summary import PAGE, summary_cells
 from resnet_variants.reporting.text import (
     POINTS,
+    cell_text,
     interval,
     p_value,
     readable_comparisons,

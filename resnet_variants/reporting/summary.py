@@ -14,14 +14,22 @@ from typing import Any, cast
 import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
-from resnet_variants.models.variant import MAIN, shown_as
+from resnet_variants.models.variant import MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
-from resnet_variants.reporting.text import POINTS, interval, latex_escaped, markdown, p_value
+from resnet_variants.reporting.text import (
+    POINTS,
+    cell_text,
+    interval,
+    latex_escaped,
+    markdown,
+    p_value,
+)
 
 MARKDOWN, LATEX, PAGE, TERMINAL = "markdown", "latex", "page", "terminal"
 ACCURACY = ("test_acc_mean", "test_acc_ci_low", "test_acc_ci_high")
 DELTA = ("delta", "delta_ci_low", "delta_ci_high")
 MILLION = 1e6
+_STRIDE = "stem_stride"  # names in Markdown have the rest of a network's size
 _BEST = "best"  # whether a row has the best of its comparison's ranked means
 
 Row = Mapping[str, Any]  # a row of ``summary.csv``, by its columns
@@ -65,7 +73,7 @@ class Column:
         """The text of a row in one of the tables."""
         if table == LATEX and self.latex:
             return self.latex(row)
-        text = self.text(row) if self.text else str(row[self.name])
+        text = self.text(row) if self.text else cell_text(row[self.name])
         return latex_escaped(text) if table == LATEX else text
 
 
@@ -108,10 +116,8 @@ COLUMNS = (
         latex=lambda row: rf"\texttt{{{latex_escaped(row['model'])}}}",
     ),
     *(Column(name, tables=(MARKDOWN, LATEX, TERMINAL), varied=True) for name in KEY),
-    *(
-        Column(name, tables=(MARKDOWN, PAGE), varied=True)
-        for name in ("stem_stride", *FURTHER_COLUMNS)
-    ),
+    *(Column(name, tables=(PAGE,), varied=True) for name in shown_as(SIZE) if name != _STRIDE),
+    *(Column(name, tables=(MARKDOWN, PAGE), varied=True) for name in (_STRIDE, *FURTHER_COLUMNS)),
     *(Column(name, tables=(MARKDOWN, PAGE)) for name in shown_as(MAIN)),
     Column(
         "params",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -125,3 +126,10 @@ def _cells(rows: pd.DataFrame, names: Sequence[str], *, sign: str = "") -> list[
         else:
             cells.append(number_interval(*numbers, sign=sign))
     return cells
+
+
+def cell_text(value: object) -> str:
+    """A cell as a label: whole numbers without a point, nothing for a missing one."""
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:g}"
+    return str(value)

@@ -10,7 +10,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -337,6 +337,7 @@ def _train_on_devices(
         launched = thread.submit(fabric.launch, cast(Any, work))
         try:
             while not launched.done() or receiver.poll():
+                asked.value = stop()  # it may have been asked before `forward` was set
                 if receiver.poll(_POLL_SECONDS):
                     message = receiver.recv()
                     result = not isinstance(message, EpochRecord)
@@ -350,8 +351,16 @@ def _train_on_devices(
         finally:
             asked.value = 1  # where nobody waits for the run any longer
             stop.forward = lambda _: None
+            _drain(receiver, launched)
     if not result:
         raise StoppedError
+
+
+def _drain(receiver: Any, launched: Future[Any]) -> None:
+    """Read until the processes have ended: one that finds the pipe full would wait for ever."""
+    while not launched.done():
+        if receiver.poll(_POLL_SECONDS):
+            receiver.recv()
 
 
 def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int) -> None:

@@ -16,7 +16,16 @@ from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.files import Json, read_text
 from resnet_variants.registry import UserError, plain, refuse, require
-from resnet_variants.settings import Loading, Seeds, Side, check_fields, require_few
+from resnet_variants.settings import (
+    DATA,
+    SEEDS,
+    SIDE,
+    Loading,
+    Seeds,
+    Side,
+    check_fields,
+    require_few,
+)
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import RECIPES, Recipe
 
@@ -32,11 +41,11 @@ class Experiment:
 
     name: str
     variants: tuple[Variant, ...]
-    data: str = "digits"
-    img_size: Side = 0
+    data: str = DATA
+    img_size: Side = SIDE
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = field(default_factory=Loading)
-    seeds: Seeds = 3
+    seeds: Seeds = SEEDS
     question: str = ""
     expect: str = ""
     baseline: Mapping[str, object] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Sends a run's numbers to TensorBoard, W&B or Trackio, where asked for.
 
-A sink has ``log(numbers, step)``; the step is the epoch. To add a sink, register its opener.
+A sink has ``log(numbers, step)``; the step is the epoch. To add a sink, register its opener,
+and name it in ``settings.Sink``.
 """
 
 from __future__ import annotations

@@ -151,12 +151,14 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
             or do not fit, or a sink that is not installed.
     """
     require_name(out, field="out")
+    variants = experiment.runs[: len(experiment.variants)]
+    for run in variants:
+        run.check()
     check_engine(options.machine, options.workers, experiment.recipe.precision)
     check_sinks(options.sinks)
     data = experiment.runs[0].load()
     check_batch(data, experiment.recipe, options.machine.devices)
-    for run in experiment.runs[: len(experiment.variants)]:
-        run.check()
+    for run in variants:
         run.cost(data)
     if experiment.recipe.weights:
         for run in experiment.runs:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from resnet_variants.reporting.figures.cost import dodged, on_front
 from resnet_variants.reporting.figures.style import COSTS, PALETTE
-from resnet_variants.reporting.text import POINTS, interval
+from resnet_variants.reporting.text import POINTS, cell_text, interval
 
 SCORES = {  # for the y axis: its label, and the prefix of the interval's columns
     "test_acc_mean": ("test accuracy (%)", "test_acc_ci"),
@@ -420,13 +420,6 @@ def _lines(
 
 
 # --- values -----------------------------------------------------------------------------------
-
-
-def cell_text(value: object) -> str:
-    """A cell as a label: whole numbers without a point, nothing for a missing one."""
-    if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:g}"
-    return str(value)
 
 
 def finite_numbers(values: pd.Series, digits: int = 6) -> list[float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import multiprocessing
@@ -56,11 +57,15 @@ def engine(work: Work) -> Iterator[Engine]:
     kind = make_fabric(work.machine, work.todo[0].recipe.precision).device.type
     with shared_dataset(work.data) as data:
         pool = Pool(worker_resources(work, kind), data, work.stop)
+        # A script may end while its sweep is suspended: its exit would wait for the workers.
+        atexit.register(pool.close, grace=0.0)
         try:
             yield pool
         except BaseException:
             pool.close(grace=0.0)
             raise
+        finally:
+            atexit.unregister(pool.close)
         pool.close(grace=_GRACE)
 
 
