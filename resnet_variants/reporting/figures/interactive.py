@@ -361,18 +361,21 @@ def curves_figure(
 
 def _curves(models: pd.Series, epochs: pd.DataFrame, most: int) -> list[_Curve]:
     percent = {"val_err": 100 - 100 * epochs["val_acc"], "val_acc": 100 * epochs["val_acc"]}
-    by_model = dict(list(epochs.assign(**percent).groupby("model")))
-    rows = zip(models.index.tolist(), models, strict=True)
-    return [_curve(row, by_model[model], most) for row, model in rows if model in by_model]
+    numbers = epochs.assign(**percent)[[*MEASURES]].astype(float)
+    numbers = numbers.replace([np.inf, -np.inf], np.nan)
+    tables = numbers.groupby([epochs["model"], epochs["epoch"]]).agg(["mean", "min", "max"])
+    runs = epochs.groupby("model")["run_id"].nunique().to_dict()
+    return [
+        _Curve(row, model, runs[model], _thinned(tables.loc[model], most))
+        for row, model in zip(models.index.tolist(), models, strict=True)
+        if model in runs
+    ]
 
 
-def _curve(row: int, epochs: pd.DataFrame, most: int) -> _Curve:
-    """The last epoch is always kept."""
-    numbers = epochs[[*MEASURES]].astype(float).replace([np.inf, -np.inf], np.nan)
-    table = numbers.groupby(epochs["epoch"]).agg(["mean", "min", "max"])
+def _thinned(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most ``most`` rows, the last one among them."""
     step = math.ceil(len(table) / most)
-    kept = table.iloc[::-1].iloc[::step].iloc[::-1]
-    return _Curve(row, str(epochs["model"].iloc[0]), epochs["run_id"].nunique(), kept)
+    return table.iloc[::-1].iloc[::step].iloc[::-1]
 
 
 def _measure(measure: str, curves: Sequence[_Curve], banded: Sequence[_Curve]) -> Option:
