@@ -13,7 +13,7 @@ import os
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
@@ -140,8 +140,10 @@ def _rule(hint: Any) -> Rule | None:
     """The rule in an annotation; ``None`` where nothing can be checked, as in ``X | None``."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        union = get_origin(args[0]) is UnionType
-        inner = _rule(get_args(args[0])[0] if union else args[0])  # int of ``int | str``
+        union = get_args(args[0]) if get_origin(args[0]) is UnionType else ()
+        if NoneType in union:
+            return None
+        inner = _rule(union[0] if union else args[0])  # int of ``int | str``
         numbers = next((mark for mark in args[1:] if isinstance(mark, Range)), None)
         return replace(inner, range=numbers) if inner and numbers else inner
     if origin is Literal:
