@@ -163,7 +163,7 @@ def launched(out, flags=FLAGS):
 def finished(out):
     """Do what is left of the command; the only run's folder."""
     experiment, flags = read(argv(out))
-    options = Options(machine=flags.hardware.machine)
+    options = Options(machine=flags.machine)
     assert sweep(experiment.fitted(), out, options)
     (folder,) = (out / "runs").iterdir()
     assert {file.name for file in folder.iterdir()} == {
