@@ -355,6 +355,7 @@ def test_a_run_that_was_stopped_at_the_end_of_an_epoch_keeps_its_snapshot(tmp_pa
     execute(run, path, machine)
     names = [file.name for file in sorted((path / "snapshots").iterdir())]
     assert names == ["epoch_000001.safetensors", "epoch_000002.safetensors"]
+    (tmp_path / "whole").mkdir()
     whole = trained(tmp_path / "whole", run, snapshots=True) / "snapshots"
     for name in names:
         expected = load_file(whole / name)
