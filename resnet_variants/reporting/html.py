@@ -351,11 +351,13 @@ def _readable(
 def _effects_table(effects: pd.DataFrame) -> Table:
     if effects.empty:
         return Table({})
+    ends = effects[["estimate", "ci_low", "ci_high"]].astype(float)
+    estimates = ends.itertuples(index=False)
     columns = {
         **{name: effects[name] for name in ("effect", "kind", "contrast")},
-        "estimate, points [95 %]": _intervals(effects, "estimate", "ci", sign="+"),
-        "p": _written(effects, "p_value", p_value),
-        "p (Holm)": _written(effects, "p_adjusted", p_value),
+        "estimate, points [95 %]": [interval(*row, sign="+") for row in estimates],
+        "p": effects["p_value"].astype(float).map(p_value),
+        "p (Holm)": effects["p_adjusted"].astype(float).map(p_value),
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
     }
     return replace(_table(pd.DataFrame(columns)), forest=_forest(effects))
@@ -371,14 +373,3 @@ def _forest(effects: pd.DataFrame) -> Forest:
     ends = zip(low.fillna(middle), middle, high.fillna(middle), strict=True)
     marks = [None if math.isnan(end[1]) else tuple(round(x, 1) for x in end) for end in ends]
     return Forest(marks, f"points, -{reach:g} to +{reach:g}")
-
-
-def _written(frame: pd.DataFrame, column: str, write: Callable[[float], str]) -> pd.Series:
-    values = frame[column].to_numpy(float)
-    return pd.Series(["" if math.isnan(v) else write(v) for v in values], index=frame.index)
-
-
-def _intervals(frame: pd.DataFrame, mean: str, bound: str, *, sign: str = "") -> pd.Series:
-    columns = (frame[name].astype(float) for name in (mean, f"{bound}_low", f"{bound}_high"))
-    cells = [interval(*row, sign=sign) for row in zip(*columns, strict=True)]
-    return pd.Series(cells, index=frame.index)
