@@ -66,6 +66,8 @@ Amount: TypeAlias = Annotated[float, Range(0, MILLION, closed="left")]
 # What the arguments of a network and a recipe share.
 InitFan: TypeAlias = Literal["fan_out", "fan_in"]
 Head: TypeAlias = Literal["linear", "bn_linear"]
+# Fields of a recipe whose names were others before: run ids and older files have those.
+FORMER_NAMES = {"drop_path_rate": "drop_path", "zero_init_last": "zero_init"}
 
 
 # --- the check --------------------------------------------------------------------------------

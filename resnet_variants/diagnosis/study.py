@@ -27,7 +27,7 @@ from resnet_variants.models.weights import (
     read_safetensors,
 )
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, joined
-from resnet_variants.records.files import Json, damaged, read_json
+from resnet_variants.records.files import Json, damaged
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Study
@@ -105,7 +105,7 @@ def finished(path: Path) -> Json:
         raise UserError(f"{str(path)!r} is {status}: only a finished run can be diagnosed")
     if not (path / WEIGHTS_FILE).is_file():
         raise UserError(f"{str(path)!r} holds no weights: {WEIGHTS_FILE} is missing")
-    config = read_json(path / "run.json")
+    config = RunFolder(path).config()
     recipe = config.get("recipe")
     tuned = isinstance(recipe, dict) and recipe.get("weights")
     for name in (*_NEEDED, *(["weights_hash"] if tuned else [])):

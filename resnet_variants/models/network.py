@@ -136,16 +136,8 @@ class ResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> unpooled (N, num_features, ceil(H / r), ceil(W / r))."""
-        for step in self.body:
-            if torch.jit.is_scripting():  # see ResidualBlock.forward
-                ran = False
-                for name, layer in self.named_children():
-                    if name == step:
-                        x, ran = layer(x), True
-                assert ran, step
-            else:
-                x = self._run(step, x)
-        return x
+        no_maps: list[int] = []
+        return self._tapped(x, no_maps, len(self.taps))[0]
 
     def _run(self, step: str, x: Tensor) -> Tensor:
         layer = getattr(self, step)
@@ -204,7 +196,7 @@ class ResNet(nn.Module):
         tap = -1
         for step in self.body:
             if tap < last:
-                if torch.jit.is_scripting():
+                if torch.jit.is_scripting():  # see ResidualBlock.forward
                     ran = False
                     for name, layer in self.named_children():
                         if name == step:

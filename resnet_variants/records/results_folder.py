@@ -103,7 +103,7 @@ def _row(folder: RunFolder, provenance: Provenance) -> Json | None:
     """The row of one run; ``None`` where another process starts it anew at this moment."""
     file = folder.path / CONFIG
     try:
-        config, result = read_json(file), folder.result()
+        config, result = folder.config(), folder.result()
     except FileNotFoundError:
         return None
     check_record(file, config, _CONFIG)

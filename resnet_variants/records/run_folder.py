@@ -31,6 +31,7 @@ from resnet_variants.records.files import (
 )
 from resnet_variants.records.schema import MEASURED_WHEN_DONE, RESULT, RUNS, check_record
 from resnet_variants.registry import UserError
+from resnet_variants.settings import FORMER_NAMES
 
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 _RESULT = [column for column in RUNS if column.file == RESULT]
@@ -130,7 +131,7 @@ class RunFolder:
         Raises:
             ValueError: its record and ``facts`` differ in the split or in the content.
         """
-        before = read_json(self.path / "run.json")
+        before = self.config()
         for key in ("split_hash", "data_hash"):
             if key in before and before[key] != facts[key]:
                 message = f"{self.path} was trained on other images ({key} {before[key]}, now"
@@ -147,15 +148,29 @@ class RunFolder:
                 message = f"{self.path} was started with other settings ({change})"
                 raise UserError(f"{message}: give --fresh or another --out")
 
+    def config(self) -> Json:
+        """The content of ``run.json``; the fields of the recipe have their present names.
+
+        Raises:
+            FileNotFoundError: the run has not started.
+            ValueError: the file is damaged.
+        """
+        config = read_json(self.path / "run.json")
+        recipe = config.get("recipe")
+        if isinstance(recipe, dict):
+            present = {former: name for name, former in FORMER_NAMES.items()}
+            config["recipe"] = {present.get(name, name): value for name, value in recipe.items()}
+        return config
+
     def unfinished(self) -> Json:
         """The configuration of an interrupted run with a checkpoint; else empty."""
-        file = self.path / "run.json"
-        return read_json(file) if file.is_file() and self.checkpoint.is_file() else {}
+        started = (self.path / "run.json").is_file()
+        return self.config() if started and self.checkpoint.is_file() else {}
 
     @property
     def compiled(self) -> bool:
         """Whether the run was started with ``torch.compile``."""
-        how = cast("Json", read_json(self.path / "run.json").get("compile", {}))
+        how = cast("Json", self.config().get("compile", {}))
         return bool(how.get("used"))
 
     @property

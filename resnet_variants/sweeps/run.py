@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,6 +36,7 @@ from resnet_variants.models.weights import (
 from resnet_variants.models.zoo import build, create_model, pretrained_cfg, weights_cfgs
 from resnet_variants.records.files import Json
 from resnet_variants.registry import UserError
+from resnet_variants.settings import FORMER_NAMES
 from resnet_variants.sweeps.provenance import machine_facts
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import PRETRAINED, Recipe
@@ -45,12 +46,8 @@ _LOADING = Loading()
 # the field's old value here, so that old ids keep their meaning.
 REFERENCE = Recipe()
 _LONGEST_NAME = 128  # of a data set: it is part of a run's id, which names a folder
-_FIELDS = {  # arguments of the network -> what the recipe calls them
-    "drop_path_rate": "drop_path",
-    "zero_init_last": "zero_init",
-    "init_fan": "init_fan",
-    "head": "head",
-}
+# The arguments of the network that the recipe sets.
+_ARGUMENTS = {field.name for field in fields(ModelArgs)} & {field.name for field in fields(Recipe)}
 # The images in a model card; mean, deviation, size and cut are in config.json.
 _IMAGES = (
     "the transform in config.json is the test's. Before it, pictures were turned as their EXIF "
@@ -59,8 +56,9 @@ _IMAGES = (
 
 
 def _settings(recipe: Recipe) -> Mapping[str, object]:
-    """The settings that distinguish recipes, by field."""
-    return vars(recipe) | {"normalise": recipe.normalised_by}
+    """The settings that distinguish recipes, by the names that run ids are made of."""
+    settings = vars(recipe) | {"normalise": recipe.normalised_by}
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def dataset_name(spec: str) -> str:
@@ -126,7 +124,7 @@ class Run:
     @property
     def _arguments(self) -> dict[str, Any]:
         """The network's arguments that the recipe sets."""
-        return {name: getattr(self.recipe, field) for name, field in _FIELDS.items()}
+        return {name: getattr(self.recipe, name) for name in _ARGUMENTS}
 
     def check(self) -> None:
         """Refuse a recipe with which this network cannot be built or trained.
@@ -139,8 +137,7 @@ class Run:
         try:
             ModelArgs(**self._arguments).check(self.variant)
         except UserError as error:
-            field = _FIELDS.get(error.field, error.field)
-            raise UserError(f"{self.variant.name}: {error}", field=field) from error
+            raise UserError(f"{self.variant.name}: {error}", field=error.field) from error
 
     def load(self) -> Dataset:
         """The images of this run, which all runs of its recipe share."""

@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from filelock import FileLock, Timeout
-
-from resnet_variants.records.files import Json, StorageError, to_json, write_atomically, writing
+from resnet_variants.records.files import (
+    Json,
+    StorageError,
+    locked,
+    to_json,
+    write_atomically,
+    writing,
+)
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, require_name
@@ -173,20 +178,13 @@ def claimed(out: Path) -> Iterator[None]:
     Raises:
         ValueError: ``out`` is no folder, cannot be written, or is not let go.
     """
-    lock = FileLock(out / ".lock", timeout=_LOCK_SECONDS)
-    try:
+    with writing(out):
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        message = f"{str(out)!r} is held by another command that is starting: try again"
-        raise UserError(message, field="out") from error
-    except OSError as error:
-        message = f"{str(out)!r} cannot be written: {error.strerror}"
-        raise UserError(message, field="out") from error
-    try:
+    with locked(out / ".lock", _LOCK_SECONDS) as mine:
+        if not mine:
+            message = f"{str(out)!r} is held by another command that is starting: try again"
+            raise UserError(message, field="out")
         yield
-    finally:
-        lock.release()
 
 
 def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:

@@ -107,7 +107,7 @@ class Networks(_Lists):
 
 
 def _names(word: str) -> list[str]:
-    """The registered names that a wildcard stands for; any other word alone."""
+    """The registered names that match a wildcard; any other word is a name itself."""
     if not re.search(r"[*?\[]", word):
         return [word]
     found = [*list_models(word), *list_aliases(word)]

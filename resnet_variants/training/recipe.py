@@ -72,8 +72,8 @@ class Recipe:
     # where the weights have none
     normalise: Literal["auto", "data", "imagenet"] = "auto"
     # stochastic depth (arXiv:1603.09382): the rate at the last unit, rising linearly
-    drop_path: Fraction = 0.0
-    zero_init: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
+    drop_path_rate: Fraction = 0.0
+    zero_init_last: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
     init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
     weights: str = ""  # initial weights of the body: a run, a results folder, or pretrained
     head: Head = "linear"  # bn_linear: a batch norm of the pooled features before the classifier
@@ -157,7 +157,7 @@ RECIPES["bag_of_tricks"] = Recipe(
     mixup=0.2,
     crop_area=0.08,
     color_jitter=0.4,
-    zero_init=True,
+    zero_init_last=True,
 )
 # arXiv:2110.00476, table 2, column A3: LAMB, binary loss, training at 160 for testing at 224 px.
 # It takes `--img-size 224`. The batch is 2,048 there, on several GPUs: `accumulate` makes it fit on

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import PermutationMethod, pearsonr
 
 from resnet_variants.analysis.diagnosis import largest_over_smallest
-from resnet_variants.records.diagnosis import NOISE, OUTPUT, Diagnosis
+from resnet_variants.records.diagnosis import NOISE, OUTPUT, TABLES, Diagnosis
 from resnet_variants.reporting.figures.style import (
     headline,
     line_styles,
@@ -52,6 +52,9 @@ class _Along:
     of: Callable[[Any], pd.DataFrame]
 
 
+_MEDIAN = _Along("median of the units", lambda groups: groups.median())
+
+
 def _gradient_flow(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
     """Norm of the gradient at each unit's input, alone and times that of the input, by epoch."""
     scaled = frame.assign(scaled=frame["grad_norm"] * frame["input_norm"])
@@ -69,8 +72,14 @@ def _identity_distance(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
         "branch_to_shortcut": "norm of the branch\nover that of the shortcut",
         "cosine": "cosine of input and output\n(compares within one order)",
     }
-    along = _Along("median of the units", lambda groups: groups.median())
-    return _by_epoch(frame, measures, drawing, along, scale="linear", unit=_UNIT)
+    return _by_epoch(frame, measures, drawing, _MEDIAN, scale="linear", unit=_UNIT)
+
+
+def _any_table(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
+    """Each number of a table that has a row per unit, by unit; its median over them by epoch."""
+    numbers = frame.select_dtypes("number").columns.difference(["seed", "epoch", "unit", "n"])
+    measures = {str(name): str(name).replace("_", " ") for name in numbers}
+    return _by_epoch(frame, measures, drawing, _MEDIAN, scale="linear", unit=_UNIT)
 
 
 def _by_epoch(
@@ -183,7 +192,7 @@ class DiagnosisFigure:
     draw: Callable[[pd.DataFrame, _Drawing], Figure | None]
 
 
-DIAGNOSIS_FIGURES = {  # by the name of the table
+_FIGURES = {  # by the name of the table
     "gradient_flow": DiagnosisFigure(
         "Gradient of the cross entropy at each unit's input: its norm, and that times "
         "the norm of the input",
@@ -206,6 +215,10 @@ DIAGNOSIS_FIGURES = {  # by the name of the table
         "one against the other",
         _sensitivity,
     ),
+}
+DIAGNOSIS_FIGURES = {
+    name: _FIGURES.get(name) or DiagnosisFigure(f"{name.replace('_', ' ')} by unit", _any_table)
+    for name in TABLES
 }
 
 

@@ -213,7 +213,7 @@ class Cluster:
         ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
         jobs = {job.run.id: job for job in self.jobs.values()}
         for run_id, record in self._get(self.mailbox.taken.remote()):
-            if run_id in jobs:  # else a lost task goes on where nobody hears of it
+            if run_id in jobs:  # a task that Ray counts as lost may still run and send records
                 yield jobs[run_id], record
         for reference in ready:
             yield self.jobs.pop(reference), self._status(reference)
@@ -279,7 +279,7 @@ class Mailbox:
         return records
 
     def stop(self) -> set[str]:
-        """Let all runs stop; the ids of those that have begun."""
+        """Ask all runs to stop; return the ids of the runs that have begun."""
         self.over = True
         return self.begun
 
