@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from resnet_variants.analysis.effects import factors
+from resnet_variants.analysis.factors import factors
 from resnet_variants.analysis.statistics import (
     COMPARED,
     DIRECTIONS,

@@ -10,7 +10,6 @@ assumed to add up, and no interaction is estimated.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.factors import factors, is_complete
 from resnet_variants.analysis.statistics import (
     BETTER,
     WORSE,
@@ -25,7 +25,6 @@ from resnet_variants.analysis.statistics import (
     sign_flip_p,
     with_verdicts,
 )
-from resnet_variants.models.variant import AXES
 
 EFFECT_COLUMNS = (
     *("kind", "effect", "contrast", "estimate", "ci_low", "ci_high"),
@@ -35,8 +34,6 @@ MAIN, INTERACTION = "main", "interaction"
 TOGETHER = {BETTER: "above the sum", WORSE: "below the sum"}  # of what both do alone
 CROSSED, ADDITIVE = "crossed", "additive"
 NOT_ESTIMABLE = "not estimable: cells are missing"
-# The axes; ``downsample`` is stride and shortcut together, see ``factors``.
-FACTORS = ["downsample" if name == "stride" else name for name in AXES if name != "shortcut"]
 
 
 def effects(
@@ -77,54 +74,6 @@ def effects(
     frame.loc[frame["seeds"] == 0, "verdict"] = NOT_ESTIMABLE
     model = CROSSED if crossed else ADDITIVE
     return frame.assign(cells=len(levels), model=model)[[*EFFECT_COLUMNS]]
-
-
-def factors(cells: pd.DataFrame) -> pd.DataFrame:
-    """The axes that the cells differ in, as text: one column per factor, in order of appearance.
-
-    ``stride`` and ``shortcut`` are one factor where both vary, as grids spell it. Where presets
-    give a complete product and their parts do not, ``preset`` replaces the parts. Where one axis
-    determines another (the depth determines the block), both are one factor with both names.
-    """
-    cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
-    varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
-    stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
-    both = stride.where(shortcut == "conv", stride + "+" + shortcut)
-    frame = cells.assign(downsample=both)[FACTORS].astype(str)
-    if len(varied) == 1:  # by its own name
-        frame = frame.rename(columns={"downsample": varied[0]})
-        frame[varied[0]] = cells[varied[0]]
-    frame = frame.loc[:, frame.nunique() > 1]
-    if not is_complete(frame) and cells["preset"].ne("").all():
-        parts = [axis for axis in ("stem", "downsample", *varied) if axis in frame]
-        named = cells[["preset"]].join(frame.drop(columns=parts))
-        named = named.loc[:, named.nunique() > 1]
-        frame = named if is_complete(named) else frame
-    return _merged(frame)
-
-
-def _merged(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each axis that follows from another is joined to it: ``depth/block``, ``29/bottleneck``."""
-    axes = [str(axis) for axis in frame]
-    choices = frame.nunique()
-    finest = sorted(axes, key=lambda axis: (-choices[axis], axes.index(axis)))
-    leaders: dict[str, list[str]] = {}
-    for axis in finest:
-        leads = (one for one in leaders if frame.groupby(one)[axis].nunique().max() == 1)
-        leaders.setdefault(next(leads, axis), []).append(axis)
-    return pd.DataFrame(
-        {
-            "/".join(leaders[axis]): frame[leaders[axis]].agg("/".join, axis=1)
-            for axis in axes
-            if axis in leaders
-        }
-    )
-
-
-def is_complete(frame: pd.DataFrame) -> bool:
-    """Whether each combination of the factors' choices is there once."""
-    product = math.prod(frame[axis].nunique() for axis in frame)
-    return len(frame.drop_duplicates()) == len(frame) == product
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.effects import ADDITIVE
+from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.statistics import (
     ALPHA,
     BASELINE,
@@ -31,23 +32,97 @@ _NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
 
 
+def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """What came out in at most two plain sentences, without intervals."""
+    summaries = _labelled(comparisons)
+    if len(summaries) == 1:
+        return tuple(filter(None, (_plain_verdict(summaries[0]), _plain_best(summaries[0]))))
+    words = pd.concat([summary["verdict"] for summary in summaries])
+    counts = [f"{n} {word}" for word in (BETTER, WORSE) if (n := int((words == word).sum()))]
+    told = " and ".join(counts) or "none told apart"
+    return (f"{len(summaries)} comparisons: against their baselines {told}.",)
+
+
+def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
+    """The summaries with short labels for networks and baselines."""
+    labels = short_labels(pd.concat([part.summary for part in comparisons]))
+    return [
+        part.summary.assign(
+            model=part.summary["model"].map(labels),
+            baseline=part.summary["baseline"].map(labels).fillna(part.summary["baseline"]),
+        )
+        for part in comparisons
+    ]
+
+
+def _plain_verdict(summary: pd.DataFrame) -> str:
+    missing = _nothing_to_compare(summary)
+    if missing:
+        return missing
+    compared = summary[summary["pairs"] > 0]
+    bases = [*compared["baseline"].unique()]
+    base = bases[0] if len(bases) == 1 else "the baseline"
+    parts, decided = [], 0
+    for word in (BETTER, WORSE):
+        rows = compared[compared["verdict"] == word]
+        rows = rows.reindex(rows["delta"].abs().sort_values(ascending=False).index)
+        decided += len(rows)
+        if len(rows):
+            verb = "is" if len(rows) == 1 else "are"
+            names = _enumerated(rows["model"], f"{len(rows)} arms")
+            points = [f"{POINTS * abs(delta):.1f}" for delta in rows["delta"]]
+            by = _enumerated(points, f"{points[-1]} to {points[0]}")
+            parts.append(f"{names} {verb} {word} than {base} by {by} points")
+    if not decided:
+        seeds = span(compared["pairs"])
+        return f"With {seeds} seeds none of {len(compared)} arms can be told from {base}."
+    rest = len(compared) - decided
+    parts += [f"the other {rest} cannot be told from it"] if rest else []
+    return "; ".join(parts) + "."
+
+
+def _plain_best(summary: pd.DataFrame) -> str:
+    ranked = summary[summary["test_acc_common"].notna()]
+    means = ranked["test_acc_common"].astype(float).round(12)
+    best = ranked[means == means.max()]
+    if len(best) != 1:
+        return ""
+    row = best.iloc[0]
+    text = f"The best mean, {POINTS * means.max():.1f} %, is that of {row['model']}"
+    base = ranked[ranked["model"] == row["baseline"]]
+    if row["verdict"] == BASELINE or base.empty:
+        return f"{text}."
+    times = f"{row['macs'] / base['macs'].iloc[0]:.2f}"
+    cost = "the MACs" if times == "1.00" else f"{times} times the MACs"
+    return f"{text}, at {cost} of {row['baseline']}."
+
+
+def _enumerated(texts: Iterable[str], otherwise: str) -> str:
+    """``A``, ``A and B``, ``A, B and C``; of more texts, the other text."""
+    *first, last = texts
+    if len(first) > 2:
+        return otherwise
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What came out of each comparison, a sentence each.
+    """What came out of each comparison, a sentence each, with intervals.
 
     The verdict, the effects of axes, what the best network costs, and which runs are in no mean.
     """
     varied = [name for name in KEY if len({part.key[name] for part in comparisons}) > 1]
     sentences: list[str] = []
-    for part in comparisons:
+    for part, summary in zip(comparisons, _labelled(comparisons), strict=True):
         place = ", ".join(f"{name.replace('_', ' ')} {part.key[name]}" for name in varied)
-        first = _verdict(part.summary)
+        first = _verdict(summary)
         sentences.append(f"On {place}: {first}" if len(comparisons) > 1 else first)
-        further = _effects(part.effects), _cost(part.summary), _lost(part.summary)
+        further = _effects(part.effects), _cost(summary), _lost(summary)
         sentences += filter(None, further)
     return tuple(sentences)
 
 
-def _verdict(summary: pd.DataFrame) -> str:
+def _nothing_to_compare(summary: pd.DataFrame) -> str:
+    """Why there is no verdict on any network; empty where there may be one."""
     scored = summary.loc[summary["n"] > 0, "model"]
     compared = summary[summary["pairs"] > 0]
     if scored.empty:
@@ -56,20 +131,31 @@ def _verdict(summary: pd.DataFrame) -> str:
         return f"Only {scored.iloc[0]} has finished: nothing to compare."
     if compared.empty:
         return "No variant shares a finished seed with a baseline, so none can be compared."
-    bases = ", ".join(compared["baseline"].unique())
-    count = f"{len(compared)} variant{'s' if len(compared) > 1 else ''}"
-    seeds = span(compared["pairs"])
     if (compared["verdict"] == TOO_FEW).all():
         needed = pairs_needed(len(compared))
         return (
-            f"Too few seeds for a verdict: {count} compared with {bases} take {needed} pairs of "
-            f"seeds each, and there are {seeds}."
+            f"Too few seeds for a verdict: {_compared(compared)} take {needed} pairs of seeds "
+            f"each, and there are {span(compared['pairs'])}."
         )
+    return ""
+
+
+def _compared(compared: pd.DataFrame) -> str:
+    bases = ", ".join(compared["baseline"].unique())
+    return f"{len(compared)} variant{'s' if len(compared) > 1 else ''} compared with {bases}"
+
+
+def _verdict(summary: pd.DataFrame) -> str:
+    missing = _nothing_to_compare(summary)
+    if missing:
+        return missing
+    compared = summary[summary["pairs"] > 0]
     parts = [
         f"{len(rows)} {word}" + (f" ({_by_how_much(rows)})" if word in (BETTER, WORSE) else "")
         for word, rows in compared.groupby("verdict", sort=True)
     ]
-    return f"Of {count} compared with {bases} over {seeds} paired seeds: {', '.join(parts)}."
+    seeds = span(compared["pairs"])
+    return f"Of {_compared(compared)} over {seeds} paired seeds: {', '.join(parts)}."
 
 
 def _by_how_much(rows: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
+from resnet_variants.analysis.factors import short_labels
 from resnet_variants.models.variant import MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
 from resnet_variants.reporting.text import (
@@ -31,6 +32,7 @@ DELTA = ("delta", "delta_ci_low", "delta_ci_high")
 MILLION = 1e6
 _STRIDE = "stem_stride"  # names in Markdown have the rest of a network's size
 _BEST = "best"  # whether a row has the best of its comparison's ranked means
+_LABEL = "label"  # a network's short label among those of the table
 
 Row = Mapping[str, Any]  # a row of ``summary.csv``, by its columns
 Text = Callable[[Row], str]
@@ -112,8 +114,9 @@ def _best_in_bold(row: Row) -> str:
 COLUMNS = (
     Column(
         "model",
-        latex_title="Model",
-        latex=lambda row: rf"\texttt{{{latex_escaped(row['model'])}}}",
+        "arm",
+        lambda row: row[_LABEL],
+        latex_title="Arm",
     ),
     *(Column(name, tables=(MARKDOWN, LATEX, TERMINAL), varied=True) for name in KEY),
     *(Column(name, tables=(PAGE,), varied=True) for name in shown_as(SIZE) if name != _STRIDE),
@@ -217,8 +220,14 @@ def shown_columns(summary: pd.DataFrame, table: str) -> list[Column]:
     return [column for column in COLUMNS if table in column.tables and is_shown(column)]
 
 
-def summary_cells(summary: pd.DataFrame, table: str) -> pd.DataFrame:
-    """The summary as one of the tables shows it, all text: a column per header."""
+def summary_cells(summary: pd.DataFrame, table: str, *, wide: bool = False) -> pd.DataFrame:
+    """The summary as one of the tables shows it, all text: a column per header.
+
+    Networks have short labels, or their names where ``wide``.
+    """
+    if wide:
+        cells = summary_cells(summary, table)
+        return cells.assign(arm=summary["model"].to_numpy())
     return pd.DataFrame(
         {
             column.header(table): [column.cell(row, table) for row in _rows(summary)]
@@ -227,9 +236,9 @@ def summary_cells(summary: pd.DataFrame, table: str) -> pd.DataFrame:
     )
 
 
-def summary_markdown(summary: pd.DataFrame) -> str:
-    """The summary in Markdown."""
-    return markdown(summary_cells(summary, MARKDOWN))
+def summary_markdown(summary: pd.DataFrame, *, wide: bool = False) -> str:
+    """The summary in Markdown; ``wide`` as in ``summary_cells``."""
+    return markdown(summary_cells(summary, MARKDOWN, wide=wide))
 
 
 def summary_latex(comparisons: Sequence[Comparison]) -> str:
@@ -248,4 +257,5 @@ def _has_best_mean(summary: pd.DataFrame) -> pd.Series:
 
 
 def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    return cast("list[dict[str, Any]]", summary.to_dict("records"))
+    labelled = summary.assign(**{_LABEL: summary["model"].map(short_labels(summary))})
+    return cast("list[dict[str, Any]]", labelled.to_dict("records"))

@@ -12,7 +12,8 @@ from matplotlib.ticker import PercentFormatter
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import TEST, TRAINING
-from resnet_variants.analysis.effects import INTERACTION, MAIN, factors, is_complete
+from resnet_variants.analysis.effects import INTERACTION, MAIN
+from resnet_variants.analysis.factors import factors, is_complete
 from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, TOO_FEW, estimate
 from resnet_variants.reporting.figures.style import (
     PALETTE,
