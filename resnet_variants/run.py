@@ -61,7 +61,8 @@ class Images:
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    seeds: Seeds = SEEDS  # how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9
+    # how many: 0 to N - 1. If 0: as many as a verdict takes, 6 for two networks, 9 for twelve
+    seeds: Seeds = SEEDS
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"
@@ -81,6 +82,7 @@ class Output:
     retry_failed: Switch = False  # redo those that failed
     diagnose: Switch = False  # then look into the trained networks; see `diagnose`
     yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
+    wide: Switch = False  # show the names of networks in full, not what differs among them
     log: tuple[Sink, ...] = ()  # send each epoch's numbers there
 
 
@@ -135,10 +137,13 @@ def command(argv: Sequence[str]) -> int:
     complete = is_complete(experiment, out)
     if output.diagnose:
         for folder, refusal in diagnose_runs(experiment, out, machine.device):
-            told = f"{folder.name} is not diagnosed: {refusal}" if refusal else ""
-            say(told or f"diagnosed {folder.name}")
+            say(
+                f"{folder.name} is not diagnosed: {refusal}"
+                if refusal
+                else f"diagnosed {folder.name}"
+            )
             complete = complete and not refusal
-    show_report(build(out), out)
+    show_report(build(out), out, wide=output.wide)
     return 0 if complete else 1
 
 

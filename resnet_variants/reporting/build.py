@@ -29,7 +29,7 @@ from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
-from resnet_variants.reporting.findings import answer, notes
+from resnet_variants.reporting.findings import answer, headline, notes
 from resnet_variants.reporting.html import Content, Failure, Picture, render
 from resnet_variants.reporting.summary import summary_latex, summary_markdown
 
@@ -53,6 +53,7 @@ class Report:
     effects: pd.DataFrame
     depths: pd.DataFrame
     counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
+    headline: Sequence[str]
     answer: Sequence[str]
     notes: Sequence[str]
     files: tuple[Path, ...]
@@ -121,6 +122,7 @@ def _build(
         effects=effects_table(parts),
         depths=depths_table(parts),
         counts=_counts(results),
+        headline=headline(parts),
         answer=answer(parts),
         notes=notes(parts, results.provenance),
         files=(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -54,11 +54,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Planned:
-    """The sweep begins: ``engine`` will do the runs ``todo``; ``done`` were finished before."""
+    """The sweep begins.
+
+    Attributes:
+        todo: the runs that are missing.
+        before: the status of each run that was over before.
+        engine: who executes the runs, in words.
+        slots: how many runs it executes at a time.
+    """
 
     todo: Sequence[Run]
-    done: int
+    before: Mapping[Run, str]
     engine: str
+    slots: int
 
 
 @dataclass(frozen=True)
@@ -93,10 +101,11 @@ class Lost:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run is over, with its result."""
+    """A run is over, with its result, after ``seconds`` of its last execution."""
 
     run: Run
     result: Json
+    seconds: float
 
 
 Event = Planned | Started | Held | EpochDone | Lost | Ended
@@ -120,9 +129,11 @@ def run_sweep(experiment: Experiment, out: Path, options: Options) -> Events:
 
 
 def _train(experiment: Experiment, todo: list[Run], folder: Path, options: Options) -> Events:
-    data, done = experiment.runs[0].load(), len(experiment.runs) - len(todo)
+    data = experiment.runs[0].load()
+    results = {run: RunFolder(folder / run.id).result() for run in experiment.runs}
+    before = {run: str(result["status"]) for run, result in results.items() if result}
     if not todo:
-        yield Planned(todo, done, "nothing to do")
+        yield Planned(todo, before, "nothing to do", 0)
         return
     with stopping() as stop:
         work = Work(
@@ -134,7 +145,7 @@ def _train(experiment: Experiment, todo: list[Run], folder: Path, options: Optio
             stop=stop,
         )
         with start(work) as engine:
-            yield Planned(todo, done, engine.about)
+            yield Planned(todo, before, engine.about, engine.slots)
             yield from Scheduler(engine, work, options.sinks).events()
 
 
@@ -328,7 +339,7 @@ class Scheduler:
                 return
             result = self._given_up(job, f"{reason}, {TRIES} times without progress")
         if result:
-            yield Ended(run, result)
+            yield Ended(run, result, status.seconds)
         elif not self.stopping:  # another command has it
             self.held.append((time.monotonic() + _BUSY_SECONDS, run))
             yield Held(run)
