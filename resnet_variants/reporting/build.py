@@ -59,10 +59,11 @@ class Report:
     files: tuple[Path, ...]
 
 
-def require_room(out: Path) -> None:
+def require_room(out: Path, *, adopt: bool = True) -> None:
     """Refuse, before hours of training, a folder whose tables ``build`` would refuse to replace.
 
-    Which figures there will be is not known yet.
+    Which figures there will be is not known yet. With ``adopt``, what an earlier version wrote from
+    the folder's own runs is reported anew, which proves it to be ours.
 
     Raises:
         ValueError: as ``build`` does; or the folder holds the only tables of other runs.
@@ -76,7 +77,8 @@ def require_room(out: Path) -> None:
         except UserError:
             if not any((out / "runs").glob("*/run.json")):
                 raise
-            build(out)  # a folder without a manifest: what this would write is known for ours then
+            if adopt:
+                build(out)
 
 
 def build(out: Path, folders: Sequence[Path] = ()) -> Report:

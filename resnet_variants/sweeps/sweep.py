@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -164,9 +165,13 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     Raises:
         ValueError: no such device or cluster, a batch larger than the training data, a network
             that the images are too small for or the recipe is not for, weights that are not there
-            or do not fit, or a sink that is not installed.
+            or do not fit, a sink that is not installed; or ``out`` cannot be written, has a damaged
+            file, or a run that was made with other images.
     """
     require_name(out, field="out")
+    there = next(path for path in (out, *out.resolve().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"{str(there)!r} is no folder that can be written", field="out")
     variants = experiment.runs[: len(experiment.variants)]
     for run in variants:
         run.check()
@@ -176,10 +181,12 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     check_batch(data, experiment.recipe, options.machine.devices)
     for run in variants:
         run.cost(data)
-    if experiment.recipe.weights:
-        for run in experiment.runs:
-            if options.fresh or not RunFolder(out / "runs" / run.id).result():
-                run.build(data)
+    for run in experiment.runs:
+        folder = RunFolder(out / "runs" / run.id)
+        if not options.fresh and folder.result():
+            folder.refuse_other_images(data.facts)
+        elif run.recipe.weights:
+            run.build(data)
 
 
 @contextlib.contextmanager
@@ -204,9 +211,9 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     What earlier experiments planned and compared in the same folder stays.
 
     Raises:
-        ValueError: a file in ``out`` is damaged, a run was made with other images, or one that is
-            to be redone is being trained; nothing has been written then, unless another command
-            took up such a run at this very moment.
+        ValueError: a file in ``out`` is damaged, or a run that is to be redone is being trained;
+            nothing has been written then, unless another command took up such a run at this very
+            moment.
     """
     folders = {run: RunFolder(out / "runs" / run.id) for run in experiment.runs}
     results = {run: None if options.fresh else folder.result() for run, folder in folders.items()}
@@ -215,13 +222,9 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
         for run, result in results.items()
         if options.fresh or (options.retry_failed and result and result["status"] == FAILED)
     }
-    data = experiment.runs[0].load()
-    for run, result in results.items():
-        if run in redo:
-            with _free(folders[run], redo[run]):
-                pass
-        elif result:
-            folders[run].refuse_other_images(data.facts)
+    for run, flag in redo.items():
+        with _free(folders[run], flag):
+            pass
     before, record = read_experiment(out), experiment.record()
     known, new = (cast(Json, content.get("baselines", {})) for content in (before, record))
     # A model that now runs alone keeps what it was compared with.
