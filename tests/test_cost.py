@@ -27,6 +27,12 @@ FREE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _without_values(monkeypatch):
+    # Initialisation is slow on the meta device, which has no values.
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
+
+
 def has_torchs_count(row):
     variant = Variant(**row["size"], **{name: row[name] for name in FREE})
     model = build(variant, in_chans=2, num_classes=7, device="meta").eval()

@@ -11,6 +11,7 @@ import functools
 import math
 
 import pytest
+import torch
 from conftest import GOLDEN
 
 import resnet_variants as rv
@@ -62,6 +63,12 @@ def unit(text):
     if exponent == "0":
         return 0
     return 10 ** (int(exponent) - len(digits.partition(".")[2]))
+
+
+@pytest.fixture(autouse=True)
+def _without_values(monkeypatch):
+    # Initialisation is slow on the meta device, which has no values.
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def has_our_tensors(row):
 
 @pytest.mark.parametrize("source", ["timm", "torchvision"])
 def test_a_librarys_models_have_our_parameters_keys_and_shapes(source, monkeypatch):
-    # Slow on the meta device, which has no values to initialise.
+    # Initialisation is slow on the meta device, which has no values.
     monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
     rows = [row for row in BUILT if row[0].source == source]
     assert failures(has_our_tensors, rows) == {}
