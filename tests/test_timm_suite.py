@@ -13,12 +13,7 @@ import resnet_variants as rv
 
 # `make test` unpacks timm's source distribution there.
 SUITE = Path(sys.prefix) / "timm-tests"
-SAMPLE = [
-    "rv_resnet18_d_preact",
-    "rv_resnet20_cifar_conv3_3x3_pad",
-    "rv_resnet20_cifar_b_bnafteradd",
-    "rv_resnet29_cifar_deep_1x1_avgpool_preact",
-]
+SAMPLE = ["rv_resnet20_cifar_conv3_3x3_pad", "rv_resnet29_cifar_deep_1x1_avgpool_preact"]
 # What timm runs on every convolutional model; a version that renames one must be looked at.
 TESTS = {
     "test_model_forward",
@@ -78,6 +73,7 @@ def check(names, tmp_path):
     assert wrong == {}, output
 
 
+@pytest.mark.timeout(1800)
 def test_a_sample_of_our_names_passes_timms_own_tests(tmp_path):
     check(SAMPLE, tmp_path)
 

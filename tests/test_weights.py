@@ -58,6 +58,7 @@ def test_a_state_dict_a_file_and_a_folder_load(trained, file):
         model = rv.create_model(TINY)
         assert rv.load_weights(model, source) is model
         assert_same_tensors(model.state_dict(), trained)
+    assert rv.load_backbone(model, trained) is model
 
 
 def test_weights_without_counters_and_of_another_precision_take_the_models(trained):
