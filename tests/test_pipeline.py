@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from small import digits_run, execute, network, recipe, weights
+from small import CPU, digits_run, execute, network, recipe, sweep, weights
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -19,11 +19,14 @@ import resnet_variants as rv
 from resnet_variants.data import dataset as data_module
 from resnet_variants.data.dataset import Loading, load_dataset
 from resnet_variants.data.sources import as_picture
+from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
+from resnet_variants.settings import Study
+from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.run import Run
-from resnet_variants.terminal import cli
+from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.recipe import Recipe
 
@@ -213,15 +216,18 @@ def test_a_config_that_states_no_numbers_is_one_line(tmp_path, stated, nested):
         moments(digits_run(weights=str(tmp_path)))
 
 
+STUDY = Study(images=40, batch_size=20, draws=1, paths=1)
+
+
 def test_a_finished_run_needs_its_source_no_more(source, tmp_path):
     there = shutil.copytree(source, tmp_path / "there")
-    words = ["--depth", "8", "--variant", "B", "--epochs", "1", "--seeds", "1", "--snapshots"]
-    words += ["--engine", "inline", "--out", str(tmp_path / "out"), "--device", "cpu"]
-    words += ["--weights", str(there)]
-    assert cli.main(["run", *words]) == 0
+    one = digits_run(epochs=1, weights=str(there))
+    experiment = Experiment(name="x", variants=(one.variant,), recipe=one.recipe, seeds=1)
+    options = Options(machine=dataclasses.replace(CPU, snapshots=True))
+    assert sweep(experiment, tmp_path / "out", options)
     shutil.rmtree(there)
-    assert cli.main(["run", *words]) == 0  # nothing to do
-    (folder,) = (tmp_path / "out" / "runs").glob("rv_*")
+    assert sweep(experiment, tmp_path / "out", options)  # nothing to do
+    folder = tmp_path / "out" / "runs" / one.id
     file = folder / "run.json"
     told = json.loads(file.read_text())
     assert len(told["weights_hash"]) == 16
@@ -229,14 +235,13 @@ def test_a_finished_run_needs_its_source_no_more(source, tmp_path):
     for record in (told, stated):
         assert (record["mean"], record["std"]) == ([0.25], [0.5])
     # A diagnosis normalises as the run did.
-    settings = {"images": 40, "batch_size": 20, "draws": 1, "paths": 1}
-    as_it_was = rv.diagnose(folder, **settings).tables["gradient_flow"]
+    as_it_was = diagnose_run(folder, STUDY)["gradient_flow"]
     assert as_it_was["epoch"].min() == 0
     file.write_text(json.dumps(told | {"mean": [0.0], "std": [1.0]}))
-    assert not rv.diagnose(folder, **settings).tables["gradient_flow"].equals(as_it_was)
+    assert not diagnose_run(folder, STUDY)["gradient_flow"].equals(as_it_was)
     file.write_text(json.dumps(told | {"mean": ["x"]}))
     with pytest.raises(UserError, match=r"run\.json is damaged"):
-        rv.diagnose(folder, **settings)
+        diagnose_run(folder, STUDY)
 
 
 def test_a_run_of_a_version_that_knew_less_goes_on(tmp_path):

@@ -1,6 +1,7 @@
 """Fine-tuning: bodies of trained runs under new classifiers."""
 
 import shutil
+from dataclasses import replace
 
 import pictures
 import pytest
@@ -10,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from small import digits_run, execute, network, same, weights
 
 import resnet_variants as rv
+from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import WEIGHTS_FILE
 from resnet_variants.registry import UserError
+from resnet_variants.settings import Study
 from resnet_variants.sweeps import run as runs
 from resnet_variants.terminal import cli
 from resnet_variants.training.recipe import Recipe
@@ -138,12 +141,6 @@ def test_weights_of_several_runs_or_of_none_are_refused(results, tmp_path):
         tuned(0, weights="pretrained")
 
 
-def command(*words, out, depth=8):
-    words = ["--depth", str(depth), "--epochs", "1", "--variant", "B", *words]
-    words += ["--seeds", "1", "--engine", "inline", "--device", "cpu", "--out", str(out)]
-    return cli.main(["run", *words])
-
-
 @pytest.mark.parametrize(
     ("source", "depth", "message"),
     [
@@ -155,40 +152,38 @@ def command(*words, out, depth=8):
 def test_weights_that_do_not_fit_are_refused_before_anything_is_made(
     results, tmp_path, capsys, source, depth, message
 ):
-    out = tmp_path / "out"
     (tmp_path / "the run").symlink_to(next((results / "runs").glob("*__s0")))
-    assert command("--weights", str(tmp_path / source), out=out, depth=depth) == 2
+    words = ["--depth", str(depth), "--variant", "B", "--weights", str(tmp_path / source)]
+    assert cli.main(["run", *words, "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
-    assert not out.exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_classes_are_learnt_from_a_trained_body_under_a_new_head(tmp_path):
     three = {f"{split}/{name}": 12 for split in ("train", "test") for name in "abc"}
     pictures.fill(tmp_path / "three", three)
     pictures.halves(tmp_path / "two", train=20)
-    words = ["--data", f"folder:{tmp_path}/three", "--batch-size", "16"]
-    assert command(*words, out=tmp_path / "first") == 0
-    words = ["--data", f"folder:{tmp_path}/two", "--weights", str(tmp_path / "first")]
-    assert command(*words, "--head", "bn_linear", out=tmp_path / "out") == 0
-    (folder,) = (tmp_path / "out" / "runs").glob("rv_*")
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    one = digits_run(epochs=1, batch_size=16)
+    assert execute(replace(one, data=f"folder:{tmp_path}/three"), tmp_path / "first")
+    tuned = replace(one.recipe, weights=str(tmp_path / "first"), head="bn_linear")
+    other = replace(one, data=f"folder:{tmp_path}/two", recipe=tuned)
+    assert execute(other, tmp_path / "other")["status"] == "done"
+    model = timm.create_model(f"local-dir:{tmp_path}/other", pretrained=True)
     assert model.num_classes == 2 and isinstance(model.fc[0], torch.nn.BatchNorm1d)
 
 
 def test_initial_weights_that_have_changed_since_are_refused(results, tmp_path):
-    source = shutil.copytree(results, tmp_path / "source")
-    out = tmp_path / "out"
-    assert command("--weights", str(source), out=out) == 0  # without snapshots
-    (folder,) = (out / "runs").glob("rv_*")
-    settings = {"images": 40, "batch_size": 20, "draws": 1, "paths": 1}
-    assert rv.diagnose(folder, **settings).tables["gradient_flow"]["epoch"].min() == 0
+    source, folder = shutil.copytree(results, tmp_path / "source"), tmp_path / "run"
+    execute(digits_run(epochs=1, weights=str(source)), folder)  # without snapshots
+    study = Study(images=40, batch_size=20, draws=1, paths=1)
+    assert diagnose_run(folder, study)["gradient_flow"]["epoch"].min() == 0
     weights = next((source / "runs").glob("*__s0")) / WEIGHTS_FILE
     state = load_file(weights)
     state["conv1.weight"] += 1
     save_file(state, weights)
     with pytest.raises(UserError, match=r"source' is no longer what this run began with, and it"):
-        rv.diagnose(folder, **settings)
+        diagnose_run(folder, study)
 
 
 def test_the_cost_is_that_of_the_head():
