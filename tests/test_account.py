@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from resnet_variants.data.folders import read_folder
+from resnet_variants.data.sources import open_source
 from resnet_variants.models.variant import Variant
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import Options
@@ -37,6 +38,7 @@ def test_what_systems_put_there_is_no_picture(folder, capsys):
     before, account = read_folder(folder).paths, read_folder(folder).account
     assert account.summary == ["46 files taken: .png 46"]
     assert account.by_folder == account.faults == []
+    assert open_source("digits", None).account.summary == []  # no folder was searched
     for name in SYSTEM:
         pictures.save(folder / name)
     for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "0.png:Zone.Identifier"):

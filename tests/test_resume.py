@@ -129,6 +129,17 @@ def test_a_run_whose_checkpoint_has_the_former_format_starts_over_and_says_so(tm
     assert not (folder.path / "checkpoint.safetensors").exists()
 
 
+def test_a_damaged_checkpoint_fails_its_run_in_one_line(tmp_path):
+    stopped_run(tmp_path / "cut")
+    folder = RunFolder(tmp_path / "cut")
+    folder.checkpoint.write_bytes(b"garbage")
+    result = execute(digits_run(), folder.path)
+    assert result["status"] == "failed"
+    assert result["error"].startswith(f"{folder.checkpoint} is damaged (")
+    assert len(result["error"].splitlines()) == 1
+    assert "Traceback" in (folder.path / "log.txt").read_text()
+
+
 # --- commands ---------------------------------------------------------------------------------
 
 FLAGS = "--variant D --depth 8 --seeds 1 --epochs 8 --device cpu --precision fp32 --deterministic"
