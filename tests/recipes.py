@@ -1,6 +1,4 @@
-"""Another value than the default for every field of ``Recipe``, and where it shows."""
-
-from resnet_variants.training.recipe import Recipe
+"""Another value than the default for every field of ``Recipe``."""
 
 OTHERS = {
     "epochs": 3,
@@ -40,12 +38,3 @@ OTHERS = {
     "precision": "bf16",
     "deterministic": True,
 }
-
-# What else a field needs to matter.
-BESIDE = {"milestones": {"schedule": "step"}}
-
-
-def changed(base: Recipe, field: str) -> tuple[Recipe, Recipe]:
-    """Two recipes that differ in one field, where it matters."""
-    settings = vars(base) | BESIDE.get(field, {})
-    return Recipe(**settings), Recipe(**settings | {field: OTHERS[field]})
