@@ -14,7 +14,6 @@ from factories import A, B, as_tables, epoch_records, paired_rows, results_folde
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import (
     EPOCH_COLUMNS,
-    RUN_COLUMNS,
     planned_runs,
     read_epochs,
     read_runs,
@@ -93,15 +92,6 @@ def test_a_link_to_a_file_is_read(tmp_path):
 # --- writing ----------------------------------------------------------------------------------
 
 
-def test_a_file_is_written_and_replaced(tmp_path):
-    path = tmp_path / "a.json"
-    for text in ("old ", "new, and not ASCII: ä\n"):
-        write_atomically(path, text)
-        assert path.read_text(encoding="utf-8") == text
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
 @pytest.mark.parametrize(("owner", "call"), [(os, "fsync"), (Path, "replace")])
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, owner, call):
     def full_disk(*_):
@@ -158,16 +148,6 @@ MIXED = (
 )
 
 
-def test_every_run_that_was_started_has_a_row(tmp_path):
-    runs = read_runs(results_folder(tmp_path / "out", MIXED))
-    assert tuple(runs.columns) == RUN_COLUMNS
-    assert runs["status"].tolist() == ["done", "failed", "diverged", "unfinished"]
-    assert runs["test_acc"].isna().tolist() == [False, True, True, True]
-    assert runs["test_acc"][0] == 0.8
-    assert runs["seed"].tolist() == [0, 1, 0, 1]
-    assert runs["error"][2] == "train_loss is nan"
-
-
 def test_rows_follow_the_experiment_and_runs_it_does_not_take_come_last(tmp_path):
     rows = paired_rows({B: [0.8], A: [0.8, 0.9]})
     b0, a0, a1 = (row["run_id"] for row in rows)
@@ -217,16 +197,6 @@ def test_tables_stand_in_for_the_runs_they_were_made_from(tmp_path):
     pd.testing.assert_frame_equal(again, runs, check_exact=True)
     epochs = read_epochs(out, runs)
     pd.testing.assert_frame_equal(read_epochs(clone, again), epochs, check_exact=True)
-
-
-def test_an_empty_preset_stays_text_and_a_missing_number_stays_missing(tmp_path):
-    rows = [run_row("net_free", 0, 0.8), run_row("net_free", 1, status="failed", seconds=None)]
-    runs = read_runs(as_tables(results_folder(tmp_path / "out", rows), tmp_path / "clone"))
-    assert runs["preset"].tolist() == ["", ""]
-    scores = ["test_acc", "test_loss", "val_acc", "train_loss", "images_per_second"]
-    for column in (*scores, "seconds", "peak_memory_mb"):
-        assert pd.api.types.is_float_dtype(runs[column]), column
-        assert runs[column].isna().tolist() == [False, True], column
 
 
 def test_a_missing_number_of_an_epoch_stays_missing(tmp_path):
