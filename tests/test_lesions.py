@@ -57,8 +57,8 @@ def test_each_row_is_the_network_with_that_lesion(axes, monkeypatch):
     assert single["unit"].tolist() == ([0, 1, 3, 5] if plain else [0, 1, 2, 3, 4, 5])
     for row in single.to_dict("records"):
         by_hand = without(model, int(row["unit"]), axes.get("order", "post"))
-        assert row["loss"] == pytest.approx(loss_of(by_hand), rel=1e-5)
-        assert row["loss"] != pytest.approx(whole["loss"], rel=1e-5)
+        assert row["loss"] == pytest.approx(loss_of(by_hand), rel=2e-6)
+        assert row["loss"] != pytest.approx(whole["loss"], rel=2e-6)
         assert row["name"] == units(model)[int(row["unit"])].name
         assert row["keeps_shape"] == (row["unit"] in (0, 1, 3, 5))
     assert set(single["deleted"]) == {1}
@@ -85,12 +85,12 @@ def test_each_random_lesion_is_of_units_that_keep_the_shape():
     assert (found.loc[found["kind"] != "permute", "kendall_tau"] == 1).all()
 
     alike = [unit for unit in units(model) if unit.module.keeps_shape]
-    for count, own in several.groupby("deleted")["loss"]:
-        losses = []
-        for gone in itertools.combinations(alike, count):
-            with deleted(gone):
-                losses.append(loss_of(model))
-        assert all(np.isclose(losses, loss, rtol=1e-5, atol=0).any() for loss in own)
+    losses = []
+    for gone in itertools.combinations(alike, 2):
+        with deleted(gone):
+            losses.append(loss_of(model))
+    for loss in several.loc[several["deleted"] == 2, "loss"]:
+        assert np.isclose(losses, loss, rtol=1e-5, atol=0).any()
     swaps = [("layer1", 0, 1), ("layer1", 0, 2), ("layer1", 1, 2)]
     swaps += [("layer2", 1, 2), ("layer3", 1, 2)]
     for count, own in moved[moved["exchanged"] < 4].groupby("exchanged")["loss"]:
@@ -206,13 +206,18 @@ def test_a_small_disturbance_grows_by_the_derivative():
 
 
 def test_noise_is_of_the_image_before_it_was_normalised():
-    model, deviations = net(), (0.0, 0.5, 1.0, 2.0, 4.0)
-    std = torch.tensor([0.5])
-    found = sensitivity(model, IMAGES, LABELS, std=std, noise=deviations, seed=4)
+    model, deviations = net(), (0.0, 0.5, 1.0, 2.0)
+    with torch.no_grad():
+        model.fc.bias -= model(IMAGES).mean(0)  # else one class has all
+    labels, std = model(IMAGES).argmax(1), torch.tensor([0.5])
+    found = sensitivity(model, IMAGES, labels, std=std, noise=deviations, seed=4)
     drawn = torch.randn(IMAGES.shape, generator=generator("noise", 4)).double()
-    hits = [(model(IMAGES + sd / 0.5 * drawn).argmax(1) == LABELS).sum() for sd in deviations]
-    assert found["acc"].dropna().tolist() == [hit.item() / 10 for hit in hits]
-    assert len({hit.item() for hit in hits}) > 2
+    accs = [
+        (model(IMAGES + sd / 0.5 * drawn).argmax(1) == labels).double().mean().item()
+        for sd in deviations
+    ]
+    assert found["acc"].dropna().tolist() == accs
+    assert len(set(accs)) > 2
 
 
 def test_the_growth_is_that_of_full_precision_under_autocast_too():
