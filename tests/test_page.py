@@ -241,16 +241,17 @@ def test_an_effect_is_drawn_to_scale_and_one_that_cannot_be_estimated_says_why()
 
 def many(variants, seeds, epochs):
     """Each with a name as long as they get."""
+    (one,) = comparisons_of(runs_frame([run_row(A, seed) for seed in range(seeds)]), None, None)
     names = [f"net_{i:04}_{'x' * 40}" for i in range(variants)]
-    rows = [
-        run_row(A, seed) | {"model": name, "run_id": f"{name}__digits__2__s{seed}"}
-        for name in names
-        for seed in range(seeds)
-    ]
-    runs = runs_frame(rows)
-    by_run = runs.loc[runs.index.repeat(epochs), ["run_id", "model"]]
-    numbers = {"epoch": np.tile(np.arange(1, epochs + 1), len(runs)), "train_loss": 2 / 3}
-    return content(runs=runs, epochs=by_run.assign(val_acc=1 / 3, **numbers))
+    summary = pd.concat([one.summary] * variants).assign(model=names, baseline=names[0])
+    runs = pd.concat([one.runs] * variants).assign(model=np.repeat(names, seeds))
+    runs["run_id"] = [f"{model}__digits__2__s{i % seeds}" for i, model in enumerate(runs["model"])]
+    by_epoch = {name: np.repeat(runs[name].to_numpy(), epochs) for name in ("run_id", "model")}
+    by_epoch |= {"epoch": np.tile(np.arange(1, epochs + 1), len(runs))}
+    by_epoch |= {"train_loss": 2 / 3, "val_acc": 1 / 3}
+    part = replace(one, runs=runs, epochs=pd.DataFrame(by_epoch))
+    vars(part).update(summary=summary, effects=one.effects, errors_by_depth=pd.DataFrame())
+    return replace(content(), comparisons=[part])
 
 
 def test_a_thousand_variants_stay_small():
