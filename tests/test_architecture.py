@@ -14,22 +14,25 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TABLES = ("variant", "families", "stems", "branches", "shortcuts")
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "settings", "tables", "records", "models", "data", "training", "speed", "sweeps"),
-    *("diagnosis", "analysis", "reporting"),
+    *("registry", "settings", "tables", "records", "models", "data", "training", "speed"),
+    *("analysis", "sweeps", "diagnosis", "reporting"),
 )
-VERBS = {"run", "report", "diagnose", "list", "describe", "check-data", "bench"}
+VERBS = {"__main__", "run", "report", "diagnose", "list", "describe", "check-data", "bench"}
 BELOW = {
     "registry": set(),
     "settings": {"registry"},
     "tables": {"registry", "settings"},
-    "records": {"registry", "tables"},
+    "records": {"registry", "settings", "tables"},
     "models": {"registry", "settings", "tables", "records"},
     "data": {"registry", "settings", "records"},
     "training": {"registry", "settings", "records", "data"},
     "speed": {"registry", "settings", "tables", "records", "models", "data", "training"},
-    "sweeps": {"registry", "settings", "tables", "records", "models", "data", "training"},
+    "sweeps": {
+        *("registry", "settings", "tables", "records", "models", "data", "training", "analysis")
+    },
     "diagnosis": {
-        *("registry", "settings", "tables", "records", "models", "data", "training", "sweeps")
+        *("registry", "settings", "tables", "records", "models", "data", "training", "analysis"),
+        "sweeps",
     },
     "analysis": {"registry", "tables", "records"},
     "reporting": {"registry", "tables", "records", "analysis"},

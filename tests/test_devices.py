@@ -38,7 +38,7 @@ CURVES = {
     "further": ("post", recipe(lr=0.003, clip_grad=0.5, ema=0.5, cutout=0.3, color_jitter=0.3)),
     "own statistics": ("post", recipe(lr=0.05, epochs=6, sync_bn=False, ema=0.5)),
 }
-CUT = recipe(epochs=2, batch_size=16, drop_path=0.5, ema=0.5)  # six steps an epoch
+CUT = recipe(epochs=2, batch_size=16, drop_path_rate=0.5, ema=0.5)  # six steps an epoch
 
 
 def curves(fabric):

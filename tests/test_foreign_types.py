@@ -105,8 +105,10 @@ def test_model_arguments_are_stored_as_json_has_them(tmp_path):
 
 
 def test_settings_take_whole_numbers_lists_and_paths():
-    recipe = Recipe(epochs=np.int64(3), milestones=np.array([0.25, 0.5]), zero_init=np.bool_(True))
-    own = Recipe(epochs=3, milestones=(0.25, 0.5), zero_init=True)
+    recipe = Recipe(
+        epochs=np.int64(3), milestones=np.array([0.25, 0.5]), zero_init_last=np.bool_(True)
+    )
+    own = Recipe(epochs=3, milestones=(0.25, 0.5), zero_init_last=True)
     run, other = (Run(Variant(), "digits", r, 0) for r in (own, recipe))
     assert (recipe, run.id) == (own, other.id)
     assert types(recipe) == types(own)

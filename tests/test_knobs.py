@@ -33,8 +33,8 @@ OTHERS = {
     "size_start": (0.5, {}),
     "size_end": (0.5, {}),
     "normalise": ("imagenet", {}),
-    "drop_path": (0.5, {}),
-    "zero_init": (True, {}),
+    "drop_path_rate": (0.5, {}),
+    "zero_init_last": (True, {}),
     "clip_grad": (0.1, {}),
     "accumulate": (2, {}),
     "ema": (0.5, {}),
@@ -151,7 +151,7 @@ def test_he2015_is_64k_steps_that_fall_at_32k_and_48k():
     for step, value in expected.items():
         assert rate("he2015", step, CIFAR) == pytest.approx(value)
     assert one.init_fan == "fan_in"
-    assert (one.label_smoothing, one.mixup, one.zero_init) == (0, 0, False)
+    assert (one.label_smoothing, one.mixup, one.zero_init_last) == (0, 0, False)
 
 
 def test_he2016_is_he2015_after_400_steps_of_warm_up():
@@ -165,7 +165,7 @@ def test_bag_of_tricks_is_a_cosine_of_200_epochs_after_five():
     # arXiv:1812.01187, sections 2.1, 3.1 and 5
     one, per_epoch = RECIPES["bag_of_tricks"], IMAGENET // 256
     assert (one.epochs, one.lr * 256 / one.batch_size, one.optimizer) == (200, 0.1, "nesterov")
-    assert (one.weight_decay, one.decay, one.zero_init) == (1e-4, "weights", True)
+    assert (one.weight_decay, one.decay, one.zero_init_last) == (1e-4, "weights", True)
     assert (one.label_smoothing, one.mixup) == (0.1, 0.2)
     assert (one.crop_area, one.color_jitter) == (0.08, 0.4)
     assert rate("bag_of_tricks", 5 * per_epoch // 2, per_epoch) == pytest.approx(0.05, rel=1e-3)
@@ -182,7 +182,7 @@ def test_rsb_a3_is_column_a3_of_table_2():
     assert (one.loss, one.mixup, one.cutmix, one.label_smoothing) == ("binary", 0.1, 1.0, 0)
     assert one.auto_augment == "rand-m6-mstd0.5-inc1"
     assert (one.size_start * 224, one.size_end * 224) == pytest.approx((160, 160))
-    assert (one.drop_path, one.ema) == (0, 0)
+    assert (one.drop_path_rate, one.ema) == (0, 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -25,10 +25,10 @@ RECIPES = {
     "plain": recipe(),
     "ema and the best epoch": recipe(ema=0.5, select="best", flip="alternating"),
     "adamw, mixup and drop_path": recipe(
-        optimizer="adamw", lr=0.01, mixup=0.2, cutmix=1.0, drop_path=0.5
+        optimizer="adamw", lr=0.01, mixup=0.2, cutmix=1.0, drop_path_rate=0.5
     ),
     "lamb and one cycle": recipe(optimizer="lamb", lr=0.01, schedule="onecycle", cutout=0.3),
-    "parts of batches": recipe(accumulate=2, clip_grad=0.1, drop_path=0.3, size_start=0.75),
+    "parts of batches": recipe(accumulate=2, clip_grad=0.1, drop_path_rate=0.3, size_start=0.75),
 }
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_fails_its_run_in_one_line(tmp_path):
 # --- commands ---------------------------------------------------------------------------------
 
 FLAGS = "--variant D --depth 8 --seeds 1 --epochs 8 --device cpu --precision fp32 --deterministic"
-FLAGS += " --drop-path 0.2 --ema 0.9 --checkpoint-seconds 0.2 --cpus-per-run 1"
+FLAGS += " --drop-path-rate 0.2 --ema 0.9 --checkpoint-seconds 0.2 --cpus-per-run 1"
 
 
 def argv(out, flags=FLAGS):

@@ -67,11 +67,12 @@ def test_a_sweep_is_a_generator_of_events(tmp_path, executed):
     assert [type(event) for event in events] == [Planned, Started, Ended, Started, Ended]
     plan, *others = events
     assert [run.id for run in plan.todo] == executed
-    assert (plan.done, plan.engine.startswith("this process, ")) == (0, True)
+    assert (plan.before, plan.slots, plan.engine[:13]) == ({}, 1, "this process,")
     assert [event.run for event in others] == [plan.todo[0]] * 2 + [plan.todo[1]] * 2
     assert others[1].result == DONE_RESULT
     sweep(experiment(seeds=1), tmp_path, Options(machine=CPU), events.append)
-    assert events[5:] == [Planned([], 2, "nothing to do")]
+    (nothing,) = events[5:]
+    assert (nothing.todo, nothing.before) == ([], dict.fromkeys(plan.todo, "done"))
 
 
 def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):
