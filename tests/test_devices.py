@@ -270,16 +270,23 @@ def test_processes_that_cannot_reach_one_another_are_refused_at_once(monkeypatch
 # --- a run in its folder ----------------------------------------------------------------------
 
 
-def test_a_run_on_two_devices_stops_at_a_signal(tmp_path):
-    told, folder = [], RunFolder(tmp_path / "run")
+def stopped_run(path):
+    """The epochs of a run on two devices that a signal stops."""
+    told = []
 
     def tell(record):
         told.append(record)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as left, stopping() as stop:
-        assert execute(digits_run(epochs=50), folder.path, TWO, hear=tell, stop=stop) is None
+        assert execute(digits_run(epochs=50), path, TWO, hear=tell, stop=stop) is None
     assert left.value.code == 143
+    return told
+
+
+def test_a_run_on_two_devices_stops_at_a_signal(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    told = stopped_run(folder.path)
     assert json.loads((folder.path / "run.json").read_text())["devices"] == 2
     # One line for each epoch, so only one of the two wrote them.
     epochs = list(map(json.loads, (folder.path / "epochs.jsonl").read_text().splitlines()))
@@ -293,12 +300,10 @@ def test_a_run_on_two_devices_stops_at_a_signal(tmp_path):
 # That of one device is in test_resume.
 @pytest.mark.slow
 def test_a_damaged_checkpoint_of_two_devices_fails_the_run_in_one_line(tmp_path):
-    run, folder = digits_run(), RunFolder(tmp_path / "run")
-    with stopping() as stop:
-        execute(run, folder.path, TWO, hear=lambda _: setattr(stop, "signal", 2), stop=stop)
-        stop.signal = None
+    folder = RunFolder(tmp_path / "run")
+    stopped_run(folder.path)
     folder.checkpoint.write_bytes(b"garbage")
-    result = execute(run, folder.path, TWO)
+    result = execute(digits_run(epochs=50), folder.path, TWO)
     assert result["status"] == "failed"
     assert result["error"].startswith(f"{folder.checkpoint} is damaged (")
     assert len(result["error"].splitlines()) == 1
