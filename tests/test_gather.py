@@ -121,12 +121,12 @@ def test_one_run_under_two_names_is_refused(tmp_path):
 
 
 def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
-    one, _ = two_folders(tmp_path)
-    path = next((one / "runs").glob("*/run.json"))
+    one = results_folder(tmp_path / "one", [run_row(A, status="failed", error="gone")])
+    (path,) = (one / "runs").glob("*/run.json")
     origin = {"git_commit": "abc", "git_dirty": True, "command": "run me", "threads": 2}
     origin |= {"versions": {"torch": "9.9"}, "python": "3.11", "device_name": "a machine"}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": origin}))
-    build(one)
+    assert report(one).counts == {"failed": 1}
     clone = as_tables(one, tmp_path / "clone")
     shutil.copy(one / "provenance.json", clone)
     for folder in (one, clone):
