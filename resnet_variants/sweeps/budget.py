@@ -97,23 +97,22 @@ def fit_to(
     experiment = experiment.fitted()
     candidates = _by_depth(experiment) if depth_is_free else [experiment]
     data = experiment.runs[0].load()
-    before = read_experiment(out).get("chosen")
-    if isinstance(before, dict) and before.get("request") == request:
-        same = next(c for c in candidates if c.variants[0].depth == before["depth"])
-        return _budget(same, int(before["epochs"]), request, data, math.nan)
+    earlier = read_experiment(out).get("chosen")
+    if isinstance(earlier, dict) and earlier.get("request") == request:
+        same = next(c for c in candidates if c.variants[0].depth == earlier["depth"])
+        return _budget(same, int(earlier["epochs"]), request, data, math.nan)
     speeds = _measured(candidates, data, options)
     end = begun + 60 * minutes - speeds.starting - _REPORTING
     seconds = _SHARE * (end - time.monotonic()) * speeds.workers
     affordable = [speed.epochs(seconds) for speed in speeds.each]
     at = max((i for i, n in enumerate(affordable) if n >= _ENOUGH_EPOCHS), default=0)
-    if affordable[at] < 1:
-        missing = (speeds.each[at].seconds(1) - seconds) / speeds.workers / _SHARE
-        message = f"{minutes:g} minutes are too short for {len(candidates[at].runs)} runs: give "
+    speed, epochs = speeds.each[at], min(affordable[at], _MOST_EPOCHS)
+    if epochs < 1:
+        missing = (speed.seconds(1) - seconds) / speeds.workers / _SHARE
+        message = f"{minutes:g} minutes are too short for {speed.runs} runs: give "
         message += f"{math.ceil(minutes + missing / 60)}, fewer networks or a smaller --img-size"
         raise UserError(message, field="minutes")
-    epochs = min(affordable[at], _MOST_EPOCHS)
-    expected = speeds.each[at].seconds(epochs) / speeds.workers
-    return _budget(candidates[at], epochs, request, data, expected)
+    return _budget(candidates[at], epochs, request, data, speed.seconds(epochs) / speeds.workers)
 
 
 def _request(minutes: float, experiment: Experiment) -> Json:
