@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ _LITTLE = 0.02  # of itself; a cost that spans less tells no networks apart
 _MANY = 20.0  # times as much, from where on costs are drawn on a logarithmic axis
 _BAND: dict[str, Any] = {"color": "0.9", "linewidth": 0, "zorder": 0}
 _SLOWER: dict[str, Any] = {"linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt", "zorder": 1}
-_GAP = 6.0  # points from a mark's middle to its label
+_GAP = 7.0  # points from a mark's middle to its label
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def accuracy_vs_cost(comparison: Comparison, name: str = MAIN) -> Figure | None:
         _scales(axes, costs, cost, alike=alike)
         axes.set_ylim(limits)
         headline(figure, _caption(rows, cost, comparison, alike=alike))
-        handles = arms.legend(rows["model"]) if len(rows) > 1 else []
-        legend_below(figure, handles + _meanings(rows, front, cost, bands))
-        _name_points(figure, axes, rows, front.index, arms)
+        if len(rows) > 1:
+            legend_below(figure, _legend(arms, rows, front, cost, bands))
+            _name_points(figure, axes, rows, front.index, arms)
     return figure
 
 
@@ -279,18 +280,20 @@ def _caption(rows: pd.DataFrame, cost: Cost, comparison: Comparison, *, alike: b
     return notes
 
 
-def _meanings(
-    rows: pd.DataFrame, front: pd.DataFrame, cost: Cost, bands: Sequence[_Band]
+def _legend(
+    arms: Arms, rows: pd.DataFrame, front: pd.DataFrame, cost: Cost, bands: Sequence[_Band]
 ) -> list[Artist]:
-    """What the legend says besides the networks."""
-    handles: list[Artist] = []
-    if len(front) and len(rows) > 1:
+    handles: list[Artist] = [*arms.legend(rows["model"])]
+    bases = {plain(arms.labels[model]) for model in rows.loc[rows["verdict"] == BASELINE, "model"]}
+    for handle in handles:
+        if handle.get_label() in bases:
+            handle.set_label(f"{handle.get_label()} (baseline)")
+    if len(front):
         handles.append(Line2D([], [], **FRONT, label="Pareto front of the means"))
     if bands:
         excess = POINTS * max(band.excess for band in bands)
-        text = f"equal {cost.noun}, side by side"
-        text = text if excess == 0 else f"{cost.noun} equal to {excess:.1g} %, side by side"
-        handles.append(Patch(color=_BAND["color"], label=text))
+        equal = f"equal {cost.noun}" if excess == 0 else f"{cost.noun} equal to {excess:.1g} %"
+        handles.append(Patch(color=_BAND["color"], label=f"{equal}, side by side"))
     if rows["slower"].any():
         handles.append(Line2D([], [], color="0.4", **_SLOWER, label="to the median run"))
     return handles
@@ -304,22 +307,24 @@ def _name_points(
 ) -> None:
     """Labels beside the marks, where there is room for one.
 
-    A label covers no mark, interval or other label; one without room is left out, as the legend
-    has it. Values of marks at the edge come first, then baselines and the Pareto front.
+    A label covers no mark, line or other label; one without room is left out, as the legend has
+    it. Values of marks at the edge come first, then baselines and the Pareto front.
     """
     figure.draw_without_rendering()  # the layout decides how much room there is
     points = figure.dpi / 72
     rows = _in_pixels(axes, rows)
     taken = [box for row in rows.itertuples() for box in _covered(row, points)]
+    taken += _along(rows.loc[front, ["left", "middle"]].to_numpy())
     rank = 4 * rows["edge"] + 2 * (rows["verdict"] == BASELINE) + rows.index.isin(front)
     for row in rows.loc[rank.sort_values(ascending=False, kind="stable").index].itertuples():
         label = axes.annotate(
-            plain(_name(row, arms.labels[row.model] if len(rows) > 1 else "")),
+            plain(_name(row, arms.labels[row.model])),
             (row.x, row.y),
             (0, 0),
             textcoords="offset points",
             color=arms.look(row.model)["color"],
             fontsize=8,
+            va="bottom",
         )
         box = label.get_window_extent()
         places = [Bbox.from_bounds(*at, box.width, box.height) for at in _around(row, box, points)]
@@ -336,14 +341,9 @@ def _name_points(
 
 def _name(row: Any, text: str) -> str:
     """What is written beside a mark."""
-    value = f"{POINTS * row.test_acc_mean:.1f} %"
-    return " ".join(
-        [
-            text,
-            *(["(baseline)"] if row.verdict == BASELINE else []),
-            *([value, "↓" if row.test_acc_mean < row.y else "↑"] if row.edge else []),
-        ]
-    ).strip()
+    if not row.edge:
+        return text
+    return f"{text} {POINTS * row.test_acc_mean:.1f} % {'↓' if row.test_acc_mean < row.y else '↑'}"
 
 
 def _in_pixels(axes: Axes, rows: pd.DataFrame) -> pd.DataFrame:
@@ -363,11 +363,18 @@ def _in_pixels(axes: Axes, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _covered(row: Any, points: float) -> Iterator[Bbox]:
     """The boxes of a network's mark, of its interval and of the bar to its median time."""
-    mark, line, bar = 5 * points, 2 * points, 3 * points
+    mark, line, bar = 6 * points, 2 * points, 3 * points
     x, y = row.left, row.middle
     yield Bbox.from_extents(x - mark, y - mark, x + mark, y + mark)
     yield Bbox.from_extents(x - line, row.low, x + line, row.high)
     yield Bbox.from_extents(x, y - bar, row.right, y + bar)
+
+
+def _along(corners: np.ndarray) -> list[Bbox]:
+    """Small boxes along a line through these pixels."""
+    parts = np.linspace(0, 1, 40)[:, None]
+    steps = [start + parts * (end - start) for start, end in pairwise(corners)]
+    return [Bbox([at - 1, at + 1]) for line in steps for at in line]
 
 
 def _around(row: Any, box: Bbox, points: float) -> list[tuple[float, float]]:
@@ -376,5 +383,6 @@ def _around(row: Any, box: Bbox, points: float) -> list[tuple[float, float]]:
     right, left, centre = row.left + gap, row.left - gap - box.width, row.left - box.width / 2
     half, down = row.middle - box.height / 2, row.middle - box.height
     beside = [(x, y) for y in (half, row.middle, down) for x in (right, left)]
-    over, under = row.high + 2 * points, row.low - 2 * points - box.height
+    over = max(row.high, row.middle + gap) + points
+    under = min(row.low, row.middle - gap) - points - box.height
     return [*beside, (centre, over), (centre, under)]

@@ -164,7 +164,7 @@ def _interaction(axes: Axes, values: pd.DataFrame, looks: Mapping[str, Look]) ->
     axes.margins(x=0.25)
     axes.set_xlabel(inner)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(title=outer, fontsize=8, title_fontsize=8)
+    axes.legend(title=outer, fontsize=8, title_fontsize=8, handlelength=2.8)
 
 
 def _intervals(

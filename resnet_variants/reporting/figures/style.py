@@ -118,7 +118,8 @@ def logarithmic(axes: Axes, name: str) -> None:
     decades = np.log10(high / low)
     axis = axes.xaxis if name == "x" else axes.yaxis
     if decades < 3:  # powers of ten would be too few
-        axis.set_major_locator(MaxNLocator(6) if decades < 1 else LogLocator(subs=(1, 2, 5)))
+        subs = (1, 2, 5) if decades > 1 else (1, 1.5, 2, 3, 5, 7)
+        axis.set_major_locator(MaxNLocator(5) if decades < 0.3 else LogLocator(subs=subs))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
 
