@@ -88,11 +88,9 @@ def load_results(folders: Sequence[Path]) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     diagnosis = _diagnosis(copies, folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
-    names = {
-        dataset: name
-        for folder in reversed(folders)
-        for dataset, name in read_experiment(folder).get(DATA_NAMES, {}).items()
-    }
+    names: dict[str, str] = {}
+    for folder in reversed(folders):
+        names |= cast("Mapping[str, str]", read_experiment(folder).get(DATA_NAMES, {}))
     parts = comparisons(kept, baselines, names=names, **tables)
     _require_one_result(parts)
     if not where:

@@ -32,7 +32,10 @@ _SHOWN_BY = {
     2: (("color", "marker"), ("linestyle", "fill")),
     3: (("color", "marker"), ("linestyle",), ("fill",)),
 }
-_ABSENT = {("linestyle",): {"marker": ""}, ("fill",): {"linestyle": ""}}  # from legends of choices
+_ABSENT: dict[tuple[str, ...], Look] = {
+    ("linestyle",): {"marker": ""},
+    ("fill",): {"linestyle": ""},
+}  # from legends of choices
 _LISTED = 12  # networks that a legend lists; of more it lists the choices that make them
 
 
@@ -71,7 +74,7 @@ class Arms:
         first = [self.levels.iloc[:, [at]] for at in range(len(shown) - 1)]
         groups = [*first, self.levels.iloc[:, len(first) :]]
         return [
-            _Part(", ".join(own), own.agg(", ".join, axis=1), names)
+            _Part(", ".join(map(str, own)), own.agg(", ".join, axis=1), names)
             for own, names in zip(groups, shown, strict=True)
         ]
 

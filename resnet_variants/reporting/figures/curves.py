@@ -57,7 +57,7 @@ def training_curves(comparison: Comparison) -> Figure | None:
                         _curve(axes, by_epoch, look)
                     else:
                         _points(axes, by_epoch, look, _STEP * (at - (len(curves) - 1) / 2))
-        cut = _scales(grid[:, 0], frame)
+        cut = _scales([*grid[:, 0]], frame)
         headline(figure, _caption(comparison, curves=frame["epoch"].nunique() > 1) + cut)
         legend_below(figure, arms.legend(frame["model"]) if frame["model"].nunique() > 1 else [])
     return figure
@@ -98,7 +98,7 @@ def _scales(first: Sequence[Axes], frame: pd.DataFrame) -> list[str]:
 def _curve(axes: Axes, by_epoch: pd.DataFrame, look: dict[str, Any]) -> None:
     """A line of means; ``by_epoch`` is (epochs, seeds)."""
     mean = by_epoch.mean(axis=1)
-    marker = {} if len(mean) < _MARKED else {"marker": ""}
+    marker: dict[str, Any] = {} if len(mean) < _MARKED else {"marker": ""}
     axes.plot(mean.index, mean, **look | marker, markersize=3.5, linewidth=1.2)
     band = (by_epoch.min(axis=1), by_epoch.max(axis=1))
     axes.fill_between(mean.index, *band, color=look["color"], alpha=0.1, linewidth=0)
@@ -106,6 +106,7 @@ def _curve(axes: Axes, by_epoch: pd.DataFrame, look: dict[str, Any]) -> None:
 
 def _points(axes: Axes, by_epoch: pd.DataFrame, look: dict[str, Any], shift: float) -> None:
     """A mark for the mean of a single epoch, and faint points for its seeds."""
-    ((epoch, seeds),) = by_epoch.iterrows()
-    axes.plot(np.full(len(seeds), epoch + shift), seeds, ".", color=look["color"], alpha=0.4)
-    axes.plot([epoch + shift], [seeds.mean()], **look | {"linestyle": ""}, markersize=7)
+    x, seeds = float(by_epoch.index.to_numpy()[0]) + shift, by_epoch.iloc[0]
+    axes.plot(np.full(len(seeds), x), seeds, ".", color=look["color"], alpha=0.4)
+    mark: dict[str, Any] = look | {"linestyle": ""}
+    axes.plot([x], [seeds.mean()], **mark, markersize=7)

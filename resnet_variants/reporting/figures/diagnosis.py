@@ -299,7 +299,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, drawing: _Drawing) ->
         if x == "unit":  # a gap where it was not measured
             by_seed = by_seed.reindex(range(int(by_seed.index.max()) + 1))
         look = drawing.look(model)
-        marker = {"marker": ""} if len(by_seed) >= _MARKED else {}
+        marker: dict[str, Any] = {"marker": ""} if len(by_seed) >= _MARKED else {}
         axes.plot(by_seed.index, by_seed["mean"], **look | marker, markersize=3, lw=1.2)
         band = (by_seed.index, by_seed["min"], by_seed["max"])
         axes.fill_between(*band, color=look["color"], alpha=0.15, lw=0)

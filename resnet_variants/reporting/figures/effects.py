@@ -156,7 +156,7 @@ def _interaction(axes: Axes, values: pd.DataFrame, looks: Mapping[str, Look]) ->
     for i, level in enumerate(lines):
         line = values.loc[level]
         told = [estimate(row, SHARE) for row in line.to_numpy(float)]
-        ends = [(each.mean, each.low, each.high) for each in told]
+        ends = np.array([(each.mean, each.low, each.high) for each in told])
         # Side by side, so that no interval hides another.
         x = [places[choice] + 0.06 * (i - (len(lines) - 1) / 2) for choice in line.index]
         _intervals(axes, x, ends, looks[str(level)], str(level))
@@ -167,11 +167,9 @@ def _interaction(axes: Axes, values: pd.DataFrame, looks: Mapping[str, Look]) ->
     axes.legend(title=outer, fontsize=8, title_fontsize=8, handlelength=2.8)
 
 
-def _intervals(
-    axes: Axes, x: Sequence[float], y: Sequence[tuple[float, float, float]], look: Look, label: str
-) -> None:
-    """A line through means with their intervals; ``y`` are mean, lower and upper end."""
-    mean, low, high = np.array(y, float).T
+def _intervals(axes: Axes, x: Sequence[float], y: np.ndarray, look: Look, label: str) -> None:
+    """A line through means with intervals; ``y``, (points, 3), are mean, lower and upper end."""
+    mean, low, high = y.T
     axes.errorbar(
         x,
         mean,
@@ -193,7 +191,7 @@ def error_vs_depth(comparison: Comparison) -> Figure | None:
     if table.empty:
         return None
     looks = arms_of(comparison).designs(
-        table.drop_duplicates("design").set_index("design")["model"].to_dict()
+        dict(table.drop_duplicates("design")[["design", "model"]].itertuples(index=False))
     )
     panels = {title: table[table["split"] == split] for split, title in _PANELS.items()}
     panels = {title: points for title, points in panels.items() if len(points)}

@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 DPI = 200
+_FAR = 8.0  # an outlier is so many times as far from the median as half of all values are
 COSTS = {  # columns of the summary: what an axis says, and how many of its units one is
     "macs": ("MACs per image (millions)", 1e-6),
     "flops": ("FLOPs per image (millions)", 1e-6),
@@ -143,9 +144,8 @@ def robust_range(values: np.ndarray) -> tuple[float, float] | None:
     values = values[np.isfinite(values)]
     if not len(values):
         return None
-    low, high = np.percentile(values, [25, 75])
-    reach = 3 * (high - low)
-    inside = values[(values >= low - reach) & (values <= high + reach)]
+    distances = np.abs(values - np.median(values))
+    inside = values[distances <= _FAR * np.median(distances)]
     width = float(np.ptp(inside))
     if not 0 < width < np.ptp(values) / 4:
         return None
