@@ -24,7 +24,7 @@ from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
-from resnet_variants.records.results_folder import MISSING, RUNNING, read_experiment
+from resnet_variants.records.results_folder import DATA_NAMES, MISSING, RUNNING, read_experiment
 from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.figures import FIGURES
@@ -140,7 +140,7 @@ def _build(
         "epochs.csv": _csv(results.epochs),
         "summary.csv": _csv(report.summary),
         "summary.md": summary_markdown(report.summary) + "\n",
-        "summary.tex": summary_latex(parts),
+        "summary.tex": summary_latex(parts, content.title),
         "effects.csv": _csv(report.effects),
         "provenance.json": to_json(results.provenance),
         **_own_experiment(results, folders),
@@ -200,6 +200,7 @@ def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]
         "question": " ".join(questions),
         "expect": " ".join(expectations),
         "baselines": dict(results.baselines),
+        DATA_NAMES: dict(results.names),
         "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],
         LATENCIES: {" ".join(key): ms for key, ms in sorted(results.latencies.items())},
@@ -223,8 +224,9 @@ def _content(
     report: Report, results: Results, commands: Sequence[str], pictures: Sequence[Picture]
 ) -> Content:
     names, questions, expectations = _titles(results)
+    data = [name for key, name in results.names.items() if key in set(results.runs["dataset"])]
     return Content(
-        title=", ".join(names),
+        title=", ".join(names) + (f" on {' and '.join(dict.fromkeys(data))}" if data else ""),
         question=" ".join(questions),
         expect=" ".join(expectations),
         answer=tuple(report.answer),

@@ -11,7 +11,6 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.effects import ADDITIVE
-from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.statistics import (
     ALPHA,
     BASELINE,
@@ -45,11 +44,10 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
     """The summaries with short labels for networks and baselines."""
-    labels = short_labels(pd.concat([part.summary for part in comparisons]))
     return [
         part.summary.assign(
-            model=part.summary["model"].map(labels),
-            baseline=part.summary["baseline"].map(labels).fillna(part.summary["baseline"]),
+            model=part.summary["model"].map(part.labels),
+            baseline=part.summary["baseline"].map(part.labels).fillna(part.summary["baseline"]),
         )
         for part in comparisons
     ]
