@@ -20,7 +20,7 @@ from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
-from resnet_variants.records.run_folder import DONE, recipe_digest
+from resnet_variants.records.run_folder import DONE, Provenance, recipe_digest, recipe_settings
 
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -37,6 +37,7 @@ class Comparison:
         baselines: model name -> name of the model it is compared with.
         latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
         diagnosis: the diagnosis tables of these runs.
+        recipe: the settings of the recipe as text; empty where they are not recorded.
     """
 
     key: Mapping[str, Any]
@@ -45,6 +46,7 @@ class Comparison:
     baselines: Mapping[str, str]
     latencies: Mapping[tuple[str, ...], float]
     diagnosis: Diagnosis
+    recipe: Mapping[str, str]
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -118,6 +120,7 @@ def comparisons(
     epochs: pd.DataFrame | None = None,
     latencies: Mapping[tuple[str, ...], float] | None = None,
     diagnosis: Diagnosis | None = None,
+    provenance: Provenance | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -127,6 +130,7 @@ def comparisons(
         epochs: ``EPOCH_COLUMNS``.
         latencies: see ``Comparison``.
         diagnosis: the diagnosis tables of the runs.
+        provenance: has the settings of each recipe.
     """
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
@@ -139,6 +143,7 @@ def comparisons(
             baselines=baselines,
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
+            recipe=recipe_settings(provenance or {}, str(values[KEY.index("recipe")])),
         )
         for values, own in groups
     )

@@ -85,7 +85,7 @@ def load_results(folders: Sequence[Path]) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     diagnosis = _diagnosis(copies, folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
-    parts = comparisons(kept, baselines, **tables)
+    parts = comparisons(kept, baselines, provenance=provenance, **tables)
     _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
