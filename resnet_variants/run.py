@@ -43,6 +43,9 @@ from resnet_variants.training.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from resnet_variants.sweeps.experiment import Experiment
+    from resnet_variants.sweeps.sweep import Options
+
+_LOADING = "loading torch and timm"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Images:
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    seeds: Seeds = SEEDS  # how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9
+    # how many: 0 to N - 1. If 0: as many as a verdict takes, 6 for two networks, 9 for twelve
+    seeds: Seeds = SEEDS
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"
@@ -81,6 +85,7 @@ class Output:
     retry_failed: Switch = False  # redo those that failed
     diagnose: Switch = False  # then look into the trained networks; see `diagnose`
     yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
+    wide: Switch = False  # show the names of networks in full, not what differs among them
     log: tuple[Sink, ...] = ()  # send each epoch's numbers there
 
 
@@ -101,31 +106,23 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when every run is done (and diagnosed), 1 when some are not."""
     experiment, flags = read(argv)
+    say("loading the images")
     from resnet_variants.api import diagnose_runs
     from resnet_variants.reporting.build import build, require_room
-    from resnet_variants.sweeps.sweep import Options, check, is_complete, run_sweep
+    from resnet_variants.sweeps.sweep import check, is_complete, run_sweep
     from resnet_variants.terminal.console import show_plan, show_settings
     from resnet_variants.terminal.live import show_events
     from resnet_variants.terminal.screen import show_report
 
     ready()
-    output = flags.output
-    machine = flags.machine
-    if output.diagnose:
-        machine = replace(machine, snapshots=True)
-    options = Options(
-        machine=machine,
-        workers=flags.workers,
-        sinks=output.log,
-        fresh=output.fresh,
-        retry_failed=output.retry_failed,
-    )
+    output, options = flags.output, _options(flags)
     out = output.out or Path("results") / experiment.name
     experiment = experiment.fitted()
     if output.dry_run:
         check(experiment, out, options)
+        require_room(out, adopt=False)
         show_settings(experiment, out, options)
-        show_plan(experiment, machine)
+        show_plan(experiment, options.machine)
         return 0
 
     require_room(out)
@@ -134,12 +131,28 @@ def command(argv: Sequence[str]) -> int:
     show_events(events)
     complete = is_complete(experiment, out)
     if output.diagnose:
-        for folder, refusal in diagnose_runs(experiment, out, machine.device):
-            told = f"{folder.name} is not diagnosed: {refusal}" if refusal else ""
-            say(told or f"diagnosed {folder.name}")
+        for folder, refusal in diagnose_runs(experiment, out, flags.machine.device):
+            say(
+                f"{folder.name} is not diagnosed: {refusal}"
+                if refusal
+                else f"diagnosed {folder.name}"
+            )
             complete = complete and not refusal
-    show_report(build(out), out)
+    show_report(build(out), out, wide=output.wide)
     return 0 if complete else 1
+
+
+def _options(flags: Flags) -> Options:
+    from resnet_variants.sweeps.sweep import Options
+
+    output = flags.output
+    return Options(
+        machine=replace(flags.machine, snapshots=flags.machine.snapshots or output.diagnose),
+        workers=flags.workers,
+        sinks=output.log,
+        fresh=output.fresh,
+        retry_failed=output.retry_failed,
+    )
 
 
 def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
@@ -154,6 +167,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
     base = None
     if file is not None:
+        say(_LOADING)
         from resnet_variants.sweeps.experiment import experiment_file, read_toml
 
         base = read_toml(experiment_file(file), many="--yes" in argv)
@@ -195,6 +209,7 @@ def _from_flags(flags: Flags) -> Experiment:
         spec = flags.networks.spec
         require_few(cells(spec), many=flags.output.yes)
         variants, merged = expand(spec)
+    say(_LOADING)
     from resnet_variants.sweeps.experiment import Experiment
 
     return Experiment(

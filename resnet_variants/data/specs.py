@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from resnet_variants.registry import refuse, require_name
+from resnet_variants.registry import UserError, refuse, require_name
 
 
 class Published(NamedTuple):
@@ -39,4 +40,6 @@ def check_spec(spec: str) -> None:
     require_name(spec, field="data")
     prefix, colon, rest = spec.partition(":")
     if not (spec in NAMES or (colon and rest and prefix in PREFIXES)):
+        if Path(spec).is_dir():
+            raise UserError(f"{spec!r} is a folder: give folder:{spec}", field="data")
         refuse("data", spec, SPECS)

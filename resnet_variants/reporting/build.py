@@ -55,15 +55,17 @@ class Report:
     effects: pd.DataFrame
     depths: pd.DataFrame
     counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
+    headline: Sequence[str]
     answer: Sequence[str]
     notes: Sequence[str]
     files: tuple[Path, ...]
 
 
-def require_room(out: Path) -> None:
+def require_room(out: Path, *, adopt: bool = True) -> None:
     """Refuse, before hours of training, a folder whose tables ``build`` would refuse to replace.
 
-    Which figures there will be is not known yet.
+    Which figures there will be is not known yet. With ``adopt``, what an earlier version wrote from
+    the folder's own runs is reported anew, which proves it to be ours.
 
     Raises:
         ValueError: as ``build`` does; or the folder holds the only tables of other runs.
@@ -77,7 +79,8 @@ def require_room(out: Path) -> None:
         except UserError:
             if not any((out / "runs").glob("*/run.json")):
                 raise
-            build(out)  # a folder without a manifest: what this would write is known for ours then
+            if adopt:
+                build(out)
 
 
 def build(out: Path, folders: Sequence[Path] = ()) -> Report:
@@ -123,6 +126,7 @@ def _build(
         effects=effects_table(parts),
         depths=depths_table(parts),
         counts=_counts(results),
+        headline=headline(parts),
         answer=answer(parts),
         notes=notes(parts, results.provenance),
         files=(),
@@ -243,7 +247,7 @@ def _content(report: Report, results: Results) -> Content:
         title=", ".join(names),
         question=" ".join(questions),
         expect=" ".join(expectations),
-        headline=headline(report.comparisons),
+        headline=report.headline,
         answer=report.answer,
         counts=report.counts,
         comparisons=report.comparisons,

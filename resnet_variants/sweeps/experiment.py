@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from resnet_variants.analysis.statistics import pairs_needed
 from resnet_variants.data.specs import check_spec
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
@@ -29,10 +30,14 @@ from resnet_variants.settings import (
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import RECIPES, Recipe
 
+_SEEDS_ALONE = 3  # of a network that is compared with none
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Variants x seeds on one data set under one recipe.
+
+    0 ``seeds`` become as many as a verdict takes.
 
     Raises:
         ValueError: an unknown data set, no variant, fewer than one seed, a baseline that is not
@@ -57,13 +62,17 @@ class Experiment:
         check_spec(self.data)
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
-        if len(self.variants) * self.seeds > MOST_CELLS:
-            message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
-            raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
             message = f"name {self.name!r} must be made of letters, digits and . _ + -"
             raise UserError(message, field="name")
-        self.baselines()
+        baselines = self.baselines()
+        if not self.seeds:
+            compared = sum(model != base for model, base in baselines.items())
+            seeds = pairs_needed(compared) if compared else _SEEDS_ALONE
+            object.__setattr__(self, "seeds", seeds)
+        if len(self.variants) * self.seeds > MOST_CELLS:
+            message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
+            raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
 
     @functools.cached_property
     def runs(self) -> list[Run]:
