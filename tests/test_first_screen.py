@@ -30,7 +30,7 @@ def content(own=None, *, baselines=None, **changes):
     parts = comparisons(runs, baselines, provenance=changes.get("provenance"))
     given = {
         "title": "tricks",
-        "question": "Which trick?",
+        "question": "Which order?",
         "expect": "B",
         "headline": headline(parts),
         "answer": answer(parts),
@@ -68,7 +68,7 @@ def titles(html):
 
 def test_the_first_screen_has_the_question_the_answer_and_the_differences():
     html = first_screen(render(content()))
-    assert "Which trick?" in html
+    assert "Which order?" in html
     assert headline(content().comparisons)[0] in html
     assert "difference to 1x1, points [95 %]" in html
     assert cells(html) == [

@@ -182,7 +182,7 @@ class Section:
     def labelled(self, names: pd.Series) -> pd.Series:
         """Labels in place of networks' full names, where these are of arms."""
         labels = dict(zip(self.arms["model"], self.arms["arm"], strict=True))
-        return names.map(labels).fillna(names)
+        return names.map(lambda name: labels.get(name, name))
 
     @property
     def best(self) -> dict[int, str]:

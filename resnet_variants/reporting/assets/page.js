@@ -85,7 +85,7 @@ function tracesOf({ kinds, columns: { name } }, sources) {
 }
 
 function draw(name) {
-  const plot = byId(`${name}-plot`), figure = figures[name][group()];
+  const plot = byId(name), figure = figures[name][group()];
   if (!plot?.closest(".charts").clientWidth) return; // it is folded
   plot.parentElement.hidden = !figure;
   if (!figure) return;
@@ -120,7 +120,7 @@ async function start() {
     compare(pair);
   }
   for (const control of all("#group, #filter, select[data-column]")) control.addEventListener("input", filter);
-  for (const control of all("#cost, #measure, #colour")) control.addEventListener("change", drawAll);
+  for (const control of all("#cost-x, #curves-y, #colour")) control.addEventListener("change", drawAll);
   for (const plot of all(".plot")) plot.replaceChildren();
   byId("charts").closest("details").addEventListener("toggle", drawAll);
   matchMedia("print").addEventListener("change", drawAll); // the paper's width, and all folds open

@@ -156,7 +156,7 @@ def cost_figure(
             "error_y.arrayminus": [*[None] * n, *([y] for y in finite_numbers(mean - low))],
         },
         options={
-            "cost": {column: _cost(column, arms, own_runs, fronts) for column in COSTS},
+            "cost-x": {column: _cost(column, arms, own_runs, fronts) for column in COSTS},
             "colour": {
                 axis: _markers([own[cell_text(value)] for value in arms[axis]])
                 for axis, own in styles.items()
@@ -293,7 +293,7 @@ def curves_figure(
             "mode": ["lines" if len(curve.epochs) > 1 else "markers" for curve in curves],
         },
         options={
-            "measure": {measure: _measure(measure, curves, banded) for measure in MEASURES},
+            "curves-y": {measure: _measure(measure, curves, banded) for measure in MEASURES},
             "colour": {axis: _lines(curves, banded, own) for axis, own in styles_by_axis.items()},
         },
         layout={"xaxis": {"title": {"text": "epoch"}, **({"dtick": 1} if few else {})}},
