@@ -67,6 +67,7 @@ PAIRED = 30  # arms of a comparison beyond which their pairs are too many for th
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
 NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
+_ACCURACY = "test accuracy % [95 %]"
 _FEW = 6  # arms that can be told apart by colour
 _CAPTIONS = {
     ERRORS: "Test and training error by depth, a line per design",
@@ -416,14 +417,13 @@ def _differences(section: Section) -> Table:
 
 
 def _means(sections: Sequence[Section]) -> Table:
-    """The accuracies of the arms of all comparisons, the best first."""
-    if not any(section.best for section in sections):
+    """The accuracies of the arms of several comparisons, the best first."""
+    if len(sections) < 2 or not any(section.best for section in sections):
         return Table({})
     rows = pd.concat([s.arms.loc[[*s.best]].assign(runs=s.label) for s in sections])
     rows = rows.sort_values("test_acc_mean", ascending=False, kind="stable")
-    runs = {"runs": rows["runs"]} if len(sections) > 1 else {}
-    scores = {"n": rows["n"], "test accuracy % [95 %]": _intervals(rows, ACCURACY)}
-    return _table(pd.DataFrame(runs | {"arm": rows["arm"]} | scores), rows.index.tolist())
+    cells = rows[["runs", "arm", "n"]].assign(**{_ACCURACY: _intervals(rows, ACCURACY)})
+    return _table(cells, rows.index.tolist())
 
 
 def _runs(section: Section, files: Mapping[str, Links]) -> Table:
