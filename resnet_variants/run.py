@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -24,11 +25,13 @@ from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
 from resnet_variants.settings import (
     DATA,
+    MILLION,
     MOST_RUNS,
     SEEDS,
     SIDE,
     Loading,
     Machine,
+    Range,
     Seeds,
     Side,
     Sink,
@@ -66,12 +69,23 @@ class Comparison:
 
     # how many: 0 to N - 1. If 0: as many as a verdict takes, 6 for two networks, 9 for twelve
     seeds: Seeds = SEEDS
+    # add so many seeds for the networks of --arms and for what these are compared with
+    more: Annotated[int, Range(0, 10_000)] = 0
+    arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
+    # choose depth and epochs so that all is done within this time
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.minutes is not None and not 0 < self.minutes <= MILLION:
+            message = f"minutes {self.minutes:g} must be a positive number"
+            raise UserError(message, field="minutes")
+        if bool(self.more) != bool(self.arms):
+            message = "--more N and --arms LABEL ... go together: so many seeds for these networks"
+            raise UserError(message, field="more")
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Flags:
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when every run is done (and diagnosed), 1 when some are not."""
+    begun = time.monotonic()
     experiment, flags = read(argv)
     say("loading the images")
     from resnet_variants.api import diagnose_runs
@@ -117,7 +132,9 @@ def command(argv: Sequence[str]) -> int:
     ready()
     output, options = flags.output, _options(flags)
     out = output.out or Path("results") / experiment.name
-    experiment = experiment.fitted()
+    experiment = _fitted(experiment, flags, out, options, begun)
+    if flags.comparison.more:
+        experiment = experiment.with_more(flags.comparison.more, flags.comparison.arms)
     if output.dry_run:
         check(experiment, out, options)
         require_room(out, adopt=False)
@@ -140,6 +157,23 @@ def command(argv: Sequence[str]) -> int:
             complete = complete and not refusal
     show_report(build(out), out, wide=output.wide)
     return 0 if complete else 1
+
+
+def _fitted(
+    experiment: Experiment, flags: Flags, out: Path, options: Options, begun: float
+) -> Experiment:
+    """The experiment for the size of its images, and for the minutes that there are."""
+    minutes, networks = flags.comparison.minutes, flags.networks
+    if minutes is None:
+        return experiment.fitted()
+    from resnet_variants.sweeps.budget import fit_to
+    from resnet_variants.terminal.console import show_budget
+
+    given = networks.depth or networks.block or networks.experiment or networks.named
+    spent = time.monotonic() - begun
+    budget = fit_to(minutes, experiment, out, options, depth_is_free=not given, spent=spent)
+    show_budget(minutes, budget)
+    return budget.experiment
 
 
 def _options(flags: Flags) -> Options:
@@ -182,6 +216,8 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         )
     )
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=default)
+    if flags.comparison.minutes is not None and _given(argv, "--epochs") is not None:
+        raise UserError("minutes chooses the epochs: drop --epochs", field="minutes")
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
         message = "the file names the networks: drop the other flags that do"
         raise UserError(message, field="experiment")
@@ -242,8 +278,8 @@ def _name(flags: Flags) -> str:
     from resnet_variants.sweeps.experiment import slug
     from resnet_variants.sweeps.run import dataset_name
 
-    chosen = flags.networks
-    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,)
+    chosen, minutes = flags.networks, flags.comparison.minutes
+    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,) * (minutes is None)
     axes = {name: "-".join(map(str, getattr(chosen, name))) for name in LISTS if name != "depth"}
     parts = [
         dataset_name(flags.images.data),
@@ -257,6 +293,7 @@ def _name(flags: Flags) -> str:
         ),
         "preact" if chosen.preact else "",
         "" if flags.comparison.recipe == "default" else flags.comparison.recipe,
+        "" if minutes is None else f"{minutes:g}min",
     ]
     return slug("_".join(part for part in parts if part))
 

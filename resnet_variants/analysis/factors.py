@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import asdict
 from itertools import starmap
 
 import pandas as pd
 
-from resnet_variants.models.variant import AXES
+from resnet_variants.models.variant import AXES, Variant
 
 # The axes; ``downsample`` is stride and shortcut together, see ``factors``.
 FACTORS = ["downsample" if name == "stride" else name for name in AXES if name != "shortcut"]
@@ -57,6 +58,12 @@ def _merged(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def cells_of(variants: Iterable[Variant]) -> pd.DataFrame:
+    """One row per network: its name as ``model``, its preset and its axes."""
+    rows = [{"model": v.name, "preset": v.preset, **asdict(v)} for v in variants]
+    return pd.DataFrame(rows, columns=["model", "preset", *AXES])
+
+
 def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     """What tells each network from the others, in few letters: ``D preact``, ``20 plain``.
 
@@ -67,7 +74,12 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
         cells: one row per network: its ``model`` and its axes.
     """
     named = cells.drop_duplicates("model").set_index("model")
-    levels = factors(named) if len(named) > 1 else named[[]]
+    letters = named[["preset"]]
+    if letters["preset"].ne("").all() and letters["preset"].nunique() > 1:
+        named = named.assign(**dict.fromkeys(("preset", "stem", "stride", "shortcut"), ""))
+        levels = letters.join(factors(named))
+    else:
+        levels = factors(named) if len(named) > 1 else named[[]]
     rows = levels.to_dict("index")
     return {
         str(model): " ".join(_words(row) or starmap(_word, row.items())) or str(model)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE
 from resnet_variants.registry import one_line
@@ -55,7 +54,7 @@ class Tally:
         self.plan = plan
         self.total = len(plan.todo) + len(plan.before)
         self.counts = Counter(plan.before.values())  # by status
-        self.labels = short_labels(_cells([*plan.before, *plan.todo]))
+        self.labels = short_labels(cells_of(run.variant for run in [*plan.before, *plan.todo]))
         # For one epoch of each run that is not over, in multiply-adds for one image.
         self.cost = {run.id: run.cost(run.load()).macs for run in plan.todo}
         self.epochs = {run.id: 0 for run in plan.todo}  # that are trained
@@ -104,12 +103,6 @@ class Tally:
         todo, before = len(self.plan.todo), len(self.plan.before)
         over = f", {before} are over" if before else ""
         return f"starting {self.plan.engine}: {todo} runs to do{over}"
-
-
-def _cells(runs: list[Run]) -> pd.DataFrame:
-    variants = {run.variant.name: run.variant for run in runs}
-    rows = [{"model": n, "preset": v.preset, **asdict(v)} for n, v in variants.items()]
-    return pd.DataFrame(rows)
 
 
 # --- lines ------------------------------------------------------------------------------------
