@@ -60,9 +60,10 @@ def run(
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
-        settings: fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``, ``Loading``
-            and ``Workers``. With ``jobs``, processes share the runs; they import the calling
-            script, which must guard what it does by ``if __name__ == "__main__"``.
+        settings: ``data_name``, which captions call the data; fields of ``Recipe`` (with
+            ``preset``, those of a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``,
+            processes share the runs; they import the calling script, which must guard what it does
+            by ``if __name__ == "__main__"``.
 
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
@@ -72,6 +73,7 @@ def run(
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options, loading = _options(settings, log), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
+    given["data_name"] = settings.pop("data_name", Experiment.data_name)
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
     require_room(out)
     for _ in run_sweep(experiment, out, options):

@@ -263,8 +263,8 @@ def test_rows_that_may_not_be_compared_share_no_table():
     other = [run_row(model, dataset="cifar10") for model in (A, B)]
     html = render(content([*paired_rows(SCORES), *other]))
     tables = re.findall(r'aria-label="Numbers (.*?)".*?</table>', html, re.DOTALL)
-    assert tables == ["digits", "cifar10"]
-    assert "<li>8 px, 2 epochs, fp32, cpu</li>" in html
+    assert tables == ["digits at 8 px", "cifar10 at 8 px"]
+    assert "<li>2 epochs, fp32, cpu</li>" in html
     shown = [[t["meta"] for t in traces_of(f, "means")] for f in figures_of(html, "cost")]
     assert shown == [[0, 1, 2, 3], [4, 5]]
 
@@ -378,7 +378,10 @@ def test_arms_of_several_baselines_say_what_they_are_compared_with():
 def test_accuracies_take_the_place_of_differences_that_are_not_there():
     digits, letters = (run_row(A, seed, 0.9, dataset=d) for seed in (0, 1) for d in "ab"), ()
     html = first_screen(render(study([*digits, *letters])))
-    assert [row[:3] for row in cells(html)] == [["a", A, "2"], ["b", A, "2"]]
+    assert [row[:3] for row in cells(html)] == [
+        ["a at 8 px", A, "2"],
+        ["b at 8 px", A, "2"],
+    ]
 
 
 RECIPES = {

@@ -17,6 +17,7 @@ import pandas as pd
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
+from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
@@ -38,6 +39,8 @@ class Comparison:
         latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
         diagnosis: the diagnosis tables of these runs.
         recipe: the settings of the recipe as text; empty where they are not recorded.
+        networks: model, axes and costs of each network of all comparisons that were made together.
+        names: what readers call a data set, by its id; one that is absent is called by its id.
     """
 
     key: Mapping[str, Any]
@@ -47,6 +50,19 @@ class Comparison:
     latencies: Mapping[tuple[str, ...], float]
     diagnosis: Diagnosis
     recipe: Mapping[str, str]
+    networks: pd.DataFrame
+    names: Mapping[str, str]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The short label of each network, by its name: the same in all comparisons."""
+        return short_labels(self.networks)
+
+    @property
+    def data(self) -> str:
+        """The images in a reader's words, or the data set's id and the size of the images."""
+        dataset, size = str(self.key["dataset"]), self.key["img_size"]
+        return self.names.get(dataset) or f"{dataset} at {size} px"
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -121,6 +137,7 @@ def comparisons(
     latencies: Mapping[tuple[str, ...], float] | None = None,
     diagnosis: Diagnosis | None = None,
     provenance: Provenance | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -131,6 +148,7 @@ def comparisons(
         latencies: see ``Comparison``.
         diagnosis: the diagnosis tables of the runs.
         provenance: has the settings of each recipe.
+        names: see ``Comparison``.
     """
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
@@ -144,6 +162,8 @@ def comparisons(
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
             recipe=recipe_settings(provenance or {}, str(values[KEY.index("recipe")])),
+            networks=runs.drop_duplicates("model"),
+            names=names or {},
         )
         for values, own in groups
     )

@@ -26,7 +26,7 @@ from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
-from resnet_variants.records.results_folder import MISSING, RUNNING, read_experiment
+from resnet_variants.records.results_folder import DATA_NAMES, MISSING, RUNNING, read_experiment
 from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.figures import FIGURES
@@ -135,13 +135,14 @@ def _build(
     figures = _figures(parts)
     optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
     outcomes = outcomes_parquet(results.outcomes, results.runs)
+    content = _content(report, results)
     contents: dict[str, str | bytes] = {
         "runs.csv": _csv(results.runs),
         "runs.parquet": results.runs.to_parquet(index=False),
         "epochs.csv": _csv(results.epochs),
         "summary.csv": _csv(report.summary),
         "summary.md": summary_markdown(report.summary) + "\n",
-        "summary.tex": summary_latex(parts),
+        "summary.tex": summary_latex(parts, content.title),
         "effects.csv": _csv(report.effects),
         "provenance.json": to_json(results.provenance),
         **_own_experiment(results, folders),
@@ -150,7 +151,7 @@ def _build(
         **figures,
     }
     content = dataclasses.replace(
-        _content(report, results),
+        content,
         reproduce=_commands(results, folders, out),
         files=[(name, quote(name)) for name in contents],
         run_files=_run_files(results.folders, out),
@@ -208,6 +209,7 @@ def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]
         "question": " ".join(questions),
         "expect": " ".join(expectations),
         "baselines": dict(results.baselines),
+        DATA_NAMES: dict(results.names),
         "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],
         LATENCIES: {" ".join(key): ms for key, ms in sorted(results.latencies.items())},
@@ -243,8 +245,9 @@ def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:
 def _content(report: Report, results: Results) -> Content:
     """The page without the names of files."""
     names, questions, expectations = _titles(results)
+    data = [name for key, name in results.names.items() if key in set(results.runs["dataset"])]
     return Content(
-        title=", ".join(names),
+        title=", ".join(names) + (f" on {' and '.join(dict.fromkeys(data))}" if data else ""),
         question=" ".join(questions),
         expect=" ".join(expectations),
         headline=report.headline,

@@ -11,7 +11,6 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.effects import ADDITIVE
-from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.statistics import (
     ALPHA,
     BASELINE,
@@ -30,7 +29,6 @@ from resnet_variants.reporting.text import POINTS, cell_text, interval, span
 
 _NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
-_SPELT = {"img_size": "{} px", "epochs": "{} epochs"}
 
 
 def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
@@ -49,11 +47,10 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
     """The summaries with short labels for networks and baselines."""
-    labels = short_labels(pd.concat([part.summary for part in comparisons]))
     return [
         part.summary.assign(
-            model=part.summary["model"].map(labels),
-            baseline=part.summary["baseline"].map(labels).fillna(part.summary["baseline"]),
+            model=part.summary["model"].map(part.labels),
+            baseline=part.summary["baseline"].map(part.labels).fillna(part.summary["baseline"]),
         )
         for part in comparisons
     ]
@@ -131,12 +128,17 @@ def conditions(comparisons: Sequence[Comparison]) -> tuple[str, list[str]]:
     """
     recipes = recipes_in_words(comparisons)
     words = [
-        {name: _SPELT.get(name, "{}").format(cell_text(part.key[name])) for name in KEY}
-        | {"recipe": recipes[part.key["recipe"]]}
+        {
+            "data": part.data,
+            "epochs": f"{cell_text(part.key['epochs'])} epochs",
+            "recipe": recipes[part.key["recipe"]],
+            **{name: str(part.key[name]) for name in ("precision", "device")},
+        }
         for part in comparisons
     ]
-    varied = [name for name in KEY if len({part[name] for part in words}) > 1]
-    shared = [words[0][name] for name in KEY if words and name not in (*varied, "recipe")]
+    names = [*words[0]] if words else []
+    varied = [name for name in names if len({part[name] for part in words}) > 1]
+    shared = [words[0][name] for name in names if name not in (*varied, "recipe")]
     own = [", ".join(part[name] for name in varied if part[name]) for part in words]
     return ", ".join(shared), own
 

@@ -17,6 +17,7 @@ from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, varia
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.files import Json, read_text
+from resnet_variants.records.results_folder import DATA_NAMES
 from resnet_variants.registry import UserError, plain, refuse, require
 from resnet_variants.settings import (
     DATA,
@@ -48,6 +49,7 @@ class Experiment:
     name: str
     variants: tuple[Variant, ...]
     data: str = DATA
+    data_name: str = ""  # what captions call the data; its id if empty
     img_size: Side = SIDE
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = field(default_factory=Loading)
@@ -62,8 +64,10 @@ class Experiment:
     chosen: Mapping[str, object] = field(default_factory=dict)  # what `budget` chose, and for what
 
     def __post_init__(self) -> None:
-        check_fields(self, "data", "img_size", "recipe", "loading", "seeds")
+        check_fields(self, "data", "data_name", "img_size", "recipe", "loading", "seeds")
         check_spec(self.data)
+        if not self.data_name.isprintable():
+            raise UserError("data_name must be one line of plain text", field="data_name")
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
@@ -141,13 +145,17 @@ class Experiment:
             "question": self.question,
             "expect": self.expect,
             "baselines": self.baselines(),
+            DATA_NAMES: {self.runs[0].dataset: self.data_name} if self.data_name else {},
             "merged": list(self.merged),
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
 
 
-_KEYS = ("question", "expect", "data", "img_size", "seeds", "baseline", "grid", "recipe")
+_KEYS = (
+    *("question", "expect", "data", "data_name", "img_size", "seeds"),
+    *("baseline", "grid", "recipe"),
+)
 
 
 def slug(text: str) -> str:
@@ -199,7 +207,7 @@ def read_toml(path: Path, *, many: bool = False) -> Experiment:
 def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Experiment:
     _check_keys(content, _KEYS, "key")
     settings = {key: value for key, value in content.items() if key not in ("grid", "recipe")}
-    for key in ("question", "expect", "data"):
+    for key in ("question", "expect", "data", "data_name"):
         if not isinstance(settings.get(key, ""), str):
             raise UserError(f"{key} must be text in quotes")
     for table in ("grid", "recipe", "baseline"):
