@@ -91,7 +91,7 @@ def load_results(folders: Sequence[Path]) -> Results:
     names: dict[str, str] = {}
     for folder in reversed(folders):
         names |= cast("Mapping[str, str]", read_experiment(folder).get(DATA_NAMES, {}))
-    parts = comparisons(kept, baselines, names=names, **tables)
+    parts = comparisons(kept, baselines, names=names, provenance=provenance, **tables)
     _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")

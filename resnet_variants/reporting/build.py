@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -30,7 +32,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
-from resnet_variants.reporting.html import Content, Failure, Picture, render
+from resnet_variants.reporting.html import Content, Failure, Links, Picture, render
 from resnet_variants.reporting.summary import summary_latex, summary_markdown
 
 ALWAYS = (  # files that each report writes
@@ -38,7 +40,7 @@ ALWAYS = (  # files that each report writes
     *("effects.csv", "provenance.json", "report.html"),
 )
 TOGETHER = "folders"  # in experiment.json: those that were reported together
-_TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
+_LOGS, _LETTERS = 100, 4_000  # failed runs whose log the page shows, and how much of its end
 _PATIENCE = 600.0  # seconds that another report of the same folder may take
 _LONGEST = 120  # letters of a comparison's key in the name of a file
 
@@ -133,8 +135,8 @@ def _build(
     figures = _figures(parts)
     optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
     outcomes = outcomes_parquet(results.outcomes, results.runs)
-    content = _content(report, results, _commands(results, folders, out), _pictures(figures))
-    return report, {
+    content = _content(report, results)
+    contents: dict[str, str | bytes] = {
         "runs.csv": _csv(results.runs),
         "runs.parquet": results.runs.to_parquet(index=False),
         "epochs.csv": _csv(results.epochs),
@@ -147,8 +149,15 @@ def _build(
         **{f"{name}.csv": _csv(table) for name, table in optional.items() if len(table)},
         **({OUTCOMES: outcomes} if outcomes else {}),
         **figures,
-        "report.html": render(content),
     }
+    content = dataclasses.replace(
+        content,
+        reproduce=_commands(results, folders, out),
+        files=[(name, quote(name)) for name in contents],
+        run_files=_run_files(results.folders, out),
+        pictures=_pictures(figures),
+    )
+    return report, contents | {"report.html": render(content)}
 
 
 def _counts(results: Results) -> dict[str, int]:
@@ -220,23 +229,34 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     return [*results.provenance.get("command", ()), again]
 
 
-def _content(
-    report: Report, results: Results, commands: Sequence[str], pictures: Sequence[Picture]
-) -> Content:
+def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:
+    """The folder, log and diagnosis of each run that is here, as addresses from ``out``."""
+    shown = ("log.txt", *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "png")))
+    links: dict[str, Links] = {}
+    for run_id, results in folders.items():
+        folder = results / "runs" / run_id
+        if folder.is_dir():
+            there = [file for file in shown if (folder / file).is_file()]
+            address = quote(os.path.relpath(folder, out)) + "/"
+            links[run_id] = [("folder", address), *((file, address + file) for file in there)]
+    return links
+
+
+def _content(report: Report, results: Results) -> Content:
+    """The page without the names of files."""
     names, questions, expectations = _titles(results)
     data = [name for key, name in results.names.items() if key in set(results.runs["dataset"])]
     return Content(
         title=", ".join(names) + (f" on {' and '.join(dict.fromkeys(data))}" if data else ""),
         question=" ".join(questions),
         expect=" ".join(expectations),
-        answer=tuple(report.answer),
+        headline=report.headline,
+        answer=report.answer,
         counts=report.counts,
         comparisons=report.comparisons,
         failures=_failures(results),
         provenance={k: values for k, values in results.provenance.items() if k != "command"},
-        reproduce=commands,
         notes=report.notes,
-        pictures=pictures,
     )
 
 
@@ -247,7 +267,7 @@ def _failures(results: Results) -> list[Failure]:
         run_id = str(row["run_id"])
         log = results.folders[run_id] / "runs" / run_id / "log.txt"
         text = ""
-        if at < _TRACEBACKS and log.is_file():
+        if at < _LOGS and log.is_file():
             text = log.read_text(encoding="utf-8", errors="replace")[-_LETTERS:]
         failures.append(Failure(run_id, str(row["status"]), str(row["error"]), text))
     return failures
