@@ -45,6 +45,8 @@ _RESULT_WHEN_DONE = [
 # their last digits from machine to machine.
 _MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
+PLUGINS, PLUGIN = "plugins", "plugin"  # a key of run.json, and how its facts begin
+
 # Files and folders in a run's directory, besides those of a diagnosis.
 _OURS = (
     *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.pt", "snapshots"),
@@ -137,12 +139,30 @@ class RunFolder:
                 message = f"{self.path} was trained on other images ({key} {before[key]}, now"
                 raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
 
+    def refuse_other_plugins(self, plugins: Mapping[str, str]) -> None:
+        """Refuse a run that was made with another version of a plugin.
+
+        Args:
+            plugins: the SHA-256 of each by its name.
+
+        Raises:
+            ValueError: names run, plugin and both versions.
+        """
+        for name, before in _mapping(self.config().get(PLUGINS)).items():
+            now = plugins.get(name, before)
+            if now != before:
+                message = f"{self.path} was made with another plugin {name!r} (SHA-256"
+                message = f"{message} {str(before)[:12]}, now {now[:12]}): take another --out"
+                raise UserError(f"{message}, or give --fresh for all its runs", field="plugin")
+
     def _refuse_other(self, before: Json, now: Json) -> None:
         for key in {**before, **now}:
             was, new = before.get(key), now.get(key)
             if isinstance(was, dict) and isinstance(new, dict):
                 # A setting that the record lacks had its default: else the run's id would differ.
-                was, new = ({k: d[k] for k in was if was[k] != new.get(k)} for d in (was, new))
+                old, own = cast(Json, was), cast(Json, new)
+                changed = [k for k, value in old.items() if value != own.get(k)]
+                was, new = ({k: part.get(k) for k in changed} for part in (old, own))
             if key not in _MAY_DIFFER and was != new:
                 change = f"{key} was {short(was)}, is now {short(new)}"
                 message = f"{self.path} was started with other settings ({change})"
@@ -291,6 +311,7 @@ def note_provenance(provenance: Provenance, config: Json) -> None:
     if origin.get("git_commit") and origin.get("git_dirty"):
         facts["git commit"] = f"{origin['git_commit']} with changes"
     facts |= {"Python": origin.get("python"), **versions}
+    facts |= {f"{PLUGIN} {name}": sha for name, sha in _mapping(config.get(PLUGINS)).items()}
     facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
     recipe = _mapping(config.get("recipe"))
     if recipe:

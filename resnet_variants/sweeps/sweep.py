@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,7 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
+from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.trainer import EpochRecord, check_batch
@@ -163,6 +164,9 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     check_sinks(options.sinks)
     data = experiment.runs[0].load()
     check_batch(data, experiment.recipe, options.machine.devices)
+    if experiment.recipe.augment:
+        shape = (data.in_chans, data.img_size, data.img_size)
+        check_augment(experiment.recipe.augment, shape)
     for run in variants:
         run.cost(data)
     if experiment.recipe.weights:
@@ -211,6 +215,7 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
                 pass
         elif result:
             folders[run].refuse_other_images(data.facts)
+    _refuse_other_plugins(experiment, out, {folders[run].path for run in redo})
     before, record = read_experiment(out), experiment.record()
     known, new = (cast(Json, content.get("baselines", {})) for content in (before, record))
     # A model that now runs alone keeps what it was compared with.
@@ -224,6 +229,16 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
         with _free(folders[run], flag):
             folders[run].remove() if options.fresh else folders[run].reopen()
     return [run for run, result in results.items() if run in redo or not result]
+
+
+def _refuse_other_plugins(experiment: Experiment, out: Path, redo: Container[Path]) -> None:
+    """Refuse to add to a folder what another version of a plugin has begun there."""
+    now: dict[str, str] = {}
+    for run in experiment.runs[: len(experiment.variants)]:
+        now |= run.plugins
+    for file in (out / "runs").glob("*/run.json") if now else ():
+        if file.parent not in redo:
+            RunFolder(file.parent).refuse_other_plugins(now)
 
 
 @contextlib.contextmanager

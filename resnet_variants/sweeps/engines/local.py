@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from resnet_variants.data.dataset import Dataset
+from resnet_variants.plugins import Plugin, enter, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
@@ -243,7 +244,7 @@ class Worker:
         self.looked = time.monotonic()
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, resources, data))
+        self.process = context.Process(target=_serve, args=(theirs, resources, data, loaded()))
         with _ctrl_c_blocked(), environment(resources.environment):
             self.process.start()
         theirs.close()
@@ -312,13 +313,20 @@ def _ctrl_c_blocked() -> Iterator[None]:
 # --- in the worker ----------------------------------------------------------------------------
 
 
-def _serve(connection: Connection, resources: WorkerResources, data: SharedDataset) -> None:
+def _serve(
+    connection: Connection,
+    resources: WorkerResources,
+    data: SharedDataset,
+    plugins: Sequence[Plugin],
+) -> None:
     """Execute one job after another until there are none, or until SIGTERM."""
     die_with_parent()
     faulthandler.enable()
     parent_gone = contextlib.suppress(BrokenPipeError)  # the watch ends this process too
     with listening(insist=False) as stop, parent_gone:
         torch.set_num_threads(resources.threads)
+        for plugin in plugins:  # the data may be an object of one
+            enter(plugin)
         dataset = data.load(resources.decoders)
         connection.send(_READY)
         while not stop():
