@@ -16,6 +16,7 @@ from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import register
+from resnet_variants.plugins import load_plugin
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, is_diagnosed
 from resnet_variants.records.files import writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
@@ -39,7 +40,7 @@ Kind = TypeVar("Kind")
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 
 
-def run(
+def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the command
     variants: Iterable[Variant | str] | Variant | str,
     *,
     data: str = Experiment.data,
@@ -48,6 +49,7 @@ def run(
     img_size: int = Experiment.img_size,
     diagnose: bool = False,
     log: Sequence[str] = (),
+    plugins: Sequence[str | Path] | str | Path = (),
     **settings: Any,
 ) -> pd.DataFrame:
     """Train variants with paired seeds, skip what ``out`` holds; ``runs.csv``, tables and plots.
@@ -60,6 +62,7 @@ def run(
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
+        plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
         settings: fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``, ``Loading``
             and ``Workers``. With ``jobs``, processes share the runs; they import the calling
             script, which must guard what it does by ``if __name__ == "__main__"``.
@@ -67,6 +70,8 @@ def run(
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
     """
+    for plugin in [plugins] if isinstance(plugins, str | Path) else plugins:
+        load_plugin(plugin)
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose

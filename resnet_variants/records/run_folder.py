@@ -152,7 +152,7 @@ class RunFolder:
             now = plugins.get(name, before)
             if now != before:
                 message = f"{self.path} was made with another plugin {name!r} (SHA-256"
-                message = f"{message} {str(before)[:12]}, now {now[:12]}): take another --out"
+                message = f"{message} {str(before)[:12]}, now {str(now)[:12]}): take another --out"
                 raise UserError(f"{message}, or give --fresh for all its runs", field="plugin")
 
     def _refuse_other(self, before: Json, now: Json) -> None:
