@@ -7,8 +7,8 @@ TIMM_TESTS := .venv/timm-tests
 
 .PHONY: demo test slow check golden wheel docs clean
 
-demo: .venv/installed  ## one network on scikit-learn's digits: under a minute
-	$(BIN)/python -m resnet_variants.run --variant D --preact
+demo: .venv/running  ## B and D in both orders on scikit-learn's digits: about a minute
+	$(BIN)/python -m resnet_variants run --variant B D --order post preact --minutes 1
 
 test: check $(TIMM_TESTS)  ## format, lint, types and tests: what CI runs
 	$(BIN)/python -m pytest
@@ -31,10 +31,14 @@ docs: .venv/installed  ## README and docs/ as a site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
-.venv/installed: pyproject.toml
+.venv/running: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python'; exit 1; }
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed: .venv/running
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 

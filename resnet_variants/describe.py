@@ -51,12 +51,13 @@ def command(argv: Sequence[str]) -> int:
     )
     for other, sources in elsewhere.items():
         say(f"{flags.name} of {', '.join(sources)} is {other.name}")
-    say("\n".join([*_heading(variant), "", *_names(variant), "", *_layers(layers)]))
-    say(_totals(total(layers), flags.img_size or FAMILIES[variant.family].img_size))
+    cost = _totals(total(layers), flags.img_size or FAMILIES[variant.family].img_size)
+    parts = [variant.name, cost, *_axes(variant), "", *_names(variant), "", *_layers(layers)]
+    say("\n".join(parts))
     return 0
 
 
-def _heading(variant: Variant) -> list[str]:
+def _axes(variant: Variant) -> list[str]:
     rows = {
         "preset": f"ResNet-{variant.preset}" if variant.preset else "none: a cell of its own",
         "family": _size(variant),
@@ -64,7 +65,7 @@ def _heading(variant: Variant) -> list[str]:
         **{axis.replace("_", " "): _axis(variant, axis) for axis in AXES if axis not in _SIZE},
         "also": ", ".join(variant.aliases),
     }
-    return [variant.name, *(f"  {key:<13}{text}" for key, text in rows.items() if text)]
+    return [f"  {key:<13}{text}" for key, text in rows.items() if text]
 
 
 # The axes that the rows "family" and "groups" tell.
@@ -158,7 +159,7 @@ def _layers(layers: list[LayerCost]) -> list[str]:
 
 def _totals(cost: Cost, side: int) -> str:
     return (
-        f"\nat {side} px: {cost.params:,} params, {cost.macs:,} MACs = {cost.flops:,} FLOPs "
+        f"at {side} px: {cost.params:,} params, {cost.macs:,} MACs = {cost.flops:,} FLOPs "
         f"(convolutions and linear layers), {cost.acts:,} activations"
     )
 

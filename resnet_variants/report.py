@@ -24,6 +24,9 @@ class Flags:
     out: Path | None = None
     """Report the runs of all folders together, in this one; else each in its own."""
 
+    wide: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show the names of networks in full, not what differs among them."""
+
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
@@ -35,10 +38,10 @@ def command(argv: Sequence[str]) -> int:
 
     ready()
     if flags.out:
-        show_report(build(flags.out, flags.folders), flags.out)
+        show_report(build(flags.out, flags.folders), flags.out, wide=flags.wide)
         return 0
     for folder in flags.folders:
-        show_report(build(folder), folder)
+        show_report(build(folder), folder, wide=flags.wide)
     return 0
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -24,11 +25,13 @@ from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
 from resnet_variants.settings import (
     DATA,
+    MILLION,
     MOST_RUNS,
     SEEDS,
     SIDE,
     Loading,
     Machine,
+    Range,
     Seeds,
     Side,
     Sink,
@@ -51,6 +54,9 @@ from resnet_variants.training.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from resnet_variants.sweeps.experiment import Experiment
+    from resnet_variants.sweeps.sweep import Options
+
+_LOADING = "loading torch and timm"
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,25 @@ class Images:
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    seeds: Seeds = SEEDS  # how many: 0 to N - 1; a verdict takes 6, in a grid of twelve 9
+    # how many: 0 to N - 1. If 0: as many as a verdict takes, 6 for two networks, 9 for twelve
+    seeds: Seeds = SEEDS
+    # add so many seeds for the networks of --arms and for what these are compared with
+    more: Annotated[int, Range(0, 10_000)] = 0
+    arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
+    # choose depth and epochs so that all is done within this time
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.minutes is not None and not 0 < self.minutes <= MILLION:
+            message = f"minutes {self.minutes:g} must be a positive number"
+            raise UserError(message, field="minutes")
+        if bool(self.more) != bool(self.arms):
+            message = "--more N and --arms LABEL ... go together: so many seeds for these networks"
+            raise UserError(message, field="more")
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,7 @@ class Output:
     retry_failed: Switch = False  # redo those that failed
     diagnose: Switch = False  # then look into the trained networks; see `diagnose`
     yes: Annotated[Switch, tyro.conf.arg(help=f"more than {MOST_RUNS:,} runs are meant")] = False
+    wide: Switch = False  # show the names of networks in full, not what differs among them
     log: tuple[Sink, ...] = ()  # send each epoch's numbers there
 
 
@@ -109,32 +128,27 @@ class Flags:
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when every run is done (and diagnosed), 1 when some are not."""
+    begun = time.monotonic()
     experiment, flags = read(argv)
+    say("loading the images")
     from resnet_variants.api import diagnose_runs
     from resnet_variants.reporting.build import build, require_room
-    from resnet_variants.sweeps.sweep import Options, check, is_complete, run_sweep
+    from resnet_variants.sweeps.sweep import check, is_complete, run_sweep
     from resnet_variants.terminal.console import show_plan, show_settings
     from resnet_variants.terminal.live import show_events
     from resnet_variants.terminal.screen import show_report
 
     ready()
-    output = flags.output
-    machine = flags.machine
-    if output.diagnose:
-        machine = replace(machine, snapshots=True)
-    options = Options(
-        machine=machine,
-        workers=flags.workers,
-        sinks=output.log,
-        fresh=output.fresh,
-        retry_failed=output.retry_failed,
-    )
+    output, options = flags.output, _options(flags)
     out = output.out or Path("results") / experiment.name
-    experiment = experiment.fitted()
+    experiment = _fitted(experiment, flags, out, options, begun)
+    if flags.comparison.more:
+        experiment = experiment.with_more(flags.comparison.more, flags.comparison.arms)
     if output.dry_run:
         check(experiment, out, options)
+        require_room(out, adopt=False)
         show_settings(experiment, out, options)
-        show_plan(experiment, machine)
+        show_plan(experiment, options.machine)
         return 0
 
     require_room(out)
@@ -143,12 +157,45 @@ def command(argv: Sequence[str]) -> int:
     show_events(events)
     complete = is_complete(experiment, out)
     if output.diagnose:
-        for folder, refusal in diagnose_runs(experiment, out, machine.device):
-            told = f"{folder.name} is not diagnosed: {refusal}" if refusal else ""
-            say(told or f"diagnosed {folder.name}")
+        for folder, refusal in diagnose_runs(experiment, out, flags.machine.device):
+            say(
+                f"{folder.name} is not diagnosed: {refusal}"
+                if refusal
+                else f"diagnosed {folder.name}"
+            )
             complete = complete and not refusal
-    show_report(build(out), out)
+    show_report(build(out), out, wide=output.wide)
     return 0 if complete else 1
+
+
+def _fitted(
+    experiment: Experiment, flags: Flags, out: Path, options: Options, begun: float
+) -> Experiment:
+    """The experiment for the size of its images, and for the minutes that there are."""
+    minutes, networks = flags.comparison.minutes, flags.networks
+    if minutes is None:
+        return experiment.fitted()
+    from resnet_variants.sweeps.budget import fit_to
+    from resnet_variants.terminal.console import show_budget
+
+    given = networks.depth or networks.block or networks.experiment or networks.named
+    spent = time.monotonic() - begun
+    budget = fit_to(minutes, experiment, out, options, depth_is_free=not given, spent=spent)
+    show_budget(minutes, budget)
+    return budget.experiment
+
+
+def _options(flags: Flags) -> Options:
+    from resnet_variants.sweeps.sweep import Options
+
+    output = flags.output
+    return Options(
+        machine=replace(flags.machine, snapshots=flags.machine.snapshots or output.diagnose),
+        workers=flags.workers,
+        sinks=output.log,
+        fresh=output.fresh,
+        retry_failed=output.retry_failed,
+    )
 
 
 def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
@@ -164,6 +211,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
     base = None
     if file is not None:
+        say(_LOADING)
         from resnet_variants.sweeps.experiment import experiment_file, read_toml
 
         base = read_toml(experiment_file(file), many="--yes" in argv)
@@ -178,6 +226,8 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         )
     )
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=default)
+    if flags.comparison.minutes is not None and given(argv, "--epochs"):
+        raise UserError("minutes chooses the epochs: drop --epochs", field="minutes")
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
         message = "the file names the networks: drop the other flags that do"
         raise UserError(message, field="experiment")
@@ -205,6 +255,7 @@ def _from_flags(flags: Flags) -> Experiment:
         spec = flags.networks.spec
         require_few(cells(spec), many=flags.output.yes)
         variants, merged = expand(spec)
+    say(_LOADING)
     from resnet_variants.sweeps.experiment import Experiment
 
     return Experiment(
@@ -228,8 +279,8 @@ def _name(flags: Flags) -> str:
     from resnet_variants.sweeps.experiment import slug
     from resnet_variants.sweeps.run import dataset_name
 
-    chosen = flags.networks
-    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,)
+    chosen, minutes = flags.networks, flags.comparison.minutes
+    depth = chosen.depth or (FAMILIES[chosen.family].default_depth,) * (minutes is None)
     axes = {name: "-".join(map(str, getattr(chosen, name))) for name in LISTS if name != "depth"}
     parts = [
         dataset_name(flags.images.data),
@@ -243,6 +294,7 @@ def _name(flags: Flags) -> str:
         ),
         "preact" if chosen.preact else "",
         "" if flags.comparison.recipe == "default" else flags.comparison.recipe,
+        "" if minutes is None else f"{minutes:g}min",
     ]
     return slug("_".join(part for part in parts if part))
 

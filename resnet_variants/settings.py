@@ -226,11 +226,13 @@ class Workers:
 # --- images and runs --------------------------------------------------------------------------
 
 Side: TypeAlias = Annotated[int, Range(4, 1024, also=0, text="from 4 to 1024, or 0: as they are")]
-Seeds: TypeAlias = Annotated[int, Range(1, 10_000)]
+Seeds: TypeAlias = Annotated[
+    int, Range(1, 10_000, also=0, text="from 1 to 10000, or 0: as many as a verdict takes")
+]
 Sink: TypeAlias = Literal["tensorboard", "wandb", "trackio"]  # of each epoch's numbers
 MOST_RUNS = 10_000
 # Defaults that commands, experiments and models share.
-DATA, SIDE, SEEDS, CHANNELS = "digits", 0, 3, 3
+DATA, SIDE, SEEDS, CHANNELS = "digits", 0, 0, 3
 
 
 def require_few(runs: int, *, many: bool) -> None:

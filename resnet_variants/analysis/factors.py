@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import asdict
 from itertools import starmap
 
 import pandas as pd
 
-from resnet_variants.models.variant import AXES
+from resnet_variants.models.variant import AXES, Variant
 
 # The axes; ``downsample`` is stride and shortcut together, see ``factors``.
 FACTORS = ["downsample" if name == "stride" else name for name in AXES if name != "shortcut"]
@@ -54,6 +55,12 @@ def _merged(frame: pd.DataFrame) -> pd.DataFrame:
             if axis in leaders
         }
     )
+
+
+def cells_of(variants: Iterable[Variant]) -> pd.DataFrame:
+    """One row per network: its name as ``model``, its preset and its axes."""
+    rows = [{"model": v.name, "preset": v.preset, **asdict(v)} for v in variants]
+    return pd.DataFrame(rows, columns=["model", "preset", *AXES])
 
 
 def short_labels(cells: pd.DataFrame) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resnet_variants.registry import Registry, refuse, require_name
+from resnet_variants.registry import Registry, UserError, refuse, require_name
 
 if TYPE_CHECKING:  # commands read these names before they load torch
     from resnet_variants.data.sources import Source
@@ -60,4 +60,6 @@ def check_spec(spec: str) -> None:
     require_name(spec, field="data")
     prefix, colon, rest = spec.partition(":")
     if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
+        if Path(spec).is_dir():
+            raise UserError(f"{spec!r} is a folder: give folder:{spec}", field="data")
         refuse("data", spec, specs())

@@ -29,7 +29,7 @@ from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
-from resnet_variants.reporting.findings import answer, notes
+from resnet_variants.reporting.findings import answer, headline, notes
 from resnet_variants.reporting.html import Content, Failure, Picture, render
 from resnet_variants.reporting.summary import summary_latex, summary_markdown
 
@@ -53,15 +53,17 @@ class Report:
     effects: pd.DataFrame
     depths: pd.DataFrame
     counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
+    headline: Sequence[str]
     answer: Sequence[str]
     notes: Sequence[str]
     files: tuple[Path, ...]
 
 
-def require_room(out: Path) -> None:
+def require_room(out: Path, *, adopt: bool = True) -> None:
     """Refuse, before hours of training, a folder whose tables ``build`` would refuse to replace.
 
-    Which figures there will be is not known yet.
+    Which figures there will be is not known yet. With ``adopt``, what an earlier version wrote from
+    the folder's own runs is reported anew, which proves it to be ours.
 
     Raises:
         ValueError: as ``build`` does; or the folder holds the only tables of other runs.
@@ -75,7 +77,8 @@ def require_room(out: Path) -> None:
         except UserError:
             if not any((out / "runs").glob("*/run.json")):
                 raise
-            build(out)  # a folder without a manifest: what this would write is known for ours then
+            if adopt:
+                build(out)
 
 
 def build(out: Path, folders: Sequence[Path] = ()) -> Report:
@@ -121,6 +124,7 @@ def _build(
         effects=effects_table(parts),
         depths=depths_table(parts),
         counts=_counts(results),
+        headline=headline(parts),
         answer=answer(parts),
         notes=notes(parts, results.provenance),
         files=(),

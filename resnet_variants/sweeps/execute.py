@@ -66,11 +66,13 @@ class RunStatus:
     refused: the run could not begin; ``reason`` says why.
     halted: a disk or a limit of the system prevents this run and would prevent all others;
         ``reason`` says which. The run is left as it was saved.
+    ``seconds`` is the time of this execution, from the claim of the folder on.
     """
 
     kind: Literal["ended", "busy", "stopped", "lost", "refused", "halted"]
     result: Json | None = None
     reason: str = ""
+    seconds: float = 0.0
 
 
 def execute_run(
@@ -80,7 +82,7 @@ def execute_run(
 
     With ``capture``, what is printed meanwhile is written to the run's ``log.txt``.
     """
-    folder, status = RunFolder(job.path), RunStatus("busy")
+    folder, status, start = RunFolder(job.path), RunStatus("busy"), time.perf_counter()
     try:
         for plugin in job.plugins:
             enter(plugin)
@@ -90,7 +92,8 @@ def execute_run(
                 result = folder.result()
                 if not result:
                     result = yield from _recorded(job, data, stop, capture=capture)
-                status = RunStatus("ended" if result else "stopped", result)
+                seconds = time.perf_counter() - start
+                status = RunStatus("ended" if result else "stopped", result, seconds=seconds)
     except StorageError as error:
         status = RunStatus("halted", reason=str(error))
     except UserError as error:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from resnet_variants.analysis.factors import cells_of, short_labels
+from resnet_variants.analysis.statistics import pairs_needed
 from resnet_variants.data.specs import check_spec
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
@@ -30,10 +32,14 @@ from resnet_variants.settings import (
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import RECIPES, Recipe
 
+_SEEDS_ALONE = 3  # of a network that is compared with none
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Variants x seeds on one data set under one recipe.
+
+    0 ``seeds`` become as many as a verdict takes.
 
     Raises:
         ValueError: an unknown data set, no variant, fewer than one seed, a baseline that is not
@@ -51,29 +57,58 @@ class Experiment:
     expect: str = ""
     baseline: Mapping[str, object] = field(default_factory=dict)
     merged: tuple[str, ...] = ()
+    more: int = 0  # further seeds of the variants in `more_for`
+    more_for: tuple[Variant, ...] = ()
     free_stem: bool = False  # whether the stem stride follows the images' size
+    chosen: Mapping[str, object] = field(default_factory=dict)  # what `budget` chose, and for what
 
     def __post_init__(self) -> None:
         check_fields(self, "data", "img_size", "recipe", "loading", "seeds")
         check_spec(self.data)
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
-        if len(self.variants) * self.seeds > MOST_CELLS:
-            message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
-            raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
             message = f"name {self.name!r} must be made of letters, digits and . _ + -"
             raise UserError(message, field="name")
-        self.baselines()
+        baselines = self.baselines()
+        if not self.seeds:
+            compared = sum(model != base for model, base in baselines.items())
+            seeds = pairs_needed(compared) if compared else _SEEDS_ALONE
+            object.__setattr__(self, "seeds", seeds)
+        if len(self.variants) * self.seeds > MOST_CELLS:
+            message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
+            raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
 
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Seed by seed, so that every variant has a number early."""
         return [
             Run(variant, self.data, self.recipe, seed, self.img_size, self.loading)
-            for seed in range(self.seeds)
+            for seed in range(self.seeds + self.more)
             for variant in self.variants
+            if seed < self.seeds or variant in self.more_for
         ]
+
+    def with_more(self, seeds: int, arms: Sequence[str]) -> Experiment:
+        """The same with further seeds for some arms and for the baselines of these.
+
+        Args:
+            seeds: how many.
+            arms: short labels or names of networks.
+
+        Raises:
+            ValueError: no such arm.
+        """
+        labels = short_labels(cells_of(self.variants))
+        by_word = {word: v.name for v in self.variants for word in (labels[v.name], v.name)}
+        for arm in arms:
+            if arm not in by_word:
+                refuse("arm", arm, labels.values(), field="arms")
+        baselines = self.baselines()
+        names = {by_word[arm] for arm in arms}
+        names |= {baselines[name] for name in names}
+        chosen = tuple(v for v in self.variants if v.name in names)
+        return replace(self, more=seeds, more_for=chosen)
 
     def fitted(self) -> Experiment:
         """The same with stem strides for the size of its images, where they are free.
@@ -109,6 +144,7 @@ class Experiment:
             "baselines": self.baselines(),
             "merged": list(self.merged),
             "runs": [run.id for run in self.runs],
+            **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
 
 

@@ -25,6 +25,7 @@ from resnet_variants.data.policy import policy
 from resnet_variants.data.specs import check_spec
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.cost import Cost, cost
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import (
@@ -226,10 +227,21 @@ class Run:
             try:
                 made = create_model(self.variant, pretrained=True, in_chans=in_chans)
             except (RuntimeError, OSError) as error:
-                reason = str(error).splitlines()[0]
+                reason = self._other_weights or str(error).splitlines()[0]
                 raise UserError(f"{self.variant.name}: {reason}", field="weights") from error
             return made.state_dict()
         return self._source()
+
+    @property
+    def _other_weights(self) -> str:
+        """What to say where timm has weights of this network with another stem stride only."""
+        usual = FAMILIES[self.variant.family].stem_stride
+        other = replace(self.variant, stem_stride=usual)
+        if weights_cfgs(self.variant) or not weights_cfgs(other):
+            return ""
+        own = self.variant.stem_stride
+        message = f"timm has weights for stem stride {usual}, and images of this size get {own}"
+        return f"{message}: give --stem-stride {usual}, or a larger --img-size"
 
     def _source(self) -> Path:
         """The folder or file that the recipe's ``weights`` name for this network and seed."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -55,11 +56,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Planned:
-    """The sweep begins: ``engine`` will do the runs ``todo``; ``done`` were finished before."""
+    """The sweep begins.
+
+    Attributes:
+        todo: the runs that are missing.
+        before: the status of each run that was over before.
+        engine: who executes the runs, in words.
+        slots: how many runs it executes at a time.
+    """
 
     todo: Sequence[Run]
-    done: int
+    before: Mapping[Run, str]
     engine: str
+    slots: int
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,11 @@ class Lost:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run is over, with its result."""
+    """A run is over, with its result, after ``seconds`` of its last execution."""
 
     run: Run
     result: Json
+    seconds: float
 
 
 Event = Planned | Started | Held | EpochDone | Lost | Ended
@@ -121,9 +131,11 @@ def run_sweep(experiment: Experiment, out: Path, options: Options) -> Events:
 
 
 def _train(experiment: Experiment, todo: list[Run], folder: Path, options: Options) -> Events:
-    data, done = experiment.runs[0].load(), len(experiment.runs) - len(todo)
+    data = experiment.runs[0].load()
+    results = {run: RunFolder(folder / run.id).result() for run in experiment.runs}
+    before = {run: str(result["status"]) for run, result in results.items() if result}
     if not todo:
-        yield Planned(todo, done, "nothing to do")
+        yield Planned(todo, before, "nothing to do", 0)
         return
     with stopping() as stop:
         work = Work(
@@ -135,7 +147,7 @@ def _train(experiment: Experiment, todo: list[Run], folder: Path, options: Optio
             stop=stop,
         )
         with start(work) as engine:
-            yield Planned(todo, done, engine.about)
+            yield Planned(todo, before, engine.about, engine.slots)
             yield from Scheduler(engine, work, options.sinks).events()
 
 
@@ -154,9 +166,13 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     Raises:
         ValueError: no such device or cluster, a batch larger than the training data, a network
             that the images are too small for or the recipe is not for, weights that are not there
-            or do not fit, or a sink that is not installed.
+            or do not fit, a sink that is not installed; or ``out`` cannot be written, has a damaged
+            file, or a run that was made with other images.
     """
     require_name(out, field="out")
+    there = next(path for path in (out, *out.resolve().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"{str(there)!r} is no folder that can be written", field="out")
     variants = experiment.runs[: len(experiment.variants)]
     for run in variants:
         run.check()
@@ -169,10 +185,13 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
         check_augment(experiment.recipe.augment, shape)
     for run in variants:
         run.cost(data)
-    if experiment.recipe.weights:
-        for run in experiment.runs:
-            if options.fresh or not RunFolder(out / "runs" / run.id).result():
-                run.build(data)
+    for run in experiment.runs:
+        folder = RunFolder(out / "runs" / run.id)
+        if not options.fresh and folder.result():
+            folder.refuse_other_images(data.facts)
+        elif run.recipe.weights:
+            run.build(data)
+    _refuse_other_plugins(experiment, out, fresh=options.fresh)
 
 
 @contextlib.contextmanager
@@ -197,9 +216,9 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     What earlier experiments planned and compared in the same folder stays.
 
     Raises:
-        ValueError: a file in ``out`` is damaged, a run was made with other images, or one that is
-            to be redone is being trained; nothing has been written then, unless another command
-            took up such a run at this very moment.
+        ValueError: a file in ``out`` is damaged, or a run that is to be redone is being trained;
+            nothing has been written then, unless another command took up such a run at this very
+            moment.
     """
     folders = {run: RunFolder(out / "runs" / run.id) for run in experiment.runs}
     results = {run: None if options.fresh else folder.result() for run, folder in folders.items()}
@@ -208,14 +227,9 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
         for run, result in results.items()
         if options.fresh or (options.retry_failed and result and result["status"] == FAILED)
     }
-    data = experiment.runs[0].load()
-    for run, result in results.items():
-        if run in redo:
-            with _free(folders[run], redo[run]):
-                pass
-        elif result:
-            folders[run].refuse_other_images(data.facts)
-    _refuse_other_plugins(experiment, out, {folders[run].path for run in redo})
+    for run, flag in redo.items():
+        with _free(folders[run], flag):
+            pass
     before, record = read_experiment(out), experiment.record()
     known, new = (cast(Json, content.get("baselines", {})) for content in (before, record))
     # A model that now runs alone keeps what it was compared with.
@@ -231,13 +245,14 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     return [run for run, result in results.items() if run in redo or not result]
 
 
-def _refuse_other_plugins(experiment: Experiment, out: Path, redo: Container[Path]) -> None:
-    """Refuse to add to a folder what another version of a plugin has begun there."""
+def _refuse_other_plugins(experiment: Experiment, out: Path, *, fresh: bool) -> None:
+    """Refuse to add to a folder in which runs of another version of a plugin would stay."""
     now: dict[str, str] = {}
     for run in experiment.runs[: len(experiment.variants)]:
         now |= run.plugins
+    forgotten = {run.id for run in experiment.runs} if fresh else set[str]()
     for file in (out / "runs").glob("*/run.json") if now else ():
-        if file.parent not in redo:
+        if file.parent.name not in forgotten:
             RunFolder(file.parent).refuse_other_plugins(now)
 
 
@@ -343,7 +358,7 @@ class Scheduler:
                 return
             result = self._given_up(job, f"{reason}, {TRIES} times without progress")
         if result:
-            yield Ended(run, result)
+            yield Ended(run, result, status.seconds)
         elif not self.stopping:  # another command has it
             self.held.append((time.monotonic() + _BUSY_SECONDS, run))
             yield Held(run)

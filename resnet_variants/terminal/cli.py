@@ -6,15 +6,18 @@ A user's mistake is one line on standard error and exit status 2; Ctrl-C is 130.
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
 import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
 from io import TextIOWrapper
 from types import ModuleType
-from typing import Annotated, Any, TextIO, TypeAlias, TypeVar
+from typing import Annotated, Any, TextIO, TypeAlias, TypeVar, cast, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors
@@ -187,11 +190,11 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
         raise UserError("given twice: name all values after one flag", field=twice.lstrip("-"))
     load_plugins(argv)
     extra = {} if default is None else {"default": default}
-    with tyro_errors.on_parse_error(_refuse_flags):
+    with tyro_errors.on_parse_error(functools.partial(_refuse_flags, flags)):
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)
 
 
-def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
+def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
     match event:
         case tyro_errors.InvalidChoice():
             name = _field(event.argument)
@@ -208,12 +211,24 @@ def _refuse_flags(event: tyro_errors.ParseErrorEvent) -> None:
             field = _field(event.argument) if event.argument else ""
             raise UserError(" ".join(event.message.split()), field=field)
         case tyro_errors.UnrecognizedArgs():
-            raise UserError(f"unknown words {' '.join(event.tokens)!r}; see --help")
+            first = event.tokens[0].lstrip("-").replace("_", "-")
+            near = difflib.get_close_matches(first, _flags(flags), n=1)
+            hint = f"did you mean --{near[0]}?" if near and event.tokens[0][:1] == "-" else ""
+            raise UserError(f"unknown words {' '.join(event.tokens)!r}; {hint or 'see --help'}")
         case tyro_errors.MissingArgs():
             names = (_field(missing.arg) for missing in event.missing_arguments)
             raise UserError(f"missing {', '.join(names)}; see --help")
         case _:
             raise UserError(f"wrong usage ({type(event).__name__}); see --help")
+
+
+def _flags(settings: type[Any]) -> Iterator[str]:
+    """The flags of a dataclass and of the dataclasses in it."""
+    for name, hint in get_type_hints(getattr(settings, "__origin__", settings)).items():
+        if is_dataclass(hint):
+            yield from _flags(cast("type[Any]", hint))
+        else:
+            yield name.replace("_", "-")
 
 
 def _field(argument: ArgumentDefinition) -> str:

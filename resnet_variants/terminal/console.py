@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import joblib
 
+from resnet_variants.reporting.text import POINTS
+from resnet_variants.sweeps.budget import Budget
 from resnet_variants.sweeps.estimate import bytes_of, seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name
@@ -30,7 +33,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
-        "seeds": f"{experiment.seeds}, so {len(experiment.runs)} runs",
+        "seeds": f"{experiment.seeds}{_more(experiment)}, so {len(experiment.runs)} runs",
         "device": _device(options, recipe.precision),
         "output": str(out.resolve()),
     }
@@ -43,6 +46,11 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         say(f"{'mind':<11}{line}")
     for line in experiment.merged:
         say(f"{'merged':<11}{line}")
+
+
+def _more(experiment: Experiment) -> str:
+    names = ", ".join(variant.name for variant in experiment.more_for)
+    return f", and {experiment.more} more of {names}" if experiment.more else ""
 
 
 def _device(options: Options, precision: str) -> str:
@@ -62,6 +70,23 @@ def _settings(recipe: Recipe) -> list[str]:
         for key, value in vars(recipe).items()
         if key in always or value != usual[key]
     ]
+
+
+def show_budget(minutes: float, budget: Budget) -> None:
+    """What was chosen for a time, and what it will be able to tell."""
+    experiment = budget.experiment
+    depths = sorted({variant.depth for variant in experiment.variants})
+    took = "" if math.isnan(budget.seconds) else f", about {duration(budget.seconds)} of training"
+    say(
+        f"{'chosen':<11}for {minutes:g} minutes: depth {' and '.join(map(str, depths))}, "
+        f"{experiment.recipe.epochs} epochs, {experiment.seeds} seeds of "
+        f"{len(experiment.variants)} networks{took}"
+    )
+    if not math.isnan(budget.difference):
+        say(
+            f"{'':<11}differences of {POINTS * budget.difference:.1f} points or more will mostly "
+            "show (80 % power, where accuracies are near 80 %)"
+        )
 
 
 def show_plan(experiment: Experiment, machine: Machine) -> None:

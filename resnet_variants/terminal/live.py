@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE
 from resnet_variants.registry import one_line
@@ -29,7 +30,7 @@ from resnet_variants.terminal.cli import say
 
 QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this often
 _LINES = 8  # of a terminal that are not rows of the table
-_AT_ONCE = 4  # runs of one model that are shown one by one
+_AT_ONCE = 4  # runs of one network that are shown one by one
 
 
 def show_events(events: Events) -> None:
@@ -43,27 +44,37 @@ def show_events(events: Events) -> None:
 
 
 class Tally:
-    """How many runs are over, and how long the others will take."""
+    """How many runs are over, and how long the others will take.
+
+    The time to go follows from the epochs that were trained so far, by their own clocks: the
+    start-up of workers does not count. Multiply-adds tell the networks' epochs apart.
+    """
 
     def __init__(self, plan: Planned) -> None:
-        self.before, self.total = plan.done, len(plan.todo)
-        self.counts: Counter[str] = Counter()  # by status
-        self.started = time.monotonic()
-        # Multiply-adds stand for time: not exact, but a deep net is not taken for a shallow one.
+        self.plan = plan
+        self.total = len(plan.todo) + len(plan.before)
+        self.counts = Counter(plan.before.values())  # by status
+        self.labels = short_labels(cells_of(run.variant for run in [*plan.before, *plan.todo]))
+        # For one epoch of each run that is not over, in multiply-adds for one image.
         self.cost = {run.id: run.cost(run.load()).macs for run in plan.todo}
-        self.whole = sum(self.cost[run.id] * run.recipe.epochs for run in plan.todo)
-        self.part: dict[str, int] = {}  # of the current runs
-        self.spent = 0
+        self.epochs = {run.id: 0 for run in plan.todo}  # that are trained
+        self.trained, self.seconds = 0, 0.0  # cost of all epochs so far, and their time
+        self.own = dict.fromkeys(self.cost, 0.0)  # seconds of the epochs of each run
+        self.beside: list[float] = []  # seconds of each run that were no epoch's
 
     def count(self, event: Event) -> None:
         """Take an event into account."""
         match event:
             case EpochDone(run, record):
-                self.part[run.id] = self.cost[run.id] * record.epoch
-            case Ended(run, result):
-                self.part.pop(run.id, None)
-                self.spent += self.cost[run.id] * run.recipe.epochs
+                self.epochs[run.id] = record.epoch
+                self.trained += self.cost[run.id]
+                self.seconds += record.seconds
+                self.own[run.id] += record.seconds
+            case Ended(run, result, seconds):
+                del self.epochs[run.id]
                 self.counts[str(result["status"])] += 1
+                if result["status"] == DONE:
+                    self.beside.append(max(0.0, seconds - self.own[run.id]))
             case _:
                 pass
 
@@ -74,11 +85,24 @@ class Tally:
 
     @property
     def left(self) -> str:
-        """Time to go at the speed so far."""
-        spent = self.spent + sum(self.part.values())
-        if not spent:
-            return "-:--:--"
-        return duration((time.monotonic() - self.started) * (self.whole - spent) / spent)
+        """Time to go; ``unknown`` before the first epoch ends."""
+        if not self.trained:
+            return "unknown"
+        epochs = {run.id: run.recipe.epochs for run in self.plan.todo}
+        cost = sum(self.cost[i] * (epochs[i] - trained) for i, trained in self.epochs.items())
+        beside = sum(self.beside) / len(self.beside) if self.beside else 0.0
+        seconds = cost * self.seconds / self.trained + beside * len(self.epochs)
+        return duration(seconds / max(1, min(self.plan.slots, len(self.epochs))))
+
+    def label(self, run: Run) -> str:
+        """The run in few words."""
+        return f"{self.labels[run.variant.name]} seed {run.seed}"
+
+    def starting(self) -> str:
+        """What is about to begin."""
+        todo, before = len(self.plan.todo), len(self.plan.before)
+        over = f", {before} are over" if before else ""
+        return f"starting {self.plan.engine}: {todo} runs to do{over}"
 
 
 # --- lines ------------------------------------------------------------------------------------
@@ -86,23 +110,23 @@ class Tally:
 
 def show_lines(events: Events) -> None:
     """A line per run, and now and then one per epoch of a long run."""
-    tally, held, spoke = Tally(Planned([], 0, "")), set[str](), time.monotonic()
+    plan = next(events)
+    assert isinstance(plan, Planned)
+    tally, held, spoke = Tally(plan), set[str](), time.monotonic()
+    say(tally.starting() if plan.todo else f"all {tally.total} runs are over")
     for event in events:
         tally.count(event)
         match event:
-            case Planned(todo, done, engine):
-                tally = Tally(event)
-                say(f"\n{len(todo)} runs to do, {done} finished before; {engine}")
             case Held(run) if run.id not in held:
                 held.add(run.id)
-                say(f"{_label(run)}: another command has it")
+                say(f"{tally.label(run)}: another command has it")
                 continue
             case EpochDone(run, record) if time.monotonic() - spoke > QUIET_SECONDS:
                 at = f"epoch {record.epoch}/{run.recipe.epochs}, validation {record.val_acc:.2%}"
-                say(f"         {_label(run)} {at}")
+                say(f"         {tally.label(run)} {at}, {tally.left} to go")
             case Ended(run, result):
                 count = f"[{tally.over:>{len(str(tally.total))}}/{tally.total}]"
-                say(f"{count} {_label(run)}: {result_line(result)}, ETA {tally.left}")
+                say(f"{count} {tally.label(run)}: {result_line(result)}; {tally.left} to go")
             case _:
                 continue
         spoke = time.monotonic()
@@ -114,7 +138,9 @@ def show_lines(events: Events) -> None:
 def show_table(events: Events, console: Console) -> None:
     """A table that follows the events, and disappears after the last one."""
     with Live(console=console, refresh_per_second=2, transient=True) as live:
-        table = SweepTable(console)
+        plan = next(events)
+        assert isinstance(plan, Planned)
+        table = SweepTable(plan, console)
         live.get_renderable = table.render  # type: ignore[method-assign]
         for event in events:
             table.count(event)
@@ -122,31 +148,30 @@ def show_table(events: Events, console: Console) -> None:
 
 @dataclass
 class _Row:
-    """The runs of one model."""
+    """The runs of one network."""
 
     total: int = 0
+    done: int = 0
     failed: int = 0
     tested: list[float] = field(default_factory=list)
     running: dict[int, str] = field(default_factory=dict)  # by seed: epoch and accuracy
 
 
 class SweepTable:
-    """One row per model: how many of its runs are over, how good they are, which are running."""
+    """One row per network: how many runs are over, how good they are, which are running."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.rows: dict[str, _Row] = {}
-        self.engine = ""
-        self.tally: Tally | None = None
+    def __init__(self, plan: Planned, console: Console) -> None:
+        self.console, self.tally = console, Tally(plan)
+        self.rows: dict[str, _Row] = {name: _Row() for name in self.tally.labels}
+        for run in (*plan.before, *plan.todo):
+            self.rows[run.variant.name].total += 1
+        for run, status in plan.before.items():
+            row = self.rows[run.variant.name]
+            row.done, row.failed = row.done + (status == DONE), row.failed + (status != DONE)
 
     def count(self, event: Event) -> None:
         """Take an event into account; a run that has failed is printed above the table."""
-        if isinstance(event, Planned):
-            for run in event.todo:
-                self.rows.setdefault(run.variant.name, _Row()).total += 1
-            self.engine, self.tally = event.engine, Tally(event)
-            return
-        assert self.tally
+        assert not isinstance(event, Planned)
         self.tally.count(event)
         run, row = event.run, self.rows[event.run.variant.name]
         match event:
@@ -160,25 +185,25 @@ class SweepTable:
             case Ended(_, result):
                 row.running.pop(run.seed, None)
                 if result["status"] == DONE:
+                    row.done += 1
                     row.tested.append(float(str(result["test_acc"])))
                 else:
                     row.failed += 1
-                    line = f"{_label(run)}: {result_line(result)}"
+                    line = f"{self.tally.label(run)}: {result_line(result)}"
                     self.console.print(Text(line, style="red"))
             case _:
                 pass
 
     def render(self) -> Group:
-        """The table now; models with running runs first where not all have room."""
+        """The table now; networks with running runs first where not all have room."""
         tally = self.tally
-        if tally is None:
-            return Group()
-        failed = tally.over - tally.counts[DONE]
         running = sum(len(row.running) for row in self.rows.values())
-        head = f"{tally.counts[DONE]} done, {running} running, {failed} failed, "
-        head += f"{tally.total - tally.over - running} to go ({tally.before} done before), "
-        head += f"ETA {tally.left}; {self.engine}"
-        shown = Table("model", "done", "failed", "test %", "running: epoch, validation %")
+        failed = tally.over - tally.counts[DONE]
+        head = f"{tally.counts[DONE]}/{tally.total} done, {running} running"
+        head += f", {failed} failed" if failed else ""
+        head += f", {tally.left} to go; {tally.plan.engine}"
+        shown = Table("network", "done", "test %")
+        shown.add_column("running: epoch, validation %", no_wrap=True)
         room = max(1, self.console.height - _LINES)
         names = list(self.rows)
         if len(names) > room:
@@ -186,32 +211,28 @@ class SweepTable:
         for name in names[:room]:
             shown.add_row(*self._cells(name))
         hidden = len(names) - room
-        more = [Text(f"and {hidden} more models")] if hidden > 0 else []
-        return Group(Text(head), shown, *more)
+        more = [Text(f"and {hidden} more networks")] if hidden > 0 else []
+        return Group(Text(head if tally.trained else tally.starting()), shown, *more)
 
     def _open(self, name: str) -> bool:
         row = self.rows[name]
-        return len(row.tested) + row.failed < row.total
+        return row.done + row.failed < row.total
 
     def _cells(self, name: str) -> list[str]:
         row = self.rows[name]
         mean = 100 * sum(row.tested) / len(row.tested) if row.tested else None
         running = [f"seed {seed}: {at}" for seed, at in list(row.running.items())[:_AT_ONCE]]
         running += ["..."] if len(row.running) > _AT_ONCE else []
+        failed = f", {row.failed} failed" if row.failed else ""
         return [
-            name,
-            f"{len(row.tested)}/{row.total}",
-            str(row.failed or ""),
+            self.tally.labels[name],
+            f"{row.done}/{row.total}{failed}",
             "" if mean is None else f"{mean:.2f}",
             ", ".join(running),
         ]
 
 
 # --- words ------------------------------------------------------------------------------------
-
-
-def _label(run: Run) -> str:
-    return f"{run.variant.name} seed {run.seed}"
 
 
 def result_line(result: Json) -> str:
@@ -223,6 +244,7 @@ def result_line(result: Json) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Hours, minutes and seconds; hours only where there are some."""
     whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

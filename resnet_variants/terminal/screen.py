@@ -1,47 +1,54 @@
-"""What the commands show in the end: the summary, the state of the runs, and the files."""
+"""What the commands show in the end: the summary, the answer, and where to read on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from resnet_variants.registry import one_line
 from resnet_variants.reporting.build import Report
-from resnet_variants.reporting.summary import (
-    TERMINAL,
-    shown_columns,
-    summary_cells,
-    summary_markdown,
-)
+from resnet_variants.reporting.summary import TERMINAL, shown_columns, summary_cells
+from resnet_variants.reporting.text import markdown
 from resnet_variants.terminal.cli import say
 
+# The columns that a narrow terminal does without, the first one first.
+_DISPENSABLE = ("on_pareto_front", "params", "macs", "n", "test_acc_mean")
+_WIDEST = 10_000  # letters of a table
 
-def show_report(made: Report, out: Path) -> None:
-    """The summary, the state of the runs and the files."""
+
+def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
+    """The summary, the answer, what failed, and the page; ``wide`` shows whole names."""
     console = Console()
     say()
     if console.is_terminal:
-        console.print(_summary_table(made.summary))
+        console.print(_summary_table(made, console, wide=wide))
     else:
-        say(summary_markdown(made.summary))
-    for sentence in made.answer:
+        say(markdown(summary_cells(made.summary, TERMINAL, wide=wide)))
+    for sentence in made.headline:
         say(sentence)
     say(", ".join(f"{n} {status}" for status, n in made.counts.items()))
     for run_id, error in made.runs.loc[made.runs["error"].notna(), ["run_id", "error"]].values:
         if error:
             log = out / "runs" / str(run_id) / "log.txt"
             say(f"  {run_id}: {one_line(str(error))}" + (f"; see {log}" if log.is_file() else ""))
-    say(f"in {out}: {', '.join(path.name for path in made.files)}")
+    say(f"open {out / 'report.html'}; {len(made.files) - 1} tables and figures are beside it")
 
 
-def _summary_table(summary: pd.DataFrame) -> Table:
-    table = Table(title="test accuracy, paired difference to the baseline")
-    for column in shown_columns(summary, TERMINAL):
-        justify = "right" if column.numeric else "left"
-        table.add_column(column.header(TERMINAL), justify=justify)
-    for cells in summary_cells(summary, TERMINAL).itertuples(index=False):
-        table.add_row(*cells)
-    return table
+def _summary_table(made: Report, console: Console, *, wide: bool) -> Table:
+    """The table with as many columns as the terminal has room for."""
+    columns = shown_columns(made.summary, TERMINAL)
+    cells = summary_cells(made.summary, TERMINAL, wide=wide)
+    without, unlimited = [*_DISPENSABLE], console.options.update(width=_WIDEST)
+    while True:
+        table = Table()
+        for column in columns:
+            justify = "right" if column.numeric else "left"
+            table.add_column(column.header(TERMINAL), justify=justify, no_wrap=True)
+        for row in cells[[column.header(TERMINAL) for column in columns]].itertuples(index=False):
+            table.add_row(*row)
+        if not without or console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+        name = without.pop(0)
+        columns = [column for column in columns if column.name != name]

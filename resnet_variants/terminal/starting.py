@@ -22,7 +22,7 @@ def is_command() -> bool:
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":  # the name of the program until Python has found the module
         following = [name for word, name in pairwise(sys.orig_argv) if word == "-m"]
-        return following[:1] != [] and following[0].startswith("resnet_variants.")
+        return following[:1] != [] and following[0].partition(".")[0] == "resnet_variants"
     worker = "--multiprocessing-fork" in sys.orig_argv
     return Path(program).name == "resnet-variants" and not worker
 

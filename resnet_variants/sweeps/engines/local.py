@@ -11,7 +11,7 @@ import pickle
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -127,9 +127,12 @@ class SharedDataset:
 
     head: bytes
     arrays: tuple[Path, ...]
+    plugins: tuple[Plugin, ...] = field(default_factory=loaded)  # whose objects may be in it
 
     def load(self, workers: int) -> Dataset:
         """The data set, its images in memory once for all processes; ``workers`` decode for it."""
+        for plugin in self.plugins:
+            enter(plugin)
         arrays = [np.memmap(file, mode="r") for file in self.arrays]
         return pickle.loads(self.head, buffers=arrays).decoded_by(workers)
 
@@ -244,7 +247,7 @@ class Worker:
         self.looked = time.monotonic()
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, resources, data, loaded()))
+        self.process = context.Process(target=_serve, args=(theirs, resources, data))
         with _ctrl_c_blocked(), environment(resources.environment):
             self.process.start()
         theirs.close()
@@ -313,20 +316,13 @@ def _ctrl_c_blocked() -> Iterator[None]:
 # --- in the worker ----------------------------------------------------------------------------
 
 
-def _serve(
-    connection: Connection,
-    resources: WorkerResources,
-    data: SharedDataset,
-    plugins: Sequence[Plugin],
-) -> None:
+def _serve(connection: Connection, resources: WorkerResources, data: SharedDataset) -> None:
     """Execute one job after another until there are none, or until SIGTERM."""
     die_with_parent()
     faulthandler.enable()
     parent_gone = contextlib.suppress(BrokenPipeError)  # the watch ends this process too
     with listening(insist=False) as stop, parent_gone:
         torch.set_num_threads(resources.threads)
-        for plugin in plugins:  # the data may be an object of one
-            enter(plugin)
         dataset = data.load(resources.decoders)
         connection.send(_READY)
         while not stop():

@@ -1,0 +1,237 @@
+"""Chooses depth and epochs so that an experiment fits into a time.
+
+The steps of the networks are measured first, in as many processes as the sweep will have.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from resnet_variants.analysis.statistics import detectable
+from resnet_variants.data.dataset import Dataset
+from resnet_variants.data.sources import open_source
+from resnet_variants.models.grids import merge
+from resnet_variants.records.files import Json
+from resnet_variants.records.results_folder import read_experiment
+from resnet_variants.registry import UserError
+from resnet_variants.settings import Machine
+from resnet_variants.sweeps.engines.base import Work
+from resnet_variants.sweeps.engines.local import (
+    SharedDataset,
+    WorkerResources,
+    shared_dataset,
+    worker_resources,
+)
+from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.sweep import Options
+from resnet_variants.training.device import environment, make_fabric
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.timing import seconds_per_image
+
+# Depths of bottleneck units, in which all presets differ.
+_DEPTHS = {"cifar": (11, 29, 47), "imagenet": (14, 26, 50)}
+_ENOUGH_EPOCHS, _MOST_EPOCHS = 15, 100  # a deeper network must be able to have so many; at most
+_SIDE = 64  # pixels, for images of several sizes
+_MEASURING = 3.0  # seconds for each depth
+_REPORTING, _BESIDE = 10.0, 0.7  # seconds after the last run; of a run, beside its epochs
+_FORWARD = 1 / 3  # time of a forward pass as a share of a training step's
+_SHARE = 0.85  # of the time that is planned: other work on the machine may slow the rest
+_ACCURACY = 0.8  # for which the smallest difference that will show is announced
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was chosen for a time.
+
+    Attributes:
+        experiment: with its depth, epochs and image size.
+        seconds: that training is expected to take; NaN where the choice is an earlier one.
+        difference: in accuracy, that is found in 80 % of cases; NaN where nothing is compared.
+    """
+
+    experiment: Experiment
+    seconds: float
+    difference: float
+
+
+def fit_to(
+    minutes: float,
+    experiment: Experiment,
+    out: Path,
+    options: Options,
+    *,
+    depth_is_free: bool,
+    spent: float = 0.0,
+) -> Budget:
+    """Choose depth and epochs so that training and report take ``minutes``.
+
+    The same request in the same folder is answered as it was before, so that its runs continue.
+
+    Args:
+        minutes: all the time there is.
+        experiment: the arms, at any depth.
+        out: the results folder.
+        options: who computes.
+        depth_is_free: whether another depth may be chosen.
+        spent: seconds that are over already.
+
+    Raises:
+        ValueError: the time is too short for one epoch of the smallest networks; the engine is a
+            cluster.
+    """
+    if options.workers.engine == "ray":
+        raise UserError("minutes is for the engines of this machine", field="minutes")
+    begun = time.monotonic() - spent
+    request: Json = {
+        "minutes": minutes,
+        "data": experiment.data,
+        "img_size": experiment.img_size,
+        "seeds": experiment.seeds,
+        "arms": [variant.name for variant in experiment.variants],
+    }
+    if not (experiment.img_size or open_source(experiment.data, experiment.loading.data_dir).side):
+        experiment = replace(experiment, img_size=_SIDE)
+    experiment = experiment.fitted()
+    candidates = _by_depth(experiment) if depth_is_free else [experiment]
+    data = experiment.runs[0].load()
+    before = read_experiment(out).get("chosen")
+    if isinstance(before, dict) and before.get("request") == request:
+        same = next(c for c in candidates if c.variants[0].depth == before["depth"])
+        return _budget(same, int(before["epochs"]), request, data, math.nan)
+    speeds = _measured(candidates, data, options)
+    end = begun + 60 * minutes - speeds.starting - _REPORTING
+    seconds = _SHARE * (end - time.monotonic()) * speeds.workers
+    affordable = [speed.epochs(seconds) for speed in speeds.each]
+    at = max((i for i, n in enumerate(affordable) if n >= _ENOUGH_EPOCHS), default=0)
+    if affordable[at] < 1:
+        missing = (speeds.each[at].seconds(1) - seconds) / speeds.workers / _SHARE
+        message = f"{minutes:g} minutes are too short for {len(candidates[at].runs)} runs: give "
+        message += f"{math.ceil(minutes + missing / 60)}, fewer networks or a smaller --img-size"
+        raise UserError(message, field="minutes")
+    epochs = min(affordable[at], _MOST_EPOCHS)
+    expected = speeds.each[at].seconds(epochs) / speeds.workers
+    return _budget(candidates[at], epochs, request, data, expected)
+
+
+def _by_depth(experiment: Experiment) -> list[Experiment]:
+    """The same arms at each depth, the shallowest first."""
+    candidates = []
+    for depth in _DEPTHS[experiment.variants[0].family]:
+        deeper = (replace(v, depth=depth, block="") for v in experiment.variants)
+        variants, _ = merge((variant, variant.name) for variant in deeper)
+        candidates.append(replace(experiment, variants=tuple(variants)))
+    return candidates
+
+
+def _budget(
+    experiment: Experiment, epochs: int, request: Json, data: Dataset, seconds: float
+) -> Budget:
+    chosen: Json = {"depth": experiment.variants[0].depth, "epochs": epochs, "request": request}
+    recipe = replace(experiment.recipe, epochs=epochs)
+    compared = sum(model != base for model, base in experiment.baselines().items())
+    # The test accuracies of two runs differ as those of independent errors do (arXiv:2304.01910).
+    sd = math.sqrt(2 * _ACCURACY * (1 - _ACCURACY) / len(data.test))
+    return Budget(
+        replace(experiment, recipe=recipe, chosen=chosen),
+        seconds,
+        detectable(sd, experiment.seeds) if compared else math.nan,
+    )
+
+
+# --- measuring --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """How long the runs of an experiment take."""
+
+    runs: int
+    per_epoch: float  # seconds of one run's epoch, with validation
+    beside: float  # seconds of one run besides its epochs
+
+    def seconds(self, epochs: int) -> float:
+        """Of all runs, one after another."""
+        return self.runs * (epochs * self.per_epoch + self.beside)
+
+    def epochs(self, seconds: float) -> int:
+        """As many as fit."""
+        return math.floor((seconds / self.runs - self.beside) / self.per_epoch)
+
+
+@dataclass(frozen=True)
+class _Speeds:
+    each: list[_Speed]
+    workers: int
+    starting: float  # seconds until a worker computes
+
+
+def _measured(candidates: Sequence[Experiment], data: Dataset, options: Options) -> _Speeds:
+    """Train the costliest network of each candidate for some steps, in all workers at once."""
+    costliest = [
+        max(c.runs[: len(c.variants)], key=lambda run: run.cost(data).macs) for c in candidates
+    ]
+    resources = _resources(candidates[0], data, options)
+    context = multiprocessing.get_context("spawn")
+    begun = time.time()
+    with shared_dataset(data) as shared:
+        pools = [ProcessPoolExecutor(1, mp_context=context) for _ in resources]
+        waiting = []
+        for pool, share in zip(pools, resources, strict=True):
+            with environment(share.environment):  # a process has it from its start
+                waiting.append(pool.submit(_measure, costliest, shared, options.machine, share))
+        answers = [answer.result() for answer in waiting]
+        for pool in pools:
+            pool.shutdown()
+    starting = max(started for started, _ in answers) - begun
+    by_candidate = zip(*(seconds for _, seconds in answers), strict=True)
+    return _Speeds(
+        [_speed(c, data, max(own)) for c, own in zip(candidates, by_candidate, strict=True)],
+        len(resources),
+        starting,
+    )
+
+
+def _measure(
+    runs: Sequence[Run], shared: SharedDataset, machine: Machine, share: WorkerResources
+) -> tuple[float, list[float]]:
+    """When this process was ready, and the seconds that each run takes to train on an image."""
+    torch.set_num_threads(share.threads)
+    data = shared.load(share.decoders)
+    fabric = make_fabric(replace(machine, devices=1), runs[0].recipe.precision)
+    started = time.time()
+    return started, [
+        seconds_per_image(run.build(data), data, run.recipe, fabric, seconds=_MEASURING)
+        for run in runs
+    ]
+
+
+def _resources(experiment: Experiment, data: Dataset, options: Options) -> list[WorkerResources]:
+    if options.workers.engine == "inline":
+        return [WorkerResources(options.workers.cpus_per_run or torch.get_num_threads())]
+    work = Work(
+        todo=experiment.runs,
+        folder=Path(),
+        data=data,
+        machine=options.machine,
+        workers=options.workers,
+        stop=Stop(),
+    )
+    return worker_resources(work, make_fabric(options.machine, "fp32").device.type)
+
+
+def _speed(experiment: Experiment, data: Dataset, seconds: float) -> _Speed:
+    """From the seconds that one image takes in training."""
+    batch = experiment.recipe.batch_size
+    trained = len(data.train) // batch * batch
+    tested = (len(data.test) + len(data.val)) * _FORWARD
+    epoch = (trained + _FORWARD * len(data.val)) * seconds
+    return _Speed(len(experiment.runs), epoch, _BESIDE + tested * seconds)
