@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import pandas as pd
-
 from resnet_variants.diagnosis.study import diagnose_run, finished
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
@@ -29,12 +27,13 @@ from resnet_variants.registry import (
     sequence,
     shown,
 )
-from resnet_variants.reporting.build import Report, build, require_room
+from resnet_variants.reporting.build import Report, build, read, require_room
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
 from resnet_variants.sweeps.sweep import Options, run_sweep
+from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
@@ -50,9 +49,14 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     diagnose: bool = False,
     log: Sequence[str] = (),
     plugins: Sequence[str | Path] | str | Path = (),
+    report: bool = True,
     **settings: Any,
-) -> pd.DataFrame:
-    """Train variants with paired seeds, skip what ``out`` holds; ``runs.csv``, tables and plots.
+) -> Report:
+    """Train variants with paired seeds, skip what ``out`` holds; the results.
+
+    The result has ``runs``, ``summary`` and ``effects`` as frames, the paths ``figures`` and
+    ``report``, and shows the answer with its table, in a notebook with the differences drawn. A
+    terminal or a notebook shows the progress.
 
     Args:
         variants: ``Variant``s, their names or letters, or one; the first is the baseline.
@@ -62,6 +66,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
+        report: write tables, figures and page to ``out``; without, the result has frames only.
         plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
         settings: fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``, ``Loading``
             and ``Workers``. With ``jobs``, processes share the runs; they import the calling
@@ -74,19 +79,19 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         load_plugin(plugin)
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")
+    require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options, loading = _options(settings, log), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
     require_room(out)
-    for _ in run_sweep(experiment, out, options):
-        pass  # the results are in the folder
+    follow(run_sweep(experiment, out, options))
     asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]
-    runs = build(out).runs
+    made = build(out) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
-    return runs
+    return made
 
 
 def _experiment(

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -111,8 +112,14 @@ class _VerbModule(ModuleType):
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        """What ``help`` shows."""
-        return self.__wrapped__.__doc__
+        """What ``help`` shows, which takes the object for a module."""
+        signature = inspect.signature(self.__wrapped__)
+        return f"{self._verb}{signature}\n\n{inspect.getdoc(self.__wrapped__)}"
+
+    @property
+    def __all__(self) -> list[str]:
+        """No names for ``help`` to list."""
+        return []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__wrapped__(*args, **kwargs)
