@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -134,10 +134,18 @@ def enter(plugin: Plugin) -> Plugin:
     return found
 
 
+def enter_all(plugins: Iterable[Plugin]) -> None:
+    """Import the plugins of another process."""
+    for plugin in plugins:
+        enter(plugin)
+
+
 def _of_file(path: Path) -> Plugin:
     shown_path = repr(str(path))
     if path.suffix != ".py":
-        raise UserError(f"plugin {shown_path} is no Python file: its name must end in .py")
+        raise UserError(
+            f"plugin {shown_path} is no Python file: its name must end in .py", field="plugin"
+        )
     try:
         if not path.is_file():
             raise UserError(f"there is no plugin file {shown_path}", field="plugin")
@@ -262,9 +270,11 @@ def _check_name(kind: str, name: object) -> None:
 
 
 def _plugin_of(kind: str, name: str) -> Plugin | None:
+    """The plugin that has entered a choice; ``None`` where other code has."""
     origin = OPEN[kind].origins.get(name, "")
-    owners = (plugin for plugin in loaded() if is_within(origin, plugin.module))
-    return next(owners, None)
+    if not any(is_within(origin, plugin.module) for plugin in loaded()):
+        load_installed()
+    return next((plugin for plugin in loaded() if is_within(origin, plugin.module)), None)
 
 
 def _own_choices(choices: Mapping[str, object]) -> Iterator[tuple[str, str]]:
@@ -295,8 +305,6 @@ def require_plugins(choices: Mapping[str, object]) -> None:
         UserError: names the choice and who registered it.
     """
     for kind, name in _own_choices(choices):
-        if _plugin_of(kind, name) is None:
-            load_installed()
         if _plugin_of(kind, name) is None:
             origin = OPEN[kind].origins.get(name)
             message = f"{kind} {name!r} was registered by {origin}, which is no plugin: write it"

@@ -30,7 +30,8 @@ from resnet_variants.training.recipe import AUGMENTATIONS, Recipe
 
 PAGE = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
 EXAMPLE, TOML = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)[0] for kind in ("python", "toml"))
-CHECK_DATA, RUN = re.findall(r"^    python -m (resnet_variants\.\S+ .*)$", PAGE, re.M)
+(SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
+CHECK_DATA, RUN = re.findall(r"^python -m (.*)$", SHELL.replace("\\\n", ""), re.M)
 NAME = "rv_resnet8_cifar_conv5_3x3_conv"
 STEM = """
 from resnet_variants.models.stems import STEMS, ConvSpec

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import WORKER, Split, lost
 from resnet_variants.models.card import save_pretrained
-from resnet_variants.plugins import Plugin, enter, loaded
+from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.records.files import Json, StorageError, atomic_file, is_storage, writing
 from resnet_variants.records.predictions import Predictions, write_predictions
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
@@ -84,8 +84,7 @@ def execute_run(
     """
     folder, status, start = RunFolder(job.path), RunStatus("busy"), time.perf_counter()
     try:
-        for plugin in job.plugins:
-            enter(plugin)
+        enter_all(job.plugins)
         with folder.claim() as mine:
             if mine:
                 # Another command may have finished the run since it was submitted.
@@ -373,8 +372,7 @@ def _drain(receiver: Any, launched: Future[Any]) -> None:
 def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int) -> None:
     """Train in one of several processes; the first sends its epochs, then its result."""
     die_with_parent()
-    for plugin in job.plugins:
-        enter(plugin)
+    enter_all(job.plugins)
     own = max(1, cores // fabric.world_size)
     if fabric.device.type == "cpu":
         torch.set_num_threads(own)

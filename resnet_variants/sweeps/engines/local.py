@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.plugins import Plugin, enter, loaded
+from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
@@ -131,8 +131,7 @@ class SharedDataset:
 
     def load(self, workers: int) -> Dataset:
         """The data set, its images in memory once for all processes; ``workers`` decode for it."""
-        for plugin in self.plugins:
-            enter(plugin)
+        enter_all(self.plugins)
         arrays = [np.memmap(file, mode="r") for file in self.arrays]
         return pickle.loads(self.head, buffers=arrays).decoded_by(workers)
 

@@ -22,7 +22,7 @@ import joblib
 import torch
 
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.plugins import enter
+from resnet_variants.plugins import enter_all
 from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
@@ -301,8 +301,7 @@ def _execute(job: Job, data_at: list[Any], mailbox: Any, threads: int, token: Pa
     if unseen:  # of a node that joined the cluster later
         return RunStatus("halted", reason=unseen)
     torch.set_num_threads(threads)
-    for plugin in job.plugins:
-        enter(plugin)
+    enter_all(job.plugins)
     data: Dataset = ray.get(data_at[0])
     data = data.decoded_by(job.run.loading.decoders(threads))
     ray.get(mailbox.begin.remote(job.run.id), timeout=PATIENCE)
