@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,15 @@ def theirs(width, stride):
 
 
 @pytest.fixture(autouse=True)
-def _forgotten(monkeypatch):
+def _forgotten():
     """Each test begins without plugins."""
-    monkeypatch.setattr(plugins, "_LOADED", {})
-    load_dataset.cache_clear()
     yield
+    forget()
+
+
+def forget():
+    plugins._LOADED.clear()
+    load_dataset.cache_clear()
     for table in plugins.OPEN.values():
         for name in [name for name in table if name not in table.built_in]:
             del table[name]
@@ -67,12 +72,16 @@ def plugin(tmp_path):
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """The folder in which the commands of the page were run, with two workers."""
+    """The folder in which the commands of the page were run, the second one by a worker."""
     folder = tmp_path_factory.mktemp("example")
     (folder / "my_parts.py").write_text(EXAMPLE)
     (folder / "question.toml").write_text(TOML)
-    python([*CHECK_DATA.split()], folder)
-    python([*RUN.split(), "--jobs", "2"], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for words in (CHECK_DATA.split(), [*RUN.split(), "--jobs", "1"]):
+            verb = import_module(words[0])
+            assert verb.command(words[1:]) == 0
+    forget()
     return folder
 
 
