@@ -9,7 +9,12 @@ from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.records.diagnosis import NOISE, TABLES
 from resnet_variants.records.files import to_json, write_atomically
-from resnet_variants.records.results_folder import FURTHER_COLUMNS, RUN_COLUMNS
+from resnet_variants.records.results_folder import (
+    FURTHER_COLUMNS,
+    RUN_COLUMNS,
+    read_epochs,
+    read_runs,
+)
 from resnet_variants.records.run_folder import DONE, RunFolder
 
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
@@ -142,6 +147,15 @@ def results_folder(
         if row["status"] != "unfinished":
             folder.finish({key: value for key, value in row.items() if key not in CONFIG})
     return out
+
+
+def as_tables(out: Path, target: Path) -> Path:
+    """The same results as a clone holds them: runs.csv and epochs.csv, no runs folder."""
+    target.mkdir()
+    runs = read_runs(out)
+    runs.to_csv(target / "runs.csv", index=False)
+    read_epochs(out, runs).to_csv(target / "epochs.csv", index=False)
+    return target
 
 
 def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:

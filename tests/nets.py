@@ -87,17 +87,11 @@ def forced(variant, **fields):
 
 
 def structure(model):
-    """Every module by name, with its type and settings: equal for one network only."""
-    return tuple((name, type(m).__name__, *settings(m)) for name, m in model.named_modules())
-
-
-def settings(module, *, without=()):
-    """What the constructor of a module was told."""
+    """Every module by name, with its type and what its constructor was told."""
     simple = (bool, int, float, str, tuple)
     return [
-        (key, value)
-        for key, value in sorted(vars(module).items())
-        if isinstance(value, simple) and key not in without
+        (name, type(m).__name__, {k: v for k, v in vars(m).items() if isinstance(v, simple)})
+        for name, m in model.named_modules()
     ]
 
 

@@ -1,6 +1,4 @@
-"""Another value than the default for every field of ``Recipe``, and where it shows."""
-
-from resnet_variants.training.recipe import Recipe
+"""Another value than the default for every field of ``Recipe``."""
 
 OTHERS = {
     "epochs": 3,
@@ -27,8 +25,8 @@ OTHERS = {
     "size_end": 0.5,
     "crop_pct": 0.5,
     "normalise": "imagenet",
-    "drop_path": 0.5,
-    "zero_init": True,
+    "drop_path_rate": 0.5,
+    "zero_init_last": True,
     "init_fan": "fan_in",
     "weights": "pretrained",
     "head": "bn_linear",
@@ -40,12 +38,3 @@ OTHERS = {
     "precision": "bf16",
     "deterministic": True,
 }
-
-# What else a field needs to matter.
-BESIDE = {"milestones": {"schedule": "step"}}
-
-
-def changed(base: Recipe, field: str) -> tuple[Recipe, Recipe]:
-    """Two recipes that differ in one field, where it matters."""
-    settings = vars(base) | BESIDE.get(field, {})
-    return Recipe(**settings), Recipe(**settings | {field: OTHERS[field]})

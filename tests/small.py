@@ -38,8 +38,8 @@ def network(seed=0, *, order="post", recipe=None):
         Variant(family="cifar", depth=8, order=order),
         in_chans=1,
         num_classes=10,
-        drop_path_rate=recipe.drop_path,
-        zero_init_last=recipe.zero_init,
+        drop_path_rate=recipe.drop_path_rate,
+        zero_init_last=recipe.zero_init_last,
         init_fan=recipe.init_fan,
     )
 

@@ -11,7 +11,7 @@ from torchvision.transforms import functional as tv
 
 from resnet_variants.data.images import resized_crop
 from resnet_variants.data.splits import Batch, ResidentSplit
-from resnet_variants.training.augment import Mixing, cropped, cut_out, jittered, scaled
+from resnet_variants.training.augment import Mixing, cut_out, jittered, scaled
 
 
 def pictures(n=6, channels=3, side=16):
@@ -19,16 +19,6 @@ def pictures(n=6, channels=3, side=16):
 
 
 # --- pixels -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_crop_is_the_window_at_its_corner(channels):
-    images = pictures(8, channels, 12)
-    corners = torch.randint(0, 5, (2, 8))
-    corners[:, 0], corners[:, 1] = 0, 4  # the extremes
-    result = cropped(images, corners, 8)
-    for i, (row, column) in enumerate(corners.T.tolist()):
-        assert torch.equal(result[i], images[i, :, row : row + 8, column : column + 8])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -46,24 +36,11 @@ def test_jitter_is_torchvisions_one_after_another(channels):
     assert torch.equal(jittered(images, draws, 0.0), images)
 
 
-@pytest.mark.parametrize(
-    ("which", "adjust"),
-    [(0, tv.adjust_brightness), (1, tv.adjust_contrast), (2, tv.adjust_saturation)],
-)
-def test_each_kind_of_jitter_is_torchvisions(which, adjust):
-    images = pictures(10)
-    draws = torch.full((10, 3), 0.5)
-    draws[:, which] = torch.rand(10)
-    for image, draw, ours in zip(images, draws, jittered(images, draws, 0.9), strict=True):
-        expected = adjust(image, float(1 + 0.9 * (2 * draw[which] - 1)))
-        # It cuts digits off where we round, at the grey image and at the end.
-        assert (ours.int() - expected.int()).abs().max() <= 2
-
-
 def test_the_extremes_of_jitter_lie_at_its_strength():
     images = torch.full((2, 1, 4, 4), 100, dtype=torch.uint8)
     draws = torch.tensor([[0.0, 0.5, 0.5], [1.0, 0.5, 0.5]])
     assert jittered(images, draws, 0.3).amax((1, 2, 3)).tolist() == [70, 130]
+    assert jittered(images + 100, draws, 0.9).amax((1, 2, 3)).tolist() == [20, 255]
 
 
 @pytest.mark.parametrize("side", [1, 3, 4])
@@ -121,69 +98,46 @@ def test_scaled_images_have_the_rounded_side_and_keep_what_is_constant(share, si
     small = scaled(images, share)
     assert small.shape == (3, 2, side, side)
     assert torch.allclose(small, images[:, :, :side, :side])
-    assert scaled(images, 1.0) is images
     assert scaled(images, 0.99) is images
-
-
-def test_scaling_averages():
-    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 1.0
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 1.0  # averaged where it shrinks
     small = scaled(board.expand(1, 1, 8, 8), 0.5)
     assert (small[..., 1:-1, 1:-1] - 0.5).abs().max() < 0.05
 
 
 # --- mixing -----------------------------------------------------------------------------------
 
-MIXES = [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.3, "cutmix": 1.0, "label_smoothing": 0.1}]
-
-
-@pytest.mark.parametrize("fields", MIXES)
-def test_mixed_targets_sum_to_one_and_name_two_classes(fields):
-    mixing = Mixing.of(recipe(**fields), 10)
-    images, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-    smoothing = fields.get("label_smoothing", 0.0)
-    for seed in range(10):
-        mixed, targets = mixing(images.clone(), labels, seed)
-        assert mixed.shape == images.shape
-        assert torch.allclose(targets.sum(1), torch.ones(16))
-        above = (targets > smoothing / 10 + 1e-6).sum(1)
-        assert above.max() <= 2
-        own = targets[torch.arange(16), labels]
-        partners = targets[torch.arange(16), labels.flip(0)]
-        same = labels == labels.flip(0)
-        # The first of a pair is mixed with the last, the second with the last but one.
-        assert torch.allclose((own + partners)[~same], torch.tensor(1 - 0.8 * smoothing))
-
 
 def test_mixup_is_the_weighted_sum_that_the_targets_tell():
     images, labels = torch.rand(6, 1, 4, 4), torch.arange(6)
-    mixed, targets = Mixing.of(recipe(mixup=1.0), 6)(images.clone(), labels, 3)
-    share = float(targets[0, 0])
+    one = recipe(mixup=1.0, label_smoothing=0.06)
+    mixed, targets = Mixing.of(one, 6)(images.clone(), labels, 3)
+    assert torch.allclose(targets.sum(1), torch.ones(6))
+    share = (float(targets[0, 0]) - 0.01) / 0.94
     assert 0.01 < share < 0.99
+    # The first of a pair is mixed with the last, the second with the last but one.
     assert torch.allclose(mixed, share * images + (1 - share) * images.flip(0))
+
+
+def test_cutmix_is_the_share_of_pixels_that_the_targets_tell():
+    images, labels = torch.rand(6, 1, 4, 4), torch.arange(6)
+    mixed, targets = Mixing.of(recipe(cutmix=1.0), 6)(images.clone(), labels, 3)
+    own = mixed == images
+    assert torch.equal(mixed, torch.where(own, images, images.flip(0)))
+    assert 0 < targets[0, 0] < 1
+    assert torch.allclose(own.float().mean((1, 2, 3)), targets.diagonal())
 
 
 def test_mixing_depends_on_the_seed_alone_and_leaves_numpys_stream():
     mixing = Mixing.of(recipe(mixup=0.2, cutmix=1.0), 10)
     images, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
     np.random.seed(5)
-    before = np.random.get_state()
+    expected = np.random.rand()
+    np.random.seed(5)
     first = mixing(images.clone(), labels, 1)
-    after = np.random.get_state()
-    assert before[2:] == after[2:]
-    assert (before[1] == after[1]).all()
-    np.random.seed(99)
+    with pytest.raises(AssertionError):  # an odd number of images cannot be paired
+        mixing(images[:3], labels[:3], 1)
+    assert np.random.rand() == expected
     again = mixing(images.clone(), labels, 1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     others = [mixing(images.clone(), labels, seed)[1] for seed in range(2, 8)]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations([first[1], *others], 2))
-
-
-def test_an_error_while_mixing_leaves_numpys_stream_too():
-    before = np.random.get_state()[2:]
-    with pytest.raises(AssertionError):
-        Mixing.of(recipe(mixup=0.2), 10)(torch.rand(3, 1, 8, 8), torch.arange(3), 1)
-    assert np.random.get_state()[2:] == before
-
-
-def test_without_mixup_and_cutmix_nothing_is_mixed():
-    assert Mixing.of(recipe(), 10) is None

@@ -36,21 +36,11 @@ def other(axis):
     raise AssertionError(f"{axis} is a dead knob: no choice makes another network")
 
 
-def rows(axis):
-    """Two variants as the tables have them."""
-    columns = [{"model": v.name, "preset": v.preset, **vars(v)} for v in (OWN, other(axis))]
-    return pd.DataFrame(columns)
-
-
 @pytest.mark.parametrize("axis", AXES)
-def test_an_axis_is_in_the_name_and_read_from_it(axis):
+def test_an_axis_is_a_flag_a_part_of_the_name_and_a_column_of_its_type(axis):
+    assert axis in {field.name for field in fields(Networks)}
     assert other(axis).name != OWN.name
     assert parse_name(other(axis).name) == other(axis)
-
-
-@pytest.mark.parametrize("axis", AXES)
-def test_an_axis_is_a_flag_and_a_column_of_its_type(axis):
-    assert axis in {field.name for field in fields(Networks)}
     assert axis in RUN_COLUMNS
     assert axis in summary.SUMMARY_COLUMNS
     (column,) = [column for column in RUNS if column.name == axis]
@@ -58,18 +48,13 @@ def test_an_axis_is_a_flag_and_a_column_of_its_type(axis):
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_an_axis_has_an_effect_and_is_told_on_the_page(axis):
-    (factor,) = effects.factors(rows(axis).set_index("model"))
+def test_an_axis_has_an_effect_and_is_told_by_describe_page_and_figures(axis):
+    variants = (OWN, other(axis))
+    rows = pd.DataFrame({"model": v.name, "preset": v.preset, **vars(v)} for v in variants)
+    (factor,) = effects.factors(rows.set_index("model"))
     assert axis in factor.split("/")
-    assert axis in varied(rows(axis))
-
-
-@pytest.mark.parametrize("axis", AXES)
-def test_describe_tells_an_axis(axis):
-    own, changed = describe._heading(OWN), describe._heading(other(axis))
+    assert axis in varied(rows)
+    own, changed = map(describe._heading, variants)
     assert set(changed[1:]) - set(own[1:])
-
-
-@pytest.mark.parametrize("axis", [a for a in AXES if a not in ("stem", "order")])
-def test_figures_tell_an_axis_by_the_text_if_not_by_colour_or_mark(axis):
-    assert style.marker_label(rows(axis)).nunique() == 2
+    if axis not in ("stem", "order"):  # told by colour and mark
+        assert style.marker_label(rows).nunique() == 2

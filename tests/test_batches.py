@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from small import digits, recipe
+from small import recipe
 from torch.nn.functional import pad
 
 from resnet_variants.data.dataset import load_dataset
@@ -90,8 +90,7 @@ def mirrored(data, recipe, **where):
 def test_random_flips_are_a_coin_for_each_image_and_epoch():
     data, one = colours(), recipe(crop_padding=0.0)
     flips = [mirrored(data, one, epoch=e) for e in (1, 2, 3)]
-    for flip in flips:
-        assert 16 < sum(flip.values()) < 48
+    assert all(16 < sum(flip.values()) < 48 for flip in flips)
     assert flips[0] != flips[1] != flips[2] != flips[0]
 
 
@@ -104,11 +103,9 @@ def test_alternating_flips_are_a_coin_at_first_and_then_every_other_epoch():
     assert mirrored(data, one, seed=1) != flips[0]
 
 
-def test_no_image_is_mirrored_where_that_changes_its_label():
-    data = colours(mirror=False)
-    for flip in ("random", "alternating"):
-        assert not any(mirrored(data, recipe(crop_padding=0.0, flip=flip)).values())
-    assert not any(mirrored(colours(), recipe(**NONE)).values())
+@pytest.mark.parametrize("flip", ["random", "alternating"])
+def test_no_image_is_mirrored_where_that_changes_its_label(flip):
+    assert not any(mirrored(colours(mirror=False), recipe(crop_padding=0.0, flip=flip)).values())
 
 
 def test_cutout_paints_a_part_in_the_mean_colour():
@@ -119,14 +116,6 @@ def test_cutout_paints_a_part_in_the_mean_colour():
         changed = (image != data.train.images[label]).any(0)
         assert 4 <= changed.sum() <= 16  # four by four pixels, less what is outside
         assert (image[:, changed] == mean.expand(3, 8, 8)[:, changed]).all()
-
-
-def test_jitter_changes_every_image_another_way():
-    data = colours()
-    images, labels = epoch(data, recipe(**NONE, color_jitter=0.4))
-    ratio = images.float().mean((1, 2, 3)) / data.train.images[labels].float().mean((1, 2, 3))
-    assert ratio.unique().numel() == 64
-    assert 0.6 < ratio.min() < 0.8 < 1.1 < ratio.max() < 1.4
 
 
 def test_resized_crops_take_the_place_of_padded_ones():
@@ -161,58 +150,29 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(fields):
     assert equal(first, batches(data, one))
     assert torch.equal(torch.get_rng_state(), state)
     assert not equal(first, batches(data, one, seed=1))
-    assert not equal(first, batches(data, one, epoch=2))
     assert not torch.equal(epoch(data, one)[1], epoch(data, one, epoch=2)[1])
     # Not on how it is trained.
     assert equal(first, batches(data, dataclasses.replace(one, lr=0.2, epochs=9, mixup=0.2)))
 
 
-def test_one_kind_of_augmentation_leaves_the_draws_of_the_others():
-    one, other = recipe(**NONE), recipe(**EVERYTHING)
-    draws = [vars(Draws.of(64, r, 2, 0, 1)) for r in (one, other)]
-    for name in draws[0].keys() - {"mirrored"}:
-        assert torch.equal(draws[0][name], draws[1][name]), name
-    # Nor does the width of the frame change more than the shifts.
-    wide = vars(Draws.of(64, one, 3, 0, 1))
-    for name in draws[0].keys() - {"shifts"}:
-        assert torch.equal(draws[0][name], wide[name]), name
-
-
 def test_random_streams_differ_by_each_part_of_their_key():
-    keys = [
-        ("data", 0, 1),
-        ("data", 1, 0),
-        ("data", 0, 2),
-        ("flip", 0, 1),
-        ("data", 0, 11),
-        ("data", 1),
-    ]
+    keys = [("data", 0, 1), ("data", 1, 0), ("data", 0, 2), ("flip", 0, 1), ("data", 0, 11)]
     draws = {tuple(torch.rand(4, generator=generator(*key)).tolist()) for key in keys}
     assert len(draws) == len(keys)
     # The same on every machine: a run can be repeated elsewhere.
-    assert torch.randint(0, 1000, (4,), generator=generator("data", 0, 1)).tolist() == [
-        877,
-        622,
-        787,
-        110,
-    ]
+    drawn = torch.randint(0, 1000, (4,), generator=generator("data", 0, 1))
+    assert drawn.tolist() == [877, 622, 787, 110]
 
 
-@pytest.mark.parametrize("fields", [EVERYTHING, {"crop_area": 0.2, "batch_size": 24}, {}])
+POLICY = {"auto_augment": "rand-m6-mstd0.5-inc1"}
+
+
+@pytest.mark.parametrize("fields", [{}, EVERYTHING, {"crop_area": 0.2, "batch_size": 24}, POLICY])
 def test_starting_later_gives_exactly_the_rest_of_the_epoch(fields):
-    data, one = colours(), recipe(**{"batch_size": 8} | fields)
+    data, one = colours(), recipe(**{"batch_size": 16} | fields)
     whole = batches(data, one)
     for start in range(len(whole) + 1):
         assert equal(batches(data, one, start=start), whole[start:])
-
-
-def test_an_automatic_policy_depends_on_the_position_alone():
-    data = digits(24)
-    one = recipe(batch_size=8, auto_augment="rand-m6-mstd0.5-inc1")
-    whole = batches(data, one)
-    assert equal(batches(data, one, start=2), whole[2:])
-    assert not equal(whole, batches(data, recipe(batch_size=8)))
-    assert equal(whole, batches(data, one))
 
 
 # --- shares -----------------------------------------------------------------------------------
@@ -232,10 +192,5 @@ def test_processes_and_parts_cut_each_batch_into_what_one_process_sees(world, ac
         assert {len(x) for x, _ in parts} == {size}
         assert torch.equal(torch.cat([x for x, _ in parts]), images)
         assert torch.equal(torch.cat([y for _, y in parts]), labels)
-
-
-def test_a_share_starts_later_as_well():
-    data, one = colours(), recipe(**EVERYTHING, accumulate=2)
-    share = Share(1, 2)
-    whole = batches(data, one, share=share)
-    assert equal(batches(data, one, share=share, start=1), whole[2:])
+    last = Share(world - 1, world)  # starts later as well
+    assert equal(batches(data, one, share=last, start=1), shares[-1][accumulate:])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
-from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame, variant_columns
+from factories import A, B, D, paired_rows, run_row, runs_frame, variant_columns
 from scipy import stats
 
 from resnet_variants.analysis.comparison import KEY, comparisons, effects_table
@@ -99,6 +99,7 @@ def test_the_additive_numbers_are_those_of_least_squares():
     cells = [("conv3", "1x1", "post"), ("deep", "1x1", "post"), ("conv3", "1x1", "preact")]
     runs = grid_runs(noisy(2), cells=[*cells, ("deep", "3x3", "preact"), ("conv3", "3x3", "post")])
     found = by_contrast(effects(runs, BASELINES))
+    assert set(found["kind"]) == {"main"}  # without the whole product no interaction is told
     fit = smf.ols("test_acc ~ stem + stride + order + C(seed)", data=runs).fit()
     for axis, choice in (("stem", "deep"), ("stride", "3x3"), ("order", "preact")):
         (row,) = found[found["effect"] == axis].to_dict("records")
@@ -106,6 +107,7 @@ def test_the_additive_numbers_are_those_of_least_squares():
         assert row["model"] == "additive"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 6, 10])
 @pytest.mark.parametrize("reaction", [0.0, 0.02])
 def test_intervals_cover_and_nothing_is_seldom_called_something(seeds, reaction):
@@ -123,13 +125,6 @@ def test_intervals_cover_and_nothing_is_seldom_called_something(seeds, reaction)
         called.append(not found["verdict"].str.startswith("inconclusive").all())
     assert 0.93 <= np.mean(covered) <= 0.97
     assert np.mean(called) <= 0.09  # 5 % and the error of 200 tables
-
-
-def test_where_cells_are_missing_the_axes_add_up():
-    cells = [("conv3", "1x1", "post"), ("deep", "1x1", "post"), ("conv3", "1x1", "preact")]
-    found = effects(grid_runs(noisy(), cells=cells), BASELINES)
-    assert found["kind"].tolist() == ["main", "main"]
-    assert found["estimate"].notna().all()
 
 
 def test_axes_that_cannot_be_told_apart_are_one_effect_with_both_names():
@@ -151,21 +146,15 @@ def test_a_contrast_beyond_the_cells_is_not_estimable():
 
 
 def test_presets_are_an_axis_where_their_parts_do_not_cross():
-    cells = pd.DataFrame(
-        [
-            variant_columns(A)
-            | {"model": f"{preset}{order}", "preset": preset, "stem": stem}
-            | {"stride": stride, "shortcut": shortcut, "order": order}
-            for preset, stem, stride, shortcut in (
-                ("A", "conv3", "1x1", "conv"),
-                ("B", "conv3", "3x3", "conv"),
-                ("C", "deep", "3x3", "conv"),
-                ("D", "deep", "3x3", "avgpool"),
-            )
-            for order in ORDERS
-        ]
-    ).set_index("model")
-    assert factors(cells).columns.tolist() == ["preset", "order"]
+    presets = {"A": "conv3 1x1 conv", "B": "conv3 3x3 conv", "D": "deep 3x3 avgpool"}
+    cells = [
+        dict(zip(("stem", "stride", "shortcut"), parts.split(), strict=True))
+        | {"model": f"{preset}{order}", "preset": preset, "order": order}
+        for preset, parts in presets.items()
+        for order in ORDERS
+    ]
+    frame = pd.DataFrame([variant_columns(A) | own for own in cells]).set_index("model")
+    assert factors(frame).columns.tolist() == ["preset", "order"]
 
 
 def test_an_axis_goes_by_its_own_name():
@@ -184,11 +173,24 @@ def test_one_seed_gives_estimates_without_intervals():
     assert set(found["verdict"]) == {"inconclusive (n too small)"}
 
 
-def test_without_anything_to_compare_there_are_no_rows():
-    assert tuple(effects(runs_frame([]), {}).columns) == (*KEY, *EFFECT_COLUMNS)
-    assert effects(runs_frame(paired_rows({A: [0.8, 0.9]})), {}).empty
-    failed = [run_row(model, status="failed") for model in (A, D)]
-    assert effects(runs_frame(failed), {}).empty
+def without_a_whole_seed():
+    runs = grid_runs(noisy(), seeds=2, cells=[("conv3", "1x1", o) for o in ORDERS])
+    return runs[(runs["order"] == "post") == (runs["seed"] == 0)]
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        runs_frame([]),
+        runs_frame(paired_rows({A: [0.8, 0.9]})),
+        runs_frame([run_row(model, status="failed") for model in (A, D)]),
+        without_a_whole_seed(),
+    ],
+    ids=["no runs", "one variant", "failed runs", "no common seed"],
+)
+def test_without_anything_to_compare_there_are_no_rows(runs):
+    found = effects(runs, BASELINES)
+    assert tuple(found.columns) == (*KEY, *EFFECT_COLUMNS) and found.empty
 
 
 def test_a_seed_that_lacks_a_cell_is_left_out():
@@ -198,12 +200,6 @@ def test_a_seed_that_lacks_a_cell_is_left_out():
     found = effects(runs, BASELINES)
     assert set(found["seeds"]) == {2}
     pd.testing.assert_frame_equal(found, whole)
-
-
-def test_without_a_whole_seed_nothing_is_told():
-    runs = grid_runs(noisy(), seeds=2, cells=[("conv3", "1x1", o) for o in ORDERS])
-    runs = runs[(runs["order"] == "post") == (runs["seed"] == 0)]
-    assert effects(runs, BASELINES).empty
 
 
 def test_a_cell_that_lost_most_of_its_runs_does_not_take_the_seeds_of_the_others():
@@ -220,14 +216,3 @@ def test_an_older_table_beside_a_newer_one():
     runs = runs_frame(paired_rows({A: [0.8, 0.9], B: [0.7, 0.8]}))
     runs.loc[runs["model"] == A, list(FURTHER_COLUMNS)] = np.nan
     assert not effects(runs, {A: A, B: A}).empty
-
-
-def test_groups_are_never_mixed():
-    rows = [
-        row
-        for dataset in ("digits", "mnist")
-        for row in paired_rows({D: [0.8, 0.9], D_PRE: [0.7, 0.9]}, dataset=dataset)
-    ]
-    found = effects(runs_frame(rows), {D: D, D_PRE: D})
-    assert found["dataset"].tolist() == ["digits", "mnist"]
-    assert found["effect"].tolist() == ["order", "order"]

@@ -1,7 +1,5 @@
 """The answer in words, and the formats of the tables."""
 
-import re
-
 import pytest
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame
 
@@ -61,23 +59,28 @@ def test_runs_that_are_in_no_mean_are_named():
     assert not any("no mean" in sentence for sentence in said_of({A: NINE, B: better}))
 
 
-def test_too_few_seeds_are_said_to_be_too_few():
-    said = said_of({A: [0.5, 0.6, 0.7], B: [0.6, 0.7, 0.8]})
-    assert said[0] == (
-        "Too few seeds for a verdict: 1 variant compared with net_a take 6 pairs of seeds each, "
-        "and there are 3."
-    )
-
-
-def test_one_variant_alone_cannot_be_compared():
-    assert said_of({A: NINE}) == ("Only net_a has finished: nothing to compare.",)
-    (said,) = answer(parts_of([run_row(A, 0), run_row(B, 1)]))
-    assert said == "No variant shares a finished seed with a baseline, so none can be compared."
-
-
-def test_without_a_finished_run_there_is_nothing_to_say():
-    said = said_of({}, lost=[run_row(A, status="failed")])
-    assert said[0] == "No run has finished, so there is nothing to compare yet."
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (paired_rows({A: NINE}), "Only net_a has finished: nothing to compare."),
+        (
+            [run_row(A, 0), run_row(B, 1)],
+            "No variant shares a finished seed with a baseline, so none can be compared.",
+        ),
+        (
+            [run_row(A, status="failed")],
+            "No run has finished, so there is nothing to compare yet.",
+        ),
+        (
+            paired_rows({A: [0.5, 0.6, 0.7], B: [0.6, 0.7, 0.8]}),
+            "Too few seeds for a verdict: 1 variant compared with net_a take 6 pairs of seeds "
+            "each, and there are 3.",
+        ),
+    ],
+    ids=["one variant", "no common seed", "failed", "three seeds"],
+)
+def test_why_nothing_can_be_compared_is_said(rows, said):
+    assert answer(parts_of(rows))[0] == said
 
 
 def test_each_group_has_its_own_answer():
@@ -139,38 +142,27 @@ def test_latex_is_a_booktabs_table_with_the_best_in_bold():
     assert "+0.45" in bold  # the paper's
 
 
-def test_latex_prints_in_bold_only_what_is_ranked():
-    text = latex_of({A: [0.5, 0.6, 0.7], B: [0.7, 0.8, 0.9], D: [0.99]})
-    (bold,) = (line for line in text.splitlines() if "\\textbf" in line)
-    assert "net\\_b" in bold
+@pytest.mark.parametrize(
+    ("scores", "bold", "front"),
+    [
+        ({A: [0.5, 0.6, 0.7], B: [0.7, 0.8, 0.9], D: [0.99]}, [B], [A, B]),  # D is not ranked
+        ({A: [0.1, 0.2, 0.7], B: [0.7, 0.1, 0.2]}, [A, B], [A]),  # equal but for the last bits
+    ],
+    ids=["one seed", "equal means"],
+)
+def test_the_best_of_what_is_ranked_is_in_bold(scores, bold, front):
+    latex = latex_of(scores).replace("\\_", "_").splitlines()
+    found = [model for model in scores for line in latex if model in line and "textbf" in line]
+    assert found == bold
+    summary = parts_of(paired_rows(scores))[0].summary
+    assert summary.loc[summary["on_pareto_front"], "model"].tolist() == front
 
 
-def test_equal_means_are_both_in_bold_and_on_the_front():
-    same = {A: [0.1, 0.2, 0.7], B: [0.7, 0.1, 0.2]}  # other last bits
-    assert latex_of(same).count("\\textbf") == 2
-    assert parts_of(paired_rows(same))[0].summary["on_pareto_front"].tolist() == [True, False]
-
-
-LATEX = {
-    r"\textbackslash{}": "\\",
-    r"\textasciitilde{}": "~",
-    r"\textasciicircum{}": "^",
-    r"\textless{}": "<",
-    r"\textgreater{}": ">",
-    r"\textbar{}": "|",
-}
-
-
-@pytest.mark.parametrize("name", ["a_b%&$#{}~^\\c", "<script>"])
-def test_latex_prints_any_name_as_it_is(name):
-    rows = [run_row(A) | {"model": name}]
-    text = summary_latex(parts_of(rows, {}))
-    (cell,) = re.findall(r"\\texttt\{(.*?)\} &", text)
-    spelt = cell
-    for word, letter in LATEX.items():
-        spelt = spelt.replace(word, letter)
-    assert re.sub(r"\\([_%&$#{}])", r"\1", spelt) == name
-    assert "\n" not in text.split("\\midrule")[1].split("\\bottomrule")[0].strip()
+def test_latex_prints_any_name_as_it_is():
+    text = summary_latex(parts_of([run_row(A) | {"model": r"a_b%&$#{}~^\<|>"}], {}))
+    code = r"a\_b\%\&\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+    code += r"\textless{}\textbar{}\textgreater{}"
+    assert rf"\texttt{{{code}}} & " in text
 
 
 def test_markdown_shows_any_name_as_it_is():

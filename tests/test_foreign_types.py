@@ -17,7 +17,7 @@ from resnet_variants.data.dataset import Loading
 from resnet_variants.diagnosis.study import Study
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, plain
+from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.run import Run
@@ -33,33 +33,33 @@ class Stem(enum.StrEnum):
     DEEP = "deep"
 
 
-WHOLE = [np.int64, np.uint8, np.array, torch.tensor, lambda n: torch.tensor(n, dtype=torch.int8)]
-REAL = [np.float64, np.float32, np.array, torch.tensor, Fraction, np.longdouble]
-
-
 def types(settings):
     return {field.name: type(getattr(settings, field.name)) for field in fields(settings)}
 
 
-@pytest.mark.parametrize("made", WHOLE)
-def test_whole_numbers_of_other_libraries_are_pythons_own(made):
-    own, other = Variant(depth=50, cardinality=2), Variant(depth=made(50), cardinality=made(2))
-    assert (other, hash(other), other.name) == (own, hash(own), own.name)
-    assert types(other) == types(own)
+def test_numbers_of_other_libraries_are_pythons_own():
+    own = Variant(depth=50, cardinality=2)
+    for made in (np.int64, np.uint8, np.array, torch.tensor):
+        other = Variant(depth=made(50), cardinality=made(2))
+        assert (other, hash(other), other.name) == (own, hash(own), own.name)
+        assert types(other) == types(own)
+    for made in (np.float64, np.float32, np.array, torch.tensor, Fraction, np.longdouble):
+        assert Recipe(lr=made(0.5)) == Recipe(lr=0.5)
+        assert type(Recipe(lr=made(0.5)).lr) is type(ModelArgs(drop_rate=made(0.5)).drop_rate)
 
 
 @pytest.mark.parametrize(
-    "made",
+    "wrong",
     [
-        *(lambda n: np.array([n]), lambda n: torch.tensor([n]), lambda n: np.array([[n]])),
-        *(np.float64, lambda n: np.bool_(n), lambda n: torch.tensor(n > 0), str),
-        lambda _: torch.empty((), device="meta"),
+        *(np.array([50]), torch.tensor([50]), np.float64(50), np.bool_(50), torch.tensor(True)),
+        torch.empty((), device="meta"),
     ],
+    ids=str,
 )
-def test_what_is_no_whole_number_is_refused(made):
+def test_what_is_no_whole_number_is_refused(wrong):
     for make in (lambda n: Variant(depth=n), lambda n: ModelArgs(num_classes=n)):
         with pytest.raises(UserError, match=r"^(depth|num_classes) ") as error:
-            make(made(50))
+            make(wrong)
         assert len(str(error.value).splitlines()) == 1
 
 
@@ -70,37 +70,25 @@ def test_texts_and_enumerations_are_pythons_own():
     assert rv.parse_name(np.str_(v.name)) == v
 
 
-def test_what_plain_does_not_know_stays():
-    for value in (None, int, np.int64, [1], (1,), {}, b"x", 1j, np.arange(3), torch.float32):
-        assert plain(value) is value
-
-
-@pytest.mark.parametrize("row", range(2))
-def test_a_row_of_runs_csv_is_a_variant(row):
+def test_a_row_of_runs_csv_is_a_variant():
     variants = [Variant(), Variant(family="cifar", cardinality=4, attention="se")]
     text = pd.DataFrame(map(vars, variants)).reindex(columns=[f.name for f in fields(Variant)])
     table = pd.read_csv(io.StringIO(text.to_csv()), index_col=0)
-    for found in (table.iloc[row], table.to_dict("records")[row]):
-        assert Variant(**found) == variants[row]
-    (named,) = [dict(t._asdict()) for t in table.iloc[[row]].itertuples(index=False)]
-    assert Variant(**named) == variants[row]
+    assert [Variant(**row) for _, row in table.iterrows()] == variants
+    assert [Variant(**row) for row in table.to_dict("records")] == variants
 
 
 @pytest.mark.parametrize(
     "depths",
     [
         *((20, 56), range(20, 92, 36), np.array([20, 56]), torch.tensor([20, 56])),
-        *(UserList([20, 56]), pd.Series([20, 56]), pd.Index([20, 56])),
+        *(UserList([20, 56]), pd.Series([20, 56])),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_grid_takes_any_sequence(depths):
-    cells = rv.grid(
-        family="cifar", depth=depths, stem=np.array(["conv3", "deep"]), preact=[np.True_]
-    )
-    assert [v.name for v in cells] == [
-        f"rv_resnet{depth}_cifar_{letter}_preact" for depth in (20, 56) for letter in "bc"
-    ]
+    cells = rv.grid(family="cifar", depth=depths, stem=np.array(["deep"]), preact=[np.True_])
+    assert [v.name for v in cells] == ["rv_resnet20_cifar_c_preact", "rv_resnet56_cifar_c_preact"]
 
 
 def test_model_arguments_are_stored_as_json_has_them(tmp_path):
@@ -116,45 +104,20 @@ def test_model_arguments_are_stored_as_json_has_them(tmp_path):
             model.reset_classifier(bad)
 
 
-@pytest.mark.parametrize("made", REAL)
-def test_real_numbers_of_other_libraries_are_pythons_own(made):
-    assert Recipe(lr=made(0.5)) == Recipe(lr=0.5)
-    assert type(Recipe(lr=made(0.5)).lr) is type(ModelArgs(drop_rate=made(0.5)).drop_rate) is float
-    assert type(Machine(checkpoint_seconds=made(0.5)).checkpoint_seconds) is float
-
-
 def test_settings_take_whole_numbers_lists_and_paths():
-    recipe = Recipe(epochs=np.int64(3), milestones=np.array([0.25, 0.5]), zero_init=np.bool_(True))
-    own = Recipe(epochs=3, milestones=(0.25, 0.5), zero_init=True)
+    recipe = Recipe(
+        epochs=np.int64(3), milestones=np.array([0.25, 0.5]), zero_init_last=np.bool_(True)
+    )
+    own = Recipe(epochs=3, milestones=(0.25, 0.5), zero_init_last=True)
     run, other = (Run(Variant(), "digits", r, 0) for r in (own, recipe))
     assert (recipe, run.id) == (own, other.id)
     assert types(recipe) == types(own)
-    assert Recipe(milestones=[np.float32(0.5)]).milestones == (0.5,)
-    for kind, field in ((Machine, "devices"), (Workers, "jobs")):
+    for kind, field in ((Machine, "devices"), (Workers, "jobs"), (Study, "seed")):
         assert types(kind(**{field: np.int64(1)})) == types(kind())
-    assert types(Study(images=np.int64(200), seed=torch.tensor(1))) == types(Study())
     assert type(Loading(workers=np.int64(1)).workers) is int
-    assert (
-        Loading(data_dir="x").data_dir == Loading(data_dir=Loading().data_dir.parent / "x").data_dir
-    )
 
 
-@pytest.mark.parametrize(
-    ("kind", "field", "value"),
-    [
-        *((Machine, "snapshots", 1), (Machine, "device", 0), (Machine, "devices", True)),
-        *((Loading, "data_dir", 3), (Workers, "ray_address", None)),
-        *((Workers, "gpus_per_run", "1"), (Study, "loading", 3), (Study, "seed", 1.5)),
-        *((Study, "data", None), (Recipe, "milestones", "ab"), (Recipe, "milestones", {0.5})),
-    ],
-)
-def test_settings_refuse_other_types_in_one_line(kind, field, value):
-    with pytest.raises(UserError, match=f"^{field} .* must be of type ") as error:
-        kind(**{field: value})
-    assert error.value.field == field
-
-
-def test_experiments_costs_and_runs_take_them_too(monkeypatch, tmp_path):
+def test_experiments_and_costs_take_them_too():
     experiment = Experiment(
         name="x", variants=(Variant(),), seeds=np.int64(3), img_size=np.int64(8)
     )

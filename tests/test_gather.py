@@ -5,9 +5,10 @@ import shutil
 
 import pandas as pd
 import pytest
-from factories import A, B, D, paired_rows, results_folder, run_row
+from factories import A, B, D, as_tables, paired_rows, results_folder, run_row
 
 from resnet_variants import report
+from resnet_variants.analysis.comparison import summary_table
 from resnet_variants.analysis.results import load_results
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
@@ -22,30 +23,42 @@ def two_folders(tmp_path, **second):
     return one, two
 
 
-def test_runs_of_several_folders_are_compared_together(tmp_path):
-    folders = two_folders(tmp_path, baselines={A: A, D: A})
-    made = build(tmp_path / "both", folders)
-    summary = made.summary.set_index("model")
+HEADER = "arm,stage,model,batch_size,img_size,precision,device,latency_ms\n"
+
+
+def test_runs_of_several_folders_are_compared_together(tmp_path, capsys):
+    one, two = two_folders(tmp_path, baselines={A: A, D: A})
+    (one / "bench.csv").write_text(f"{HEADER}ours,inference,{A},1,8,fp32,cpu,2.5\n")
+    both = tmp_path / "both"
+    assert cli.main(["report", str(one), str(two), "--out", str(both)]) == 0
+    assert "Too few seeds" in capsys.readouterr().out
+    assert len(pd.read_csv(both / "runs.csv")) == 6
+    assert len(pd.read_csv(both / "epochs.csv")) == 12
+    assert (both / "accuracy_vs_latency.png").is_file()
+    page = (both / "report.html").read_text(encoding="utf-8")
+    assert f"report {one} {two} --out {both}" in page  # how it was made
+    assert not (one / "runs.csv").exists()
+    made = summary_table(load_results([one, two]).comparisons)
+    summary = made.set_index("model")
     assert summary["delta"][D] == pytest.approx(-0.025)
     assert summary["n"][A] == 2  # copies count once
-    assert len(pd.read_csv(tmp_path / "both" / "runs.csv")) == 6
-    assert len(pd.read_csv(tmp_path / "both" / "epochs.csv")) == 12
-    assert not (tmp_path / "one" / "runs.csv").exists()
-    again = build(tmp_path / "both").summary  # from its own tables
-    pd.testing.assert_frame_equal(again, made.summary)
+    assert summary["latency_ms"][A] == 2.5
+    # From its own tables, which keep the latencies.
+    pd.testing.assert_frame_equal(summary_table(load_results([both]).comparisons), made)
+    content = json.loads((both / "experiment.json").read_text())
+    for wrong in (3, {"net": "fast"}):
+        (both / "experiment.json").write_text(json.dumps(content | {"latencies": wrong}))
+        with pytest.raises(UserError, match=r"experiment\.json is damaged \(latencies is no table"):
+            load_results([both])
 
 
-def test_a_folder_of_the_users_keeps_its_files(tmp_path):
-    folders = two_folders(tmp_path)
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for name in ("paths.csv", "diagnosis.csv", "lesion.png", "keep.txt"):
-        (mine / name).write_text("mine")
-    for _ in range(2):
-        build(mine, folders)
-        assert {path.name for path in mine.iterdir() if path.read_bytes() == b"mine"} == {
-            *("paths.csv", "diagnosis.csv", "lesion.png", "keep.txt")
-        }
+def test_several_folders_need_one_for_their_report(tmp_path):
+    one, two = two_folders(tmp_path, baselines={A: A, D: A})
+    with pytest.raises(UserError, match="name a folder"):
+        report(one, two)
+    with pytest.raises(UserError, match="has results of its own"):
+        build(one, (one, two))
+    assert not (one / "runs.csv").exists()
 
 
 def test_a_finished_run_counts_before_a_failed_one_of_the_same_name(tmp_path):
@@ -71,13 +84,10 @@ def test_other_images_under_the_same_name_are_refused(tmp_path):
         path = next((folder / "runs").glob("*/run.json"))
         content = json.loads(path.read_text()) | {"data_hash": f"hash{i}", "split_hash": "s"}
         path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"digits is not the same images .*data_hash hash0"):
-        load_results(folders)
-    for folder in folders:
-        build(folder)
-        shutil.rmtree(folder / "runs")
-    with pytest.raises(UserError, match="digits is not the same images"):  # the tables know too
-        load_results(folders)
+    tables = [as_tables(folder, tmp_path / f"clone of {folder.name}") for folder in folders]
+    for several in (folders, tables):
+        with pytest.raises(UserError, match=r"digits is not the same images .*data_hash hash0"):
+            load_results(several)
 
 
 def test_folders_that_disagree_on_a_baseline_are_refused(tmp_path):
@@ -86,64 +96,21 @@ def test_folders_that_disagree_on_a_baseline_are_refused(tmp_path):
         load_results(folders)
 
 
-def test_a_folder_of_runs_does_not_take_the_tables_of_several(tmp_path):
-    one, two = two_folders(tmp_path, baselines={A: A, D: A})
-    with pytest.raises(UserError, match="has results of its own"):
-        build(one, (one, two))
-    assert not (one / "runs.csv").exists()
-
-
-def test_the_command_and_the_function_take_several(tmp_path, capsys):
-    one, two = two_folders(tmp_path, baselines={A: A, D: A})
-    assert cli.main(["report", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
-    assert (tmp_path / "both" / "report.html").is_file()
-    assert "Too few seeds" in capsys.readouterr().out
-    with pytest.raises(UserError, match="name a folder"):
-        report(one, two)
-
-
 def test_latencies_come_from_bench_in_the_folder(tmp_path):
     one, _ = two_folders(tmp_path)
-    header = "arm,stage,model,batch_size,img_size,precision,device,latency_ms\n"
     (one / "bench" / "b").mkdir(parents=True)
     (one / "bench.csv").write_text(
-        f"{header}ours,inference,{A},1,8,fp32,cpu,2.5\nours,step,{A},128,8,fp32,cpu,\n"
+        f"{HEADER}ours,inference,{A},1,8,fp32,cpu,2.5\nours,step,{A},128,8,fp32,cpu,\n"
         f"timm,inference,{A},1,8,fp32,cpu,9\nours,inference,{A},1,8,bf16,cpu,1\n"
     )
-    (one / "bench" / "b" / "bench.csv").write_text(f"{header}ours,inference,{B},1,8,fp32,cpu,3\n")
-    made = build(one)
-    assert made.summary.set_index("model")["latency_ms"].to_dict() == {A: 2.5, B: 3}
-    assert (one / "accuracy_vs_latency.png").is_file()
+    (one / "bench" / "b" / "bench.csv").write_text(f"{HEADER}ours,inference,{B},1,8,fp32,cpu,3\n")
+    summary = summary_table(load_results([one]).comparisons).set_index("model")
+    assert summary["latency_ms"].to_dict() == {A: 2.5, B: 3}
     (one / "bench.csv").write_text("arm,model\nours,x\n")  # which measured no latency
     load_results([one])
     (one / "bench.csv").write_text("latency_ms\n3\n")
     with pytest.raises(UserError, match=r"bench\.csv is no table of bench"):
         load_results([one])
-
-
-def test_a_report_of_several_folders_keeps_their_latencies(tmp_path):
-    one, two = two_folders(tmp_path, baselines={A: A, D: A})
-    (one / "bench.csv").write_text(
-        "arm,stage,model,batch_size,img_size,precision,device,latency_ms\n"
-        f"ours,inference,{A},1,8,fp32,cpu,2.5\n"
-    )
-    both = tmp_path / "both"
-    first = build(both, (one, two)).summary
-    pd.testing.assert_frame_equal(build(both).summary, first)
-    assert first.set_index("model")["latency_ms"][A] == 2.5
-    assert (both / "accuracy_vs_latency.png").is_file()
-    content = json.loads((both / "experiment.json").read_text())
-    for wrong in (3, {"net": "fast"}):
-        (both / "experiment.json").write_text(json.dumps(content | {"latencies": wrong}))
-        with pytest.raises(UserError, match=r"experiment\.json is damaged \(latencies is no table"):
-            load_results([both])
-
-
-def test_the_page_says_how_the_report_was_made(tmp_path):
-    one, two = two_folders(tmp_path, baselines={A: A, D: A})
-    build(tmp_path / "both", (one, two))
-    page = (tmp_path / "both" / "report.html").read_text(encoding="utf-8")
-    assert f"report {one} {two} --out {tmp_path / 'both'}" in page
 
 
 def test_one_run_under_two_names_is_refused(tmp_path):
@@ -154,16 +121,14 @@ def test_one_run_under_two_names_is_refused(tmp_path):
 
 
 def test_provenance_is_kept_for_who_has_the_tables_alone(tmp_path):
-    one, _ = two_folders(tmp_path)
-    path = next((one / "runs").glob("*/run.json"))
+    one = results_folder(tmp_path / "one", [run_row(A, status="failed", error="gone")])
+    (path,) = (one / "runs").glob("*/run.json")
     origin = {"git_commit": "abc", "git_dirty": True, "command": "run me", "threads": 2}
     origin |= {"versions": {"torch": "9.9"}, "python": "3.11", "device_name": "a machine"}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": origin}))
-    build(one)
-    clone = tmp_path / "clone"
-    clone.mkdir()
-    for name in ("runs.csv", "epochs.csv", "experiment.json", "provenance.json"):
-        (clone / name).write_bytes((one / name).read_bytes())
+    assert report(one).counts == {"failed": 1}
+    clone = as_tables(one, tmp_path / "clone")
+    shutil.copy(one / "provenance.json", clone)
     for folder in (one, clone):
         found = load_results([folder]).provenance
         assert found["git commit"] == ["abc with changes"]

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 import struct
 from pathlib import Path
 
@@ -14,13 +13,10 @@ from PIL import Image, PngImagePlugin
 from resnet_variants.data.images import (
     BadImageError,
     brightest,
-    centre,
     picture_size,
     read_picture,
-    resized,
     resized_crop,
 )
-from resnet_variants.registry import UserError
 
 # EXIF orientation -> what was done to the upright picture before it was stored.
 STORED = {
@@ -33,6 +29,8 @@ STORED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+# What keeps the pixels, in a JPEG nearly.
+LOSSLESS = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}
 
 
 def read(path):
@@ -50,29 +48,24 @@ def over_white(rgb, alpha):
     return rgb * share + 255 * (1 - share)
 
 
-def test_an_rgb_picture_is_itself(tmp_path):
-    pixels = pictures.noise(5, 7)
-    assert np.array_equal(read(pictures.save(tmp_path / "x.png", pixels)), pixels)
+# --- modes ------------------------------------------------------------------------------------
 
 
-def test_grey_becomes_three_equal_channels(tmp_path):
-    pixels = pictures.noise(channels=1)
-    assert np.array_equal(read(pictures.save(tmp_path / "x.png", pixels)), grey(pixels))
-
-
-def test_one_bit_is_black_and_white(tmp_path):
-    bits = pictures.noise(channels=1) > 127
-    path = pictures.save(tmp_path / "x.png", Image.fromarray(bits))
-    assert np.array_equal(read(path), grey(bits * np.uint8(255)))
+def test_rgb_grey_and_black_and_white_pictures_keep_their_pixels(tmp_path):
+    color, one = pictures.noise(5, 7), pictures.noise(channels=1)
+    bits = one > 127
+    for stored, shown in (
+        (color, color),
+        (one, grey(one)),
+        (Image.fromarray(bits), grey(bits * np.uint8(255))),
+    ):
+        assert np.array_equal(read(pictures.save(tmp_path / "x.png", stored)), shown)
 
 
 def test_16_bit_grey_is_scaled_exactly(tmp_path):
-    values = np.array([[0, 128, 129, 257], [65535, 65407, 65406, 32896]], np.uint16)
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
     path = pictures.save(tmp_path / "x.png", values)
-    assert read(path)[..., 0].tolist() == [[0, 0, 1, 1], [255, 255, 254, 128]]
-    every = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
-    path = pictures.save(tmp_path / "every.png", every)
-    assert np.array_equal(read(path), grey(np.rint(every / 257).astype(np.uint8)))
+    assert np.array_equal(read(path), grey(np.rint(values / 257).astype(np.uint8)))
 
 
 def tiff_of_12_bits(path, values):
@@ -96,19 +89,6 @@ def test_12_bit_grey_is_scaled_from_12_bits(tmp_path):
     assert brightest(path) == 255
 
 
-def test_bits_that_are_not_in_use_are_seen(tmp_path):
-    dark = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    assert brightest(pictures.save(tmp_path / "x.png", dark)) == 16
-    assert brightest(pictures.save(tmp_path / "x.tif", dark * 16)) == 255
-    assert brightest(pictures.save(tmp_path / "x.jpg", pictures.noise())) is None
-
-
-def test_a_transparent_value_of_16_bit_grey_is_white(tmp_path):
-    values = np.array([[500, 1000], [1000, 257]], np.uint16)
-    path = pictures.save(tmp_path / "x.png", values, transparency=1000)
-    assert read(path)[..., 0].tolist() == [[2, 255], [255, 1]]
-
-
 def test_transparency_shows_white(tmp_path):
     pixels = pictures.noise(channels=4)
     pixels[0, :3, 3] = 0, 255, 128
@@ -116,74 +96,62 @@ def test_transparency_shows_white(tmp_path):
     assert np.abs(shown - over_white(pixels[..., :3], pixels[..., 3])).max() <= 1
     assert shown[0, 0].tolist() == [255] * 3
     assert shown[0, 1].tolist() == pixels[0, 1, :3].tolist()
-
-
-def test_transparency_of_grey_shows_white(tmp_path):
     pixels = pictures.noise(channels=2)
     shown = read(pictures.save(tmp_path / "x.png", Image.fromarray(pixels, "LA")))
     assert np.abs(shown - over_white(grey(pixels[..., 0]), pixels[..., 1])).max() <= 1
+    values = np.array([[500, 1000], [1000, 257]], np.uint16)  # of 16 bits, one is transparent
+    path = pictures.save(tmp_path / "x.png", values, transparency=1000)
+    assert read(path)[..., 0].tolist() == [[2, 255], [255, 1]]
 
 
 @pytest.mark.parametrize("kind", [".png", ".gif"])
-def test_a_transparent_palette_colour_is_white(tmp_path, kind):
+def test_a_palette_is_its_colours_and_a_transparent_one_is_white(tmp_path, kind):
     image = Image.new("P", (4, 4), 1)
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((0, 0), 0)
-    path = pictures.save(tmp_path / f"x{kind}", image, transparency=0)
-    shown = read(path)
-    assert shown[0, 0].tolist() == [255] * 3
-    assert shown[0, 1].tolist() == [200, 100, 50]
-
-
-def test_an_opaque_palette_is_its_colours(tmp_path):
-    image = Image.new("P", (4, 4), 1)
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    assert read(pictures.save(tmp_path / "x.png", image))[0, 0].tolist() == [200, 100, 50]
+    for options, first in (({}, [10, 20, 30]), ({"transparency": 0}, [255] * 3)):
+        shown = read(pictures.save(tmp_path / f"x{kind}", image, **options))
+        assert shown[0, :2].tolist() == [first, [200, 100, 50]]
 
 
 def test_cmyk_is_converted(tmp_path):
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
     path = pictures.save(tmp_path / "x.jpg", image, quality=100)
-    with Image.open(path) as image:
-        assert image.mode == "CMYK"
     assert np.abs(read(path).astype(int) - [255, 0, 0]).max() <= 2
 
 
 @pytest.mark.parametrize("kind", [".gif", ".png", ".webp", ".tif"])
 def test_the_first_frame_of_several_counts(tmp_path, kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
-    options = {"lossless": True} if kind == ".webp" else {}
-    path = pictures.save(
-        tmp_path / f"x{kind}", frames[0], save_all=True, append_images=frames[1:], **options
-    )
+    options = {"save_all": True, "append_images": frames[1:]} | LOSSLESS.get(kind, {})
+    path = pictures.save(tmp_path / f"x{kind}", frames[0], **options)
     with Image.open(path) as image:
         assert image.n_frames == 3
     assert np.array_equal(read(path), np.asarray(frames[0]))
 
 
-@pytest.mark.parametrize("kind", [".png", ".tif", ".webp"])
-@pytest.mark.parametrize("orientation", STORED)
-def test_a_picture_is_turned_upright(tmp_path, orientation, kind):
-    upright = Image.fromarray(pictures.noise(6, 10))
+# --- orientation ------------------------------------------------------------------------------
+
+
+def turned(path, orientation, **options):
+    """A picture that is stored as its EXIF says, and its upright pixels."""
+    upright = pictures.noise(2, 3).repeat(8, 0).repeat(8, 1)  # blocks, which a JPEG keeps
     method = STORED[orientation]
-    stored = upright if method is None else upright.transpose(method)
+    image = Image.fromarray(upright)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"lossless": True} if kind == ".webp" else {}
-    path = pictures.save(tmp_path / f"x{kind}", stored, exif=exif, **options)
-    assert np.array_equal(read(path), np.asarray(upright))
-    assert picture_size(path) == (10, 6)
+    options = {"exif": exif} | LOSSLESS.get(path.suffix, {}) | options
+    pictures.save(path, image if method is None else image.transpose(method), **options)
+    return upright
 
 
-def test_a_jpeg_is_turned_upright(tmp_path):
-    left_red = np.zeros((16, 32, 3), np.uint8)
-    left_red[:, :16, 0] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stored = Image.fromarray(left_red).transpose(STORED[6])
-    shown = read(pictures.save(tmp_path / "x.jpg", stored, exif=exif, quality=100))
-    assert shown.shape == left_red.shape
-    assert np.abs(shown.astype(int) - left_red)[:, [0, -1]].max() <= 2
+@pytest.mark.parametrize("kind", [".png", ".tif", ".webp", ".jpg"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_picture_is_turned_upright(tmp_path, orientation, kind):
+    path = tmp_path / f"x{kind}"
+    upright = turned(path, orientation)
+    assert np.abs(read(path).astype(int) - upright).max() <= (3 if kind == ".jpg" else 0)
+    assert picture_size(path) == (24, 16)
 
 
 TAGS = (0x010E, 0x010F, 0x0131, 0x011A, 0x8769, 0x8825, 0x9286)  # before and after orientation
@@ -198,28 +166,22 @@ def odd_exif(orientation, tag, kind):
 
 @pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning", "ignore:.*Tag data:UserWarning")
 @pytest.mark.parametrize("kind", [".png", ".webp"])
-@pytest.mark.parametrize("orientation", STORED)
-def test_a_picture_is_turned_upright_whatever_its_other_tags_hold(tmp_path, orientation, kind):
-    upright = Image.fromarray(pictures.noise(6, 10))
-    method = STORED[orientation]
-    stored = upright if method is None else upright.transpose(method)
-    options = {"lossless": True} if kind == ".webp" else {}
+def test_a_picture_is_turned_upright_whatever_its_other_tags_hold(tmp_path, kind):
+    path = tmp_path / f"x{kind}"
     for tag in TAGS:
         for form in (1, 2, 3, 4, 5, 7, 12, 13):
-            exif = odd_exif(orientation, tag, form)
-            path = pictures.save(tmp_path / f"x{kind}", stored, exif=exif, **options)
-            assert np.array_equal(read(path), np.asarray(upright)), (tag, form)
-            assert picture_size(path) == (10, 6)
+            upright = turned(path, 6, exif=odd_exif(6, tag, form))
+            assert np.array_equal(read(path), upright), (tag, form)
+            assert picture_size(path) == (24, 16)
 
 
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
 )
 def test_a_picture_whose_exif_is_garbage_is_as_it_is_stored(tmp_path, exif):
-    pixels = pictures.noise(6, 10)
-    path = pictures.save(tmp_path / "x.png", pixels, exif=exif)
-    assert np.array_equal(read(path), pixels)
-    assert picture_size(path) == (10, 6)
+    path = tmp_path / "x.png"
+    assert np.array_equal(turned(path, 1, exif=exif), read(path))
+    assert picture_size(path) == (24, 16)
 
 
 def png_text(form, text):
@@ -234,87 +196,43 @@ def png_text(form, text):
 @pytest.mark.parametrize("form", ["tEXt", "zTXt", "iTXt", "iCCP"])
 def test_a_png_may_hold_texts_of_any_size(tmp_path, form):
     """Pillow refuses what is longer than a megabyte, 64 where it is not compressed."""
-    upright = pictures.noise(6, 10)
-    exif = Image.Exif()
-    exif[0x0112] = 6
     text = "x" * (65_000_000 if form == "tEXt" else 1_100_000)
+    path = tmp_path / "x.png"
     options = (
         {"icc_profile": text.encode()} if form == "iCCP" else {"pnginfo": png_text(form, text)}
     )
-    stored = Image.fromarray(upright).transpose(STORED[6])
-    path = pictures.save(tmp_path / "x.png", stored, exif=exif, **options)
-    for file in (path, io.BytesIO(path.read_bytes())):
-        assert np.array_equal(np.asarray(read_picture(file, "x")), upright)
-    assert picture_size(path) == (10, 6)
+    upright = turned(path, 6, **options)
+    assert np.array_equal(read(path), upright)
+    assert picture_size(path) == (24, 16)
 
 
-def test_a_text_that_pillow_refuses_behind_the_pixels_is_left_out_too(tmp_path):
-    pixels = pictures.noise()
-    path = pictures.save(tmp_path / "x.png", pixels, pnginfo=png_text("zTXt", "x" * 1_100_000))
-    content = path.read_bytes()
-    start = content.index(b"zTXt") - 4
-    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
-    assert np.array_equal(read(path), pixels)
-
-
-def test_a_bomb_beside_a_long_text_is_refused(tmp_path):
-    bomb = pictures.bomb(tmp_path / "x.png", 20_000).read_bytes()
-    long = pictures.save(tmp_path / "y.png", pnginfo=png_text("zTXt", "x" * 1_100_000)).read_bytes()
-    start = long.index(b"zTXt") - 4
-    end = start + 12 + int.from_bytes(long[start : start + 4], "big")
-    path = tmp_path / "z.png"
-    path.write_bytes(bomb[:33] + long[start:end] + bomb[33:])
-    with pytest.raises(BadImageError, match=r"20000 x 20000 pixels exceed|more than \d+ pixels"):
-        read(path)
-
-
-def test_the_size_is_told_without_decoding(tmp_path):
-    path = pictures.cut_off(tmp_path / "x.png")
-    assert picture_size(path) == (64, 64)
-    with pytest.raises(BadImageError):
-        read(path)
+# --- what is refused --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", pictures.BROKEN)
 def test_a_broken_picture_is_one_line_that_names_it(tmp_path, kind):
     breaks, suffix, why = pictures.BROKEN[kind]
     path = breaks(tmp_path / f"broken{suffix}")
-    with pytest.raises(BadImageError, match=why) as caught:
-        read(path)
-    assert pictures.is_one_line(caught.value, path)
+    # The size of a picture that breaks off in its pixels can be told without decoding.
+    in_its_pixels = kind == "corrupt" or kind.startswith("cut off")
+    for reads in (read,) if in_its_pixels else (read, picture_size):
+        with pytest.raises(BadImageError, match=why) as caught:
+            reads(path)
+        assert pictures.is_one_line(caught.value, path)
+    assert kind != "cut off png" or picture_size(path) == (64, 64)
 
 
-@pytest.mark.timeout(60)  # a pipe without a writer is waited for, a device is read, for ever
 @pytest.mark.parametrize(
-    "kind",
-    ["empty", "text", "dangling link", "one pixel", "bomb", "pipe", "socket", "device"],
+    ("value", "kind", "message"),
+    [
+        (0.5, np.float32, "floating-point pixels; save it"),
+        (-1, np.int32, "pixels beyond 16 bits"),
+        (2**16, np.int32, "pixels beyond 16 bits"),
+    ],
 )
-def test_the_size_of_a_broken_picture_is_one_line_that_names_it(tmp_path, kind):
-    breaks, suffix, why = pictures.BROKEN[kind]
-    path = breaks(tmp_path / f"broken{suffix}")
-    with pytest.raises(BadImageError, match=why) as caught:
-        picture_size(path)
-    assert pictures.is_one_line(caught.value, path)
-
-
-def test_a_picture_of_more_pixels_than_memory_should_hold_is_refused(tmp_path):
-    path = pictures.bomb(tmp_path / "x.png", 9_000)  # below Pillow's own limits
-    with pytest.raises(BadImageError, match=r"9000 x 9000 pixels exceed 16384 .* scale it down"):
-        read(path)
-
-
-def test_floating_point_pixels_are_refused(tmp_path):
-    path = pictures.save(tmp_path / "x.tif", np.full((4, 4), 0.5, np.float32))
-    with pytest.raises(BadImageError, match="floating-point pixels; save it") as caught:
-        read(path)
-    assert pictures.is_one_line(caught.value, path)
-
-
-@pytest.mark.parametrize("value", [-1, 2**16])
-def test_integers_beyond_16_bits_are_refused(tmp_path, value):
-    path = pictures.save(tmp_path / "x.tif", np.full((4, 4), value, np.int32))
-    with pytest.raises(BadImageError, match="pixels beyond 16 bits") as caught:
+def test_pixels_that_have_no_scale_are_refused(tmp_path, value, kind, message):
+    path = pictures.save(tmp_path / "x.tif", np.full((4, 4), value, kind))
+    with pytest.raises(BadImageError, match=message) as caught:
         read(path)
     assert pictures.is_one_line(caught.value, path)
 
@@ -332,18 +250,15 @@ def open_files():
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted on Linux")
 def test_no_file_is_left_open(tmp_path):
-    good = [pictures.save(tmp_path / f"x{kind}") for kind in (".png", ".gif", ".tif", ".webp")]
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
-    good.append(
-        pictures.save(tmp_path / "two.gif", frames[0], save_all=True, append_images=frames[1:])
-    )
-    bad = [
-        breaks(tmp_path / f"{i}{suffix}")
-        for i, (breaks, suffix, _) in enumerate(pictures.BROKEN.values())
-    ]
+    options = {"save_all": True, "append_images": frames[1:]}
+    files = [pictures.save(tmp_path / f"x{kind}") for kind in (".png", ".gif", ".tif", ".webp")]
+    files.append(pictures.save(tmp_path / "two.gif", frames[0], **options))
+    for i, (breaks, suffix, _) in enumerate(pictures.BROKEN.values()):
+        files.append(breaks(tmp_path / f"{i}{suffix}"))
     before = open_files()
     kept = []  # an error's traceback would keep its picture alive, and the file with it
-    for path in good + bad:
+    for path in files:
         for reads in (read, picture_size):
             try:
                 kept.append(reads(path))
@@ -352,28 +267,18 @@ def test_no_file_is_left_open(tmp_path):
     assert open_files() == before
 
 
-def test_a_file_name_stays_on_the_line(tmp_path):
-    path = pictures.text(tmp_path / "two\nlines\x1b[31m.jpg")
-    with pytest.raises(BadImageError, match=r"two\\nlines\\x1b") as caught:
-        read(path)
-    assert str(caught.value).isprintable()
-
-
-def test_a_name_that_is_no_unicode_can_be_printed(tmp_path):
-    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("two\nlines\x1b[31m.jpg", r"two\nlines\x1b"), (os.fsdecode(b"caf\xe9.jpg"), r"caf\udce9")],
+    ids=["unprintable", "no unicode"],
+)
+def test_a_file_name_stays_on_the_line(tmp_path, name, shown):
     with pytest.raises(BadImageError) as caught:
-        read(path)
-    assert (
-        str(caught.value).encode().decode().endswith("No such file or directory; mend or remove it")
-    )
-
-
-def test_the_error_is_a_users_and_survives_a_process_boundary(tmp_path):
-    with pytest.raises(UserError) as caught:
-        read(pictures.empty(tmp_path / "x.png"))
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert type(again) is BadImageError
-    assert str(again) == str(caught.value)
+        read(tmp_path / name)
+    message = str(caught.value)
+    assert shown in message
+    assert message.endswith("No such file or directory; mend or remove it")
+    assert message.isprintable()
 
 
 def test_an_open_file_and_a_picture_are_read_like_a_path(tmp_path):
@@ -386,13 +291,8 @@ def test_an_open_file_and_a_picture_are_read_like_a_path(tmp_path):
 # --- crops ------------------------------------------------------------------------------------
 
 
-def test_the_centre_is_the_largest_square():
-    assert centre((10, 6)) == (2, 0, 8, 6)
-    assert centre((5, 8)) == (0, 1.5, 5, 6.5)
-
-
 @pytest.mark.parametrize("least", [0.08, 0.5, 1.0])
-def test_a_crop_lies_inside_and_has_its_area(least):
+def test_a_crop_is_inside_and_has_its_area(least):
     width, height = 40, 30
     for draws in np.random.default_rng(0).random((200, 4)).tolist():
         left, upper, right, lower = resized_crop((width, height), tuple(draws), least)
@@ -412,19 +312,3 @@ def test_the_extreme_draws_reach_all_four_corners():
     opposite = resized_crop((40, 30), (0.0, 0.5, 1.0, 1.0), 0.25)
     assert corner == pytest.approx((0, 0, 300**0.5, 300**0.5))
     assert opposite[2:] == pytest.approx((40, 30))
-
-
-def test_a_picture_of_the_right_size_is_not_resampled():
-    pixels = pictures.noise()
-    image = Image.fromarray(pixels)
-    assert np.array_equal(resized(image, 8, centre(image.size)), pixels.transpose(2, 0, 1))
-
-
-def test_shrinking_averages_and_a_box_cuts():
-    pixels = np.zeros((8, 16), np.uint8)
-    pixels[:, 8:] = 200
-    image = Image.fromarray(pixels)
-    assert (resized(image, 4, (8, 0, 16, 8))[..., 1:] == 200).all()  # Pillow looks past an edge
-    assert (resized(image, 8, (8, 0, 16, 8)) == 200).all()
-    checks = (np.indices((32, 32)).sum(0) % 2 * 200).astype(np.uint8)
-    assert np.abs(resized(Image.fromarray(checks), 4, (0, 0, 32, 32)).astype(int) - 100).max() <= 2

@@ -1,52 +1,50 @@
 """No setting of a recipe is a dead knob, and the recipes of papers say what those say."""
 
 import dataclasses
+import functools
 import itertools
 
 import pytest
 import torch
-from small import digits, digits_run, execute, measured, recipe, same, train, weights
+from small import digits, digits_run, execute, measured, same, train, weights
 
 from resnet_variants.settings import rules_of
 from resnet_variants.sweeps import execute as execution
 from resnet_variants.training.optim import make_optimizer, make_schedule
 from resnet_variants.training.recipe import RECIPES, Recipe
 
-CHOICES = {name: rule.choices for name, rule in rules_of(Recipe).items() if rule.choices}
 # Another value of a field, and the other fields under which it means something.
 OTHERS = {
     "epochs": (4, {}),
     "batch_size": (16, {}),
-    "optimizer": ("adamw", {"lr": 0.01}),
     "lr": (0.05, {}),
     "momentum": (0.5, {}),
     "weight_decay": (0.1, {}),
-    "decay": ("all", {"weight_decay": 0.1}),
-    "schedule": ("constant", {}),
     "milestones": ((0.3,), {"schedule": "step"}),
     "warmup": (0.9, {}),
     "label_smoothing": (0.1, {}),
-    "loss": ("binary", {}),
     "mixup": (0.2, {}),
     "cutmix": (1.0, {}),
     "crop_padding": (0.25, {}),
     "crop_area": (0.3, {}),
-    "flip": ("alternating", {}),
     "color_jitter": (0.4, {}),
     "cutout": (0.4, {}),
     "auto_augment": ("rand-m6-mstd0.5-inc1", {}),
     "size_start": (0.5, {}),
     "size_end": (0.5, {}),
     "normalise": ("imagenet", {}),
-    "drop_path": (0.5, {}),
-    "zero_init": (True, {}),
-    "init_fan": ("fan_in", {}),
-    "head": ("bn_linear", {}),
+    "drop_path_rate": (0.5, {}),
+    "zero_init_last": (True, {}),
     "clip_grad": (0.1, {}),
     "accumulate": (2, {}),
     "ema": (0.5, {}),
-    "select": ("best", {"lr": 1.0}),
     "precision": ("bf16", {}),
+}
+# Fields with choices: every choice is another training.
+CHOICES = {
+    name: rule.choices
+    for name, rule in rules_of(Recipe).items()
+    if rule.choices and name not in OTHERS
 }
 ELSEWHERE = {
     "weights": "test_transfer: it takes a trained run",
@@ -56,26 +54,16 @@ ELSEWHERE = {
 }
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def mirrored_digits():
     """Digits that may be mirrored."""
     return dataclasses.replace(digits(), mirror=True)
 
 
-TRAINED = {}
-
-
-def trained(data, **fields):
-    """``train_anew``, once for the same fields and data of a fixture."""
-    key = id(data), repr(sorted(fields.items()))
-    if key not in TRAINED:
-        TRAINED[key] = train_anew(data, **fields)
-    return TRAINED[key]
-
-
-def train_anew(data, **fields):
+def train_anew(**fields):
     """What a tiny training leaves behind: records and weights."""
     torch.set_num_threads(1)
+    data = mirrored_digits()
     run = digits_run(**{"batch_size": 32, "epochs": 3} | fields)
     model = run.build(data)
     records = measured(train(model, run.recipe, data=run.prepared(data)))
@@ -84,43 +72,41 @@ def train_anew(data, **fields):
     return records, weights(model)
 
 
+trained = functools.cache(train_anew)
+
+
 def different(one, other):
     return one[0] != other[0] or not same(one[1], other[1])
 
 
-def test_every_field_is_in_a_table():
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    assert OTHERS.keys() | ELSEWHERE.keys() == names
-    assert not OTHERS.keys() & ELSEWHERE.keys()
+def test_every_field_is_in_one_table():
+    tables = [*OTHERS, *CHOICES, *ELSEWHERE]
+    assert sorted(tables) == sorted(field.name for field in dataclasses.fields(Recipe))
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_field_changes_the_training(mirrored_digits, name):
+def test_a_field_changes_the_training(name):
     value, base = OTHERS[name]
-    assert getattr(recipe(**base), name) != value
-    one = trained(mirrored_digits, **base)
-    assert different(one, trained(mirrored_digits, **base | {name: value}))
-    if name == "epochs":
-        assert len(one[0]) == 3
+    assert different(trained(**base), trained(**base | {name: value}))
 
 
-def test_the_same_recipe_trains_the_same(mirrored_digits):
-    assert not different(trained(mirrored_digits), train_anew(mirrored_digits))
-
-
-@pytest.mark.parametrize("name", sorted(CHOICES.keys() - {"precision", "normalise"}))
-def test_every_choice_is_another_training(mirrored_digits, name):
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_is_another_training(name):
     base = {"decay": {"weight_decay": 0.1}, "select": {"lr": 1.0}}.get(name, {"lr": 0.01})
-    results = [trained(mirrored_digits, **base, **{name: choice}) for choice in CHOICES[name]]
+    results = [trained(**base, **{name: choice}) for choice in CHOICES[name]]
     assert all(different(one, other) for one, other in itertools.combinations(results, 2))
 
 
-def test_the_best_weights_are_those_of_the_best_epoch(mirrored_digits):
-    records, _ = trained(mirrored_digits, lr=1.0)
+def test_the_same_recipe_trains_the_same():
+    assert not different(trained(), train_anew())
+
+
+def test_the_best_weights_are_those_of_the_best_epoch():
+    records, _ = trained(lr=1.0)
     best = max(records, key=lambda record: record["val_acc"])
     assert best["epoch"] < len(records)  # else nothing is tested
-    last, _ = trained(mirrored_digits, lr=1.0, select="best")
-    assert last == records  # what is kept changes nothing on the way
+    selected, _ = trained(lr=1.0, select="best")
+    assert selected == records  # what is kept changes nothing on the way
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -165,29 +151,23 @@ def test_he2015_is_64k_steps_that_fall_at_32k_and_48k():
     for step, value in expected.items():
         assert rate("he2015", step, CIFAR) == pytest.approx(value)
     assert one.init_fan == "fan_in"
-    assert (one.label_smoothing, one.mixup, one.zero_init) == (0, 0, False)
+    assert (one.label_smoothing, one.mixup, one.zero_init_last) == (0, 0, False)
 
 
 def test_he2016_is_he2015_after_400_steps_of_warm_up():
     # arXiv:1603.05027, appendix
-    old, new = RECIPES["he2015"], RECIPES["he2016"]
-    assert dataclasses.replace(new, warmup=0.0) == old
+    assert dataclasses.replace(RECIPES["he2016"], warmup=0.0) == RECIPES["he2015"]
     assert rate("he2016", 1, CIFAR) < rate("he2016", 300, CIFAR) < rate("he2016", 399, CIFAR) < 0.1
-    for step in (401, 20_000, 40_000, 60_000):
-        assert rate("he2016", step, CIFAR) == pytest.approx(rate("he2015", step, CIFAR))
+    assert rate("he2016", 401, CIFAR) == pytest.approx(0.1)
 
 
 def test_bag_of_tricks_is_a_cosine_of_200_epochs_after_five():
     # arXiv:1812.01187, sections 2.1, 3.1 and 5
     one, per_epoch = RECIPES["bag_of_tricks"], IMAGENET // 256
     assert (one.epochs, one.lr * 256 / one.batch_size, one.optimizer) == (200, 0.1, "nesterov")
-    assert (one.weight_decay, one.decay, one.zero_init) == (1e-4, "weights", True)
-    assert (one.label_smoothing, one.mixup, one.crop_area, one.color_jitter) == (
-        0.1,
-        0.2,
-        0.08,
-        0.4,
-    )
+    assert (one.weight_decay, one.decay, one.zero_init_last) == (1e-4, "weights", True)
+    assert (one.label_smoothing, one.mixup) == (0.1, 0.2)
+    assert (one.crop_area, one.color_jitter) == (0.08, 0.4)
     assert rate("bag_of_tricks", 5 * per_epoch // 2, per_epoch) == pytest.approx(0.05, rel=1e-3)
     assert rate("bag_of_tricks", 5 * per_epoch, per_epoch) == pytest.approx(0.1, rel=1e-3)
     middle = (5 + 195 // 2) * per_epoch + per_epoch // 2
@@ -202,13 +182,13 @@ def test_rsb_a3_is_column_a3_of_table_2():
     assert (one.loss, one.mixup, one.cutmix, one.label_smoothing) == ("binary", 0.1, 1.0, 0)
     assert one.auto_augment == "rand-m6-mstd0.5-inc1"
     assert (one.size_start * 224, one.size_end * 224) == pytest.approx((160, 160))
-    assert (one.drop_path, one.ema) == (0, 0)
+    assert (one.drop_path_rate, one.ema) == (0, 0)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_named_recipe_trains(name):
     small = {"epochs": 2, "batch_size": 32, "precision": "fp32"}
     one = dataclasses.replace(RECIPES[name], **small)
-    records, final = train_anew(digits(), **dataclasses.asdict(one))
+    records, final = train_anew(**dataclasses.asdict(one))
     assert len(records) == 2
     assert all(tensor.isfinite().all() for tensor in final.values())

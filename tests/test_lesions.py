@@ -1,62 +1,102 @@
 """The lesion study, distances to the identity and sensitivity, on networks with known answers."""
 
+import copy
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
-from test_units import assert_untouched, batch, net, snapshot, zero_branch
+from test_units import RESIDUAL, assert_untouched, batch, net, snapshot, zero_branch
 from torch.nn.functional import cross_entropy
 
 from resnet_variants.diagnosis import distances
 from resnet_variants.diagnosis.activations import recorded
 from resnet_variants.diagnosis.distances import identity_distance, sensitivity
-from resnet_variants.diagnosis.lesions import STEPS, _lesions, lesion_study
-from resnet_variants.diagnosis.units import (
-    batch_statistics,
-    deleted,
-    exchanged,
-    resume,
-    units,
-)
+from resnet_variants.diagnosis.lesions import lesion_study
+from resnet_variants.diagnosis.units import batch_statistics, deleted, resume, units
+from resnet_variants.models.branches import ORDERS, Order
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 
 IMAGES, LABELS = batch(10)
 
 
-def test_each_row_is_the_network_with_that_lesion():
-    model = net(depth=20)
+# Two norms at one convolution: PyramidNet's.
+TWICE = Order("norm act conv", "norm act conv norm +", stem="norm", head="norm act", project="")
+
+
+def loss_of(model):
+    with torch.no_grad():
+        return cross_entropy(model(IMAGES).float(), LABELS).item()
+
+
+def without(model, i, order):
+    """By hand: the network whose unit adds nothing to its shortcut, or a plain one its input."""
+    model = copy.deepcopy(model)
+    stage, _, at = units(model)[i].name.rpartition(".")
+    if units(model)[i].is_plain:
+        model.get_submodule(stage)[int(at)] = torch.nn.Identity()
+    else:
+        zero_branch(units(model)[i].module, order)
+    return model
+
+
+@pytest.mark.parametrize("axes", [*RESIDUAL, {"order": "twice"}, {"shortcut": "none"}], ids=str)
+def test_each_row_is_the_network_with_that_lesion(axes, monkeypatch):
+    monkeypatch.setitem(ORDERS, "twice", TWICE)
+    model, plain = net(**axes), axes == {"shortcut": "none"}
     before = snapshot(model)
     found = lesion_study(model, IMAGES, LABELS, batch_size=4)
     assert_untouched(model, before)
-    logits = model(IMAGES)
     (whole,) = found[found["kind"] == "none"].to_dict("records")
-    assert whole["acc"] == (logits.argmax(1) == LABELS).double().mean().item()
-    assert whole["loss"] == pytest.approx(cross_entropy(logits.float(), LABELS).item(), rel=1e-5)
+    assert whole["acc"] == (model(IMAGES).argmax(1) == LABELS).double().mean().item()
+    assert whole["loss"] == pytest.approx(loss_of(model), rel=1e-5)
     single = found[found["kind"] == "delete"]
-    assert single["unit"].tolist() == list(range(9))
-    for row, unit in zip(single.to_dict("records"), units(model), strict=True):
-        with deleted([unit]):
-            loss = cross_entropy(model(IMAGES).float(), LABELS).item()
-        assert row["name"] == unit.name
-        assert row["loss"] == pytest.approx(loss, rel=1e-5)
-        assert row["deleted"] == 1
-        assert row["keeps_shape"] == unit.module.keeps_shape
+    # Without a shortcut nothing passes a unit that changes the shape.
+    assert single["unit"].tolist() == ([0, 1, 3, 5] if plain else [0, 1, 2, 3, 4, 5])
+    for row in single.to_dict("records"):
+        by_hand = without(model, int(row["unit"]), axes.get("order", "post"))
+        assert row["loss"] == pytest.approx(loss_of(by_hand), rel=2e-6)
+        assert row["loss"] != pytest.approx(whole["loss"], rel=2e-6)
+        assert row["name"] == units(model)[int(row["unit"])].name
+        assert row["keeps_shape"] == (row["unit"] in (0, 1, 3, 5))
+    assert set(single["deleted"]) == {1}
     assert set(found["n"]) == {10}
 
 
-def test_each_random_lesion_is_made_to_the_whole_network():
+def exchanged_by_hand(model, swaps):
+    """The network after successive exchanges of two units of a stage."""
+    model = copy.deepcopy(model)
+    for stage, i, j in swaps:
+        layers = model.get_submodule(stage)
+        layers[i], layers[j] = layers[j], layers[i]
+    return model
+
+
+def test_each_random_lesion_is_of_units_that_keep_the_shape():
     model = net(depth=20)
-    found = lesion_study(model, IMAGES, LABELS, batch_size=4, seed=3)
-    lesions = [*_lesions(units(model), 2, generator("lesions", 3))]
-    assert found["kind"].tolist() == [lesion.kind for lesion in lesions]
+    found = lesion_study(model, IMAGES, LABELS, draws=4)
+    several = found[found["kind"] == "delete_random"]
+    assert several.groupby("deleted")["draw"].nunique().to_dict() == {2: 4, 4: 4}  # of seven
+    moved = found[found["kind"] == "permute"]
+    assert moved.groupby("exchanged")["draw"].nunique().to_dict() == {1: 4, 2: 4, 4: 4}
+    assert moved["kendall_tau"].between(-1, 1, inclusive="left").all()
+    assert (found.loc[found["kind"] != "permute", "kendall_tau"] == 1).all()
+
+    alike = [unit for unit in units(model) if unit.module.keeps_shape]
     losses = []
-    for lesion in lesions:
-        with torch.no_grad(), deleted(lesion.gone), exchanged(model, lesion.pairs):
-            losses.append(cross_entropy(model(IMAGES).float(), LABELS).item())
-    assert found["loss"].to_numpy() == pytest.approx(losses, rel=1e-5)
-    assert found.loc[found["kind"] == "permute", "loss"].nunique() > 3
-    assert found["deleted"].tolist() == [len(lesion.gone) for lesion in lesions]
+    for gone in itertools.combinations(alike, 2):
+        with deleted(gone):
+            losses.append(loss_of(model))
+    for loss in several.loc[several["deleted"] == 2, "loss"]:
+        assert np.isclose(losses, loss, rtol=1e-5, atol=0).any()
+    swaps = [("layer1", 0, 1), ("layer1", 0, 2), ("layer1", 1, 2)]
+    swaps += [("layer2", 1, 2), ("layer3", 1, 2)]
+    for count, own in moved[moved["exchanged"] < 4].groupby("exchanged")["loss"]:
+        orders = itertools.permutations(swaps, count)
+        losses = [loss_of(exchanged_by_hand(model, order)) for order in orders]
+        assert all(np.isclose(losses, loss, rtol=1e-5, atol=0).any() for loss in own)
 
 
 @pytest.mark.parametrize("labels", [LABELS[:3], LABELS[:0], LABELS.view(2, 5)])
@@ -66,21 +106,6 @@ def test_images_and_labels_must_belong_together(labels):
             measure(net(), IMAGES, labels)
         with pytest.raises(UserError, match="N at least 1"):
             measure(net(), IMAGES[:0], LABELS[:0])
-
-
-def test_random_lesions_are_of_units_that_keep_the_shape():
-    model = net(depth=20)
-    found = lesion_study(model, IMAGES, LABELS, draws=4)
-    several = found[found["kind"] == "delete_random"]
-    alike = sum(unit.module.keeps_shape for unit in units(model))
-    assert alike == 7
-    sizes = [k for k in STEPS if 1 < k <= alike]
-    assert several.groupby("deleted")["draw"].nunique().to_dict() == dict.fromkeys(sizes, 4)
-    moved = found[found["kind"] == "permute"]
-    assert moved.groupby("exchanged")["draw"].nunique().to_dict() == {1: 4, 2: 4, 4: 4}
-    assert moved["kendall_tau"].lt(1).all()
-    assert moved["kendall_tau"].between(-1, 1).all()
-    assert (found.loc[found["kind"] != "permute", "kendall_tau"] == 1).all()
 
 
 def test_the_same_seed_draws_the_same_lesions():
@@ -96,11 +121,6 @@ def test_lesions_that_do_nothing_cost_nothing():
         zero_branch(unit.module, "preact")
     found = lesion_study(model, IMAGES, LABELS)
     assert found["loss"].to_numpy() == pytest.approx(found["loss"][0])
-
-
-def test_of_a_plain_net_units_that_change_the_shape_stay():
-    found = lesion_study(net(depth=20, shortcut="none"), IMAGES, LABELS)
-    assert found.loc[found["kind"] == "delete", "unit"].tolist() == [0, 1, 2, 4, 5, 7, 8]
 
 
 # --- distance to the identity -----------------------------------------------------------------
@@ -120,14 +140,6 @@ def test_a_unit_without_a_branch_is_the_identity():
     assert found["branch_to_shortcut"][2] > 0
 
 
-def test_a_branch_of_twice_the_weights_is_twice_as_large():
-    model = net(order="preact")
-    once = identity_distance(model, IMAGES)["branch_to_shortcut"]
-    units(model)[5].module.conv2.weight.data *= 2
-    twice = identity_distance(model, IMAGES)["branch_to_shortcut"]
-    assert (twice / once).to_numpy() == pytest.approx([1, 1, 1, 1, 1, 2])
-
-
 def test_the_ratio_is_of_the_branch_and_the_shortcut_that_are_added():
     model = net(order="preact")
     with batch_statistics(model), recorded(model) as activations, torch.no_grad():
@@ -139,16 +151,13 @@ def test_the_ratio_is_of_the_branch_and_the_shortcut_that_are_added():
         assert (one.shortcut.shape == one.x.shape) == one.unit.module.keeps_shape
 
 
-def test_a_gated_unit_has_no_ratio():
-    found = identity_distance(net(skip="exclusive_gate"), IMAGES)
-    assert found["branch_to_shortcut"].isna().all()
+def test_a_unit_that_adds_no_shortcut_to_its_branch_has_no_ratio():
+    gated, plain = net(skip="exclusive_gate"), net(shortcut="none")
+    for model in (gated, plain):
+        assert identity_distance(model, IMAGES)["branch_to_shortcut"].isna().all()
+    keeps_shape = [True, True, False, True, False, True]
+    assert identity_distance(plain, IMAGES)["cosine"].notna().tolist() == keeps_shape
     assert identity_distance(net(skip="shortcut_gate"), IMAGES)["branch_to_shortcut"].notna().all()
-
-
-def test_a_plain_net_has_no_ratio():
-    found = identity_distance(net(shortcut="none"), IMAGES)
-    assert found["branch_to_shortcut"].isna().all()
-    assert found["cosine"].notna().tolist() == [True, True, False, True, False, True]
 
 
 def test_beside_a_shortcut_of_zero_there_is_no_ratio():
@@ -186,32 +195,29 @@ def test_a_small_disturbance_grows_by_the_derivative():
     """A net that is linear up to its first unit: the stem's convolution alone."""
     model = net(order="preact")
     found = sensitivity(model, IMAGES, LABELS, seed=3)
-    assert found["growth"][0] == pytest.approx(_growth_of_the_stem(model), rel=1e-6)
-
-
-def _growth_of_the_stem(model):
     drawn = torch.randn(IMAGES.shape, generator=generator("growth", 3)).double()
 
-    def size(maps):
-        return maps.flatten(1).norm(dim=1)
+    def change(function):
+        sizes = (function(maps).flatten(1).norm(dim=1).mean() for maps in (drawn, IMAGES))
+        return next(sizes) / next(sizes)
 
-    stem = size(model.conv1(drawn)).mean() / size(model.conv1(IMAGES)).mean()
-    return (stem / (size(drawn).mean() / size(IMAGES).mean())).item()
+    expected = change(model.conv1) / change(lambda images: images)
+    assert found["growth"][0] == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_noise_is_of_the_image_before_it_was_normalised(monkeypatch):
-    model = net()
-    seen = []
-
-    def watched(model, x):
-        seen.append(x)
-        return resume(model, x)
-
-    monkeypatch.setattr(distances, "resume", watched)
-    sensitivity(model, IMAGES, LABELS, std=torch.tensor([0.5]), noise=(0.0, 0.1), seed=4)
+def test_noise_is_of_the_image_before_it_was_normalised():
+    model, deviations = net(), (0.0, 0.5, 1.0, 2.0)
+    with torch.no_grad():
+        model.fc.bias -= model(IMAGES).mean(0)  # else one class has all
+    labels, std = model(IMAGES).argmax(1), torch.tensor([0.5])
+    found = sensitivity(model, IMAGES, labels, std=std, noise=deviations, seed=4)
     drawn = torch.randn(IMAGES.shape, generator=generator("noise", 4)).double()
-    assert torch.equal(seen[0], IMAGES)
-    assert torch.allclose(seen[1], IMAGES + 0.1 / 0.5 * drawn)
+    accs = [
+        (model(IMAGES + sd / 0.5 * drawn).argmax(1) == labels).double().mean().item()
+        for sd in deviations
+    ]
+    assert found["acc"].dropna().tolist() == accs
+    assert len(set(accs)) > 2
 
 
 def test_the_growth_is_that_of_full_precision_under_autocast_too():

@@ -3,7 +3,6 @@
 import io
 from dataclasses import fields
 
-import pytest
 from rich.console import Console
 
 from resnet_variants.models.grids import grid
@@ -13,125 +12,129 @@ from resnet_variants.terminal import live
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import EpochRecord
 
-ORDERS = ["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"]
-
 
 def runs(seeds=2, **axes):
     variants = grid(family="cifar", **({"depth": [8, 20]} | axes))
     return Experiment(name="x", variants=tuple(variants), seeds=seeds, recipe=Recipe(epochs=4)).runs
 
 
-def record(epoch, acc=0.5):
+def record(epoch, acc=0.5, seconds=1.0):
     numbers = dict.fromkeys((f.name for f in fields(EpochRecord) if f.name != "epoch"), acc)
-    return EpochRecord(epoch=epoch, **numbers)
+    return EpochRecord(epoch=epoch, **numbers | {"seconds": seconds})
+
+
+def test_the_time_to_go_follows_from_trained_epochs_alone(monkeypatch):
+    """Two workers; the deeper network takes 3.3 times as long, and all runs 1 s beside epochs."""
+    small, large = runs(seeds=1)
+    tally = live.Tally(Planned([small, large], {}, "2 workers", 2))
+    assert tally.left == "unknown"
+    macs = {run.id: run.cost(run.load()).macs for run in (small, large)}
+    ratio = macs[large.id] / macs[small.id]
+    tally.count(EpochDone(small, record(1, seconds=10.0)))
+    assert tally.left == live.duration((3 * 10 + 4 * 10 * ratio) / 2)
+    for epoch in (2, 3, 4):
+        tally.count(EpochDone(small, record(epoch, seconds=10.0)))
+    tally.count(Ended(small, DONE, 41.0))
+    assert tally.left == live.duration(4 * 10 * ratio + 1)
+    tally.count(Ended(large, FAILED, 3.0))
+    assert (tally.left, tally.over) == ("0:00", 2)
 
 
 DONE = {"status": "done", "test_acc": 0.75, "seconds": 1.0}
 FAILED = {"status": "failed", "error": "out of luck", "seconds": 2.0}
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still until it is set."""
-    now = {"at": 100.0}
-    monkeypatch.setattr(live.time, "monotonic", lambda: now["at"])
-    return now
-
-
-def test_the_time_to_go_counts_what_networks_cost_and_epochs_at_hand(clock):
-    small, large = runs(seeds=1)
-    tally = live.Tally(Planned([small, large], 0, ""))
-    assert tally.left == "-:--:--"
-    cost = [tally.cost[run.id] for run in (small, large)]
-    assert cost[1] > 2 * cost[0]
-    clock["at"] += 60
-    tally.count(EpochDone(large, record(2)))  # of four
-    left = 60 * (2 * cost[1] + 4 * cost[0]) / (2 * cost[1])
-    assert tally.left == live.duration(left)
-    tally.count(Ended(large, DONE))
-    tally.count(Ended(small, FAILED))
-    assert (tally.left, tally.over, tally.counts["failed"]) == ("0:00:00", 2, 1)
-
-
-def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(clock, capsys):
-    one, two = runs(seeds=1)
+def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsys):
+    one, two, three = [*runs(seeds=1), runs(seeds=2)[2]]
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
 
     def events():
-        yield Planned([one, two], 3, "2 workers of 1 thread")
+        yield Planned([one, two], {three: "done"}, "2 workers of 1 thread", 2)
         yield from (Held(one), Held(one), Started(one), Started(two))
         yield EpochDone(one, record(1))
-        clock["at"] += live.QUIET_SECONDS + 1
+        now[0] += live.QUIET_SECONDS + 1
         yield EpochDone(one, record(2, 0.625))
         yield EpochDone(two, record(1))
         yield Lost(two, "its worker was ended by SIGKILL")
-        yield from (Ended(one, DONE), Ended(two, FAILED))
+        yield from (Ended(one, DONE, 2.0), Ended(two, FAILED, 2.0))
 
     live.show_events(events())
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "2 runs to do, 3 finished before; 2 workers of 1 thread",
-        "rv_resnet8_cifar_b seed 0: another command has it",
-        "         rv_resnet8_cifar_b seed 0 epoch 2/4, validation 62.50%",
-        "[1/2] rv_resnet8_cifar_b seed 0: test 75.00%, 1.0 s, ETA 0:00:42",
-        "[2/2] rv_resnet20_cifar_b seed 0: failed after 2.0 s: out of luck, ETA 0:00:00",
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("; ")[0].rpartition(", ")[0] or line for line in lines[3:4]] == [
+        "[2/3] 8 seed 0: test 75.00%"
     ]
+    assert lines[:2] == [
+        "starting 2 workers of 1 thread: 2 runs to do, 1 are over",
+        "8 seed 0: another command has it",
+    ]
+    assert lines[2].startswith("         8 seed 0 epoch 2/4, validation 62.50%, 0:")
+    assert lines[4] == "[3/3] 20 seed 0: failed after 2.0 s: out of luck; 0:00 to go"
 
 
-def terminal():
+def test_nothing_to_do_is_one_line(capsys):
+    live.show_events(event for event in [Planned([], dict.fromkeys(runs(), "done"), "", 0)])
+    assert capsys.readouterr().out == "all 4 runs are over\n"
+
+
+def terminal(height=24, width=140):
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=140, height=24, color_system=None)
+    size = {"width": width, "height": height}
+    console = Console(file=screen, force_terminal=True, color_system=None, **size)
     return screen, console
 
 
-def rendered(table):
-    screen, console = terminal()
+def rendered(table, width=140):
+    screen, console = terminal(width=width)
     console.print(table.render())
     return screen.getvalue().splitlines()
 
 
-def test_the_table_shows_every_model_and_the_accuracy_of_what_is_running():
+def cells(line):
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_the_table_counts_what_was_finished_before():
     screen, console = terminal()
-    todo, table = runs(seeds=3), live.SweepTable(console)
-    first, second, third = (run for run in todo if run.variant.depth == 8)
+    first, _, second, _, third, _, fourth, _ = todo = runs(seeds=4)
+    table = live.SweepTable(Planned(todo[1:], {first: "done"}, "2 workers", 2), console)
+    assert rendered(table)[0] == "starting 2 workers: 7 runs to do, 1 are over"
     for event in (
-        Planned(todo, 7, "2 workers"),
-        *map(Started, (first, second, third)),
-        Ended(first, DONE),
-        EpochDone(second, record(3, 0.625)),
-        Ended(third, FAILED),
+        *map(Started, (second, third, fourth)),
+        Ended(second, DONE, 1.0),
+        EpochDone(third, record(3, 0.625)),
+        Ended(fourth, FAILED, 2.0),
     ):
         table.count(event)
     lines = rendered(table)
-    head = "1 done, 1 running, 1 failed, 3 to go (7 done before), ETA "
-    assert lines[0].startswith(head)
-    assert lines[0].endswith("2 workers")
-    (row,) = (line for line in lines if "rv_resnet8_cifar_b" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        *("rv_resnet8_cifar_b", "1/3", "1", "75.00", "seed 1: 3/4 62.50")
-    ]
-    assert screen.getvalue() == "rv_resnet8_cifar_b seed 2: failed after 2.0 s: out of luck\n"
+    assert lines[0].startswith("2/8 done, 1 running, 1 failed, 0:")
+    assert lines[0].endswith(" to go; 2 workers")
+    assert cells(lines[4]) == ["8", "2/4, 1 failed", "75.00", "seed 2: 3/4 62.50"]
+    assert screen.getvalue() == "8 seed 3: failed after 2.0 s: out of luck\n"
+    assert max(map(len, rendered(table, width=60))) <= 60
 
 
-def test_two_hundred_runs_fit_the_screen_with_the_running_ones_in_sight():
-    todo = runs(seeds=5, depth=[8, 14, 20, 26], order=ORDERS, shortcut=["conv", "avgpool"])
-    assert len(todo) == 200
-    table = live.SweepTable(terminal()[1])
-    table.count(Planned(todo, 0, ""))
-    for run in todo[:39]:
+def test_more_networks_than_fit_the_screen_leave_the_running_ones_in_sight():
+    todo = runs(order=["post", "bn_after_add", "relu_before_add", "relu_preact", "preact"])
+    table = live.SweepTable(Planned(todo, {}, "", 1), terminal(height=12)[1])
+    for run in todo[:9]:
         table.count(Started(run))
-        table.count(Ended(run, DONE))
-    last = next(run for run in todo if run.variant.depth == 26 and run.seed == 4)
-    table.count(Started(last))
+        table.count(Ended(run, DONE, 1.0))
+    table.count(Started(todo[-1]))
     lines = rendered(table)
-    assert len(lines) <= 24
-    assert any(f"{last.variant.name} " in line and "seed 4" in line for line in lines)
-    assert lines[-1] == "and 24 more models"
+    assert len(lines) <= 12
+    assert any(
+        table.tally.labels[todo[-1].variant.name] in line and "seed 1" in line for line in lines
+    )
+    assert lines[-1] == "and 6 more networks"
 
 
 def test_on_a_terminal_the_table_follows_the_events_and_disappears(monkeypatch):
     screen, console = terminal()
     monkeypatch.setattr(live, "Console", lambda: console)
     (run, _) = runs(seeds=1)
-    live.show_events(event for event in (Planned([run], 0, "x"), Started(run), Ended(run, FAILED)))
+    events = (Planned([run], {}, "x", 1), Started(run), Ended(run, FAILED, 2.0))
+    live.show_events(event for event in events)
     assert "failed after 2.0 s: out of luck" in screen.getvalue()
-    assert "1 failed, 0 to go" in screen.getvalue()
+    assert "1 failed" in screen.getvalue()
     assert screen.getvalue().endswith("\x1b[2K")  # its lines are erased

@@ -41,7 +41,7 @@ def test_the_cosine_rises_in_a_line_and_falls_to_zero(steps, warmup):
     assert rates(recipe(lr=0.2, warmup=warmup), steps) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("steps", [20, 21, 1000, 63_882])
+@pytest.mark.parametrize("steps", [20, 21, 1000])
 def test_steps_fall_to_a_tenth_exactly_after_their_share(steps):
     found = rates(recipe(schedule="step", lr=0.1, warmup=0.0, milestones=(0.5, 0.75)), steps)
     first, second = round(0.5 * steps), round(0.75 * steps)
@@ -49,8 +49,11 @@ def test_steps_fall_to_a_tenth_exactly_after_their_share(steps):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_without_milestones_steps_do_not_fall():
-    assert rates(recipe(schedule="step", lr=0.1, warmup=0.0, milestones=()), 9) == [0.1] * 9
+@pytest.mark.parametrize(
+    "fields", [{"schedule": "step", "milestones": ()}, {"schedule": "constant"}]
+)
+def test_a_rate_without_milestones_and_warm_up_stays(fields):
+    assert rates(recipe(lr=0.3, warmup=0.0, **fields), 5) == [0.3] * 5
 
 
 def test_the_warm_up_of_steps_and_of_a_constant_rate_is_a_line():
@@ -59,10 +62,6 @@ def test_the_warm_up_of_steps_and_of_a_constant_rate_is_a_line():
         assert found[:4] == pytest.approx([0.1 * middle / 4 for middle in (0.5, 1.5, 2.5, 3.5)])
         assert found[4:8] == pytest.approx([0.1] * 4)
         assert found[8:] == pytest.approx([0.01] * 2 if schedule == "step" else [0.1] * 2)
-
-
-def test_a_constant_rate_stays():
-    assert rates(recipe(schedule="constant", lr=0.3, warmup=0.0), 5) == [0.3] * 5
 
 
 def torch_cycle(recipe, steps):
@@ -97,6 +96,8 @@ def test_one_cycle_is_torchs_in_rate_and_momentum(name, steps, warmup, momentum)
     found = rates(one, steps, both)
     for ours, theirs in zip(found, torch_cycle(one, steps), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    if name == "adamw":  # the second beta is left alone
+        assert set(rates(one, steps, lambda group: group["betas"][1])) == {0.999}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
@@ -107,44 +108,6 @@ def test_one_cycle_of_any_length_stays_in_its_bounds(steps, warmup):
     if not warmup:
         assert found[0] == 0.4
         assert found == sorted(found, reverse=True)
-
-
-def test_one_cycle_leaves_the_second_beta():
-    one = recipe(optimizer="adamw", schedule="onecycle", lr=0.4)
-    assert set(rates(one, 5, lambda group: group["betas"][1])) == {0.999}
-
-
-SCHEDULES = [
-    {"schedule": "cosine"},
-    {"schedule": "step", "milestones": (0.3, 0.6)},
-    {"schedule": "constant"},
-    {"schedule": "onecycle", "momentum": 0.95},
-    {"schedule": "onecycle", "optimizer": "adamw"},
-]
-
-
-@pytest.mark.parametrize("fields", SCHEDULES)
-def test_any_step_can_be_reached_at_once_and_from_behind(fields):
-    one = recipe(**{"warmup": 0.3} | fields)
-
-    def state(optimizer):
-        groups = optimizer.param_groups
-        return [(g["lr"], g.get("betas"), g.get("momentum")) for g in groups]
-
-    def fresh():
-        optimizer = make_optimizer(nn.Linear(2, 2), one)
-        return optimizer, make_schedule(optimizer, one, 12)
-
-    optimizer, schedule = fresh()
-    in_order = []
-    for step in range(1, 13):
-        schedule(step)
-        in_order.append(state(optimizer))
-    for step in range(12, 0, -1):
-        at_once, jump = fresh()
-        jump(step)
-        schedule(step)
-        assert state(at_once) == state(optimizer) == in_order[step - 1]
 
 
 # --- optimizers -------------------------------------------------------------------------------
@@ -170,10 +133,7 @@ def test_an_optimizer_is_the_one_of_its_name(name, kind, settings):
     for group in optimizer.param_groups:
         assert group["lr"] == 0.03
         assert {key: group[key] for key in settings} == settings
-
-
-def test_without_momentum_there_is_no_nesterov():
-    for name in ("nesterov", "sgd"):
+    if kind is torch.optim.SGD:  # without momentum there is no Nesterov
         _, optimizer = groups(name, momentum=0.0)
         assert [(g["momentum"], g["nesterov"]) for g in optimizer.param_groups] == [(0, False)] * 2
 
@@ -186,26 +146,8 @@ def test_weight_decay_acts_on_matrices_or_on_all(name):
         n: 0.07 if p.ndim > 1 else 0.0 for n, p in model.named_parameters()
     }
     model, optimizer = groups(name, weight_decay=0.07, decay="all")
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.07}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
-        list(model.parameters())
-    )
-
-
-def test_two_steps_of_nesterov_and_of_sgd_by_hand():
-    for name in ("nesterov", "sgd"):
-        weight = nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
-        layer = nn.Linear(1, 1, bias=False)
-        layer.weight = weight
-        optimizer = make_optimizer(layer, recipe(optimizer=name, lr=0.1, weight_decay=0.5))
-        value, speed = 2.0, 0.0
-        for gradient in (1.0, -3.0):
-            weight.grad = torch.tensor([[gradient]], dtype=torch.float64)
-            optimizer.step()
-            whole = gradient + 0.5 * value
-            speed = 0.9 * speed + whole
-            value -= 0.1 * (whole + 0.9 * speed if name == "nesterov" else speed)
-            assert weight.item() == pytest.approx(value)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert decay == {id(p): 0.07 for p in model.parameters()}
 
 
 # --- losses -----------------------------------------------------------------------------------

@@ -8,35 +8,33 @@ import torchvision
 import resnet_variants as rv
 from resnet_variants.models.peers import PEERS, timm_names
 
-LIBRARIES = ("timm", "torchvision")
 NETWORKS = {
     f"{peer.source} {name}": variant
     for peer in PEERS
-    if peer.source in LIBRARIES
+    if peer.source in ("timm", "torchvision")
     for variant, name in peer.names().items()
 }
 TWINS = {name: variant for variant, name in timm_names().items()}
-POST = [network for network in NETWORKS if NETWORKS[network].order == "post"]
-V2 = [network for network in NETWORKS if NETWORKS[network].order == "preact"]
-GIANTS = ("resnext101_32x16d", "resnext101_32x32d")
-# timm's mean filter floors odd maps, ours does not: these two sides have even maps only.
-ODD, EVEN = (97, 224), (96, 224)
+# One of each kind. That all the others have our tensors is tested too: test_synonyms.
+OFTEN = {
+    *("torchvision resnet18", "torchvision resnext50_32x4d", "timm resnet26", "timm resnet26d"),
+    *("timm resnet14t", "timm resnet50s", "timm seresnet18", "timm ecaresnet26t"),
+    *("timm resnetblur18", "timm resnetaa34d"),
+    *("timm resnetv2_18", "timm resnetv2_34d", "timm resnetv2_50t"),
+}
 
 
-def cases(networks):
-    """Each network at both sides; of deep ones the large side, and of most the small, as slow."""
-    for network in networks:
-        variant, name = NETWORKS[network], network.split()[1]
-        small, large = EVEN if variant.antialias == "avg" else ODD
-        plain = (variant.attention, variant.antialias) == ("none", "none")
-        twice = network.startswith("timm") and f"torchvision {name}" in NETWORKS
-        if variant.depth <= 50:
-            yield network, (small, large)
-        elif plain and not twice and name not in GIANTS:
-            yield network, (small,)
-            yield pytest.param(network, (large,), marks=pytest.mark.slow)
-        else:
-            yield pytest.param(network, (small, large), marks=pytest.mark.slow)
+def sides(variant):
+    # timm's mean filter floors odd maps, ours does not: these sides have even maps only.
+    return (96, 224) if variant.antialias == "avg" else (97, 224)
+
+
+CASES = [
+    pytest.param(network, side, marks=() if often else pytest.mark.slow)
+    for network, variant in NETWORKS.items()
+    for side in sides(variant)
+    for often in [network in OFTEN and side < 224]
+]
 
 
 def create(network, **kwargs):
@@ -58,108 +56,71 @@ def scrambled(model):
     return model
 
 
-def assert_same_tensors(ours, theirs):
+def pair(peer, variant, **arguments):
+    """A scrambled peer, and ours with its weights."""
+    model = rv.create_model(variant, **arguments)
+    return rv.load_weights(model, scrambled(peer).state_dict()), peer
+
+
+def assert_same_tensors(model, peer):
+    v2 = model.variant.order == "preact"
+    ours, theirs = rv.resnetv2_state_dict(model) if v2 else model.state_dict(), peer.state_dict()
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
 
 
-@pytest.mark.parametrize(("network", "sides"), list(cases(POST)))
-def test_a_peers_weights_give_its_outputs_and_running_statistics(network, sides):
-    peer, model = create(network), rv.create_model(NETWORKS[network])
-    for prepare in (torch.nn.Module.eval, scrambled):
-        rv.load_weights(model, prepare(peer).state_dict())
+def assert_same_outputs(model, peer, side):
+    """In evaluation and in training, and the running statistics that training leaves."""
+    for training in (False, True, False):
+        x = torch.randn(2, 3, side, side)
         with torch.no_grad():
-            x = torch.randn(1, 3, sides[0], sides[0])
-            assert torch.equal(model.eval()(x), peer.eval()(x))
-    for side in sides:
-        for training in (True, False):
-            x = torch.randn(2 if training else 1, 3, side, side)
-            with torch.no_grad():
+            if model.variant.order == "post":
                 ours, theirs = (net.train(training)(x) for net in (model, peer))
-            assert torch.equal(ours, theirs), (side, training)
-    assert_same_tensors(model.state_dict(), peer.state_dict())
-
-
-@pytest.mark.parametrize(("network", "sides"), list(cases(V2)))
-def test_timms_v2_weights_give_its_features_and_to_rounding_its_logits(network, sides):
-    peer, model = create(network), rv.create_model(NETWORKS[network])
-    for prepare in (torch.nn.Module.eval, scrambled):
-        rv.load_weights(model, prepare(peer).state_dict())
-        with torch.no_grad():
-            x = torch.randn(1, 3, sides[0], sides[0])
-            features = (net.eval().forward_features(x) for net in (model, peer))
-            assert torch.equal(*features)
-    for side in sides:
-        for training in (True, False):
-            x = torch.randn(2 if training else 1, 3, side, side)
-            with torch.no_grad():
+            else:
                 ours, theirs = (net.train(training).forward_features(x) for net in (model, peer))
-                assert torch.equal(ours, theirs), (side, training)
                 # Their head multiplies in another order: it is a 1x1 convolution.
                 logits = peer.forward_head(theirs)
                 error = (model.forward_head(ours) - logits).abs().max()
-            assert error <= 1e-5 * logits.abs().max(), (side, training)
-    assert_same_tensors(rv.resnetv2_state_dict(model), peer.state_dict())
+                assert error <= 1e-5 * logits.abs().max(), training
+        assert torch.equal(ours, theirs), training
+    assert_same_tensors(model, peer)
+
+
+@pytest.mark.parametrize(("network", "side"), CASES)
+def test_a_peers_weights_give_its_outputs_and_running_statistics(network, side):
+    assert_same_outputs(*pair(create(network), NETWORKS[network]), side)
 
 
 def test_with_group_norm_ours_is_timms_resnet50_gn():
-    peer, model = timm.create_model("resnet50_gn"), rv.create_model("B", norm_layer="group")
-    assert model.variant.name == "rv_resnet50_b"
-    rv.load_weights(model, scrambled(peer).state_dict())
-    for side in (97, 224):
-        x = torch.randn(1, 3, side, side)
-        with torch.no_grad():
-            assert torch.equal(model(x), peer(x))
+    assert_same_outputs(*pair(create("timm resnet50_gn"), "rv_resnet50_b", norm_layer="group"), 97)
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("resnet18", "resnet26", "resnet26d", "resnetblur18", "seresnext26t_32x4d"),
-        *("resnetv2_18", "resnetv2_18d", "resnetv2_50", "resnetv2_50d"),
-    ],
-)
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d", "resnetblur18", "resnetv2_18d"])
 def test_dilated_stages_are_timms(name, stride):
-    peer = scrambled(timm.create_model(name, output_stride=stride))
-    model = rv.create_model(TWINS[name], output_stride=stride)
-    rv.load_weights(model, peer.state_dict())
+    peer = timm.create_model(name, output_stride=stride)
+    model, peer = pair(peer, TWINS[name], output_stride=stride)
     for training in (True, False):
-        x = torch.randn(2 if training else 1, 3, 97, 97)
+        x = torch.randn(2, 3, 97, 97)
         with torch.no_grad():
             ours, theirs = (net.train(training).forward_features(x) for net in (model, peer))
         assert torch.equal(ours, theirs)
 
 
-def step(model, run, x):
-    """Two steps of SGD with momentum on what ``run`` makes of the images."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    model.train()
-    for _ in range(2):
-        optimizer.zero_grad()
-        run(x).square().mean().backward()
-        optimizer.step()
-
-
 @pytest.mark.parametrize(
-    "network", ["torchvision resnet18", "timm resnet50d", "timm seresnext26d_32x4d"]
+    "network", ["torchvision resnet18", "timm seresnext26d_32x4d", "timm resnetv2_18d"]
 )
-def test_training_changes_the_weights_as_it_changes_the_peers(network):
-    peer, model = scrambled(create(network)), rv.create_model(NETWORKS[network])
-    rv.load_weights(model, peer.state_dict())
-    before = model.fc.weight.clone()
-    x = torch.randn(4, 3, 97, 97)
+def test_two_steps_of_training_change_the_weights_as_they_change_the_peers(network):
+    model, peer = pair(create(network), NETWORKS[network])
+    x, before = torch.randn(4, 3, 65, 65), model.layer1[0].conv1.weight.clone()
     for net in (model, peer):
-        step(net, net, x)
-    assert not torch.equal(model.fc.weight, before)
-    assert_same_tensors(model.state_dict(), peer.state_dict())
-
-
-@pytest.mark.parametrize("name", ["resnetv2_18d", "resnetv2_50"])
-def test_training_on_features_changes_the_weights_as_it_changes_timms_v2(name):
-    peer, model = scrambled(timm.create_model(name)), rv.create_model(TWINS[name])
-    rv.load_weights(model, peer.state_dict())
-    x = torch.randn(4, 3, 97, 97)
-    for net in (model, peer):
-        step(net, net.forward_features, x)
-    assert_same_tensors(rv.resnetv2_state_dict(model), peer.state_dict())
+        # Of V2 the features: see above.
+        run = net.forward_features if "v2" in network else net
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+        net.train()
+        for _ in range(2):
+            optimizer.zero_grad()
+            run(x).square().mean().backward()
+            optimizer.step()
+    assert not torch.equal(model.layer1[0].conv1.weight, before)
+    assert_same_tensors(model, peer)

@@ -31,8 +31,6 @@ from resnet_variants.reporting.figures.cost import accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.style import rendered
 
-HOSTILE = ("<script>alert(1)</script>", "$x$", "$", r"$\nothing{$", "a & b", "%d {x} \\", "ä" * 60)
-
 
 def markers(figure):
     """The data points as (marker, has an interval), one per error bar container."""
@@ -65,28 +63,19 @@ def grid_of_runs():
 # --- accuracy against MACs --------------------------------------------------------------------
 
 
-def test_every_variant_has_one_marker_at_its_macs_and_accuracy():
-    summary = summarised(row(A, 0.8), row(B, 0.85), row(D, 0.9))
+def test_every_variant_with_a_score_has_one_marker_at_its_macs_and_accuracy():
+    without = row(D_PRE) | {"n": 0, "test_acc_mean": np.nan}
+    summary = summarised(row(A, 0.8), row(B, 0.85), row(D, 0.9), without)
     points = [line.get_xydata() for line, _ in markers(accuracy_vs_cost(summary))]
     assert [len(point) for point in points] == [1, 1, 1]
     assert np.concatenate(points) == pytest.approx(np.array([[4, 0.8], [5, 0.85], [6, 0.9]]))
 
 
-def test_a_variant_without_a_done_run_has_no_marker():
-    missing = row(B) | {"n": 0, "test_acc_mean": np.nan}
-    assert len(markers(accuracy_vs_cost(summarised(row(A), missing)))) == 1
-
-
-def test_an_interval_is_drawn_only_where_there_is_one():
-    figure = accuracy_vs_cost(summarised(row(A, n=3, half=0.02), row(B, n=1)))
+def test_an_interval_is_drawn_only_where_there_is_one_and_need_not_be_centred():
+    skewed = row(A, 0.9) | {"test_acc_ci_low": 0.7, "test_acc_ci_high": 0.95}
+    figure = accuracy_vs_cost(summarised(skewed, row(B, n=1)))
     assert [interval for _, interval in markers(figure)] == [True, False]
     (bar,) = figure.axes[0].containers[0].lines[2]
-    assert bar.get_segments()[0][:, 1] == pytest.approx([0.88, 0.92])
-
-
-def test_an_interval_need_not_be_centred_on_the_mean():
-    skewed = row(A, 0.9) | {"test_acc_ci_low": 0.7, "test_acc_ci_high": 0.95}
-    (bar,) = accuracy_vs_cost(summarised(skewed)).axes[0].containers[0].lines[2]
     assert bar.get_segments()[0][:, 1] == pytest.approx([0.7, 0.95])
 
 
@@ -102,7 +91,7 @@ def test_equal_macs_and_accuracies_do_not_coincide(models):
     assert gaps.min() * 72 / figure.dpi > 3
 
 
-def test_the_marker_shows_order_downsampling_and_stem():
+def test_colour_and_line_show_the_order_the_shape_downsampling_the_filling_the_stem():
     figure = accuracy_vs_cost(summarised(row(A), row(B), row(D), row(D_PRE)))
     (a, b, d, d_pre) = (line for line, _ in markers(figure))
     assert a.get_color() == b.get_color() == d.get_color() != d_pre.get_color()
@@ -110,14 +99,8 @@ def test_the_marker_shows_order_downsampling_and_stem():
     assert d.get_marker() == d_pre.get_marker()
     assert to_hex(a.get_markerfacecolor()) == to_hex(b.get_markerfacecolor()) == "#ffffff"
     assert d.get_markerfacecolor() == d.get_color()
-
-
-def test_every_stem_has_a_look_of_its_own():
-    stems = ("conv7", "deep", "conv3", "another")
-    rows = [row(A) | {"stem": stem, "model": stem} for stem in stems]
-    lines = [line for line, _ in markers(accuracy_vs_cost(summarised(*rows)))]
-    looks = {(line.get_fillstyle(), to_hex(line.get_markerfacecolor())) for line in lines}
-    assert len(looks) == len(stems)
+    a, b, d, d_pre = (bar.lines[2][0].get_linestyle() for bar in figure.axes[0].containers)
+    assert a == b == d != d_pre  # in grey too
 
 
 def test_the_legend_mentions_every_look():
@@ -134,17 +117,13 @@ def test_the_shape_that_shows_stems_stands_for_nothing_else():
     assert stems.isdisjoint(shape for label, shape in shapes.items() if "shortcut" in label)
 
 
-def test_the_line_joins_the_front_from_cheap_to_dear():
-    axes = accuracy_vs_cost(summarised(row(D, 0.9), row(B, 0.6), row(A, 0.7))).axes[0]
-    (line,) = (line for line in axes.lines if len(line.get_xdata()) == 2)
-    assert line.get_xydata() == pytest.approx(np.array([[4, 0.7], [6, 0.9]]))
-
-
-def test_the_line_meets_markers_that_stand_side_by_side():
-    figure = accuracy_vs_cost(summarised(row(A, 0.8), row(D), row(D_PRE)))
-    (line,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 3)
-    joined = [marker.get_xydata()[0] for marker, _ in markers(figure)]
-    assert line.get_xydata() == pytest.approx(np.array(joined))
+def test_the_line_joins_the_markers_of_the_front_from_cheap_to_dear():
+    unranked = row("net_free", 0.99) | {"test_acc_common": np.nan}
+    rows = (row(D_PRE), row(B, 0.6), row(D), unranked, row(A, 0.8))
+    figure = accuracy_vs_cost(summarised(*rows))
+    dearest, _, dear, _, cheap = (marker.get_xydata()[0] for marker, _ in markers(figure))
+    joined = sorted([tuple(cheap), tuple(dear), tuple(dearest)])
+    assert figure.axes[0].lines[-1].get_xydata() == pytest.approx(np.array(joined))
 
 
 def test_the_front_is_that_of_the_cost_on_the_axis():
@@ -169,12 +148,6 @@ def test_training_time_has_no_front_and_shows_the_median():
     assert bars[0].lines[2][0].get_segments()[0][:, 0].tolist() == [1.0, 2.0]
 
 
-def test_what_is_not_ranked_is_on_no_front():
-    unranked = row(D, 0.99) | {"test_acc_common": np.nan}
-    front = accuracy_vs_cost(summarised(row(A, 0.7), unranked)).axes[0].lines[-1]
-    assert front.get_xydata()[:, 1].tolist() == [0.7]
-
-
 def test_a_variant_without_the_cost_has_no_marker():
     rows = [row(A) | {"latency_ms": 2.5}, row(B)]
     ((marker, _),) = markers(accuracy_vs_cost(summarised(*rows), "latency"))
@@ -189,22 +162,10 @@ def test_flops_are_twice_the_macs_on_the_upper_axis():
     assert np.array(top.get_xlim()) == pytest.approx(2 * np.array(figure.axes[0].get_xlim()))
 
 
-def test_the_lines_of_the_intervals_tell_orders_apart_in_grey():
-    figure = accuracy_vs_cost(summarised(row(A), row(D), row(D_PRE)))
-    a, d, d_pre = (bar.lines[2][0].get_linestyle() for bar in figure.axes[0].containers)
-    assert a == d != d_pre
-
-
-def test_the_baseline_is_marked():
-    baseline = row(A) | {"verdict": "baseline"}
-    other = row("net_free") | {"verdict": "baseline"}
-    figure = accuracy_vs_cost(summarised(baseline, other, row(D)))
+def test_presets_and_baselines_are_named_beside_their_markers():
+    baselines = [row(model) | {"verdict": "baseline"} for model in (A, "net_free")]
+    figure = accuracy_vs_cost(summarised(*baselines, row("net_free"), row(D)))
     assert [text.get_text() for text in figure.axes[0].texts] == ["A (baseline)", "(baseline)", "D"]
-
-
-def test_presets_are_named_beside_their_markers():
-    figure = accuracy_vs_cost(summarised(row(A), row("net_free"), row(D)))
-    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["A", "D"]
 
 
 @pytest.mark.parametrize(
@@ -218,29 +179,33 @@ def test_the_title_says_what_was_measured(ns, words):
     assert all(fact in title for fact in ("digits", "8 px", "cifar", "29", "2 epochs"))
 
 
-@pytest.mark.parametrize("dataset", HOSTILE)
-def test_any_data_set_name_is_drawn_as_it_is_spelt(dataset):
+@pytest.mark.parametrize(
+    ("dataset", "drawn"),
+    [
+        ("<script>alert(1)</script> $x$ a & b %d {x} \\", None),
+        (r"$\nothing{$", None),
+        ("$" + "ä" * 59, None),
+        ("a" * 150 + "b" * 150, f"{'a' * 30}...{'b' * 30}"),
+    ],
+    ids=["markup", "broken formula", "60 letters", "too long"],
+)
+def test_a_name_is_drawn_as_it_is_spelt_a_long_one_with_both_its_ends(dataset, drawn):
     figure = accuracy_vs_cost(summarised(row(A) | {"dataset": dataset}))
     svg = rendered(figure, "figure")["figure.svg"]
     assert b"<script" not in svg
     # What is seen: comments, where the source of a formula would stand, are not read.
-    assert f" {dataset} " in "".join(ElementTree.fromstring(svg).itertext())
-
-
-def test_a_long_name_is_drawn_with_both_its_ends():
-    figure = accuracy_vs_cost(summarised(row(A) | {"dataset": "a" * 150 + "b" * 150}))
-    svg = rendered(figure, "figure")["figure.svg"]
-    assert f" {'a' * 30}...{'b' * 30} " in "".join(ElementTree.fromstring(svg).itertext())
+    assert f" {drawn or dataset} " in "".join(ElementTree.fromstring(svg).itertext())
 
 
 # --- training curves --------------------------------------------------------------------------
 
 
 def test_curves_have_a_column_per_order_and_a_line_per_variant():
-    runs = grid_of_runs()
-    figure = curves_of(runs)
+    figure = curves_of(grid_of_runs())
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["post", "preact", "", ""]
     assert [len(axes.lines) for axes in figure.axes] == [2, 1, 2, 1]
+    looks = {"conv7 stem", "deep stem", "1x1 stride, conv shortcut"}
+    assert looks <= set(legend_texts(figure))
 
 
 def test_a_curve_is_the_mean_of_its_seeds():
@@ -250,18 +215,6 @@ def test_a_curve_is_the_mean_of_its_seeds():
     mean = epochs.groupby("epoch").mean(numeric_only=True)
     assert loss == pytest.approx(np.array([[1, mean["train_loss"][1]], [2, mean["train_loss"][2]]]))
     assert error[:, 1] == pytest.approx(1 - mean["val_acc"].to_numpy())
-
-
-def test_epochs_of_other_runs_are_not_drawn():
-    runs = grid_of_runs()
-    figure = curves_of(runs[runs["model"] == A], epochs_of(runs))
-    assert [len(axes.lines) for axes in figure.axes] == [1, 1]
-
-
-def test_the_legend_of_the_curves_mentions_stems_and_downsampling():
-    runs = grid_of_runs()
-    texts = legend_texts(curves_of(runs))
-    assert {"conv7 stem", "deep stem", "1x1 stride, conv shortcut"} <= set(texts)
 
 
 @pytest.mark.parametrize(
@@ -285,55 +238,56 @@ def test_what_the_curves_do_not_show_is_said(errors, said):
     assert (figure.axes[1].get_ylim()[1] < max(errors)) == bool(said)
 
 
+def test_curves_of_two_depths_are_never_averaged():
+    deeper = {"model": "deeper", "depth": 101, "run_id": "deeper__digits__2__s0"}
+    rows = [run_row(A), run_row(A) | deeper]
+    losses = [1.0, 1.0, 3.0, 3.0]
+    epochs = epochs_of(runs_frame(rows)).assign(train_loss=losses)
+    first, second = curves_of(runs_frame(rows), epochs).axes[:2]
+    assert [[*axes.lines[0].get_ydata()] for axes in (first, second)] == [losses[:2], losses[2:]]
+    assert first.get_title(loc="left") != second.get_title(loc="left")
+
+
+def test_the_caption_of_a_single_panel_of_curves_has_room():
+    runs = runs_frame([run_row(A, 0), run_row(A, 1)]).assign(dataset="folder-a-name-of-some-length")
+    epochs = epochs_of(runs).assign(val_acc=[0.1, *[0.9] * (len(epochs_of(runs)) - 1)])
+    figure = curves_of(runs, epochs)
+    FigureCanvasAgg(figure).draw()
+    (caption,) = figure.texts
+    assert caption.get_text().endswith("are cut off")
+    assert caption.get_window_extent().x1 < figure.bbox.x1
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["scatter", "curves"])
-def test_a_figure_becomes_a_png_and_an_svg_of_plausible_size(kind):
-    runs = grid_of_runs()
-    scatter = summarised(row(A), row(D), row(D_PRE))
-    figure = accuracy_vs_cost(scatter) if kind == "scatter" else curves_of(runs)
-    files = rendered(figure, "figure")
-    assert [*files] == ["figure.png", "figure.svg"]
-    with Image.open(io.BytesIO(files["figure.png"])) as image:
-        image.load()
-        pixels = np.asarray(image.convert("L"))
-    assert 1000 < pixels.shape[1] < 3000 and 800 < pixels.shape[0] < 2000
-    assert 0.01 < (pixels < 200).mean() < 0.5  # neither blank nor black
-    assert b"<svg" in files["figure.svg"]
+def drawn():
+    """Figures of two kinds as files."""
+    scatter = accuracy_vs_cost(summarised(row(A), row(D), row(D_PRE)))
+    return rendered(scatter, "of_v1.5_8") | rendered(curves_of(grid_of_runs()), "curves")
 
 
-def test_the_same_table_gives_the_same_bytes():
-    summary = summarised(row(A), row(D), row(D_PRE))
-    first, second = (rendered(accuracy_vs_cost(summary), "figure") for _ in range(2))
-    assert first == second
+@pytest.fixture(scope="module")
+def files():
+    return drawn()
 
 
-def test_a_dot_in_a_name_is_kept():
-    files = rendered(accuracy_vs_cost(summarised(row(A))), "of_v1.5_8")
-    assert [*files] == ["of_v1.5_8.png", "of_v1.5_8.svg"]
+def test_a_figure_becomes_a_png_and_an_svg_of_plausible_size(files):
+    assert [*files] == ["of_v1.5_8.png", "of_v1.5_8.svg", "curves.png", "curves.svg"]
+    for name in ("of_v1.5_8", "curves"):
+        with Image.open(io.BytesIO(files[f"{name}.png"])) as image:
+            pixels = np.asarray(image.convert("L"))
+        assert 1000 < pixels.shape[1] < 3000 and 800 < pixels.shape[0] < 2000
+        assert 0.01 < (pixels < 200).mean() < 0.5  # neither blank nor black
+        assert b"<svg" in files[f"{name}.svg"]
 
 
-def test_curves_of_two_depths_are_never_averaged():
-    rows = [
-        run_row(A, 0),
-        run_row(A, 0) | {"model": "deeper", "depth": 101, "run_id": "deeper__digits__2__s0"},
-    ]
-    runs = runs_frame(rows)
-    epochs = pd.DataFrame(
-        [
-            {"run_id": row["run_id"], "model": row["model"], "epoch": e, "val_acc": 0.5}
-            | {"train_loss": loss}
-            for row, loss in zip(rows, (1.0, 3.0), strict=True)
-            for e in (1, 2)
-        ]
-    )
-    losses, deeper = curves_of(runs, epochs).axes[:2]
-    assert [list(axes.lines[0].get_ydata()) for axes in (losses, deeper)] == [[1, 1], [3, 3]]
-    assert losses.get_title(loc="left") != deeper.get_title(loc="left")
+def test_the_settings_of_the_process_stay_as_they_are_and_change_no_figure(files):
+    with mpl.rc_context({"font.size": 21, "text.usetex": True}):
+        before = dict(mpl.rcParams)
+        assert drawn() == files
+        assert dict(mpl.rcParams) == before
 
-
-# --- whose settings ---------------------------------------------------------------------------
 
 _DRAWN = """
 import os, pathlib, sys
@@ -345,49 +299,22 @@ assert os.environ.get("MPLBACKEND") == sys.argv[2], os.environ.get("MPLBACKEND")
 """
 
 
-def drawn():
-    """Figures of two kinds as files."""
-    runs = grid_of_runs()
-    scatter = accuracy_vs_cost(summarised(row(A), row(D), row(D_PRE)))
-    return rendered(scatter, "scatter") | rendered(curves_of(runs), "curves")
-
-
-@pytest.mark.parametrize("readable", [True, False])
-def test_no_setting_of_the_users_changes_a_figure(tmp_path, readable):
-    """Neither a style of their own, nor a notebook's backend, nor a folder that cannot be used."""
-    backend = "module://matplotlib_inline.backend_inline"
-    (tmp_path / "matplotlibrc").write_text(
+def test_no_setting_of_the_users_changes_a_figure(tmp_path, files):
+    """Neither a style of their own nor a notebook's backend."""
+    backend, style = "module://matplotlib_inline.backend_inline", tmp_path / "matplotlibrc"
+    style.write_text(
         "text.usetex: True\nfont.size: 20\nsavefig.bbox: tight\nsavefig.transparent: True\n"
         "axes.grid.axis: x\nlines.linewidth: 9\nsvg.hashsalt: other\nfigure.dpi: 31\n"
     )
-    config = tmp_path if readable else tmp_path / "matplotlibrc" / "nowhere"
-    environment = os.environ | {"MPLCONFIGDIR": str(config), "MPLBACKEND": backend}
-    environment["PYTHONPATH"] = os.pathsep.join([*sys.path])
+    settings = {"MATPLOTLIBRC": str(style), "MPLBACKEND": backend}
+    settings |= {"PYTHONPATH": os.pathsep.join([*sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", _DRAWN, str(tmp_path), backend],
-        env=environment,
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name, data in drawn().items():
+    for name, data in files.items():
         assert (tmp_path / name).read_bytes() == data, name
-
-
-def test_the_settings_of_the_process_stay_as_they_are():
-    with mpl.rc_context({"font.size": 21, "text.usetex": True}):
-        before = dict(mpl.rcParams)
-        styled_bytes = drawn()
-        assert dict(mpl.rcParams) == before
-    assert styled_bytes == drawn()
-
-
-def test_the_caption_of_a_single_panel_of_curves_has_room():
-    runs = runs_frame([run_row(A, 0), run_row(A, 1)]).assign(dataset="folder-a-name-of-some-length")
-    epochs = epochs_of(runs).assign(val_acc=[0.1, *[0.9] * (len(epochs_of(runs)) - 1)])
-    figure = curves_of(runs, epochs)
-    FigureCanvasAgg(figure).draw()
-    (caption,) = figure.texts
-    assert caption.get_text().endswith("are cut off")
-    assert caption.get_window_extent().x1 < figure.bbox.x1

@@ -46,7 +46,7 @@ def trained(name, **kwargs):
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
-    return model
+    return model.eval()
 
 
 def outputs(model, x=X):
@@ -81,9 +81,8 @@ def test_a_tag_is_timms_but_for_names_of_layers_and_sources():
         theirs = published(variant)
         for tag, cfg in theirs.items():
             ours, wanted = get_pretrained_cfg(f"{name}.{tag}").to_dict(), cfg.to_dict()
-            assert {k: ours.get(k) for k in {*ours, *wanted} - own} == {
-                k: wanted.get(k) for k in {*ours, *wanted} - own
-            }
+            for key in {*ours, *wanted} - own:
+                assert ours.get(key) == wanted.get(key), (name, tag, key)
         if theirs:
             default = get_pretrained_cfg(TWINS[variant])
             assert get_pretrained_cfg(name).hf_hub_id == default.hf_hub_id, name
@@ -92,18 +91,9 @@ def test_a_tag_is_timms_but_for_names_of_layers_and_sources():
 def test_no_registered_source_is_anything_but_a_safetensors_file():
     cfgs = [cfg for name in NAMED for cfg in get_arch_pretrained_cfgs(name).values()]
     cfgs += get_arch_pretrained_cfgs("resnet_variant").values()
-    assert {(cfg.url, cfg.file, cfg.state_dict, cfg.custom_load) for cfg in cfgs} == {
-        (None, None, None, False)
-    }
+    sources = {(cfg.url, cfg.file, cfg.state_dict, cfg.custom_load) for cfg in cfgs}
+    assert sources == {(None, None, None, False)}
     assert {cfg.hf_hub_filename for cfg in cfgs if cfg.hf_hub_id} == {"model.safetensors"}
-
-
-def test_layers_that_the_loader_adapts_are_ours():
-    for variant in TWINS:
-        model = timm.create_model(variant.name, device="meta")
-        first, classifier = (model.pretrained_cfg[key] for key in ("first_conv", "classifier"))
-        assert next(iter(model.state_dict())) == f"{first}.weight"
-        assert model.get_submodule(classifier) is model.fc
 
 
 # --- loading ----------------------------------------------------------------------------------
@@ -111,10 +101,7 @@ def test_layers_that_the_loader_adapts_are_ours():
 SOURCES = {  # what is asked for -> the twin, and where its weights are
     "rv_resnet18_d": ("resnet18d", "timm/resnet18d.ra2_in1k"),
     "rv_resnet18_a.tv_in1k": ("resnet18", "timm/resnet18.tv_in1k"),
-    "rv_resnet50_b.tv_in1k": ("resnet50", "timm/resnet50.tv_in1k"),
-    "rv_resnet26_tierednarrow_3x3_avgpool_eca": ("ecaresnet26t", "timm/ecaresnet26t.ra2_in1k"),
     "rv_resnet18_d_preact": ("resnetv2_18d", "timm/resnetv2_18d.ra4_e3600_r224_in1k"),
-    "rv_resnet34_b_preact": ("resnetv2_34", "timm/resnetv2_34.ra4_e3600_r224_in1k"),
 }
 TAGS = {name: hub_id.partition(".")[2] for name, (_, hub_id) in SOURCES.items()}
 
@@ -136,51 +123,43 @@ def test_published_weights_give_the_twins_outputs(name, publish):
     assert_same(outputs(again), outputs(model))
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"in_chans": 1},
-        {"in_chans": 4},
-        {"num_classes": 0},
-        {"num_classes": 0, "global_pool": ""},
-        {"features_only": True},
-        {"features_only": True, "out_indices": (1, 3), "in_chans": 1},
-        {"output_stride": 8},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("name", ["rv_resnet18_d", "rv_resnet18_a.tv_in1k"])
-def test_adapted_weights_give_the_outputs_of_a_twin_built_the_same_way(name, kwargs, publish):
-    twin, hub_id = SOURCES[name]
-    cache = publish(hub_id, save(trained(twin).state_dict()))
-    x = torch.randn(1, kwargs.get("in_chans", 3), 64, 64)
-    ours, theirs = (
-        outputs(timm.create_model(net, pretrained=True, cache_dir=cache, **kwargs), x)
-        for net in (name, f"{twin}.{TAGS[name]}")
-    )
-    assert_same(ours, theirs)
-
-
-@pytest.mark.parametrize("kwargs", [{"in_chans": 1}, {"num_classes": 0}], ids=str)
-def test_adapted_v2_weights_give_the_features_of_a_twin_built_the_same_way(kwargs, publish):
-    twin, hub_id = SOURCES["rv_resnet18_d_preact"]
-    cache = publish(hub_id, save(trained(twin).state_dict()))
-    x = torch.randn(1, kwargs.get("in_chans", 3), 64, 64)
-    ours, theirs = (
-        timm.create_model(name, pretrained=True, cache_dir=cache, **kwargs).eval()
-        for name in ("rv_resnet18_d_preact", twin)
-    )
-    assert torch.equal(ours.forward_features(x), theirs.forward_features(x))
-
-
-@pytest.mark.parametrize("name", ["rv_resnet18_d", "rv_resnet18_d_preact"])
-def test_other_classes_get_a_fresh_classifier_on_loaded_layers(name, publish):
+def test_adapted_weights_give_the_outputs_of_a_twin_built_the_same_way(publish):
+    name = "rv_resnet18_a.tv_in1k"
     twin, hub_id = SOURCES[name]
     peer = trained(twin)
     cache = publish(hub_id, save(peer.state_dict()))
-    model = timm.create_model(name, pretrained=True, cache_dir=cache, num_classes=5)
+    build = {"pretrained": True, "cache_dir": cache}
+    for kwargs in (
+        {"in_chans": 4},
+        {"num_classes": 0, "global_pool": ""},
+        {"features_only": True, "out_indices": (1, 3), "in_chans": 1},
+        {"output_stride": 8},
+    ):
+        x = torch.randn(1, kwargs.get("in_chans", 3), 64, 64)
+        names = (name, f"{twin}.{TAGS[name]}")
+        ours, theirs = (outputs(timm.create_model(net, **build, **kwargs), x) for net in names)
+        assert_same(ours, theirs)
+    model = timm.create_model(name, **build, num_classes=5)
     assert model.fc.weight.shape == (5, 512)
-    assert torch.equal(model.eval().forward_features(X), peer.eval().forward_features(X))
+    assert torch.equal(model.eval().forward_features(X), peer.forward_features(X))
+
+
+def test_adapted_v2_weights_give_the_features_of_a_twin_built_the_same_way(publish):
+    twin, hub_id = SOURCES["rv_resnet18_d_preact"]
+    peer = trained(twin)
+    cache = publish(hub_id, save(peer.state_dict()))
+    build = {"pretrained": True, "cache_dir": cache}
+    for kwargs in ({"in_chans": 1}, {"num_classes": 0}, {"num_classes": 5}):
+        x = torch.randn(1, kwargs.get("in_chans", 3), 64, 64)
+        ours, theirs = (
+            timm.create_model(name, **build, **kwargs).eval()
+            for name in ("rv_resnet18_d_preact", twin)
+        )
+        assert torch.equal(ours.forward_features(x), theirs.forward_features(x))
+    maps = timm.create_model("rv_resnet18_d_preact", features_only=True, **build).eval()(X)
+    whole = timm.create_model("rv_resnet18_d_preact", **build).eval()
+    assert_same(maps, whole.forward_intermediates(X, intermediates_only=True))
+    assert_same(maps[1:], peer.forward_intermediates(X)[1][1:])
 
 
 def test_weights_of_other_classes_by_default_bring_their_classifier(publish):
@@ -193,27 +172,14 @@ def test_weights_of_other_classes_by_default_bring_their_classifier(publish):
     assert_same(outputs(model), outputs(peer))
 
 
-def test_a_features_only_preact_network_has_the_loaded_maps(publish):
-    twin, hub_id = SOURCES["rv_resnet18_d_preact"]
-    cache = publish(hub_id, save(trained(twin).state_dict()))
-    build = {"pretrained": True, "cache_dir": cache}
-    maps = timm.create_model("rv_resnet18_d_preact", features_only=True, **build).eval()(X)
-    whole = timm.create_model("rv_resnet18_d_preact", **build).eval()
-    assert_same(maps, whole.forward_intermediates(X, intermediates_only=True))
-    theirs = timm.create_model(twin, **build).eval().forward_intermediates(X)[1]
-    assert_same(maps[1:], theirs[1:])
-
-
 def test_weights_come_from_a_file_from_memory_and_for_unregistered_spellings(publish, tmp_path):
     peer = trained("resnet18")
     path = tmp_path / "x.safetensors"
     save_file(peer.state_dict(), path)
     wanted = outputs(peer)
-    for overlay in ({"file": str(path)}, {"file": path}, {"state_dict": peer.state_dict()}):
+    for overlay in ({"file": str(path)}, {"state_dict": peer.state_dict()}):
         made = {"pretrained": True, "pretrained_cfg_overlay": overlay}
         assert_same(outputs(timm.create_model("rv_resnet18_b", **made)), wanted)
-        generic = timm.create_model("resnet_variant", variant="rv_resnet18_b", **made)
-        assert_same(outputs(generic), wanted)
         other = timm.create_model("resnet_variant", variant="rv_resnet18_s1_b", **made)
         assert torch.equal(other.layer4[1].conv2.weight, peer.layer4[1].conv2.weight)
     cache = publish("timm/resnet18.a1_in1k", save(peer.state_dict()))
@@ -229,7 +195,7 @@ def test_weights_come_from_a_file_from_memory_and_for_unregistered_spellings(pub
 def test_a_network_without_published_weights_says_its_name(name):
     for named in ({"model_name": name}, {"model_name": "resnet_variant", "variant": name}):
         with pytest.raises(RuntimeError, match=f"No pretrained weights exist for {name}"):
-            timm.create_model(**named, pretrained=True)
+            timm.create_model(**named, pretrained=True, device="meta")
 
 
 def assert_refused(says, name="rv_resnet18_b", **kwargs):
@@ -237,64 +203,45 @@ def assert_refused(says, name="rv_resnet18_b", **kwargs):
         timm.create_model(name, pretrained=True, **kwargs)
     message = str(error.value)
     assert "\n" not in message
-    assert [part for part in says if part not in message] == []
+    assert says in message
 
 
-def test_another_networks_weights_are_refused_by_their_keys(publish, tmp_path):
+def test_weights_that_do_not_fit_are_refused(publish, tmp_path):
+    path = tmp_path / "x.safetensors"
     state = timm.create_model("resnet34").state_dict()
-    cache = publish("timm/resnet18.a1_in1k", save(state))
-    says = ["these weights do not fit rv_resnet18_b: 96 unexpected (first layer1.2."]
+    save_file(state, path)
+    cache = publish("timm/resnet18.a1_in1k", path.read_bytes())
+    says = "these weights do not fit rv_resnet18_b: 96 unexpected (first layer1.2."
     assert_refused(says, cache_dir=cache)
-    save_file(state, tmp_path / "x.safetensors")
-    assert_refused(says, pretrained_cfg_overlay={"file": tmp_path / "x.safetensors"})
+    assert_refused(says, pretrained_cfg_overlay={"file": path})
     assert_refused(says, pretrained_cfg_overlay={"state_dict": state}, num_classes=5)
     part = timm.create_model("resnet18").state_dict()
     del part["conv1.weight"]
-    says = ["these weights do not fit rv_resnet18_b: 1 missing (first conv1.weight)"]
+    says = "these weights do not fit rv_resnet18_b: 1 missing (first conv1.weight)"
     assert_refused(says, pretrained_cfg_overlay={"state_dict": part}, num_classes=5)
-
-
-def test_a_file_for_other_classes_than_it_claims_is_refused(tmp_path):
-    path = tmp_path / "x.safetensors"
-    save_file(timm.create_model("resnet18", num_classes=7).state_dict(), path)
-    assert_refused(["fc.weight: (7, 512)"], pretrained_cfg_overlay={"file": path})
+    state = timm.create_model("resnet18", num_classes=7).state_dict()
+    assert_refused("fc.weight: (7, 512)", pretrained_cfg_overlay={"state_dict": state})
 
 
 @pytest.mark.parametrize("name", ["rv_resnet18_b", "rv_resnet200_b"])
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_an_address_is_refused_without_asking_for_the_network(name, suffix):
-    address = f"https://example.com/weights{suffix}"
-    assert_refused([address], name, pretrained_cfg_overlay={"url": address})
-
-
-@pytest.fixture
-def malicious(tmp_path):
-    """The bytes of a pickle, and an assertion afterwards that nobody ran it."""
-    marker = tmp_path / "marker"
-    yield pickle.dumps({"conv1.weight": hub.Malicious(marker)})
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar", ".safetensors"])
-def test_a_malicious_file_is_refused(suffix, malicious, tmp_path):
-    path = tmp_path / f"x{suffix}"
-    path.write_bytes(malicious)
-    for file in (path, str(path)):
-        assert_refused([str(path)], pretrained_cfg_overlay={"file": file})
-
-
-@pytest.mark.parametrize("filename", ["pytorch_model.bin", "model.pth", "model.safetensors"])
-def test_a_malicious_folder_is_refused(filename, malicious, tmp_path):
-    (tmp_path / filename).write_bytes(malicious)
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "rv_resnet18_b"}))
-    assert_refused([str(tmp_path)], f"local-dir:{tmp_path}")
+def test_an_address_is_refused_without_asking_for_the_network(name):
+    address = "https://example.com/weights.safetensors"
+    assert_refused(address, name, pretrained_cfg_overlay={"url": address})
 
 
 @pytest.mark.parametrize("filename", ["pytorch_model.bin", "model.safetensors"])
-def test_a_malicious_repository_is_refused(filename, malicious, publish):
+def test_a_malicious_file_folder_or_repository_is_refused(filename, publish, tmp_path):
+    marker = tmp_path / "marker"
+    malicious = pickle.dumps({"conv1.weight": hub.Malicious(marker)})
+    path = tmp_path / filename
+    path.write_bytes(malicious)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "rv_resnet18_b"}))
+    assert_refused(str(path), pretrained_cfg_overlay={"file": path})
+    assert_refused(str(tmp_path), f"local-dir:{tmp_path}")
     cache = publish("timm/resnet18.a1_in1k", malicious, filename)
     for overlay in ({}, {"hf_hub_filename": filename}):
         with pytest.raises((UserError, FileNotFoundError)):
             timm.create_model(
                 "rv_resnet18_b", pretrained=True, cache_dir=cache, pretrained_cfg_overlay=overlay
             )
+    assert not marker.exists()

@@ -9,9 +9,9 @@ import sys
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import torch
 from small import CPU, sweep
 from test_local import EAGER, experiment, results
 
@@ -20,6 +20,7 @@ from resnet_variants.sweeps.engines import ray as cluster
 from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.sweep import Ended, EpochDone, Options, Planned, Started
 from resnet_variants.terminal import cli
+from resnet_variants.training.device import Machine
 
 # Read when Ray is loaded, here and in the nodes.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
@@ -72,15 +73,7 @@ def nodes():
         process.communicate(timeout=60)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("inline")
-    assert sweep(experiment(seeds=3), out, Options(machine=EAGER))
-    return results(out)
-
-
-def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes, undisturbed):
+def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes):
     address, second = nodes
     events = []
 
@@ -92,19 +85,31 @@ def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes,
             os.killpg(second.pid, signal.SIGKILL)
             second.wait()
 
-    assert sweep(experiment(seeds=3), tmp_path, options(ray_address=address), lose_a_node)
+    there, here = tmp_path / "there", tmp_path / "here"
+    assert sweep(experiment(2), there, options(ray_address=address), lose_a_node)
     assert isinstance(events[0], Planned)
     assert events[0].engine == "Ray, 2 nodes, 1 CPU per run"
     assert second.poll() is not None
-    assert sum(isinstance(event, Started) for event in events) == 7  # one was begun again
+    assert sum(isinstance(event, Started) for event in events) == 5  # one was begun again
     ended = [event.run.id for event in events if isinstance(event, Ended)]
-    assert sorted(ended) == sorted(run.id for run in experiment(seeds=3).runs)
-    assert results(tmp_path) == undisturbed
-    assert not list((tmp_path / "runs").glob(".*"))
+    assert sorted(ended) == sorted(run.id for run in experiment(2).runs)
+    assert not list((there / "runs").glob(".*"))
+    assert sweep(experiment(2), here, Options(machine=EAGER))
+    assert results(there) == results(here)
 
 
+def test_nodes_that_do_not_see_the_results_folder_are_one_line(tmp_path, nodes, monkeypatch):
+    monkeypatch.setattr(Path, "touch", lambda _: None)  # nodes know the folder by a file in it
+    with pytest.raises(UserError, match="does not see the results folder") as error:
+        sweep(experiment(), tmp_path, options(ray_address=nodes[0]))
+    assert error.value.field == "out"
+    assert str(error.value).endswith(": give --out in a folder that all nodes share at one path")
+    assert not list((tmp_path / "runs").glob("rv_*"))
+
+
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_elsewhere(tmp_path, nodes):
-    one, settings = experiment(seeds=1, epochs=50), options(ray_address=nodes[0])
+    one, settings = experiment(epochs=50), options(ray_address=nodes[0])
     epochs = []
 
     def interrupt(event):
@@ -121,20 +126,6 @@ def test_an_interrupted_sweep_goes_on_elsewhere(tmp_path, nodes):
     assert not list((tmp_path / "runs").glob(".*"))
     assert sweep(one, tmp_path, Options(machine=EAGER))
     assert "continued" in (state.parent / "log.txt").read_text()
-
-
-def test_nodes_that_do_not_see_the_results_folder_are_one_line(tmp_path, nodes, monkeypatch):
-    def elsewhere(self):
-        self.token.rename(self.token.with_name("elsewhere"))
-        check(self)
-
-    check = cluster.Cluster._require_shared_folder
-    monkeypatch.setattr(cluster.Cluster, "_require_shared_folder", elsewhere)
-    with pytest.raises(UserError, match="does not see the results folder") as error:
-        sweep(experiment(seeds=1), tmp_path, options(ray_address=nodes[0]))
-    assert error.value.field == "out"
-    assert str(error.value).endswith(": give --out in a folder that all nodes share at one path")
-    assert not list((tmp_path / "runs").glob("rv_*"))
 
 
 # --- without a cluster ------------------------------------------------------------------------
@@ -174,28 +165,21 @@ def test_what_only_ray_takes_is_refused_elsewhere():
         Workers(engine="rai")
 
 
-class Nodes:
-    """As much of Ray as the counting of slots looks at."""
-
-    def __init__(self, *resources):
-        self.resources = resources
-
-    def nodes(self):
-        return [{"Alive": alive, "Resources": has} for alive, has in self.resources]
-
-    def cluster_resources(self):
-        return {"GPU": sum(has.get("GPU", 0) for _, has in self.resources)}
-
-
 def test_a_node_takes_as_many_runs_as_its_scarcest_part_allows():
-    there = Nodes((True, {"CPU": 8, "GPU": 2}), (True, {"CPU": 3}), (False, {"CPU": 64}))
+    def ray(*nodes):
+        """As much of Ray as the counting of slots looks at."""
+        return SimpleNamespace(
+            nodes=lambda: [{"Alive": alive, "Resources": has} for alive, has in nodes],
+            cluster_resources=lambda: {"GPU": sum(has.get("GPU", 0) for _, has in nodes)},
+        )
+
+    there = ray((True, {"CPU": 8, "GPU": 2}), (True, {"CPU": 3}), (False, {"CPU": 64}))
     assert cluster._slots(there, {"CPU": 2}) == 5
     assert cluster._slots(there, {"CPU": 1, "GPU": 0.25}) == 8
     assert cluster._slots(there, {"CPU": 0.1, "GPU": 0.2}) == 10
-    need = cluster._need
-    assert need(there, CPU, Workers(engine="ray")) == {"CPU": 1}
-    auto = CPU.__class__()
-    assert need(there, auto, Workers(engine="ray")) == {"CPU": 1, "GPU": 1}
+    need, any_device, workers = cluster._need, Machine(), Workers(engine="ray")
+    assert need(there, CPU, workers) == {"CPU": 1}
+    assert need(there, any_device, workers) == {"CPU": 1, "GPU": 1}
+    assert need(ray((True, {"CPU": 1})), any_device, workers) == {"CPU": 1}
     quarter = Workers(engine="ray", gpus_per_run=0.25, cpus_per_run=2)
-    assert need(there, auto, quarter) == {"CPU": 2, "GPU": 0.25}
-    assert need(Nodes((True, {"CPU": 1})), auto, Workers(engine="ray")) == {"CPU": 1}
+    assert need(there, any_device, quarter) == {"CPU": 2, "GPU": 0.25}

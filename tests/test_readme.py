@@ -194,7 +194,9 @@ def test_the_readme_ends():
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
-def test_links_pictures_and_anchors_exist(path):
+def test_links_pictures_anchors_and_named_files_exist(path):
+    for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|csv|toml|md|j2|js))`", read(path)):
+        assert (ROOT / name).is_file() or (ROOT / "resnet_variants" / name).is_file(), name
     for link in re.findall(r"\]\((?!https?:)([^)]+)\)", read(path)):
         file, _, anchor = link.partition("#")
         target = path.parent / file
@@ -204,12 +206,6 @@ def test_links_pictures_and_anchors_exist(path):
             re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
         ]
         assert not anchor or anchor in anchors, link
-
-
-@pytest.mark.parametrize("path", PAGES, ids=page_name)
-def test_named_files_exist(path):
-    for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|csv|toml|md|j2|js))`", read(path)):
-        assert (ROOT / name).is_file() or (ROOT / "resnet_variants" / name).is_file(), name
 
 
 def test_the_map_has_twelve_paths_that_exist():
@@ -224,13 +220,11 @@ def test_the_map_has_twelve_paths_that_exist():
 def spine_lines(entry):
     """Lines of a file, or of one function or class in it: ``file.py: name``."""
     name, _, part = entry.partition(": ")
-    path = ROOT / "resnet_variants" / name
-    assert path.is_file(), f"docs/architecture.md, spine: there is no {name!r}"
+    text = read(ROOT / "resnet_variants" / name)
     if not part:
-        return len(read(path).splitlines())
-    nodes = [n for n in ast.parse(read(path)).body if getattr(n, "name", "") == part]
-    assert nodes, f"docs/architecture.md, spine: {name!r} has no {part!r}"
-    return nodes[0].end_lineno - nodes[0].lineno + 1
+        return len(text.splitlines())
+    (node,) = (n for n in ast.parse(text).body if getattr(n, "name", "") == part)
+    return node.end_lineno - node.lineno + 1
 
 
 def test_the_spine_reads_in_an_hour():

@@ -7,60 +7,40 @@ import pytest
 import torch
 from nets import buildable, forced, function, structure
 
-from resnet_variants.models.branches import ORDERS
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.variant import AXES, Variant
 
 BASIC = {"family": "cifar", "depth": 8}
 NARROW = {"family": "cifar", "depth": 11}
-IMAGENET = ({"depth": 10}, {"depth": 14})
 
 
 def net(variant):
     return ResNet(variant, num_classes=3)
 
 
-# --- two spellings, one network ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_basic_blocks_have_no_1x1_convolution_to_carry_the_stride(order):
-    a, b = (Variant(**BASIC, stride=stride, order=order) for stride in ("1x1", "3x3"))
-    assert a == b
-    kernels = [m.kernel_size for n, m in net(b).layer2.named_modules() if n[2:5] == "con"]
-    assert kernels == [(3, 3), (3, 3)]
-    with pytest.raises(ValueError, match="not in"):
-        net(forced(b, stride="1x1"))
-
-
-def test_a_and_b_of_basic_blocks_share_a_name():
+def test_a_and_b_of_basic_blocks_are_one_network():
     a, b = (Variant(depth=18, stride=stride) for stride in ("1x1", "3x3"))
     assert a == b
     assert (a.name, a.aliases, a.preset) == ("rv_resnet18_b", ["rv_resnet18_a"], "B")
     a, b = (Variant(depth=50, stride=stride) for stride in ("1x1", "3x3"))
     assert (a.name, a.aliases, b.aliases) == ("rv_resnet50_a", [], [])
-    assert structure(net(a)) != structure(net(b))
 
 
-@pytest.mark.parametrize("size", [BASIC, NARROW], ids=["basic", "bottleneck"])
+@pytest.mark.parametrize("depth", [14, 20])
 @pytest.mark.parametrize("shortcut", ["conv", "conv_all", "pad"])
-def test_the_skip_function_conv_is_a_convolution_at_every_unit(size, shortcut):
-    size = size | {"depth": size["depth"] + (6 if size is BASIC else 9)}
-    variant = Variant(**size, shortcut=shortcut, skip="conv")
-    assert variant == Variant(**size, shortcut="conv_all")
+def test_the_skip_function_conv_is_a_convolution_at_every_unit(depth, shortcut):
+    variant = Variant(family="cifar", depth=depth, shortcut=shortcut, skip="conv")
+    assert variant == Variant(family="cifar", depth=depth, shortcut="conv_all")
     model = net(variant)
     assert all(hasattr(unit, "downsample") for unit in [*model.layer1, *model.layer2])
     assert structure(net(forced(variant, skip="conv"))) == structure(model)
 
 
-@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("stem", STEMS)
-def test_where_every_unit_changes_shape_conv_all_is_conv(stem, order):
-    for size in (BASIC, NARROW, *IMAGENET):
-        conv, every = (
-            Variant(**size, stem=stem, order=order, shortcut=s) for s in ("conv", "conv_all")
-        )
+def test_where_every_unit_changes_shape_conv_all_is_conv(stem):
+    for size in (BASIC, NARROW, {"depth": 10}, {"depth": 14}):
+        conv, every = (Variant(**size, stem=stem, shortcut=s) for s in ("conv", "conv_all"))
         modules = structure(net(conv))
         same = structure(net(forced(conv, shortcut="conv_all"))) == modules
         assert same == (conv == every), (size, stem)
@@ -85,7 +65,7 @@ def repeated(pairs):
     return [[key, *values] for key, values in found.items() if len(values) > 1]
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", ["conv3", "deep_wide"])
 @pytest.mark.parametrize("depth", [8, 11])
 def test_spellings_share_a_name_exactly_when_they_share_a_function(depth, stem):
     axes = {axis: list(AXES[axis].choices) for axis in ("stride", "shortcut", "order")}
@@ -114,7 +94,7 @@ def test_no_two_names_that_differ_in_one_axis_stand_for_one_network():
     }
     axes |= {"depth": [8, 11], "stem_stride": list(STEM_STRIDES), "groups": GROUPS}
     variants = {}
-    while len(variants) < 800:
+    while len(variants) < 200:
         centre = {axis: rng.choice(choices) for axis, choices in axes.items()}
         for axis, choices in axes.items():
             for choice in choices:
@@ -124,15 +104,3 @@ def test_no_two_names_that_differ_in_one_axis_stand_for_one_network():
                     variants[Variant(**row)] = None
     assert len({variant.name for variant in variants}) == len(variants)
     assert repeated((computes(variant), variant.name) for variant in variants) == []
-
-
-def test_the_comparisons_see_a_constant_and_a_flag():
-    variant = Variant(**NARROW, skip="scale")
-    one, other = net(variant), net(variant)
-    assert structure(one) == structure(other)
-    other.layer1[0].skip.factor = 0.25
-    assert structure(one) != structure(other)
-    assert function(one.double(), X) != function(other.double(), X)
-    other = net(variant)
-    other.layer1[0].adds_in_place = False
-    assert structure(one) != structure(other)

@@ -1,5 +1,6 @@
 """A sweep trains what is missing, once, and continues after failures."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,7 +15,7 @@ from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.execute import RunStatus
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.sweep import Ended, Options, Planned, Started, claimed, prepare
+from resnet_variants.sweeps.sweep import Ended, Options, Planned, Started, run_sweep
 from resnet_variants.training.recipe import Recipe
 
 EXECUTE = "resnet_variants.sweeps.engines.inline.execute_run"
@@ -66,11 +67,12 @@ def test_a_sweep_is_a_generator_of_events(tmp_path, executed):
     assert [type(event) for event in events] == [Planned, Started, Ended, Started, Ended]
     plan, *others = events
     assert [run.id for run in plan.todo] == executed
-    assert (plan.done, plan.engine.startswith("this process, ")) == (0, True)
+    assert (plan.before, plan.slots, plan.engine[:13]) == ({}, 1, "this process,")
     assert [event.run for event in others] == [plan.todo[0]] * 2 + [plan.todo[1]] * 2
     assert others[1].result == DONE_RESULT
     sweep(experiment(seeds=1), tmp_path, Options(machine=CPU), events.append)
-    assert events[5:] == [Planned([], 2, "nothing to do")]
+    (nothing,) = events[5:]
+    assert (nothing.todo, nothing.before) == ([], dict.fromkeys(plan.todo, "done"))
 
 
 def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):
@@ -85,10 +87,10 @@ def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):
 
 def test_the_experiment_is_recorded_before_the_first_run(tmp_path):
     one = experiment()
-    with claimed(tmp_path):
-        todo = prepare(one, tmp_path, Options(machine=CPU))
+    with contextlib.closing(run_sweep(one, tmp_path, Options(machine=CPU))) as events:
+        next(events)
     record = json.loads((tmp_path / "experiment.json").read_text())
-    assert record["runs"] == [run.id for run in todo]
+    assert record["runs"] == [run.id for run in one.runs]
     assert set(record["baselines"].values()) == {"rv_resnet8_cifar_b"}
     assert {"git_commit", "git_dirty", "command"} == set(record["provenance"])
 
@@ -107,15 +109,10 @@ def test_a_second_experiment_keeps_the_comparisons_of_the_first(tmp_path, execut
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/x"])
 def test_an_output_folder_that_cannot_be_is_refused(tmp_path, place):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match="cannot be written: ") as error, claimed(tmp_path / place):
-        pass
+    with pytest.raises(UserError, match="cannot be written: ") as error:
+        go(tmp_path / place)
     assert error.value.field == "out"
     assert (tmp_path / "file").read_text() == "kept"
-
-
-def test_an_error_of_the_work_is_not_blamed_on_the_folder(tmp_path):
-    with pytest.raises(OSError, match="of the work"), claimed(tmp_path):
-        raise OSError("of the work")
 
 
 def test_nothing_is_written_for_a_batch_beyond_the_data(tmp_path):
@@ -153,12 +150,14 @@ def test_a_file_in_the_place_of_a_run_is_refused(tmp_path, executed):
     assert folder.read_text() == "mine"
 
 
-def test_runs_on_other_images_are_not_counted(tmp_path, executed):
+@pytest.mark.parametrize("key", ["split_hash", "data_hash"])
+def test_runs_on_other_images_are_not_counted(tmp_path, executed, key):
     go(tmp_path)
     path = tmp_path / "runs" / executed[0] / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_hash": "another"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
     before = (tmp_path / "experiment.json").read_bytes()
-    with pytest.raises(UserError, match=r"was trained on other images \(data_hash another, now"):
+    message = rf"was trained on other images \({key} another, now .*\): take another --out, or give"
+    with pytest.raises(UserError, match=message):
         go(tmp_path)
     assert (tmp_path / "experiment.json").read_bytes() == before
     go(tmp_path, fresh=True)

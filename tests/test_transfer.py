@@ -1,20 +1,22 @@
 """Fine-tuning: bodies of trained runs under new classifiers."""
 
-import json
 import shutil
+from dataclasses import replace
 
+import pictures
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from small import digits_run, execute, network, weights
+from small import digits_run, execute, network, same, weights
 
 import resnet_variants as rv
+from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.weights import WEIGHTS_FILE
 from resnet_variants.registry import UserError
+from resnet_variants.settings import Study
 from resnet_variants.sweeps import run as runs
 from resnet_variants.terminal import cli
 from resnet_variants.training.recipe import Recipe
@@ -33,10 +35,6 @@ def results(tmp_path_factory):
 
 def body(state):
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 # --- heads ------------------------------------------------------------------------------------
@@ -67,11 +65,6 @@ def test_a_model_with_such_a_head_is_saved_and_loaded(tmp_path):
     other = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=7).eval()
     assert same(body(other.state_dict()), body(model.state_dict()))
     assert other(x).shape == (2, 7)
-
-
-def test_an_unknown_head_is_refused():
-    with pytest.raises(UserError, match="unknown head 'mlp'"):
-        rv.create_model("rv_resnet20_cifar_b", head="mlp")
 
 
 # --- bodies -----------------------------------------------------------------------------------
@@ -108,25 +101,14 @@ def tuned(seed=0, **fields):
     return run, run.build(run.load())
 
 
-def test_a_run_starts_from_the_run_of_its_network_and_seed(results):
-    for seed in (0, 1):
-        _, model = tuned(seed, weights=str(results))
-        trained = load_file(next((results / "runs").glob(f"*__s{seed}")) / "model.safetensors")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_starts_from_a_file_a_runs_folder_or_its_run_in_a_results_folder(results, seed):
+    folder = next((results / "runs").glob(f"*__s{seed}"))
+    trained = load_file(folder / WEIGHTS_FILE)
+    for source in (folder / WEIGHTS_FILE, folder, results):
+        _, model = tuned(seed, weights=str(source))
         assert same(body(model.state_dict()), body(trained))
         assert not torch.equal(model.fc.weight, trained["fc.weight"])
-
-
-def test_a_run_starts_from_a_runs_folder_or_a_file(results, tmp_path):
-    folder = next((results / "runs").glob("*__s1"))
-    file = shutil.copy(folder / "model.safetensors", tmp_path / "w.safetensors")
-    for source in (folder, file):
-        _, model = tuned(0, weights=str(source))
-        assert same(body(model.state_dict()), body(load_file(folder / "model.safetensors")))
-
-
-def test_weights_and_heads_are_part_of_a_runs_id(results):
-    choices = ({}, {"weights": str(results)}, {"head": "bn_linear"})
-    assert len({tuned(0, **fields)[0].id for fields in choices}) == 3
 
 
 def test_published_weights_are_timms(monkeypatch):
@@ -141,18 +123,13 @@ def test_published_weights_are_timms(monkeypatch):
 def test_a_folder_that_is_called_pretrained_is_a_folder():
     assert Recipe(weights="pretrained").weights == "pretrained"
     assert {Recipe(weights=w).weights for w in ("./pretrained", "pretrained/")} == {"./pretrained"}
-    assert Recipe(weights="./first/").weights == "first"
+    assert {Recipe(weights=w).weights for w in ("first", "./first/")} == {"first"}
     run = digits_run(weights="./pretrained")
     with pytest.raises(UserError, match="there is no file 'pretrained'"):
         run.build(run.load())
 
 
-def test_a_network_without_published_weights_is_refused():
-    with pytest.raises(UserError, match=r"rv_resnet8_cifar_b: .*pretrained"):
-        tuned(0, weights="pretrained")
-
-
-def test_of_several_runs_none_is_chosen(results, tmp_path):
+def test_weights_of_several_runs_or_of_none_are_refused(results, tmp_path):
     out = shutil.copytree(results, tmp_path / "out")
     first = next((out / "runs").glob("*__s0"))
     shutil.copytree(first, out / "runs" / first.name.replace("digits", "other"))
@@ -160,92 +137,53 @@ def test_of_several_runs_none_is_chosen(results, tmp_path):
         tuned(0, weights=str(out))
     with pytest.raises(UserError, match="holds no finished run of rv_resnet8_cifar_b with seed 7"):
         tuned(7, weights=str(out))
+    with pytest.raises(UserError, match=r"rv_resnet8_cifar_b: .*pretrained"):  # none are published
+        tuned(0, weights="pretrained")
 
 
-def command(*words, out, epochs=1):
-    words = ["--depth", "8", "--variant", "B", "--epochs", str(epochs), "--seeds", "1", *words]
-    return cli.main(["run", *words, "--engine", "inline", "--out", str(out)])
-
-
-@pytest.mark.parametrize("source", ["nowhere", "nothing.safetensors"])
-def test_weights_that_are_not_there_are_refused_before_anything_is_made(tmp_path, capsys, source):
-    out = tmp_path / "out"
-    assert command("--weights", str(tmp_path / source), out=out) == 2
+@pytest.mark.parametrize(
+    ("source", "depth", "message"),
+    [
+        ("nowhere", 8, "nowhere"),
+        ("nothing.safetensors", 8, "nothing.safetensors"),
+        ("the run", 14, "holds weights of rv_resnet8_cifar_b, not of rv_resnet14"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_anything_is_made(
+    results, tmp_path, capsys, source, depth, message
+):
+    (tmp_path / "the run").symlink_to(next((results / "runs").glob("*__s0")))
+    words = ["--depth", str(depth), "--variant", "B", "--weights", str(tmp_path / source)]
+    assert cli.main(["run", *words, "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert source in line
-    assert not out.exists()
+    assert message in line
+    assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_another_network_are_refused(results, tmp_path, capsys):
-    folder = next((results / "runs").glob("*__s0"))
-    out = tmp_path / "out"
-    words = ["--depth", "14", "--variant", "B", "--seeds", "1", "--out", str(out)]
-    assert cli.main(["run", *words, "--weights", str(folder)]) == 2
-    assert "holds weights of rv_resnet8_cifar_b, not of rv_resnet14" in capsys.readouterr().err
-
-
-def test_two_classes_of_pictures_are_learnt_from_a_trained_body(tmp_path):
-    """Ten sizes of squares first, then two classes of the user's own under a new head."""
-    many = pictures(tmp_path / "many", sizes=range(2, 12), each=24)
-    two = pictures(tmp_path / "two", sizes=(3, 10), each=90)
-    first = tmp_path / "first"
-    assert command("--data", f"folder:{many}", "--lr", "0.05", out=first, epochs=8) == 0
-    out = tmp_path / "out"
-    words = ["--weights", str(first), "--head", "bn_linear", "--lr", "0.01"]
-    assert command("--data", f"folder:{two}", *words, out=out, epochs=4) == 0
-    (folder,) = (out / "runs").glob("rv_*")
-    result = json.loads((folder / "result.json").read_text())
-    assert result["test_acc"] == 1
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+def test_other_classes_are_learnt_from_a_trained_body_under_a_new_head(tmp_path):
+    three = {f"{split}/{name}": 12 for split in ("train", "test") for name in "abc"}
+    pictures.fill(tmp_path / "three", three)
+    pictures.halves(tmp_path / "two", train=20)
+    one = digits_run(epochs=1, batch_size=16)
+    assert execute(replace(one, data=f"folder:{tmp_path}/three"), tmp_path / "first")
+    tuned = replace(one.recipe, weights=str(tmp_path / "first"), head="bn_linear")
+    other = replace(one, data=f"folder:{tmp_path}/two", recipe=tuned)
+    assert execute(other, tmp_path / "other")["status"] == "done"
+    model = timm.create_model(f"local-dir:{tmp_path}/other", pretrained=True)
     assert model.num_classes == 2 and isinstance(model.fc[0], torch.nn.BatchNorm1d)
 
 
-def pictures(folder, sizes, each):
-    """White squares on black, a class per size, anywhere in pictures of 16 pixels."""
-    draw = torch.Generator().manual_seed(0)
-    for size in sizes:
-        for i in range(each):
-            image = Image.new("RGB", (16, 16))
-            x, y = torch.randint(0, 17 - size, (2,), generator=draw).tolist()
-            image.paste((255, 255, 255), (x, y, x + size, y + size))
-            place = folder / ("test" if i % 3 == 0 else "train") / f"size{size:02d}"
-            place.mkdir(parents=True, exist_ok=True)
-            image.save(place / f"{i}.png")
-    return folder
-
-
-def test_a_finished_run_needs_its_source_no_more(results, tmp_path):
-    source = shutil.copytree(results, tmp_path / "source")
-    out = tmp_path / "out"
-    words = ["--weights", str(source), "--snapshots"]
-    assert command(*words, out=out) == 0
-    (folder,) = (out / "runs").glob("rv_*")
-    config = json.loads((folder / "run.json").read_text())
-    assert len(config["weights_hash"]) == 16
-    shutil.rmtree(source)
-    assert command(*words, out=out) == 0  # nothing to do
-    found = rv.diagnose(folder, images=40, batch_size=20, draws=1).tables
-    assert found["gradient_flow"]["epoch"].min() == 0
-
-
 def test_initial_weights_that_have_changed_since_are_refused(results, tmp_path):
-    source = shutil.copytree(results, tmp_path / "source")
-    out = tmp_path / "out"
-    assert command("--weights", str(source), out=out) == 0  # without snapshots
-    (folder,) = (out / "runs").glob("rv_*")
-    settings = {"images": 40, "batch_size": 20, "draws": 1, "paths": 1}
-    assert rv.diagnose(folder, **settings).tables["gradient_flow"]["epoch"].min() == 0
+    source, folder = shutil.copytree(results, tmp_path / "source"), tmp_path / "run"
+    execute(digits_run(epochs=1, weights=str(source)), folder)  # without snapshots
+    study = Study(images=40, batch_size=20, draws=1, paths=1)
+    assert diagnose_run(folder, study)["gradient_flow"]["epoch"].min() == 0
     weights = next((source / "runs").glob("*__s0")) / WEIGHTS_FILE
     state = load_file(weights)
     state["conv1.weight"] += 1
     save_file(state, weights)
     with pytest.raises(UserError, match=r"source' is no longer what this run began with, and it"):
-        rv.diagnose(folder, **settings)
-
-
-def test_a_folder_is_one_however_it_is_spelt():
-    ids = {digits_run(0, weights=text).id for text in ("first", "first/", "./first")}
-    assert len(ids) == 1
+        diagnose_run(folder, study)
 
 
 def test_the_cost_is_that_of_the_head():

@@ -29,6 +29,7 @@ def spellings(draw):
     if block == "bottleneck":
         spelling["cardinality"] = draw(st.sampled_from([1, 1, 2, 32, 64]))
         spelling["base_width"] = draw(st.sampled_from([0, 1, 4, 16, 24, 64, 96, 128]))
+    assert spelling.keys() == {*AXES}
     return spelling
 
 
@@ -45,11 +46,6 @@ def neighbours(draw):
     spelling, other = draw(spellings()), draw(spellings())
     field = draw(st.sampled_from(list(AXES)))
     return constructed(spelling), constructed(spelling | {field: other[field]})
-
-
-@given(spellings())
-def test_the_strategy_chooses_every_field(spelling):
-    assert spelling.keys() == set(AXES)
 
 
 # --- names ------------------------------------------------------------------------------------
@@ -69,22 +65,20 @@ def test_names_are_equal_exactly_when_variants_are(pair):
     assert len({a, b}) == 1 + (a != b)
 
 
+SMALL = {"family": "cifar"}
+
+
 @pytest.mark.parametrize(
     ("variant", "name"),
     [
         (Variant(), "rv_resnet50_b"),
-        (rv.preset("D", depth=50, preact=True), "rv_resnet50_d_preact"),
         (rv.preset("B", family="cifar", depth=20), "rv_resnet20_cifar_b"),
         (Variant(depth=18, stem="conv3", stem_stride=1), "rv_resnet18_s1_conv3_3x3_conv"),
-        (Variant(depth=50, stride="1x1", stem="deep"), "rv_resnet50_deep_1x1_conv"),
         (Variant(depth=50, stem="deep_wide"), "rv_resnet50_deepwide_3x3_conv"),
+        (Variant(**SMALL, depth=110, block="bottleneck"), "rv_resnet110_cifar_bottleneck_b"),
+        (Variant(**SMALL, depth=164, block="basic"), "rv_resnet164_cifar_basic_b"),
         (
-            Variant(family="cifar", depth=110, block="bottleneck"),
-            "rv_resnet110_cifar_bottleneck_b",
-        ),
-        (Variant(family="cifar", depth=164, block="basic"), "rv_resnet164_cifar_basic_b"),
-        (
-            Variant(family="cifar", depth=110, shortcut="pad", order="relu_preact"),
+            Variant(**SMALL, depth=110, shortcut="pad", order="relu_preact"),
             "rv_resnet110_cifar_conv3_3x3_pad_relupreact",
         ),
         (
@@ -93,21 +87,11 @@ def test_names_are_equal_exactly_when_variants_are(pair):
         ),
         (rv.preset("D", depth=50, base_width=96), "rv_resnext50_1x96d_d"),
         (Variant(depth=50, base_width=32), "rv_resnext50_1x32d_b"),
-        (Variant(depth=50, cardinality=2, base_width=64), "rv_resnext50_2x64d_b"),
         (Variant(depth=101, base_width=128), "rv_wide_resnet101_2_b"),
-        (
-            Variant(family="cifar", depth=29, cardinality=8, base_width=64),
-            "rv_resnet29_cifar_g8_w64_b",
-        ),
-        (Variant(family="cifar", depth=164, base_width=32), "rv_resnet164_cifar_w32_b"),
-        (Variant(depth=50, attention="se"), "rv_resnet50_b_se"),
-        (
-            rv.preset("D", depth=50, preact=True, attention="eca", antialias="blur"),
-            "rv_resnet50_d_preact_eca_blur",
-        ),
+        (Variant(**SMALL, depth=29, cardinality=8, base_width=64), "rv_resnet29_cifar_g8_w64_b"),
         (
             Variant(
-                family="cifar",
+                **SMALL,
                 depth=110,
                 block="bottleneck",
                 cardinality=4,
@@ -137,9 +121,6 @@ def test_presets_spell_the_axes_of_the_paper():
     assert rv.preset("A", depth=50) == Variant(
         depth=50, stem="conv7", stride="1x1", shortcut="conv", order="post"
     )
-
-
-def test_presets_are_cumulative():
     changed = [
         {key for key in PRESETS[b] if PRESETS[a][key] != PRESETS[b][key]}
         for a, b in (("A", "B"), ("B", "C"), ("C", "D"))
@@ -151,6 +132,10 @@ def test_a_preset_takes_further_axes():
     assert rv.preset("D", order="preact") == rv.preset("D", preact=True)
     assert rv.preset("B", family="cifar", depth=20, stem="deep").preset == "C"
     assert rv.preset("B", depth=50, attention="se").preset == "B"
+    model = rv.create_model("D", family="cifar", depth=29, attention="se", device="meta")
+    assert model.variant.name == "rv_resnet29_cifar_d_se"
+    with pytest.raises(UserError, match="depth go with a preset letter, not with 'rv_resnet18_b'"):
+        rv.create_model("rv_resnet18_b", depth=50)
 
 
 def test_cifar_depths_default_to_the_blocks_they_were_published_with():
@@ -175,7 +160,6 @@ GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution
             "unknown depth 21 for family 'cifar'; choices: 6n+2 with basic blocks "
             "(20, 32, 44, 56, 110), 9n+2 with bottlenecks (29, 47, 164, 1001)",
         ),
-        ({"depth": -50}, "unknown depth -50 for family 'imagenet'; choices: 10, 14, 18"),
         ({"block": "basic"}, "unknown block for depth 50 of family 'imagenet' 'basic'"),
         ({"stem": "conv9"}, "unknown stem 'conv9'"),
         ({"stem_stride": 3}, "unknown stem_stride 3; choices: 4, 2, 1"),
@@ -186,15 +170,11 @@ GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution
         ({"attention": ""}, "unknown attention ''; choices: none, se, eca"),
         ({"antialias": "blurr"}, "unknown antialias 'blurr'; did you mean 'blur'?"),
         ({"depth": 18, "cardinality": 32}, GROUPS + "18 of family 'imagenet' has basic blocks"),
-        ({"depth": 34, "base_width": 128}, GROUPS + "34 of family 'imagenet' has basic blocks"),
         (
-            {"cardinality": 2, "family": "cifar", "depth": 164, "block": "basic"},
+            {"base_width": 32, "family": "cifar", "depth": 164, "block": "basic"},
             GROUPS + "164 of family 'cifar' has basic blocks",
         ),
         ({"cardinality": 0}, f"cardinality 0 must be from 1 to {WIDEST}"),
-        ({"cardinality": -1}, f"cardinality -1 must be from 1 to {WIDEST}"),
-        ({"cardinality": 10**9}, f"cardinality {10**9} must be from 1 to {WIDEST}"),
-        ({"base_width": -4}, f"base_width -4 must be from 1 to {WIDEST}"),
         ({"base_width": WIDEST + 1}, f"base_width {WIDEST + 1} must be from 1 to {WIDEST}"),
         (
             {"base_width": 64, "cardinality": 64},
@@ -207,10 +187,6 @@ GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution
         (
             {"shortcut": "none", "skip": "scale"},
             "skip 'scale' acts on a shortcut, and shortcut 'none' has none",
-        ),
-        (
-            {"shortcut": "none", "skip": "conv"},
-            "skip 'conv' acts on a shortcut, and shortcut 'none' has none",
         ),
         (
             {"shortcut": "avgpool", "skip": "conv"},
@@ -230,16 +206,9 @@ def test_what_cannot_be_built_cannot_be_constructed(spelling, message):
 
 
 @pytest.mark.parametrize("field", fields(Variant), ids=lambda field: field.name)
-@pytest.mark.parametrize("value", [True, 1.0, None, [], b"se", Variant], ids=repr)
-def test_a_field_takes_its_own_type_only(field, value):
-    kind = type(field.default).__name__
-    message = f"{field.name} {value!r} must be of type {kind}"
-    with pytest.raises(UserError, match=f"^{re.escape(message)}$") as error:
-        Variant(**{field.name: value})
-    assert error.value.field == field.name
-
-
-def test_what_is_just_not_too_wide_is_built():
-    assert Variant(cardinality=32, base_width=64).inner_width(512) == WIDEST
-    assert Variant(family="cifar", base_width=WIDEST // 4).inner_width(64) == WIDEST
-    assert Variant(depth=50, shortcut="pad", stem="deep_wide").stem == "deep_wide"
+def test_a_field_takes_its_own_type_only(field):
+    for value in (True, 1.0, None, [], b"se", Variant):
+        message = f"{field.name} {value!r} must be of type {type(field.default).__name__}"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$") as error:
+            Variant(**{field.name: value})
+        assert error.value.field == field.name

@@ -54,37 +54,20 @@ def file(trained, tmp_path):
 
 
 def test_a_state_dict_a_file_and_a_folder_load(trained, file):
-    for source in (trained, file, str(file), file.parent, str(file.parent)):
+    for source in (trained, file, str(file.parent)):
         model = rv.create_model(TINY)
-        rv.load_weights(model, source)
+        assert rv.load_weights(model, source) is model
         assert_same_tensors(model.state_dict(), trained)
+    assert rv.load_backbone(model, trained) is model
 
 
-def test_the_model_keeps_its_own_copy(trained):
+def test_weights_without_counters_and_of_another_precision_take_the_models(trained):
     model = rv.create_model(TINY)
-    rv.load_weights(model, trained)
-    trained["fc.bias"].fill_(7)
-    assert not (model.fc.bias == 7).any()
-
-
-def test_weights_without_counters_load_and_leave_the_counters(trained):
-    model = rv.create_model(TINY)
-    rv.load_weights(model, {k: v for k, v in trained.items() if "num_batches" not in k})
-    counters = {key: value for key, value in model.state_dict().items() if "num_batches" in key}
+    cast = {k: v.double() for k, v in trained.items() if "num_batches" not in k}
+    rv.load_weights(model, cast)
+    counters = {k: v for k, v in model.state_dict().items() if "num_batches" in k}
     assert set(map(int, counters.values())) == {0}
     assert_same_tensors(model.state_dict(), trained | counters)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_another_precision_take_the_models(trained, dtype):
-    model = rv.create_model(TINY)
-    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in trained.items()}
-    rv.load_weights(model, cast)
-    wanted = {key: value.to(trained[key].dtype) for key, value in cast.items()}
-    assert {key: value.dtype for key, value in model.state_dict().items()} == {
-        key: value.dtype for key, value in trained.items()
-    }
-    assert_same_tensors(model.state_dict(), wanted)
 
 
 @pytest.mark.parametrize("name", ["resnet18d", "resnetv2_18d"])
@@ -106,8 +89,9 @@ def test_a_feature_extractor_takes_weights_without_a_classifier(name):
 # --- timm's ResNetV2 --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [1000, 10, 0])
-@pytest.mark.parametrize("name", ["resnetv2_18", "resnetv2_34d", "resnetv2_50d", "resnetv2_50t"])
+@pytest.mark.parametrize(
+    ("name", "classes"), [("resnetv2_18", 1000), ("resnetv2_18d", 0), ("resnetv2_50t", 10)]
+)
 def test_v2_weights_go_to_timm_and_come_back(name, classes, tmp_path):
     model = rv.create_model(TWINS[name], num_classes=classes)
     save_file(rv.resnetv2_state_dict(model), tmp_path / "model.safetensors")
@@ -127,22 +111,16 @@ def test_v2_weights_go_to_timm_and_come_back(name, classes, tmp_path):
     "fields",
     [
         {"order": "post"},
-        {"order": "relu_preact"},
         {"attention": "se"},
-        {"antialias": "blur"},
         {"skip": "shortcut_gate"},
-        {"stride": "1x1"},
-        {"stem_stride": 2},
-        {"stem": "conv3"},
         {"stem": "tiered"},
         {"shortcut": "pad"},
-        {"shortcut": "conv_all"},
         {"cardinality": 32, "base_width": 4},
     ],
     ids=str,
 )
 def test_what_timms_v2_cannot_compute_gets_no_keys_of_it(fields):
-    model = rv.create_model(Variant(depth=50, **{"order": "preact"} | fields), device="meta")
+    model = rv.create_model(Variant(depth=26, **{"order": "preact"} | fields), device="meta")
     with pytest.raises(UserError, match="timm's ResNetV2") as error:
         rv.resnetv2_state_dict(model)
     assert error.value.field in fields
@@ -151,34 +129,33 @@ def test_what_timms_v2_cannot_compute_gets_no_keys_of_it(fields):
 # --- refusals ---------------------------------------------------------------------------------
 
 
-def test_another_networks_weights_are_refused_by_their_keys():
-    state = rv.create_model(Variant(family="cifar", depth=11, stem="deep")).state_dict()
-    assert_refused(
-        state,
-        [
-            "rv_resnet8_cifar_b: 1 missing (first conv1.weight), ",
-            "unexpected (first conv1.0.weight), ",
-            "misshapen (first layer1.0.conv1.weight: (16, 16, 1, 1), the model has (16, 16, 3, 3))",
-        ],
-    )
-
-
-def test_a_deeper_networks_weights_are_refused():
-    state = rv.create_model(Variant(family="cifar", depth=14)).state_dict()
-    assert_refused(state, ["36 unexpected (first layer1.1.conv1.weight)"])
-
-
-@pytest.mark.parametrize("classes", [7, 0])
-def test_weights_for_other_classes_are_refused(classes):
-    state = rv.create_model(TINY, num_classes=classes).state_dict()
-    assert_refused(state, ["2 missing" if classes == 0 else "2 misshapen", "fc.weight"])
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (
+            {"depth": 11, "stem": "deep"},
+            [
+                "rv_resnet8_cifar_b: 1 missing (first conv1.weight), ",
+                "unexpected (first conv1.0.weight), ",
+                "misshapen (first layer1.0.conv1.weight: (16, 16, 1, 1), "
+                "the model has (16, 16, 3, 3))",
+            ],
+        ),
+        ({"depth": 14}, ["36 unexpected (first layer1.1.conv1.weight)"]),
+        ({"depth": 8, "num_classes": 7}, ["2 misshapen", "fc.weight"]),
+        ({"depth": 8, "num_classes": 0}, ["2 missing", "fc.weight"]),
+    ],
+    ids=str,
+)
+def test_another_networks_weights_are_refused_by_their_keys(other, says):
+    state = rv.create_model("B", family="cifar", **other).state_dict()
+    assert_refused(state, says)
 
 
 def test_v2_weights_of_another_network_are_refused():
     model = rv.create_model("rv_resnet18_b_preact")
     for name, says in (
         ("resnetv2_18d", ["1 missing (first conv1.weight)", "(first stem.conv1.weight)"]),
-        ("resnetv2_34", ["unexpected (first stages.0.blocks.2.norm1.weight)"]),
         ("resnet18", ["missing (first norm.weight)", "unexpected (first bn1.weight)"]),
     ):
         assert_refused(timm.create_model(name).state_dict(), says, model)
@@ -186,45 +163,42 @@ def test_v2_weights_of_another_network_are_refused():
     assert_refused(v2, ["missing", "unexpected"], rv.create_model("rv_resnet18_b"))
 
 
+BIAS = "fc.bias"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda state: {"state_dict": state, "epoch": 3}, ["'state_dict' holds a dict, not a t"]),
-        (lambda state: state | {"epoch": 3}, ["'epoch' holds a int"]),
-        (lambda state: state | {"fc.bias": state["fc.bias"].tolist()}, ["'fc.bias' holds a list"]),
+        (lambda state: state | {BIAS: state[BIAS].tolist()}, ["'fc.bias' holds a list"]),
         (
             lambda state: list(state.items()),
             ["source [('conv1.weight', tens", " must be a path or a state dict"],
         ),
-        (lambda state: None, ["source None must be a path"]),
         (lambda state: {}, ["missing (first conv1.weight)"]),
-        (lambda state: {1: torch.ones(1)}, ["missing", "unexpected (first 1)"]),
         (lambda state: state | {("a", 1): torch.ones(1)}, ["1 unexpected (first ('a', 1))"]),
         (lambda state: {f"module.{k}": v for k, v in state.items()}, ["(first module.conv1.w"]),
-        (lambda state: state | {"fc.bias": torch.ones(9)}, ["1 misshapen (first fc.bias: (9,), "]),
+        (lambda state: state | {BIAS: torch.ones(9)}, ["1 misshapen (first fc.bias: (9,), "]),
+        (lambda state: state | {BIAS: state[BIAS].to("meta")}, [BIAS]),
+        (lambda state: state | {BIAS: state[BIAS].to_sparse()}, [BIAS]),
+        (lambda state: state | {BIAS: state[BIAS].to(torch.int8)}, [BIAS]),
+        (lambda state: state | {BIAS: state[BIAS].to(torch.complex64)}, [BIAS]),
     ],
-    ids=range(10),
+    ids=[
+        *("checkpoint", "list", "items", "empty", "key", "prefix", "shape"),
+        *("meta", "sparse", "int8", "complex"),
+    ],
 )
 def test_what_is_no_state_dict_of_the_network_is_refused(trained, change, says):
     assert_refused(change(trained), says)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda value: value.to("meta"),
-        lambda value: value.to_sparse(),
-        lambda value: value.to(torch.int8),
-        lambda value: value > 0,
-        lambda value: value.to(torch.complex64),
-    ],
-    ids=["meta", "sparse", "int8", "bool", "complex"],
-)
-def test_a_tensor_that_cannot_be_a_weight_is_refused(trained, change):
-    assert_refused(trained | {"fc.bias": change(trained["fc.bias"])}, ["fc.bias"])
+def test_a_model_without_storage_takes_no_weights(trained):
+    with pytest.raises(UserError, match="on the meta device"):
+        rv.load_weights(rv.create_model(TINY, device="meta"), trained)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".npz", ".pth.tar", ""])
+@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ""])
 def test_a_file_of_another_kind_is_refused(trained, tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     torch.save(trained, path)
@@ -236,36 +210,21 @@ def test_what_is_not_there_is_refused(tmp_path):
     assert_refused(tmp_path / "no.safetensors", ["there is no file", "no.safetensors"])
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     assert_refused(tmp_path, ["there is no file", str(tmp_path / "model.safetensors")])
+    assert_refused(f"{'a' * 300}.safetensors", ["aaa.safetensors"])  # no file can have the name
 
 
-def test_a_name_that_no_file_can_have_is_refused():
-    assert_refused(f"{'a' * 300}.safetensors", ["aaa.safetensors"])
-
-
-@pytest.mark.parametrize("end", [0, 4, 8, 100, 4000, 100_000, -1000, -1])
-def test_a_truncated_file_is_refused(file, end):
-    file.write_bytes(file.read_bytes()[:end])
-    assert_refused(file, ["cannot read weights from", str(file)])
-
-
-@pytest.mark.parametrize(
-    "start",
-    [
-        torch.randint(256, (4096,), generator=torch.Generator().manual_seed(0)).numpy().tobytes(),
-        (2**60).to_bytes(8, "little"),
-        (2**63).to_bytes(8, "little"),
-        (5).to_bytes(8, "little") + b"hello",
-        (0).to_bytes(8, "little"),
-    ],
-    ids=["random", "2**60", "2**63", "no JSON", "no header"],
-)
-def test_a_file_with_a_damaged_header_is_refused(file, start):
-    file.write_bytes(start + file.read_bytes()[len(start) :])
-    assert_refused(file, ["cannot read weights from", str(file)])
+def test_a_damaged_file_is_refused(file):
+    whole = file.read_bytes()
+    damaged = [whole[:end] for end in (0, 4, 100, -1)]
+    heads = ((2**60).to_bytes(8, "little"), (5).to_bytes(8, "little") + b"hello")
+    damaged += [head + whole[len(head) :] for head in heads]
+    for content in damaged:
+        file.write_bytes(content)
+        assert_refused(file, ["cannot read weights from", str(file)])
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda o, path: path.write_bytes(pickle.dumps(o))])
-@pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_malicious_pickle_is_not_run(tmp_path, suffix, save):
     path, marker = tmp_path / f"model{suffix}", tmp_path / "marker"
     save({"conv1.weight": Malicious(marker)}, path)

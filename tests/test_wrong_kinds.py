@@ -9,9 +9,6 @@ import pytest
 import resnet_variants as rv
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.grids import GRID_KEYS
-from resnet_variants.models.variant import Variant
-from resnet_variants.settings import Loading, Machine, Study, Workers
-from resnet_variants.training.recipe import Recipe
 
 NAME = "rv_resnet8_cifar_b"
 WRONG = [None, 3, 1.5, b"x", object(), [], {}]
@@ -25,55 +22,49 @@ def reach(*_, **__):
     raise ReachedError
 
 
-def names(*kinds):
-    return [field.name for kind in kinds for field in fields(kind)]
-
-
-AXES = names(Variant)
-MODEL = [*names(ModelArgs), "pretrained_cfg", "pretrained_cfg_overlay"]
-# What each takes besides the parameters in its signature.
+# What each takes besides the parameters in its signature. Of the settings dataclasses one field
+# each: test_settings asks for the others.
 FURTHER = {
     "Variant": [],
     "cost": [],
-    "create_model": MODEL,
-    "diagnose": names(Study),
+    "create_model": [
+        *(field.name for field in fields(ModelArgs)),
+        *("pretrained_cfg", "pretrained_cfg_overlay"),
+    ],
+    "diagnose": ["images"],
     "grid": GRID_KEYS,
     "list_models": [],
     "load_backbone": [],
     "load_weights": [],
     "model_card": [],
     "parse_name": [],
-    "preset": [*AXES, "preact"],
+    "preset": ["stem", "preact"],
     "register": [],
     "report": [],
     "resnetv2_state_dict": [],
-    "run": ["preset", *names(Recipe, Machine, Loading, Workers)],
+    "run": ["preset", "lr", "devices", "workers", "jobs"],
     "save_pretrained": [],
 }
 
 
 @pytest.fixture(scope="module")
-def model():
-    return rv.create_model(NAME)
-
-
-@pytest.fixture
-def valid(model, tmp_path):
+def valid(tmp_path_factory):
     """Arguments that are needed, by function."""
+    model, folder = rv.create_model(NAME), tmp_path_factory.mktemp("folder")
     return {
         "cost": {"variant": NAME},
         "create_model": {"variant": NAME},
-        "diagnose": {"folder": tmp_path},
+        "diagnose": {"folder": folder},
         "load_backbone": {"model": model, "source": model.state_dict()},
         "load_weights": {"model": model, "source": model.state_dict()},
         "model_card": {"model": model},
         "parse_name": {"name": NAME},
         "preset": {"letter": "A"},
         "register": {"variant": NAME},
-        "report": {"folders": tmp_path},
+        "report": {"folders": folder},
         "resnetv2_state_dict": {"model": rv.create_model("rv_resnet18_b_preact", device="meta")},
-        "run": {"variants": [NAME], "out": tmp_path},
-        "save_pretrained": {"model": model, "folder": tmp_path},
+        "run": {"variants": [NAME], "out": folder},
+        "save_pretrained": {"model": model, "folder": folder},
     }
 
 
@@ -111,13 +102,14 @@ def test_a_wrong_kind_is_one_line_that_names_the_argument(name, argument, valid,
             assert len(told.splitlines()) == 1
 
 
-@pytest.mark.parametrize("value", [[3], [[1]], ["tensorboard", None], "tensorboard"])
-def test_what_is_in_a_list_of_sinks_is_looked_at(value, tmp_path):
-    with pytest.raises(ValueError, match=r"^log .* must be a list of names"):
-        rv.run([NAME], out=tmp_path, log=value)
+WRONG_LISTS = [
+    *(("log", value) for value in ([3], [[1]], ["tensorboard", None], "tensorboard")),
+    *(("variants", value) for value in ([1], [None], [b"x"], [NAME, 2])),
+]
+MEANT = {"log": "a list of names", "variants": "a letter, a name or a Var"}
 
 
-@pytest.mark.parametrize("value", [[1], [None], [b"x"], ["rv_resnet8_cifar_b", 2]])
-def test_what_is_in_a_list_of_variants_is_looked_at(value, tmp_path):
-    with pytest.raises(ValueError, match=r"^variants .* must be a letter, a name or a Var"):
-        rv.run(value, out=tmp_path)
+@pytest.mark.parametrize(("argument", "value"), WRONG_LISTS)
+def test_what_is_in_a_list_is_looked_at(argument, value, tmp_path):
+    with pytest.raises(ValueError, match=f"^{argument} .* must be {MEANT[argument]}"):
+        rv.run(**{"variants": [NAME], "out": tmp_path} | {argument: value})

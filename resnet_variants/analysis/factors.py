@@ -73,7 +73,12 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
         cells: one row per network: its ``model`` and its axes.
     """
     named = cells.drop_duplicates("model").set_index("model")
-    levels = factors(named) if len(named) > 1 else named[[]]
+    letters = named[["preset"]]
+    if letters["preset"].ne("").all() and letters["preset"].nunique() > 1:
+        named = named.assign(**dict.fromkeys(("preset", "stem", "stride", "shortcut"), ""))
+        levels = letters.join(factors(named))
+    else:
+        levels = factors(named) if len(named) > 1 else named[[]]
     rows = levels.to_dict("index")
     return {
         str(model): " ".join(_words(row) or starmap(_word, row.items())) or str(model)

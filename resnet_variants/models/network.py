@@ -121,6 +121,8 @@ class ResNet(nn.Module):
         gate_bias: float = ModelArgs.gate_bias,
     ) -> None:
         """Kaiming-normal convolutions (arXiv:1502.01852); norms become the identity."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return  # there are no values
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
                 module.reset_parameters()

@@ -160,9 +160,7 @@ class RunFolder:
             was, new = before.get(key), now.get(key)
             if isinstance(was, dict) and isinstance(new, dict):
                 # A setting that the record lacks had its default: else the run's id would differ.
-                old, own = cast(Json, was), cast(Json, new)
-                changed = [k for k, value in old.items() if value != own.get(k)]
-                was, new = ({k: part.get(k) for k in changed} for part in (old, own))
+                was, new = ({k: d.get(k) for k in was if was[k] != new.get(k)} for d in (was, new))
             if key not in _MAY_DIFFER and was != new:
                 change = f"{key} was {short(was)}, is now {short(new)}"
                 message = f"{self.path} was started with other settings ({change})"

@@ -91,13 +91,7 @@ def fit_to(
     if options.workers.engine == "ray":
         raise UserError("minutes is for the engines of this machine", field="minutes")
     begun = time.monotonic() - spent
-    request: Json = {
-        "minutes": minutes,
-        "data": experiment.data,
-        "img_size": experiment.img_size,
-        "seeds": experiment.seeds,
-        "arms": [variant.name for variant in experiment.variants],
-    }
+    request = _request(minutes, experiment)
     if not (experiment.img_size or open_source(experiment.data, experiment.loading.data_dir).side):
         experiment = replace(experiment, img_size=_SIDE)
     experiment = experiment.fitted()
@@ -120,6 +114,16 @@ def fit_to(
     epochs = min(affordable[at], _MOST_EPOCHS)
     expected = speeds.each[at].seconds(epochs) / speeds.workers
     return _budget(candidates[at], epochs, request, data, expected)
+
+
+def _request(minutes: float, experiment: Experiment) -> Json:
+    return {
+        "minutes": minutes,
+        "data": experiment.data,
+        "img_size": experiment.img_size,
+        "seeds": experiment.seeds,
+        "arms": [variant.name for variant in experiment.variants],
+    }
 
 
 def _by_depth(experiment: Experiment) -> list[Experiment]:

@@ -172,7 +172,8 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     require_name(out, field="out")
     there = next(path for path in (out, *out.resolve().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UserError(f"{str(there)!r} is no folder that can be written", field="out")
+        message = f"{str(out)!r} cannot be written: {str(there)!r} is no folder for it"
+        raise UserError(message, field="out")
     variants = experiment.runs[: len(experiment.variants)]
     for run in variants:
         run.check()
