@@ -75,7 +75,11 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
     """
-    for plugin in [plugins] if isinstance(plugins, str | Path) else plugins:
+    named = [plugins] if isinstance(plugins, str | Path) else sequence(plugins)
+    if named is None:
+        message = f"plugins {shown(plugins)} must be a list of Python files and modules"
+        raise UserError(message, field="plugins")
+    for plugin in named:
         load_plugin(plugin)
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")

@@ -25,7 +25,7 @@ from resnet_variants.models.branches import BLOCKS, AntiAlias, Order
 from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.stems import ConvSpec
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, named_in, token
-from resnet_variants.registry import Registry, UserError, blamed, is_within, shown
+from resnet_variants.registry import Registry, UserError, blamed, is_within, require_path, shown
 from resnet_variants.training.recipe import AUGMENTATIONS
 
 GROUP = "resnet_variants.plugins"  # of the entry points of installed packages
@@ -83,7 +83,7 @@ def load_plugin(plugin: str | os.PathLike[str], *, folder: str | Path = "") -> P
     """
     text = os.fspath(plugin) if isinstance(plugin, str | os.PathLike) else ""
     if text.endswith(".py") or os.sep in text:
-        return enter(_of_file(Path(folder, Path(text).expanduser())))
+        return enter(_of_file(require_path("folder", folder) / Path(text).expanduser()))
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", text):
         message = f"plugin {shown(plugin)} must be a Python file or the name of a module"
         raise UserError(message, field="plugin")

@@ -6,6 +6,7 @@ import pydoc
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -63,7 +64,7 @@ def test_a_run_without_a_report_writes_no_tables(tmp_path):
 
 
 def test_a_notebook_has_a_bar_of_all_epochs(tmp_path, monkeypatch):
-    monkeypatch.setattr(live.Console, "is_jupyter", True)
+    monkeypatch.setattr(live, "Console", lambda: SimpleNamespace(is_jupyter=True))
     said = io.StringIO()
     with redirect_stderr(said):
         rv.run("rv_resnet8_cifar_b", seeds=2, epochs=2, batch_size=256, out=tmp_path, report=False)
