@@ -54,14 +54,13 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
 ) -> Report:
     """Train variants with paired seeds, skip what ``out`` holds; the results.
 
-    The result has ``runs``, ``summary`` and ``effects`` as frames, the paths ``figures`` and
-    ``report``, and shows the answer with its table, in a notebook with the differences drawn. A
-    terminal or a notebook shows the progress.
+    The result shows the answer and its table, in a notebook with the differences drawn; it has the
+    frames ``runs``, ``summary``, ``effects`` and the paths ``figures``, ``report``.
 
     Args:
         variants: ``Variant``s, their names or letters, or one; the first is the baseline.
         data: a SPEC, such as ``cifar10`` or ``folder:PATH``.
-        seeds: how many: 0 to seeds - 1.
+        seeds: how many: 0 to seeds - 1; if 0, as many as a verdict takes.
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
@@ -75,12 +74,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
     """
-    named = [plugins] if isinstance(plugins, str | Path) else sequence(plugins)
-    if named is None:
-        message = f"plugins {shown(plugins)} must be a list of Python files and modules"
-        raise UserError(message, field="plugins")
-    for plugin in named:
-        load_plugin(plugin)
+    _load(plugins)
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")
     require("report", report, bool, "true or false")
@@ -96,6 +90,15 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return made
+
+
+def _load(plugins: Sequence[str | Path] | str | Path) -> None:
+    named = [plugins] if isinstance(plugins, str | Path) else sequence(plugins)
+    if named is None:
+        message = f"plugins {shown(plugins)} must be a list of Python files and modules"
+        raise UserError(message, field="plugins")
+    for plugin in named:
+        load_plugin(plugin)
 
 
 def _experiment(

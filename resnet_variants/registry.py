@@ -187,6 +187,6 @@ def is_within(module: str, package: str) -> bool:
 def _caller() -> str:
     """The module whose code uses the registry at this moment."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back and frame.f_globals["__name__"] == __name__:
+    while frame.f_back and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
-    return str(frame.f_globals["__name__"])
+    return str(frame.f_globals.get("__name__", ""))
