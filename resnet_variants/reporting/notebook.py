@@ -17,7 +17,7 @@ def html(headline: Sequence[str], summary: pd.DataFrame) -> str:
     """Sentences and table as HTML that needs no style sheet; all text is escaped."""
     cells = summary_cells(summary, TERMINAL)
     cells.insert(1, "difference", drawn(summary))
-    head = "".join(f"<th>{escape(name)}</th>" for name in cells)
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in cells)
     rows = [
         "".join(
             f"<td>{cell if name == 'difference' else escape(str(cell))}</td>"
