@@ -164,11 +164,12 @@ def show_bar(events: Events) -> None:
                     epochs[run.id] = record.epoch
                 case Ended(run, result):
                     epochs[run.id] = run.recipe.epochs  # of a failed run too
-                    bar.set_postfix_str(f"{tally.label(run)}: {result_line(result)}")
+                    bar.set_postfix_str(f"{tally.label(run)}: {result_line(result)}", refresh=False)
                 case _:
                     continue
-            bar.set_description(f"{tally.over}/{tally.total} runs")
-            bar.update(sum(epochs.values()) - bar.n)
+            bar.set_description(f"{tally.over}/{tally.total} runs", refresh=False)
+            bar.n = sum(epochs.values())
+            bar.refresh()
 
 
 # --- the table --------------------------------------------------------------------------------
