@@ -25,7 +25,7 @@ def speeds(monkeypatch):
     """Two workers: an epoch of depths 11, 29 and 47 takes the given seconds."""
 
     def give(*per_epoch):
-        def measured(candidates, data, options):
+        def measured(candidates, data, options, seconds):
             each = [
                 budget._Speed(len(c.runs), seconds, 0.5)
                 for c, seconds in zip(candidates, per_epoch, strict=False)

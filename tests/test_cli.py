@@ -21,12 +21,14 @@ from resnet_variants.terminal import cli
 from resnet_variants.training import device
 from resnet_variants.training.recipe import RECIPES, Recipe
 
+LOADING = ("loading torch and timm\n", "loading the images\n")
+
 
 def typed(capsys, line):
-    """Exit status, standard output and standard error of a command line."""
+    """Exit status, standard output without what is being loaded, and standard error."""
     status = cli.main(line.split())
     out, err = capsys.readouterr()
-    return status, out, err
+    return status, "".join(line for line in out.splitlines(True) if line not in LOADING), err
 
 
 TINY = "run --engine inline --depth 11 --epochs 1 --seeds 1 --device cpu --variant"
@@ -37,17 +39,23 @@ def test_run_trains_reports_and_continues(tmp_path, capsys):
     status, text, err = typed(capsys, f"{TINY} A D --out {out}")
     assert (status, err) == (0, "")
     assert f"output     {out}" in text
-    assert "2 runs to do, 0 finished before" in text
-    assert "[2/2] rv_resnet11_cifar_d seed 0: test " in text
-    assert "| rv_resnet11_cifar_a " in text
+    assert ": 2 runs to do\n" in text
+    assert "[2/2] D seed 0: test " in text
+    assert "| A " in text
+    assert f"open {out}/report.html" in text.splitlines()[-1]
     assert {path.name for path in out.iterdir()} >= {
         *("runs", "runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md"),
         *("accuracy_vs_macs.png", "accuracy_vs_macs.svg"),
         *("training_curves.png", "training_curves.svg"),
     }
     _, again, _ = typed(capsys, f"{TINY} A D --out {out}")
-    assert "0 runs to do, 2 finished before" in again
+    assert "all 2 runs are over" in again
     assert "2 done" in again
+
+
+def test_the_first_words_come_before_anything_is_loaded(tmp_path, capsys):
+    cli.main(f"{TINY} A --data folder:{tmp_path}/none".split())
+    assert capsys.readouterr().out == "".join(LOADING)
 
 
 def test_a_failed_run_is_status_1_and_its_error_one_line(tmp_path, capsys, monkeypatch):
@@ -68,7 +76,7 @@ def test_a_dry_run_lists_and_estimates_and_writes_nothing(tmp_path, capsys, monk
     status, text, _ = typed(capsys, f"{TINY} A D --dry-run --out {out}")
     assert status == 0
     assert "rv_resnet11_cifar_d__digits__" in text
-    assert re.search(r"2 runs, about \d+:\d\d:\d\d", text)
+    assert re.search(r"2 runs, about \d+:\d\d", text)
     assert re.search("an estimate: a few steps of [12] of 2 networks", text)
     assert not out.exists()
 
@@ -349,7 +357,7 @@ def test_no_column_of_describe_runs_into_the_next(capsys, line):
 def test_python_runs_do_what_the_command_does(tmp_path):
     settings = {"preset": "fast", "epochs": 1, "device": "cpu", "data_dir": tmp_path, "workers": 1}
     out = tmp_path / "my results"
-    frame = rv.run("rv_resnet8_cifar_b", data="digits", seeds=2, out=out, **settings)
+    frame = rv.run("rv_resnet8_cifar_b", data="digits", seeds=2, out=out, **settings).runs
     assert list(frame["status"]) == ["done", "done"]
     assert list(frame["seed"]) == [0, 1]
     config = json.loads((out / "runs" / frame["run_id"][0] / "run.json").read_text())

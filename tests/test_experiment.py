@@ -75,7 +75,7 @@ def test_the_baseline_has_the_depth_of_what_it_is_compared_with(tmp_path):
     ("old", "new", "message"),
     [
         ("seeds    = 2", "seed = 2", "unknown key 'seed'; did you mean 'seeds'?"),
-        ("seeds    = 2", "seeds = 0", "seeds 0 must be from 1 to 10000"),
+        ("seeds    = 2", "seeds = -1", "seeds -1 must be from 1 to 10000, or 0: as many"),
         ("seeds    = 2", 'seeds = "2"', "seeds '2' must be of type int"),
         ("seeds    = 2", "seeds = true", "seeds True must be of type int"),
         ('"digits"', '"digit"', "unknown data 'digit'; did you mean 'digits'?"),

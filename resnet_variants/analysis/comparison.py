@@ -21,7 +21,7 @@ from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
-from resnet_variants.records.run_folder import DONE, recipe_digest
+from resnet_variants.records.run_folder import DONE, Provenance, recipe_digest, recipe_settings
 
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -38,6 +38,7 @@ class Comparison:
         baselines: model name -> name of the model it is compared with.
         latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
         diagnosis: the diagnosis tables of these runs.
+        recipe: the settings of the recipe as text; empty where they are not recorded.
         networks: model, axes and costs of each network of all comparisons that were made together.
         names: what readers call a data set, by its id; one that is absent is called by its id.
     """
@@ -48,6 +49,7 @@ class Comparison:
     baselines: Mapping[str, str]
     latencies: Mapping[tuple[str, ...], float]
     diagnosis: Diagnosis
+    recipe: Mapping[str, str]
     networks: pd.DataFrame
     names: Mapping[str, str]
 
@@ -134,6 +136,7 @@ def comparisons(
     epochs: pd.DataFrame | None = None,
     latencies: Mapping[tuple[str, ...], float] | None = None,
     diagnosis: Diagnosis | None = None,
+    provenance: Provenance | None = None,
     names: Mapping[str, str] | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
@@ -144,6 +147,7 @@ def comparisons(
         epochs: ``EPOCH_COLUMNS``.
         latencies: see ``Comparison``.
         diagnosis: the diagnosis tables of the runs.
+        provenance: has the settings of each recipe.
         names: see ``Comparison``.
     """
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
@@ -157,6 +161,7 @@ def comparisons(
             baselines=baselines,
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
+            recipe=recipe_settings(provenance or {}, str(values[KEY.index("recipe")])),
             networks=runs.drop_duplicates("model"),
             names=names or {},
         )

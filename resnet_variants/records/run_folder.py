@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,8 @@ _RESULT_WHEN_DONE = [
 # no other run. ``compile`` stays as it was. The mean and the deviation of decoded images differ in
 # their last digits from machine to machine.
 _MAY_DIFFER = ("provenance", "compile", "mean", "std")
+
+PLUGINS, PLUGIN = "plugins", "plugin"  # a key of run.json, and how its facts begin
 
 # Files and folders in a run's directory, besides those of a diagnosis.
 _OURS = (
@@ -136,6 +139,22 @@ class RunFolder:
             if key in before and before[key] != facts[key]:
                 message = f"{self.path} was trained on other images ({key} {before[key]}, now"
                 raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
+
+    def refuse_other_plugins(self, plugins: Mapping[str, str]) -> None:
+        """Refuse a run that was made with another version of a plugin.
+
+        Args:
+            plugins: the SHA-256 of each by its name.
+
+        Raises:
+            ValueError: names run, plugin and both versions.
+        """
+        for name, before in _mapping(self.config().get(PLUGINS)).items():
+            now = plugins.get(name, before)
+            if now != before:
+                message = f"{self.path} was made with another plugin {name!r} (SHA-256"
+                message = f"{message} {str(before)[:12]}, now {str(now)[:12]}): take another --out"
+                raise UserError(f"{message}, or give --fresh for all its runs", field="plugin")
 
     def _refuse_other(self, before: Json, now: Json) -> None:
         for key in {**before, **now}:
@@ -291,15 +310,29 @@ def note_provenance(provenance: Provenance, config: Json) -> None:
     if origin.get("git_commit") and origin.get("git_dirty"):
         facts["git commit"] = f"{origin['git_commit']} with changes"
     facts |= {"Python": origin.get("python"), **versions}
+    facts |= {f"{PLUGIN} {name}": sha for name, sha in _mapping(config.get(PLUGINS)).items()}
     facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
     recipe = _mapping(config.get("recipe"))
     if recipe:
         settings = ", ".join(f"{name} {value}" for name, value in recipe.items())
-        facts[f"recipe {recipe_digest(str(config['run_id']))}"] = settings
+        facts[recipe_label(recipe_digest(str(config["run_id"])))] = settings
     for name, value in facts.items():
         values = provenance.setdefault(name, [])
         if value is not None and str(value) not in values:
             values.append(str(value))
+
+
+def recipe_settings(provenance: Provenance, digest: str) -> dict[str, str]:
+    """The settings of a recipe as text, by today's names; empty where they are not recorded."""
+    text = next(iter(provenance.get(recipe_label(digest), ())), "")
+    pairs = (part.partition(" ") for part in re.split(r", (?=[a-z_]+ )", text) if part)
+    today = {former: name for name, former in FORMER_NAMES.items()}
+    return {today.get(name, name): value for name, _, value in pairs}
+
+
+def recipe_label(digest: str) -> str:
+    """The name of a recipe's settings in a ``Provenance``."""
+    return f"recipe {digest}"
 
 
 def _mapping(value: object) -> Json:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -27,25 +29,40 @@ from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records.results_folder import DATA_NAMES, MISSING, RUNNING, read_experiment
 from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
+from resnet_variants.reporting import notebook
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
-from resnet_variants.reporting.html import Content, Failure, Picture, render
-from resnet_variants.reporting.summary import summary_latex, summary_markdown
+from resnet_variants.reporting.html import Content, Failure, Links, Picture, render
+from resnet_variants.reporting.summary import (
+    TERMINAL,
+    summary_cells,
+    summary_latex,
+    summary_markdown,
+)
+from resnet_variants.reporting.text import markdown
 
 ALWAYS = (  # files that each report writes
     *("runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"),
     *("effects.csv", "provenance.json", "report.html"),
 )
 TOGETHER = "folders"  # in experiment.json: those that were reported together
-_TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
+_LOGS, _LETTERS = 100, 4_000  # failed runs whose log the page shows, and how much of its end
 _PATIENCE = 600.0  # seconds that another report of the same folder may take
 _LONGEST = 120  # letters of a comparison's key in the name of a file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What ``build`` made, and from what."""
+    """The results of a folder, and what ``build`` made of them.
+
+    Attributes:
+        runs: ``runs.csv``.
+        summary: ``summary.csv``.
+        effects: ``effects.csv``.
+        headline: what came out, in two sentences.
+        files: what was written.
+    """
 
     comparisons: Sequence[Comparison]
     runs: pd.DataFrame
@@ -56,7 +73,25 @@ class Report:
     headline: Sequence[str]
     answer: Sequence[str]
     notes: Sequence[str]
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # none where nothing was written
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The figures as PNG files, by name."""
+        return {path.stem: path for path in self.files if path.suffix == ".png"}
+
+    @property
+    def report(self) -> Path | None:
+        """The page; ``None`` where nothing was written."""
+        return next((path for path in self.files if path.name == "report.html"), None)
+
+    def __repr__(self) -> str:
+        """The answer and the table, as a terminal shows them."""
+        return "\n".join([*self.headline, "", markdown(summary_cells(self.summary, TERMINAL))])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook.html(self.headline, self.summary)
 
 
 def require_room(out: Path, *, adopt: bool = True) -> None:
@@ -112,29 +147,27 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
         raise UserError(message) from error
 
 
+def read(out: Path) -> Report:
+    """The results of a folder as they are; nothing is drawn or written.
+
+    Raises:
+        ValueError: as ``load_results`` does.
+    """
+    require_folders((out,))
+    return _report(load_results((out,)))
+
+
 def _build(
     results: Results, folders: Sequence[Path], out: Path
 ) -> tuple[Report, dict[str, str | bytes]]:
     """The report, and what it writes: the content of each file by its name."""
-    parts = results.comparisons
-    report = Report(
-        comparisons=parts,
-        runs=results.runs,
-        summary=summary_table(parts),
-        effects=effects_table(parts),
-        depths=depths_table(parts),
-        counts=_counts(results),
-        headline=headline(parts),
-        answer=answer(parts),
-        notes=notes(parts, results.provenance),
-        files=(),
-    )
+    parts, report = results.comparisons, _report(results)
     diagnosed = diagnosis_table(parts)
     figures = _figures(parts)
     optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
     outcomes = outcomes_parquet(results.outcomes, results.runs)
-    content = _content(report, results, _commands(results, folders, out), _pictures(figures))
-    return report, {
+    content = _content(report, results)
+    contents: dict[str, str | bytes] = {
         "runs.csv": _csv(results.runs),
         "runs.parquet": results.runs.to_parquet(index=False),
         "epochs.csv": _csv(results.epochs),
@@ -147,8 +180,31 @@ def _build(
         **{f"{name}.csv": _csv(table) for name, table in optional.items() if len(table)},
         **({OUTCOMES: outcomes} if outcomes else {}),
         **figures,
-        "report.html": render(content),
     }
+    content = dataclasses.replace(
+        content,
+        reproduce=_commands(results, folders, out),
+        files=[(name, quote(name)) for name in contents],
+        run_files=_run_files(results.folders, out),
+        pictures=_pictures(figures),
+    )
+    return report, contents | {"report.html": render(content)}
+
+
+def _report(results: Results) -> Report:
+    parts = results.comparisons
+    return Report(
+        comparisons=parts,
+        runs=results.runs,
+        summary=summary_table(parts),
+        effects=effects_table(parts),
+        depths=depths_table(parts),
+        counts=_counts(results),
+        headline=headline(parts),
+        answer=answer(parts),
+        notes=notes(parts, results.provenance),
+        files=(),
+    )
 
 
 def _counts(results: Results) -> dict[str, int]:
@@ -220,23 +276,34 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     return [*results.provenance.get("command", ()), again]
 
 
-def _content(
-    report: Report, results: Results, commands: Sequence[str], pictures: Sequence[Picture]
-) -> Content:
+def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:
+    """The folder, log and diagnosis of each run that is here, as addresses from ``out``."""
+    shown = ("log.txt", *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "png")))
+    links: dict[str, Links] = {}
+    for run_id, results in folders.items():
+        folder = results / "runs" / run_id
+        if folder.is_dir():
+            there = [file for file in shown if (folder / file).is_file()]
+            address = quote(os.path.relpath(folder, out)) + "/"
+            links[run_id] = [("folder", address), *((file, address + file) for file in there)]
+    return links
+
+
+def _content(report: Report, results: Results) -> Content:
+    """The page without the names of files."""
     names, questions, expectations = _titles(results)
     data = [name for key, name in results.names.items() if key in set(results.runs["dataset"])]
     return Content(
         title=", ".join(names) + (f" on {' and '.join(dict.fromkeys(data))}" if data else ""),
         question=" ".join(questions),
         expect=" ".join(expectations),
-        answer=tuple(report.answer),
+        headline=report.headline,
+        answer=report.answer,
         counts=report.counts,
         comparisons=report.comparisons,
         failures=_failures(results),
         provenance={k: values for k, values in results.provenance.items() if k != "command"},
-        reproduce=commands,
         notes=report.notes,
-        pictures=pictures,
     )
 
 
@@ -247,7 +314,7 @@ def _failures(results: Results) -> list[Failure]:
         run_id = str(row["run_id"])
         log = results.folders[run_id] / "runs" / run_id / "log.txt"
         text = ""
-        if at < _TRACEBACKS and log.is_file():
+        if at < _LOGS and log.is_file():
             text = log.read_text(encoding="utf-8", errors="replace")[-_LETTERS:]
         failures.append(Failure(run_id, str(row["status"]), str(row["error"]), text))
     return failures

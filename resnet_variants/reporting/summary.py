@@ -229,11 +229,12 @@ COLUMNS = (
 
 def shown_columns(summary: pd.DataFrame, table: str) -> list[Column]:
     """The columns that one of the tables shows of this summary."""
+    rows = _rows(summary)
 
     def is_shown(column: Column) -> bool:
         if column.varied:
             return summary[column.name].nunique(dropna=False) > 1
-        return not column.optional or any(column.cell(row, table) for row in _rows(summary))
+        return not column.optional or any(column.cell(row, table) for row in rows)
 
     return [column for column in COLUMNS if table in column.tables and is_shown(column)]
 
@@ -246,9 +247,10 @@ def summary_cells(summary: pd.DataFrame, table: str, *, wide: bool = False) -> p
     if wide:
         cells = summary_cells(summary, table)
         return cells.assign(arm=summary["model"].to_numpy())
+    rows = _rows(summary)
     return pd.DataFrame(
         {
-            column.header(table): [column.cell(row, table) for row in _rows(summary)]
+            column.header(table): [column.cell(row, table) for row in rows]
             for column in shown_columns(summary, table)
         }
     )

@@ -41,7 +41,7 @@ from resnet_variants.training.timing import seconds_per_image
 _DEPTHS = {"cifar": (11, 29, 47), "imagenet": (14, 26, 50)}
 _ENOUGH_EPOCHS, _MOST_EPOCHS = 15, 100  # a deeper network must be able to have so many; at most
 _SIDE = 64  # pixels, for images of several sizes
-_MEASURING = 3.0  # seconds for each depth
+_MEASURING = 0.01  # of the time, for each depth
 _REPORTING, _BESIDE = 10.0, 0.7  # seconds after the last run; of a run, beside its epochs
 _FORWARD = 1 / 3  # time of a forward pass as a share of a training step's
 _SHARE = 0.85  # of the time that is planned: other work on the machine may slow the rest
@@ -97,23 +97,22 @@ def fit_to(
     experiment = experiment.fitted()
     candidates = _by_depth(experiment) if depth_is_free else [experiment]
     data = experiment.runs[0].load()
-    before = read_experiment(out).get("chosen")
-    if isinstance(before, dict) and before.get("request") == request:
-        same = next(c for c in candidates if c.variants[0].depth == before["depth"])
-        return _budget(same, int(before["epochs"]), request, data, math.nan)
-    speeds = _measured(candidates, data, options)
+    earlier = read_experiment(out).get("chosen")
+    if isinstance(earlier, dict) and earlier.get("request") == request:
+        same = next(c for c in candidates if c.variants[0].depth == earlier["depth"])
+        return _budget(same, int(earlier["epochs"]), request, data, math.nan)
+    speeds = _measured(candidates, data, options, 60 * minutes)
     end = begun + 60 * minutes - speeds.starting - _REPORTING
     seconds = _SHARE * (end - time.monotonic()) * speeds.workers
     affordable = [speed.epochs(seconds) for speed in speeds.each]
     at = max((i for i, n in enumerate(affordable) if n >= _ENOUGH_EPOCHS), default=0)
-    if affordable[at] < 1:
-        missing = (speeds.each[at].seconds(1) - seconds) / speeds.workers / _SHARE
-        message = f"{minutes:g} minutes are too short for {len(candidates[at].runs)} runs: give "
+    speed, epochs = speeds.each[at], min(affordable[at], _MOST_EPOCHS)
+    if epochs < 1:
+        missing = (speed.seconds(1) - seconds) / speeds.workers / _SHARE
+        message = f"{minutes:g} minutes are too short for {speed.runs} runs: give "
         message += f"{math.ceil(minutes + missing / 60)}, fewer networks or a smaller --img-size"
         raise UserError(message, field="minutes")
-    epochs = min(affordable[at], _MOST_EPOCHS)
-    expected = speeds.each[at].seconds(epochs) / speeds.workers
-    return _budget(candidates[at], epochs, request, data, expected)
+    return _budget(candidates[at], epochs, request, data, speed.seconds(epochs) / speeds.workers)
 
 
 def _request(minutes: float, experiment: Experiment) -> Json:
@@ -178,12 +177,19 @@ class _Speeds:
     starting: float  # seconds until a worker computes
 
 
-def _measured(candidates: Sequence[Experiment], data: Dataset, options: Options) -> _Speeds:
-    """Train the costliest network of each candidate for some steps, in all workers at once."""
+def _measured(
+    candidates: Sequence[Experiment], data: Dataset, options: Options, seconds: float
+) -> _Speeds:
+    """Train the costliest network of each candidate for some steps, in all workers at once.
+
+    A candidate after one that is too slow for ``_ENOUGH_EPOCHS`` in all the ``seconds`` has none.
+    """
     costliest = [
         max(c.runs[: len(c.variants)], key=lambda run: run.cost(data).macs) for c in candidates
     ]
     resources = _resources(candidates[0], data, options)
+    per_image = [_speed(c, data, 1.0).per_epoch * len(c.runs) for c in candidates]
+    limits = [seconds * len(resources) / _ENOUGH_EPOCHS / images for images in per_image]
     context = multiprocessing.get_context("spawn")
     begun = time.time()
     with shared_dataset(data) as shared:
@@ -191,31 +197,39 @@ def _measured(candidates: Sequence[Experiment], data: Dataset, options: Options)
         waiting = []
         for pool, share in zip(pools, resources, strict=True):
             with environment(share.environment):  # a process has it from its start
-                waiting.append(pool.submit(_measure, costliest, shared, options.machine, share))
+                work = (_MEASURING * seconds, shared, options.machine, share)
+                waiting.append(pool.submit(_measure, costliest, limits, *work))
         answers = [answer.result() for answer in waiting]
         for pool in pools:
             pool.shutdown()
     starting = max(started for started, _ in answers) - begun
-    by_candidate = zip(*(seconds for _, seconds in answers), strict=True)
-    return _Speeds(
-        [_speed(c, data, max(own)) for c, own in zip(candidates, by_candidate, strict=True)],
-        len(resources),
-        starting,
-    )
+    by_candidate = zip(*(own for _, own in answers), strict=False)
+    each = [_speed(c, data, max(own)) for c, own in zip(candidates, by_candidate, strict=False)]
+    return _Speeds(each, len(resources), starting)
 
 
 def _measure(
-    runs: Sequence[Run], shared: SharedDataset, machine: Machine, share: WorkerResources
+    runs: Sequence[Run],
+    limits: Sequence[float],
+    seconds: float,
+    shared: SharedDataset,
+    machine: Machine,
+    share: WorkerResources,
 ) -> tuple[float, list[float]]:
-    """When this process was ready, and the seconds that each run takes to train on an image."""
+    """When this process was ready, and the seconds that each run takes to train on an image.
+
+    Nothing is measured after a run that exceeds its limit.
+    """
     torch.set_num_threads(share.threads)
     data = shared.load(share.decoders)
     fabric = make_fabric(replace(machine, devices=1), runs[0].recipe.precision)
-    started = time.time()
-    return started, [
-        seconds_per_image(run.build(data), data, run.recipe, fabric, seconds=_MEASURING)
-        for run in runs
-    ]
+    started, each = time.time(), list[float]()
+    for run, limit in zip(runs, limits, strict=True):
+        model = run.build(data)
+        each.append(seconds_per_image(model, data, run.recipe, fabric, seconds=seconds))
+        if each[-1] > limit:
+            break
+    return started, each
 
 
 def _resources(experiment: Experiment, data: Dataset, options: Options) -> list[WorkerResources]:
