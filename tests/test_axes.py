@@ -53,5 +53,5 @@ def test_an_axis_is_a_factor_of_effects_and_figures_and_is_told_by_describe_and_
     (factor,) = effects.factors(rows.set_index("model"))
     assert axis in factor.split("/")
     assert axis in varied(rows)
-    own, changed = map(describe._heading, variants)
-    assert set(changed[1:]) - set(own[1:])
+    own, changed = map(describe._axes, variants)
+    assert set(changed) - set(own)
