@@ -47,7 +47,7 @@ def page_name(path):
 
 # --- blocks that `make golden` writes ---------------------------------------------------------
 
-COLUMNS = ["model", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta, points [95 %]"]
+COLUMNS = ["arm", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta, points [95 %]"]
 
 
 def results_block(folder):
