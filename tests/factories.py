@@ -101,7 +101,12 @@ def comparison(runs: pd.DataFrame, baselines=None, **more) -> Comparison:
 
 def summarised(*rows: Mapping[str, object]) -> Comparison:
     """A comparison with this summary, whatever its runs."""
-    made = comparison(runs_frame([run_row(A, dataset=rows[0]["dataset"])]))
+    axes, dataset = variant_columns(A).keys(), rows[0]["dataset"]
+    runs = [
+        run_row(A, seed, dataset=dataset) | {name: row[name] for name in axes}
+        for seed, row in enumerate(rows)
+    ]
+    made = comparison(runs_frame(runs))
     vars(made)["summary"] = summary_frame(rows)
     return made
 

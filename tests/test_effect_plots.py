@@ -22,7 +22,8 @@ def test_each_effect_has_its_interval_in_points_and_its_name():
     compared = comparison(two_by_two(), BASELINES)
     found = compared.effects
     (axes,) = forest(compared).axes
-    assert labels(axes) == (found["effect"] + ": " + found["contrast"]).tolist()
+    names = [label.replace("\n", " ") for label in labels(axes)]
+    assert names == (found["effect"] + ": " + found["contrast"]).tolist()
     assert len(axes.containers) == len(found) == 3
     for bar, effect in zip(axes.containers, found.to_dict("records"), strict=True):
         assert bar.lines[0].get_xdata()[0] == pytest.approx(100 * effect["estimate"])

@@ -28,7 +28,9 @@ HEADER = "arm,stage,model,batch_size,img_size,precision,device,latency_ms\n"
 
 def test_runs_of_several_folders_are_compared_together(tmp_path, capsys):
     one, two = two_folders(tmp_path, baselines={A: A, D: A})
-    (one / "bench.csv").write_text(f"{HEADER}ours,inference,{A},1,8,fp32,cpu,2.5\n")
+    (one / "bench.csv").write_text(
+        f"{HEADER}ours,inference,{A},1,8,fp32,cpu,2.5\nours,inference,{D},1,8,fp32,cpu,3\n"
+    )
     both = tmp_path / "both"
     assert cli.main(["report", str(one), str(two), "--out", str(both)]) == 0
     assert "Too few seeds" in capsys.readouterr().out
