@@ -18,11 +18,14 @@ if TYPE_CHECKING or not is_command():  # a command loads what it needs, when it 
     from resnet_variants.models.variant import Variant
     from resnet_variants.models.weights import load_backbone, load_weights, resnetv2_state_dict
     from resnet_variants.models.zoo import create_model, parse_name, register
+    from resnet_variants.plugins import load_installed, load_plugin
 if TYPE_CHECKING:
     from resnet_variants.api import diagnose, report, run
+    from resnet_variants.data.own import Dataset
 
 __all__ = [
     "Cost",
+    "Dataset",
     "Variant",
     "cost",
     "create_model",
@@ -30,6 +33,7 @@ __all__ = [
     "grid",
     "list_models",
     "load_backbone",
+    "load_plugin",
     "load_weights",
     "model_card",
     "parse_name",
@@ -43,7 +47,8 @@ __all__ = [
 
 
 # The zoo comes first: its `parse_name` registers the name, that of `grids` does not.
-_HOMES = ("zoo", "catalogue", "card", "cost", "grids", "variant", "weights")
+_MODELS = ("zoo", "catalogue", "card", "cost", "grids", "variant", "weights")
+_HOMES = (*(f"models.{home}" for home in _MODELS), "plugins", "data.own")
 
 
 def __getattr__(name: str) -> object:
@@ -51,6 +56,10 @@ def __getattr__(name: str) -> object:
     if name in ("run", "report", "diagnose"):  # they need pandas and matplotlib
         return importlib.import_module(f"{__name__}.{name}")
     if name in __all__:
-        homes = (importlib.import_module(f"{__name__}.models.{home}") for home in _HOMES)
+        homes = (importlib.import_module(f"{__name__}.{home}") for home in _HOMES)
         return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not is_command():  # a command does so itself, and its mistakes are one line
+    load_installed()

@@ -9,13 +9,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import pandas as pd
-
 from resnet_variants.diagnosis.study import diagnose_run, finished
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import register
+from resnet_variants.plugins import load_plugin
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, is_diagnosed
 from resnet_variants.records.files import writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
@@ -28,18 +27,19 @@ from resnet_variants.registry import (
     sequence,
     shown,
 )
-from resnet_variants.reporting.build import Report, build, require_room
+from resnet_variants.reporting.build import Report, build, read, require_room
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
 from resnet_variants.sweeps.sweep import Options, run_sweep
+from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 
 
-def run(
+def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the command
     variants: Iterable[Variant | str] | Variant | str,
     *,
     data: str = Experiment.data,
@@ -48,18 +48,25 @@ def run(
     img_size: int = Experiment.img_size,
     diagnose: bool = False,
     log: Sequence[str] = (),
+    plugins: Sequence[str | Path] | str | Path = (),
+    report: bool = True,
     **settings: Any,
-) -> pd.DataFrame:
-    """Train variants with paired seeds, skip what ``out`` holds; ``runs.csv``, tables and plots.
+) -> Report:
+    """Train variants with paired seeds, skip what ``out`` holds; the results.
+
+    The result shows the answer and its table, in a notebook with the differences drawn; it has the
+    frames ``runs``, ``summary``, ``effects`` and the paths ``figures``, ``report``.
 
     Args:
         variants: ``Variant``s, their names or letters, or one; the first is the baseline.
         data: a SPEC, such as ``cifar10`` or ``folder:PATH``.
-        seeds: how many: 0 to seeds - 1.
+        seeds: how many: 0 to seeds - 1; if 0, as many as a verdict takes.
         out: results folder.
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
+        report: write tables, figures and page to ``out``; without, the result has frames only.
+        plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
         settings: ``data_name``, which captions call the data; fields of ``Recipe`` (with
             ``preset``, those of a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``,
             processes share the runs; they import the calling script, which must guard what it does
@@ -68,22 +75,32 @@ def run(
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
     """
+    _load(plugins)
     out = require_path("out", out)
     require("diagnose", diagnose, bool, "true or false")
+    require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options, loading = _options(settings, log), _taken(settings, Loading)
     given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
     given["data_name"] = settings.pop("data_name", Experiment.data_name)
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
     require_room(out)
-    for _ in run_sweep(experiment, out, options):
-        pass  # the results are in the folder
+    follow(run_sweep(experiment, out, options))
     asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
     refused = [f"{folder.name}: {why}" for folder, why in asked if why]
-    runs = build(out).runs
+    made = build(out) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
-    return runs
+    return made
+
+
+def _load(plugins: Sequence[str | Path] | str | Path) -> None:
+    named = [plugins] if isinstance(plugins, str | Path) else sequence(plugins)
+    if named is None:
+        message = f"plugins {shown(plugins)} must be a list of Python files and modules"
+        raise UserError(message, field="plugins")
+    for plugin in named:
+        load_plugin(plugin)
 
 
 def _experiment(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnet_variants.settings import Device, Machine, Precision, Range, check_fields
-from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.cli import Plugins, guard, parse, say
 from resnet_variants.terminal.starting import ready
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Flags:
     memory: bool = True  # peak memory too, each arm in a process of its own
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of bench.csv; none: shown only."""
+    plugin: Plugins = ()
 
     def __post_init__(self) -> None:
         check_fields(self)

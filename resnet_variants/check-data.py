@@ -12,7 +12,7 @@ import tyro
 
 from resnet_variants.data.specs import check_spec
 from resnet_variants.settings import Loading
-from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.cli import Plugins, guard, parse, say
 from resnet_variants.terminal.starting import ready
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Flags:
     all: Annotated[
         tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help="every finding, not the first 20")
     ] = False
+    plugin: Plugins = ()
 
 
 def command(argv: Sequence[str]) -> int:

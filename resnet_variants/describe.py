@@ -16,7 +16,7 @@ from resnet_variants.models.peers import named_elsewhere, names_elsewhere, neare
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.settings import CHANNELS
-from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.cli import Plugins, guard, parse, say
 from resnet_variants.terminal.starting import ready
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Flags:
     img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
     in_chans: int = CHANNELS
     num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
+    plugin: Plugins = ()
 
 
 def command(argv: Sequence[str]) -> int:

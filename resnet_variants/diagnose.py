@@ -16,7 +16,7 @@ import tyro
 
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Study
-from resnet_variants.terminal.cli import callable_module, guard, parse, say
+from resnet_variants.terminal.cli import Plugins, callable_module, guard, parse, say
 from resnet_variants.terminal.starting import ready
 
 
@@ -28,6 +28,7 @@ class Flags:
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN_DIR ...")
     ] = ()
     study: Study = field(default_factory=Study)
+    plugin: Plugins = ()
 
 
 def command(argv: Sequence[str]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import operator
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 T = TypeVar("T")
 _SHOWN = 200  # letters of a wrong value
+_PACKAGE = __name__.partition(".")[0]
 
 
 def one_line(text: str) -> str:
@@ -112,23 +115,78 @@ def require_name(path: object, *, field: str) -> None:
         raise UserError(message, field=field)
 
 
+def blamed(error: BaseException, file: str) -> str:
+    """An error of a user's Python file in one line: ``parts.py, line 3: KeyError: 'a'``."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    line = frames[-1].lineno if frames else None
+    reason = (str(error).strip().splitlines() or [""])[-1]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line, reason = error.lineno, error.msg
+    where = f", line {line}" if line else ""
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"{os.path.basename(file)}{where}: {kind}{reason}"  # noqa: PTH119
+
+
+def file_of(function: object) -> str:
+    """The file with a function's source; empty for what has none."""
+    return str(getattr(getattr(function, "__code__", None), "co_filename", ""))
+
+
 class Registry(dict[str, T]):
-    """Named choices of one kind, in the order they were declared."""
+    """Named choices of one kind, in the order they were declared.
+
+    Attributes:
+        kind: what is chosen.
+        origins: the name of the module that entered each choice.
+    """
 
     def __init__(self, kind: str, **entries: T) -> None:
         super().__init__(entries)
         self.kind = kind
+        self.origins = dict.fromkeys(entries, _caller())
+
+    def __setitem__(self, name: str, entry: T) -> None:
+        """Enter an object under a name.
+
+        Raises:
+            UserError: the name is taken.
+        """
+        if name in self:
+            message = f"{self.kind} {name!r} is registered already, by {self.origins.get(name)}"
+            raise UserError(f"{message}: take another name", field=self.kind)
+        super().__setitem__(name, entry)
+        self.origins[name] = _caller()
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.origins.pop(name, None)
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that enters an object under ``name``; a taken name is an error."""
 
         def enter(entry: T) -> T:
-            if name in self:
-                raise ValueError(f"{self.kind} {name!r} is registered already")
             self[name] = entry
             return entry
 
         return enter
 
+    @property
+    def built_in(self) -> list[str]:
+        """The names that the package itself has entered."""
+        return [name for name, origin in self.origins.items() if is_within(origin, _PACKAGE)]
+
     def __missing__(self, name: str) -> NoReturn:
         refuse(self.kind, name, self)
+
+
+def is_within(module: str, package: str) -> bool:
+    """Whether a module is the package, or a part of it."""
+    return f"{module}.".startswith(f"{package}.")
+
+
+def _caller() -> str:
+    """The module whose code uses the registry at this moment."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", ""))

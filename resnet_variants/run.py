@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_variants.data.specs import SPECS, check_spec
+from resnet_variants.data.specs import check_spec, specs
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
@@ -39,8 +39,16 @@ from resnet_variants.settings import (
     check_fields,
     require_few,
 )
-from resnet_variants.terminal.cli import callable_module, guard, parse, say
-from resnet_variants.terminal.flags import LISTS, Networks, Switch
+from resnet_variants.terminal.cli import (
+    Plugins,
+    callable_module,
+    given,
+    guard,
+    load_plugins,
+    parse,
+    say,
+)
+from resnet_variants.terminal.flags import LISTS, Networks, Switch, among
 from resnet_variants.terminal.starting import ready
 from resnet_variants.training.recipe import RECIPES, Recipe
 
@@ -55,7 +63,7 @@ _LOADING = "loading torch and timm"
 class Images:
     """The test split is read once, at the end of a run."""
 
-    data: Annotated[str, tyro.conf.arg(help=f"data set: {', '.join(SPECS)}")] = DATA
+    data: Annotated[str, among("data set", specs)] = DATA
     data_name: str = ""  # what captions call the data; its id if empty
     img_size: Side = SIDE  # resize to this side in pixels, 0: do not
 
@@ -116,6 +124,7 @@ class Flags:
     machine: Machine = field(default_factory=Machine)
     workers: Workers = field(default_factory=lambda: Workers(engine="local"))
     output: Output = field(default_factory=Output)
+    plugin: Plugins = ()
 
 
 def command(argv: Sequence[str]) -> int:
@@ -197,7 +206,8 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         ValueError: a flag that is wrong or contradicts another.
     """
     _refuse_empty_lists(argv)
-    file, recipe = _given(argv, "--experiment"), _given(argv, "--recipe")
+    load_plugins(argv)
+    file, recipe = (next(iter(given(argv, f)), None) for f in ("--experiment", "--recipe"))
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
     base = None
@@ -217,7 +227,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         )
     )
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=default)
-    if flags.comparison.minutes is not None and _given(argv, "--epochs") is not None:
+    if flags.comparison.minutes is not None and given(argv, "--epochs"):
         raise UserError("minutes chooses the epochs: drop --epochs", field="minutes")
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
         message = "the file names the networks: drop the other flags that do"
@@ -256,15 +266,6 @@ def _from_flags(flags: Flags) -> Experiment:
         merged=tuple(merged),
         free_stem=not (named or flags.networks.stem_stride),
     )
-
-
-def _given(argv: Sequence[str], flag: str) -> str | None:
-    """What follows a flag, before the others can be read."""
-    for word, following in zip(argv, [*argv[1:], None], strict=False):
-        name, equals, value = word.partition("=")
-        if name == flag:
-            return value if equals else following
-    return None
 
 
 def _refuse_empty_lists(argv: Sequence[str]) -> None:

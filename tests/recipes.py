@@ -21,6 +21,7 @@ OTHERS = {
     "color_jitter": 0.4,
     "cutout": 0.5,
     "auto_augment": "rand-m6-mstd0.5-inc1",
+    "augment": "mine",  # which a test registers
     "size_start": 0.5,
     "size_end": 0.5,
     "crop_pct": 0.5,

@@ -14,29 +14,27 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TABLES = ("variant", "families", "stems", "branches", "shortcuts")
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
-    *("registry", "settings", "tables", "records", "models", "data", "training", "speed"),
-    *("analysis", "sweeps", "diagnosis", "reporting"),
+    *("registry", "settings", "tables", "records", "data", "training", "plugins", "models"),
+    *("speed", "analysis", "sweeps", "diagnosis", "reporting"),
 )
 VERBS = {"__main__", "run", "report", "diagnose", "list", "describe", "check-data", "bench"}
+NETWORKS = {"registry", "settings", "tables", "records", "plugins", "models"}
+TRAINING = NETWORKS | {"data", "training"}
 BELOW = {
     "registry": set(),
     "settings": {"registry"},
     "tables": {"registry", "settings"},
     "records": {"registry", "settings", "tables"},
-    "models": {"registry", "settings", "tables", "records"},
     "data": {"registry", "settings", "records"},
     "training": {"registry", "settings", "records", "data"},
-    "speed": {"registry", "settings", "tables", "records", "models", "data", "training"},
-    "sweeps": {
-        *("registry", "settings", "tables", "records", "models", "data", "training", "analysis")
-    },
-    "diagnosis": {
-        *("registry", "settings", "tables", "records", "models", "data", "training", "analysis"),
-        "sweeps",
-    },
+    "plugins": {"registry", "tables", "data", "training"},
+    "models": NETWORKS,
+    "speed": TRAINING,
     "analysis": {"registry", "tables", "records"},
+    "sweeps": TRAINING | {"analysis"},
+    "diagnosis": TRAINING | {"analysis", "sweeps"},
     "reporting": {"registry", "tables", "records", "analysis"},
-    "api": set(ROOMS),
+    "api": {*ROOMS, "terminal"},
     "terminal": set(ROOMS),
     "__init__": {*ROOMS, "api", "report", "terminal"},
     **{verb: {*ROOMS, "api", "terminal"} for verb in VERBS},

@@ -357,7 +357,7 @@ def test_no_column_of_describe_runs_into_the_next(capsys, line):
 def test_python_runs_do_what_the_command_does(tmp_path):
     settings = {"preset": "fast", "epochs": 1, "device": "cpu", "data_dir": tmp_path, "workers": 1}
     out = tmp_path / "my results"
-    frame = rv.run("rv_resnet8_cifar_b", data="digits", seeds=2, out=out, **settings)
+    frame = rv.run("rv_resnet8_cifar_b", data="digits", seeds=2, out=out, **settings).runs
     assert list(frame["status"]) == ["done", "done"]
     assert list(frame["seed"]) == [0, 1]
     config = json.loads((out / "runs" / frame["run_id"][0] / "run.json").read_text())

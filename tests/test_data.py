@@ -35,6 +35,7 @@ def test_normalised_training_images_have_mean_0_and_deviation_1():
 def published(monkeypatch, images, labels, *, classes=("a", "b"), parts=None):
     """Load images in memory under a name of their own."""
     source = MemorySource(images, np.asarray(labels), classes, mirror=True, parts=parts or {})
+    monkeypatch.delitem(DATASETS, "own", raising=False)  # a name is entered once
     monkeypatch.setitem(DATASETS, "own", lambda _: source)
     return load_dataset.__wrapped__("own")
 

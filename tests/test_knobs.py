@@ -48,6 +48,7 @@ CHOICES = {
 }
 ELSEWHERE = {
     "weights": "test_transfer: it takes a trained run",
+    "augment": "test_plugins: a plugin registers it",
     "crop_pct": "test_pipeline: it is part of the images",
     "sync_bn": "test_devices: it takes two",
     "deterministic": "below: on CPUs the results are the same",

@@ -26,7 +26,7 @@ from resnet_variants.records.results_folder import (
     read_runs_and_provenance,
     running,
 )
-from resnet_variants.records.run_folder import DONE, Provenance
+from resnet_variants.records.run_folder import DONE, PLUGIN, Provenance
 from resnet_variants.registry import UserError
 
 LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
@@ -79,6 +79,7 @@ def load_results(folders: Sequence[Path]) -> Results:
         for name, values in origin.items():
             known = provenance.setdefault(name, [])
             known += [value for value in values if value not in known]
+    _require_same_plugins(provenance)
     copies = _joined(runs)
     kept = _without_copies(copies, folders)
     _require_same_images(kept, folders)
@@ -156,6 +157,15 @@ def _require_same_images(runs: pd.DataFrame, folders: Sequence[Path]) -> None:
                     f"{folders[place]}, {b} in {folders[other]})"
                 )
                 raise UserError(f"{message}: report them apart")
+
+
+def _require_same_plugins(provenance: Provenance) -> None:
+    """Refuse to compare runs whose parts come from two versions of one plugin."""
+    for fact, versions in provenance.items():
+        if fact.startswith(f"{PLUGIN} ") and len(versions) > 1:
+            both = " and ".join(version[:12] for version in versions)
+            message = f"the runs were made with several versions of the {fact} (SHA-256 {both})"
+            raise UserError(f"{message}: report them apart")
 
 
 def _require_one_result(parts: Sequence[Comparison]) -> None:

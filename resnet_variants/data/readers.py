@@ -90,7 +90,7 @@ def open_timm(name: str, root: Path) -> TimmSource:
         refuse("data", f"timm:{name}", [f"timm:{kind}" for kind in _KINDS])
     readers = (_split(name, root, ("train",)), _split(name, root, ("validation", "test")))
     try:
-        labels = [np.array([int(label) for label in _labels(reader)]) for reader in readers]
+        labels = [np.array([int(label) for label in labels_of(reader)]) for reader in readers]
     except Exception as error:  # several numbers or a text as class, a broken item
         reason = " ".join(str(error).split())
         message = f"timm:{name}: an image has not one whole number as its class ({reason})"
@@ -101,7 +101,7 @@ def open_timm(name: str, root: Path) -> TimmSource:
     return TimmSource(readers, both, classes, sizes, mirror=rest.lower() not in _WRITTEN)
 
 
-def _labels(reader: Any) -> Any:
+def labels_of(reader: Any) -> Any:
     """The classes of all pictures; they are opened only if the reader has no list."""
     if hasattr(reader, "targets"):
         return reader.targets

@@ -16,8 +16,8 @@ from torch import Tensor
 from resnet_variants.data.account import Account
 from resnet_variants.data.folders import FolderSource, read_folder
 from resnet_variants.data.readers import TimmSource, check_unpacked, given_parts, open_timm
-from resnet_variants.data.specs import TORCHVISION, check_spec
-from resnet_variants.registry import Registry, UserError
+from resnet_variants.data.specs import DATASETS, TORCHVISION, check_spec
+from resnet_variants.registry import UserError, blamed, file_of, shown
 
 Parts = Mapping[str, np.ndarray]  # indices of the splits that the publisher made: train, val, test
 
@@ -117,11 +117,7 @@ def as_picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels[0] if grey else pixels.permute(1, 2, 0)).contiguous().numpy())
 
 
-DATASETS: Registry[Callable[[Path], Source]] = Registry("data")
-
-
-@DATASETS.register("digits")
-def digits(_: Path) -> Source:
+def _digits(_: Path) -> Source:
     """1,797 handwritten digits of 8x8 grey pixels, embedded in scikit-learn (UCI, from NIST)."""
     from sklearn.datasets import load_digits
 
@@ -169,8 +165,10 @@ def _chw(images: Any) -> Tensor:
     return pixels if pixels.shape[1] == 3 else pixels.permute(0, 3, 1, 2)
 
 
-for _name in TORCHVISION:
-    DATASETS[_name] = functools.partial(_torchvision, _name)
+BUILT_IN: Mapping[str, Callable[[Path], Source]] = {
+    "digits": _digits,
+    **{name: functools.partial(_torchvision, name) for name in TORCHVISION},
+}
 
 
 # --- by SPEC ----------------------------------------------------------------------------------
@@ -182,11 +180,28 @@ def open_source(spec: str, root: Path) -> Source:
     Raises:
         ValueError: an unknown SPEC, or images that are missing or damaged.
     """
-    if spec in DATASETS:
-        return DATASETS[spec](root)
     check_spec(spec)
+    if spec in DATASETS.built_in:
+        return DATASETS[spec](root)
+    if spec in DATASETS:
+        return _own(spec, root)
     prefix, _, rest = spec.partition(":")
     return read_folder(Path(rest)) if prefix == "folder" else open_timm(rest, root)
+
+
+def _own(name: str, root: Path) -> Source:
+    """What a function that somebody else has registered returns."""
+    opened = DATASETS[name]
+    try:
+        source: object = opened(root)
+    except Exception as error:  # of code that is not ours
+        reason = blamed(error, file_of(opened))
+        raise UserError(f"data {name!r} cannot be opened: {reason}", field="data") from error
+    if not isinstance(source, MemorySource | TimmSource):
+        message = f"the function of data {name!r} returned {shown(source)}: it must return"
+        message += " rv.Dataset.from_tensors(...) or rv.Dataset.from_torch(...)"
+        raise UserError(message, field="data")
+    return source
 
 
 __all__ = ["DATASETS", "FolderSource", "MemorySource", "Source", "TimmSource", "open_source"]

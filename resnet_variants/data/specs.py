@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resnet_variants.registry import UserError, refuse, require_name
+from resnet_variants.registry import Registry, UserError, refuse, require_name
+
+if TYPE_CHECKING:  # commands read these names before they load torch
+    from resnet_variants.data.sources import Source
 
 
 class Published(NamedTuple):
@@ -28,7 +32,23 @@ TORCHVISION: Mapping[str, Published] = {
 }
 NAMES = ("digits", *TORCHVISION)
 PREFIXES = {"folder": "folder:PATH", "timm": "timm:NAME"}
-SPECS = (*NAMES, *PREFIXES.values())
+
+
+def _built_in(name: str, root: Path) -> Source:
+    from resnet_variants.data.sources import BUILT_IN
+
+    return BUILT_IN[name](root)
+
+
+# An entry opens the pictures of a data set; the folder is that of downloads.
+DATASETS: Registry[Callable[[Path], Source]] = Registry(
+    "data", **{name: functools.partial(_built_in, name) for name in NAMES}
+)
+
+
+def specs() -> list[str]:
+    """The forms of a SPEC."""
+    return [*DATASETS, *PREFIXES.values()]
 
 
 def check_spec(spec: str) -> None:
@@ -39,7 +59,7 @@ def check_spec(spec: str) -> None:
     """
     require_name(spec, field="data")
     prefix, colon, rest = spec.partition(":")
-    if not (spec in NAMES or (colon and rest and prefix in PREFIXES)):
+    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
         if Path(spec).is_dir():
             raise UserError(f"{spec!r} is a folder: give folder:{spec}", field="data")
-        refuse("data", spec, SPECS)
+        refuse("data", spec, specs())

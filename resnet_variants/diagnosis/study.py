@@ -26,9 +26,10 @@ from resnet_variants.models.weights import (
     load_weights,
     read_safetensors,
 )
+from resnet_variants.plugins import absent_plugins, changed_plugins
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, joined
 from resnet_variants.records.files import Json, damaged
-from resnet_variants.records.run_folder import DONE, RunFolder
+from resnet_variants.records.run_folder import DONE, PLUGINS, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Study
 from resnet_variants.sweeps.run import Run
@@ -53,6 +54,9 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
             than it was trained on; fewer validation images than the batch.
     """
     config = finished(path)
+    trouble = absent_plugins(config.get(PLUGINS)) or changed_plugins(config.get(PLUGINS))
+    if trouble:
+        raise UserError(f"{str(path)!r}: {trouble}", field="plugin")
     run = _run(path, config, study)
     data = _as_trained(path, config, run.load())
     _require_images(config, data)

@@ -103,11 +103,15 @@ def save_pretrained(
 
 def _usage(variant: Variant) -> str:
     name, arguments = architecture(variant)
-    given = "".join(f", {key}={value!r}" for key, value in arguments.items())
+    given = "".join(f", {key}={value!r}" for key, value in arguments.items() if key != "plugins")
+    plugins = "".join(
+        f"rv.load_plugin({plugin!r})  # registers parts of the network, SHA-256 {digest}\n"
+        for plugin, digest in arguments.get("plugins", {}).items()
+    )
     return f"""```python
 import timm
-import resnet_variants  # registers the names
-
+import resnet_variants{" as rv" if plugins else ""}  # registers the names
+{plugins}
 model = timm.create_model("local-dir:FOLDER", pretrained=True)  # this folder
 model = timm.create_model("{name}"{given})  # the same network, untrained
 ```"""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -34,6 +35,7 @@ from resnet_variants.models.peers import timm_names
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.models.weights import pretrained_filter, unreadable, without_pickles
+from resnet_variants.plugins import absent_plugins, changed_plugins, used_plugins
 from resnet_variants.registry import UserError, plain, refuse, require
 
 GENERIC = "resnet_variant"
@@ -175,17 +177,19 @@ def parse_name(name: str) -> Variant:
     return variant
 
 
-def architecture(variant: Variant) -> tuple[str, dict[str, str]]:
+def architecture(variant: Variant) -> tuple[str, dict[str, Any]]:
     """Name and arguments under which timm finds a variant again, registered or not."""
-    return (
-        (variant.name, {}) if variant.name in registered() else (GENERIC, {"variant": variant.name})
-    )
+    if variant.name in registered():
+        return variant.name, {}
+    plugins = used_plugins(vars(variant))
+    return GENERIC, {"variant": variant.name} | ({"plugins": plugins} if plugins else {})
 
 
 def _entry_point(name: str, variant: Variant) -> Callable[..., ResNet]:
     def create(pretrained: bool = False, **kwargs: Any) -> ResNet:  # noqa: FBT001, FBT002
         # What the generic entry point built and timm saved comes back with its argument.
         given = kwargs.pop("variant", name)
+        kwargs.pop("plugins", None)
         if given not in (variant.name, *variant.aliases):
             raise UserError(f"{name} is not {given!r}", field="variant")
         return build(variant, pretrained=pretrained, **kwargs)
@@ -199,9 +203,19 @@ def _entry_point(name: str, variant: Variant) -> Callable[..., ResNet]:
 def resnet_variant(
     pretrained: bool = False,  # noqa: FBT001, FBT002
     variant: str = "rv_resnet50_b",
+    plugins: Mapping[str, str] | None = None,
     **kwargs: Any,
 ) -> ResNet:
-    """Any cell of the design space, by name."""
+    """Any cell of the design space, by name; name and SHA-256 of the plugins that it needs.
+
+    Raises:
+        ValueError: no such variant; or a plugin is missing.
+    """
+    absent, changed = absent_plugins(plugins), changed_plugins(plugins)
+    if absent:
+        raise UserError(f"{variant}: {absent}", field="plugin")
+    if changed:  # it may be a comment: whoever loads weights decides
+        warnings.warn(f"{variant}: {changed}", stacklevel=2)
     return build(read_name(variant), pretrained=pretrained, **kwargs)
 
 

@@ -46,6 +46,8 @@ _RESULT_WHEN_DONE = [
 # their last digits from machine to machine.
 _MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
+PLUGINS, PLUGIN = "plugins", "plugin"  # a key of run.json, and how its facts begin
+
 # Files and folders in a run's directory, besides those of a diagnosis.
 _OURS = (
     *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.pt", "snapshots"),
@@ -137,6 +139,22 @@ class RunFolder:
             if key in before and before[key] != facts[key]:
                 message = f"{self.path} was trained on other images ({key} {before[key]}, now"
                 raise UserError(f"{message} {facts[key]}): take another --out, or give --fresh")
+
+    def refuse_other_plugins(self, plugins: Mapping[str, str]) -> None:
+        """Refuse a run that was made with another version of a plugin.
+
+        Args:
+            plugins: the SHA-256 of each by its name.
+
+        Raises:
+            ValueError: names run, plugin and both versions.
+        """
+        for name, before in _mapping(self.config().get(PLUGINS)).items():
+            now = plugins.get(name, before)
+            if now != before:
+                message = f"{self.path} was made with another plugin {name!r} (SHA-256"
+                message = f"{message} {str(before)[:12]}, now {str(now)[:12]}): take another --out"
+                raise UserError(f"{message}, or give --fresh for all its runs", field="plugin")
 
     def _refuse_other(self, before: Json, now: Json) -> None:
         for key in {**before, **now}:
@@ -292,6 +310,7 @@ def note_provenance(provenance: Provenance, config: Json) -> None:
     if origin.get("git_commit") and origin.get("git_dirty"):
         facts["git commit"] = f"{origin['git_commit']} with changes"
     facts |= {"Python": origin.get("python"), **versions}
+    facts |= {f"{PLUGIN} {name}": sha for name, sha in _mapping(config.get(PLUGINS)).items()}
     facts["split"], facts["images"] = config.get("split_hash"), config.get("data_hash")
     recipe = _mapping(config.get("recipe"))
     if recipe:

@@ -29,11 +29,18 @@ from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records.results_folder import DATA_NAMES, MISSING, RUNNING, read_experiment
 from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
+from resnet_variants.reporting import notebook
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
 from resnet_variants.reporting.html import Content, Failure, Links, Picture, render
-from resnet_variants.reporting.summary import summary_latex, summary_markdown
+from resnet_variants.reporting.summary import (
+    TERMINAL,
+    summary_cells,
+    summary_latex,
+    summary_markdown,
+)
+from resnet_variants.reporting.text import markdown
 
 ALWAYS = (  # files that each report writes
     *("runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"),
@@ -45,9 +52,17 @@ _PATIENCE = 600.0  # seconds that another report of the same folder may take
 _LONGEST = 120  # letters of a comparison's key in the name of a file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What ``build`` made, and from what."""
+    """The results of a folder, and what ``build`` made of them.
+
+    Attributes:
+        runs: ``runs.csv``.
+        summary: ``summary.csv``.
+        effects: ``effects.csv``.
+        headline: what came out, in two sentences.
+        files: what was written.
+    """
 
     comparisons: Sequence[Comparison]
     runs: pd.DataFrame
@@ -58,7 +73,25 @@ class Report:
     headline: Sequence[str]
     answer: Sequence[str]
     notes: Sequence[str]
-    files: tuple[Path, ...]
+    files: tuple[Path, ...]  # none where nothing was written
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The figures as PNG files, by name."""
+        return {path.stem: path for path in self.files if path.suffix == ".png"}
+
+    @property
+    def report(self) -> Path | None:
+        """The page; ``None`` where nothing was written."""
+        return next((path for path in self.files if path.name == "report.html"), None)
+
+    def __repr__(self) -> str:
+        """The answer and the table, as a terminal shows them."""
+        return "\n".join([*self.headline, "", markdown(summary_cells(self.summary, TERMINAL))])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook.html(self.headline, self.summary)
 
 
 def require_room(out: Path, *, adopt: bool = True) -> None:
@@ -114,23 +147,21 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
         raise UserError(message) from error
 
 
+def read(out: Path) -> Report:
+    """The results of a folder as they are; nothing is drawn or written.
+
+    Raises:
+        ValueError: as ``load_results`` does.
+    """
+    require_folders((out,))
+    return _report(load_results((out,)))
+
+
 def _build(
     results: Results, folders: Sequence[Path], out: Path
 ) -> tuple[Report, dict[str, str | bytes]]:
     """The report, and what it writes: the content of each file by its name."""
-    parts = results.comparisons
-    report = Report(
-        comparisons=parts,
-        runs=results.runs,
-        summary=summary_table(parts),
-        effects=effects_table(parts),
-        depths=depths_table(parts),
-        counts=_counts(results),
-        headline=headline(parts),
-        answer=answer(parts),
-        notes=notes(parts, results.provenance),
-        files=(),
-    )
+    parts, report = results.comparisons, _report(results)
     diagnosed = diagnosis_table(parts)
     figures = _figures(parts)
     optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
@@ -158,6 +189,22 @@ def _build(
         pictures=_pictures(figures),
     )
     return report, contents | {"report.html": render(content)}
+
+
+def _report(results: Results) -> Report:
+    parts = results.comparisons
+    return Report(
+        comparisons=parts,
+        runs=results.runs,
+        summary=summary_table(parts),
+        effects=effects_table(parts),
+        depths=depths_table(parts),
+        counts=_counts(results),
+        headline=headline(parts),
+        answer=answer(parts),
+        notes=notes(parts, results.provenance),
+        files=(),
+    )
 
 
 def _counts(results: Results) -> dict[str, int]:

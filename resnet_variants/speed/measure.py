@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from resnet_variants.plugins import enter_all, loaded
 from resnet_variants.speed.arms import ARMS, Arm, Task
 from resnet_variants.training.device import (
     determinism,
@@ -154,7 +155,7 @@ def peak_memory(task: Task, plan: Plan) -> dict[tuple[str, str], float]:
     context = multiprocessing.get_context("spawn")
     found: dict[tuple[str, str], float] = {}
     for name in plan.arms:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with ProcessPoolExecutor(1, context, enter_all, (loaded(),)) as pool:
             peaks = pool.submit(_peaks, name, task, tuple(plan.stages)).result()
         found |= {(name, stage): peak for stage, peak in peaks.items()}
     return found

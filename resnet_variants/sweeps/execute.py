@@ -24,6 +24,7 @@ from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import WORKER, Split, lost
 from resnet_variants.models.card import save_pretrained
+from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.records.files import Json, StorageError, atomic_file, is_storage, writing
 from resnet_variants.records.predictions import Predictions, write_predictions
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
@@ -51,6 +52,7 @@ class Job:
     machine: Machine
     sinks: tuple[str, ...] = ()  # where each epoch's numbers are sent besides the folder
     origin: Json = field(default_factory=origin)
+    plugins: tuple[Plugin, ...] = field(default_factory=loaded)  # which other processes lack
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def execute_run(
     """
     folder, status, start = RunFolder(job.path), RunStatus("busy"), time.perf_counter()
     try:
+        enter_all(job.plugins)
         with folder.claim() as mine:
             if mine:
                 # Another command may have finished the run since it was submitted.
@@ -369,6 +372,7 @@ def _drain(receiver: Any, launched: Future[Any]) -> None:
 def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int) -> None:
     """Train in one of several processes; the first sends its epochs, then its result."""
     die_with_parent()
+    enter_all(job.plugins)
     own = max(1, cores // fabric.world_size)
     if fabric.device.type == "cpu":
         torch.set_num_threads(own)

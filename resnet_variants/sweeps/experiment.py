@@ -16,6 +16,7 @@ from resnet_variants.data.specs import check_spec
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
+from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json, read_text
 from resnet_variants.records.results_folder import DATA_NAMES
 from resnet_variants.registry import UserError, plain, refuse, require
@@ -154,7 +155,7 @@ class Experiment:
 
 _KEYS = (
     *("question", "expect", "data", "data_name", "img_size", "seeds"),
-    *("baseline", "grid", "recipe"),
+    *("baseline", "plugin", "grid", "recipe"),
 )
 
 
@@ -184,7 +185,9 @@ def experiment_file(name_or_path: str) -> Path:
 
 
 def read_toml(path: Path, *, many: bool = False) -> Experiment:
-    """The experiment in a TOML file, called like the file; nothing in the file is executed.
+    """The experiment in a TOML file, called like the file.
+
+    Nothing in the file is executed. The Python files that its ``plugin`` names are.
 
     Raises:
         ValueError: no such file, not TOML, an unknown key or choice, or more than ``MOST_RUNS``
@@ -199,9 +202,18 @@ def read_toml(path: Path, *, many: bool = False) -> Experiment:
         message = f"{str(path)!r} is not valid TOML: {error}"
         raise UserError(message, field="experiment") from error
     try:
+        for plugin in _listed_plugins(content.pop("plugin", [])):
+            load_plugin(plugin, folder=path.parent)
         return _from_content(slug(path.stem), content, many=many)
     except UserError as error:
         raise UserError(f"{str(path)!r}: {error}", field="experiment") from error
+
+
+def _listed_plugins(value: object) -> list[str]:
+    plugins = [value] if isinstance(value, str) else value
+    if not isinstance(plugins, list) or not all(isinstance(plugin, str) for plugin in plugins):
+        raise UserError("plugin must be the name of a Python file or module, or a list of names")
+    return plugins
 
 
 def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Experiment:

@@ -35,6 +35,7 @@ from resnet_variants.models.weights import (
     stated_moments,
 )
 from resnet_variants.models.zoo import build, create_model, pretrained_cfg, weights_cfgs
+from resnet_variants.plugins import require_plugins, used_plugins
 from resnet_variants.records.files import Json
 from resnet_variants.registry import UserError
 from resnet_variants.settings import FORMER_NAMES
@@ -127,12 +128,26 @@ class Run:
         """The network's arguments that the recipe sets."""
         return {name: getattr(self.recipe, name) for name in _ARGUMENTS}
 
+    @property
+    def _choices(self) -> Mapping[str, object]:
+        return asdict(self.variant) | {"augment": self.recipe.augment, "data": self.data}
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Name and SHA-256 of the plugins that the network, the recipe and the data come from.
+
+        They are no part of the id: arms of one comparison have one recipe and one data set in their
+        ids, whatever parts are compared. ``sweep.prepare`` refuses a second version of a plugin.
+        """
+        return used_plugins(self._choices)
+
     def check(self) -> None:
         """Refuse a recipe with which this network cannot be built or trained.
 
         Raises:
-            ValueError: names the setting.
+            ValueError: names the setting; or a part of another origin than package and plugins.
         """
+        require_plugins(self._choices)
         if self.recipe.auto_augment:
             policy(self.recipe.auto_augment)
         try:
@@ -273,6 +288,7 @@ class Run:
             "mean": data.mean,
             "std": data.std,
             **data.facts,
+            **({"plugins": self.plugins} if self.plugins else {}),
             **({"weights_hash": body_hash(self.build(data))} if self.recipe.weights else {}),
             "provenance": origin | machine_facts(fabric.device) | {"data": self.data},
         }

@@ -28,6 +28,7 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
+from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.trainer import EpochRecord, check_batch
@@ -180,6 +181,9 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     check_sinks(options.sinks)
     data = experiment.runs[0].load()
     check_batch(data, experiment.recipe, options.machine.devices)
+    if experiment.recipe.augment:
+        shape = (data.in_chans, data.img_size, data.img_size)
+        check_augment(experiment.recipe.augment, shape)
     for run in variants:
         run.cost(data)
     for run in experiment.runs:
@@ -188,6 +192,7 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
             folder.refuse_other_images(data.facts)
         elif run.recipe.weights:
             run.build(data)
+    _refuse_other_plugins(experiment, out, fresh=options.fresh)
 
 
 @contextlib.contextmanager
@@ -239,6 +244,17 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
         with _free(folders[run], flag):
             folders[run].remove() if options.fresh else folders[run].reopen()
     return [run for run, result in results.items() if run in redo or not result]
+
+
+def _refuse_other_plugins(experiment: Experiment, out: Path, *, fresh: bool) -> None:
+    """Refuse to add to a folder in which runs of another version of a plugin would stay."""
+    now: dict[str, str] = {}
+    for run in experiment.runs[: len(experiment.variants)]:
+        now |= run.plugins
+    forgotten = {run.id for run in experiment.runs} if fresh else set[str]()
+    for file in (out / "runs").glob("*/run.json") if now else ():
+        if file.parent.name not in forgotten:
+            RunFolder(file.parent).refuse_other_plugins(now)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -17,12 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from io import TextIOWrapper
 from types import ModuleType
-from typing import Any, TextIO, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, TextIO, TypeAlias, TypeVar, cast, get_type_hints
 
 import tyro
 from tyro import _errors as tyro_errors
 from tyro._arguments import ArgumentDefinition
 
+from resnet_variants.plugins import load_installed, load_plugin
 from resnet_variants.registry import UserError, one_line, refuse
 from resnet_variants.terminal.starting import INTERRUPTED
 
@@ -65,6 +67,7 @@ def guard(command: Callable[[], int], verb: str) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with _terminable():
+            load_installed()
             return command()
     except UserError as error:
         flag = f"--{error.field.replace('_', '-')}: " if error.field else ""
@@ -109,8 +112,14 @@ class _VerbModule(ModuleType):
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
-        """What ``help`` shows."""
-        return self.__wrapped__.__doc__
+        """What ``help`` shows, which takes the object for a module."""
+        signature = inspect.signature(self.__wrapped__)
+        return f"{self._verb}{signature}\n\n{inspect.getdoc(self.__wrapped__)}"
+
+    @property
+    def __all__(self) -> list[str]:
+        """No names for ``help`` to list."""
+        return []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__wrapped__(*args, **kwargs)
@@ -145,6 +154,36 @@ def _write(stream: TextIO | None, text: str) -> None:
         raise UserError(f"what it prints cannot be written: {error.strerror}") from error
 
 
+def given(argv: Sequence[str], flag: str) -> list[str]:
+    """What follows each occurrence of a flag, before the others can be read."""
+    found: list[str] = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        found += [value if equals else following] if name == flag else []
+    return [value for value in found if value]
+
+
+def load_plugins(argv: Sequence[str]) -> None:
+    """Import the plugins that a command line names, for they change what its flags may say.
+
+    Raises:
+        UserError: one of them cannot be imported.
+    """
+    for plugin in given(argv, _PLUGIN):
+        load_plugin(plugin)
+
+
+_PLUGIN = "--plugin"
+# The field of a command's flags. `parse` imports what it names.
+Plugins: TypeAlias = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        help="Python file or module with parts of your own, which is executed; may be repeated",
+        metavar="FILE|MODULE",
+    ),
+]
+
+
 def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = None) -> Flags:
     """Read flags into a frozen dataclass.
 
@@ -152,9 +191,11 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
         UserError: an unknown flag, or a value of the wrong type.
     """
     names = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    names = [name for name in names if name != _PLUGIN]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError("given twice: name all values after one flag", field=twice.lstrip("-"))
+    load_plugins(argv)
     extra = {} if default is None else {"default": default}
     with tyro_errors.on_parse_error(functools.partial(_refuse_flags, flags)):
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -20,11 +21,20 @@ Numbers: TypeAlias = tuple[int, ...]
 Switch: TypeAlias = tyro.conf.FlagCreatePairsOff[bool]
 
 
+def among(meaning: str, choices: Callable[[], Iterable[str]], **more: Any) -> Any:
+    """The help of a flag, with the choices that there are when it is shown: plugins add some."""
+
+    def hint(default: str) -> str:
+        usual = f" (default: {default})" if default else ""
+        return f"{{{','.join(choices())}}}{usual}"
+
+    return tyro.conf.arg(help=meaning, help_behavior_hint=hint, **more)
+
+
 def _axis(about: Axis) -> Any:
     if not about.is_text:
         return Annotated[Numbers, tyro.conf.arg(help=about.meaning)]
-    text = f"{about.meaning}: {', '.join(about.choices or ())}"
-    return Annotated[Words, tyro.conf.arg(help=text, metavar="NAME ...")]
+    return Annotated[Words, among(about.meaning, lambda: about.choices or (), metavar="NAME ...")]
 
 
 # The axes that take a list on the command line.

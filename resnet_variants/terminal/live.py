@@ -43,6 +43,19 @@ def show_events(events: Events) -> None:
             show_lines(events)
 
 
+def follow(events: Events) -> None:
+    """What Python callers see of a sweep: the table, in a notebook a bar, else nothing."""
+    console = Console()
+    with contextlib.closing(events):
+        if console.is_jupyter:
+            show_bar(events)
+        elif console.is_terminal:
+            show_table(events, console)
+        else:
+            for _ in events:
+                pass
+
+
 class Tally:
     """How many runs are over, and how long the others will take.
 
@@ -130,6 +143,33 @@ def show_lines(events: Events) -> None:
             case _:
                 continue
         spoke = time.monotonic()
+
+
+# --- the bar ----------------------------------------------------------------------------------
+
+
+def show_bar(events: Events) -> None:
+    """A bar of all epochs, with the last result beside it."""
+    from tqdm.auto import tqdm
+
+    plan = next(events)
+    assert isinstance(plan, Planned)
+    tally = Tally(plan)
+    epochs = {run.id: 0 for run in plan.todo}
+    with tqdm(total=sum(run.recipe.epochs for run in plan.todo), unit="epoch") as bar:
+        for event in events:
+            tally.count(event)
+            match event:
+                case EpochDone(run, record):
+                    epochs[run.id] = record.epoch
+                case Ended(run, result):
+                    epochs[run.id] = run.recipe.epochs  # of a failed run too
+                    bar.set_postfix_str(f"{tally.label(run)}: {result_line(result)}", refresh=False)
+                case _:
+                    continue
+            bar.set_description(f"{tally.over}/{tally.total} runs", refresh=False)
+            bar.n = sum(epochs.values())
+            bar.refresh()
 
 
 # --- the table --------------------------------------------------------------------------------

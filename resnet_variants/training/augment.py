@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.training.recipe import Recipe
+from resnet_variants.registry import UserError, blamed, file_of
+from resnet_variants.training.recipe import AUGMENTATIONS, Recipe
 
 
 def cropped(images: Tensor, corners: Tensor, side: int) -> Tensor:
@@ -62,6 +64,66 @@ def cut_out(images: Tensor, centres: Tensor, side: int, fill: Tensor) -> Tensor:
     rows, columns = ((steps >= start[:, None]) & (steps < start[:, None] + side) for start in first)
     inside = rows[:, None, :, None] & columns[:, None, None, :]
     return torch.where(inside, fill.view(-1, 1, 1), images)
+
+
+# --- of one's own ------------------------------------------------------------------------------
+
+
+def augmented(name: str, images: Tensor, stream: torch.Generator) -> Tensor:
+    """The images after an augmentation that a plugin registered.
+
+    Args:
+        name: in ``AUGMENTATIONS``.
+        images: (N, C, H, W) uint8.
+        stream: on the CPU, so that its numbers are the same on every device.
+
+    Raises:
+        UserError: what it returns is no uint8 batch of the same shape on the same device.
+    """
+    altered: object = AUGMENTATIONS[name](images, stream)
+    asked = (images.dtype, images.shape, images.device)
+    if not isinstance(altered, Tensor) or (altered.dtype, altered.shape, altered.device) != asked:
+        kind = type(altered).__name__
+        if isinstance(altered, Tensor):
+            kind = f"{altered.dtype} {tuple(altered.shape)} on {altered.device}"
+        message = f"augment {name!r} must return uint8 images {tuple(images.shape)} on"
+        raise UserError(f"{message} {images.device}; it returned {kind}", field="augment")
+    return altered
+
+
+def check_augment(name: str, shape: tuple[int, int, int]) -> None:
+    """Try an augmentation on noise (8, C, H, W), before anything is trained.
+
+    Raises:
+        UserError: it fails, returns something else than such a batch, or draws from another random
+            stream than its own: arms with the same seed would see other images.
+    """
+    entry, seen = AUGMENTATIONS[name], list[Tensor]()
+    noise = torch.randint(0, 256, (8, *shape), generator=_stream(0)).to(torch.uint8)
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        for seed in (1, 2):
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed)
+            random.seed(seed)
+            seen.append(augmented(name, noise.clone(), _stream(0)))
+    except UserError:
+        raise
+    except Exception as error:  # of code that is not ours
+        reason = blamed(error, file_of(entry))
+        message = f"augment {name!r} fails on images {tuple(noise.shape)}: {reason}"
+        raise UserError(message, field="augment") from error
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+    if not torch.equal(*seen):
+        message = f"augment {name!r} draws from another random stream than the one it is given"
+        raise UserError(f"{message}: pass generator= to every draw", field="augment")
+
+
+def _stream(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 # --- in floating point -------------------------------------------------------------------------

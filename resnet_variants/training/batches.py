@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import Batch
-from resnet_variants.training.augment import cropped, cut_out, jittered
+from resnet_variants.training.augment import augmented, cropped, cut_out, jittered
 from resnet_variants.training.recipe import Recipe
 
 
@@ -109,6 +109,10 @@ def train_batches(
             images = jittered(images, jitter[at], recipe.color_jitter)
         if recipe.cutout:
             images = cut_out(images, cutouts[:, at], round(recipe.cutout * side), grey)
+        if recipe.augment:
+            # Of the step, not of the epoch: a run that is continued sees the same.
+            own = generator("augment", seed, epoch, at.start)
+            images = augmented(recipe.augment, images, own)
         yield images, data.train.labels[order[at]]
 
 

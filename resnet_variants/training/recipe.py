@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from resnet_variants.registry import Registry, UserError, require_name
+from resnet_variants.registry import Registry, UserError, refuse, require_name
 from resnet_variants.settings import (
     MILLION,
     POSITIVE,
@@ -20,10 +21,17 @@ from resnet_variants.settings import (
     check_fields,
 )
 
+if TYPE_CHECKING:  # commands read the recipe before they load torch
+    from torch import Generator, Tensor
+
 PRETRAINED = "pretrained"  # as weights: timm's published ones of the same network
 SideShare: TypeAlias = Annotated[
     float, Range(0.1, 1, text="from 0.1 to 1: a share of the image's side")
 ]
+
+# Augmentations of one's own; the package has none. An entry gets uint8 images (n, C, H, W) and a
+# random stream, and returns uint8 images of the same shape.
+AUGMENTATIONS: Registry[Callable[[Tensor, Generator], Tensor]] = Registry("augment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,7 @@ class Recipe:
     color_jitter: Fraction = 0.0  # brightness, contrast, saturation within 1 ± this
     cutout: Fraction = 0.0  # side of the square as a share of the image's (arXiv:1708.04552)
     auto_augment: str = ""  # timm's name of a policy, such as rand-m6-mstd0.5-inc1; slow
+    augment: str = ""  # an augmentation that a plugin registers, after all others of images
     # side of training images in the first epoch, as a share of img_size
     size_start: SideShare = 1.0
     size_end: SideShare = 1.0  # side in the last epoch; linear in between
@@ -90,6 +99,9 @@ class Recipe:
         object.__setattr__(self, "milestones", tuple(sorted(self.milestones)))
         if self.weights:
             object.__setattr__(self, "weights", self._weights_path())
+        if self.augment and self.augment not in AUGMENTATIONS:
+            registered = AUGMENTATIONS or ["none: --plugin names the file that registers it"]
+            refuse("augment", self.augment, registered)
         self._check_together()
 
     def _weights_path(self) -> str:

@@ -11,7 +11,7 @@ import pickle
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from resnet_variants.data.dataset import Dataset
+from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
@@ -126,9 +127,11 @@ class SharedDataset:
 
     head: bytes
     arrays: tuple[Path, ...]
+    plugins: tuple[Plugin, ...] = field(default_factory=loaded)  # whose objects may be in it
 
     def load(self, workers: int) -> Dataset:
         """The data set, its images in memory once for all processes; ``workers`` decode for it."""
+        enter_all(self.plugins)
         arrays = [np.memmap(file, mode="r") for file in self.arrays]
         return pickle.loads(self.head, buffers=arrays).decoded_by(workers)
 

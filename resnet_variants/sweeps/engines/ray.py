@@ -22,6 +22,7 @@ import joblib
 import torch
 
 from resnet_variants.data.dataset import Dataset
+from resnet_variants.plugins import enter_all
 from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
@@ -196,8 +197,9 @@ class Cluster:
     def submit(self, job: Job) -> None:
         """See ``Engine``."""
         there = replace(job, path=job.path.resolve())  # nodes have other working directories
+        # In a list Ray leaves the reference alone: the data may be an object of a plugin.
         reference = self.task.remote(
-            there, self.data, self.mailbox, int(self.need["CPU"]), self.token
+            there, [self.data], self.mailbox, int(self.need["CPU"]), self.token
         )
         self.jobs[reference] = job
 
@@ -291,7 +293,7 @@ class Mailbox:
 # --- on a node --------------------------------------------------------------------------------
 
 
-def _execute(job: Job, data: Dataset, mailbox: Any, threads: int, token: Path) -> RunStatus:
+def _execute(job: Job, data_at: list[Any], mailbox: Any, threads: int, token: Path) -> RunStatus:
     """Execute a job on a node; its epochs are put into the mailbox."""
     import ray
 
@@ -299,6 +301,8 @@ def _execute(job: Job, data: Dataset, mailbox: Any, threads: int, token: Path) -
     if unseen:  # of a node that joined the cluster later
         return RunStatus("halted", reason=unseen)
     torch.set_num_threads(threads)
+    enter_all(job.plugins)
+    data: Dataset = ray.get(data_at[0])
     data = data.decoded_by(job.run.loading.decoders(threads))
     ray.get(mailbox.begin.remote(job.run.id), timeout=PATIENCE)
     status = RunStatus("stopped")
