@@ -67,7 +67,6 @@ PAIRED = 30  # arms of a comparison beyond which their pairs are too many for th
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
 NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
-_ACCURACY = "test accuracy % [95 %]"
 _FEW = 6  # arms that can be told apart by colour
 _CAPTIONS = {
     ERRORS: "Test and training error by depth, a line per design",
@@ -422,7 +421,8 @@ def _means(sections: Sequence[Section]) -> Table:
         return Table({})
     rows = pd.concat([s.arms.loc[[*s.best]].assign(runs=s.label) for s in sections])
     rows = rows.sort_values("test_acc_mean", ascending=False, kind="stable")
-    cells = rows[["runs", "arm", "n"]].assign(**{_ACCURACY: _intervals(rows, ACCURACY)})
+    title = "test accuracy % [95 %]"
+    cells = rows.assign(**{title: _intervals(rows, ACCURACY)})[["runs", title, "n", "arm"]]
     return _table(cells, rows.index.tolist())
 
 

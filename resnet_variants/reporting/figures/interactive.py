@@ -114,10 +114,7 @@ def known_columns(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
 def cost_figure(
     arms: pd.DataFrame, runs: pd.DataFrame, styles: Mapping[str, Mapping[str, Style]]
 ) -> Interactive | None:
-    """Test accuracy against each cost.
-
-    Each arm has a trace of its single runs and a trace of its mean with interval. Each cost has a
-    trace of its Pareto front.
+    """Test accuracy against each cost: single runs, means with intervals, a front for each cost.
 
     Args:
         arms: the summary of one comparison with short labels as ``arm``; its index numbers the
@@ -137,12 +134,12 @@ def cost_figure(
         column: on_front(arms[arms[column].notna()], column).sort_values(column) for column in COSTS
     }
     mean, low, high = (POINTS * arms[name].astype(float) for name in ACCURACY)
-    n, rows = len(arms), arms.index.tolist()
+    n = len(arms)
     return Interactive(
         kinds=_COST_KINDS,
         columns={
             "name": ["runs"] * n + ["means"] * n + ["front"] * len(fronts),
-            "meta": rows * 2,
+            "meta": arms.index.tolist() * 2,
             "text": [
                 *([_escaped(run_id) for run_id in own["run_id"]] for own in own_runs),
                 *([text] for text in map(_hover_text, arms.to_dict("records"))),
