@@ -54,7 +54,8 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
 ) -> Report:
     """Train variants with paired seeds, skip what ``out`` holds; the results.
 
-    The result shows the answer and has ``runs``, ``summary``, ``effects``, ``figures``, ``report``.
+    The result shows the answer and its table, in a notebook with the differences drawn; it has the
+    frames ``runs``, ``summary``, ``effects`` and the paths ``figures``, ``report``.
 
     Args:
         variants: ``Variant``s, their names or letters, or one; the first is the baseline.
@@ -66,9 +67,10 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
         report: write tables, figures and page to ``out``; without, the result has frames only.
         plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
-        settings: fields of ``Recipe`` (``preset``: those of a paper), ``Machine``, ``Loading`` and
-            ``Workers``. With ``jobs``, processes share the runs and import the calling script: it
-            must guard what it does by ``if __name__ == "__main__"``.
+        settings: ``data_name``, which captions call the data; fields of ``Recipe`` (with
+            ``preset``, those of a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``,
+            processes share the runs; they import the calling script, which must guard what it does
+            by ``if __name__ == "__main__"``.
 
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
@@ -78,23 +80,18 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     require("diagnose", diagnose, bool, "true or false")
     require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
-    options = _options(settings, log)
-    given: dict[str, Any] = {"data": data, "img_size": img_size, "seeds": seeds}
-    given["loading"] = _taken(settings, Loading)
+    options, loading = _options(settings, log), _taken(settings, Loading)
+    given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
+    given["data_name"] = settings.pop("data_name", Experiment.data_name)
     experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
     require_room(out)
     follow(run_sweep(experiment, out, options))
-    refused = _not_diagnosed(experiment, out, options.machine.device) if diagnose else []
+    asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
+    refused = [f"{folder.name}: {why}" for folder, why in asked if why]
     made = build(out) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return made
-
-
-def _not_diagnosed(experiment: Experiment, out: Path, device: Device) -> list[str]:
-    """Diagnose the runs; a line on each that could not be."""
-    asked = diagnose_runs(experiment, out, device)
-    return [f"{folder.name}: {why}" for folder, why in asked if why]
 
 
 def _load(plugins: Sequence[str | Path] | str | Path) -> None:

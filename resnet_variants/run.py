@@ -64,6 +64,7 @@ class Images:
     """The test split is read once, at the end of a run."""
 
     data: Annotated[str, among("data set", specs)] = DATA
+    data_name: str = ""  # what captions call the data; its id if empty
     img_size: Side = SIDE  # resize to this side in pixels, 0: do not
 
     def __post_init__(self) -> None:
@@ -220,7 +221,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         Flags(settings=RECIPES["default" if recipe is None else recipe])
         if base is None
         else Flags(
-            images=Images(data=base.data, img_size=base.img_size),
+            images=Images(base.data, base.data_name, base.img_size),
             comparison=Comparison(seeds=base.seeds),
             settings=base.recipe,
         )
@@ -236,6 +237,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         base,
         name=flags.output.name or base.name,
         data=flags.images.data,
+        data_name=flags.images.data_name,
         img_size=flags.images.img_size,
         loading=flags.loading,
         seeds=flags.comparison.seeds,

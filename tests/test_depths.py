@@ -146,7 +146,7 @@ def test_reports_have_it_where_there_are_depths(tmp_path):
     files = {path.name for path in build(out).files}
     assert {f"{ERRORS}.csv", f"{ERRORS}.svg", f"{ERRORS}.png"} <= files
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert '<h2 id="depths">Error by depth</h2>' in page
+    assert '<summary id="depths"><h2>Error by depth</h2>' in page
     assert page.count('src="data:image/svg+xml;base64,') == 1
-    table = page.partition("Error by depth: ")[2].partition("</table>")[0]
-    assert table.count("<tr data-row") == len(pd.read_csv(out / f"{ERRORS}.csv")) == 8
+    table = page.partition('aria-label="Error by depth')[2].partition("</table>")[0]
+    assert table.count("<tr data-arm") == len(pd.read_csv(out / f"{ERRORS}.csv")) == 8

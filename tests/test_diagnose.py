@@ -378,7 +378,7 @@ def test_a_report_shows_all_diagnosed_runs(diagnosed, reported):
     summary = pd.read_csv(diagnosed / "diagnosis.csv").query("measure == 'acc'")
     assert summary.set_index("model")["seeds"].to_dict() == {NET: 2, PLAIN: 1}
     page = (diagnosed / "report.html").read_text(encoding="utf-8")
-    assert '<h2 id="diagnosis">Diagnosis</h2>' in page
+    assert '<summary id="diagnosis"><h2>Diagnosis</h2>' in page
     assert page.count('src="data:image/svg+xml;base64,') == len(TABLES)
     assert len(page) < 6_000_000
 
@@ -392,7 +392,7 @@ def test_a_report_compares_diagnosed_runs_with_their_baseline(diagnosed, reporte
     assert "branch_to_shortcut" not in compared  # a plain net has no shortcut
     page = (diagnosed / "report.html").read_text(encoding="utf-8")
     table = page.partition("Diagnosis, compared")[2].partition("</table>")[0]
-    assert table.count("<tr data-row") == len(rows)
+    assert table.count("<tr data-arm") == len(rows)
 
 
 def test_the_tables_alone_give_the_same_report(diagnosed, reported, tmp_path):

@@ -90,9 +90,9 @@ def test_each_group_has_its_own_answer():
         for row in paired_rows({A: [0.8], B: [0.9]}, dataset=dataset)
     ]
     said = answer(parts_of(rows))
-    assert [sentence.split(":")[0] for sentence in said if sentence.startswith("On ")] == [
-        "On dataset digits",
-        "On dataset mnist",
+    assert [line.split(": ")[0] for line in said if "Too few" in line] == [
+        "digits at 8 px",
+        "mnist at 8 px",
     ]
 
 

@@ -18,7 +18,7 @@ from resnet_variants.analysis.statistics import COMPARED
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import Registry
-from resnet_variants.reporting.findings import answer
+from resnet_variants.reporting.findings import headline
 from resnet_variants.reporting.summary import MARKDOWN, summary_cells
 from resnet_variants.reporting.text import (
     interval,
@@ -47,7 +47,7 @@ def page_name(path):
 
 # --- blocks that `make golden` writes ---------------------------------------------------------
 
-COLUMNS = ["model", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta, points [95 %]"]
+COLUMNS = ["arm", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta, points [95 %]"]
 
 
 def results_block(folder):
@@ -62,7 +62,7 @@ def results_block(folder):
         f"training in all on {origin['device'][0]} (torch {origin['torch'][0]}, "
         f"{runs['precision'][0]})."
     )
-    sentences = " ".join([extent, *answer(results.comparisons)])
+    sentences = " ".join([extent, *headline(results.comparisons)])
     return f"{sentences}\n\n{markdown(summary_cells(summary, MARKDOWN)[COLUMNS])}\n"
 
 

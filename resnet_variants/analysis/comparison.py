@@ -17,10 +17,11 @@ import pandas as pd
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
+from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
-from resnet_variants.records.run_folder import DONE, recipe_digest
+from resnet_variants.records.run_folder import DONE, Provenance, recipe_digest, recipe_settings
 
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -37,6 +38,9 @@ class Comparison:
         baselines: model name -> name of the model it is compared with.
         latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
         diagnosis: the diagnosis tables of these runs.
+        recipe: the settings of the recipe as text; empty where they are not recorded.
+        networks: model, axes and costs of each network of all comparisons that were made together.
+        names: what readers call a data set, by its id; one that is absent is called by its id.
     """
 
     key: Mapping[str, Any]
@@ -45,6 +49,20 @@ class Comparison:
     baselines: Mapping[str, str]
     latencies: Mapping[tuple[str, ...], float]
     diagnosis: Diagnosis
+    recipe: Mapping[str, str]
+    networks: pd.DataFrame
+    names: Mapping[str, str]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The short label of each network, by its name: the same in all comparisons."""
+        return short_labels(self.networks)
+
+    @property
+    def data(self) -> str:
+        """The images in a reader's words, or the data set's id and the size of the images."""
+        dataset, size = str(self.key["dataset"]), self.key["img_size"]
+        return self.names.get(dataset) or f"{dataset} at {size} px"
 
     @cached_property
     def done(self) -> pd.DataFrame:
@@ -118,6 +136,8 @@ def comparisons(
     epochs: pd.DataFrame | None = None,
     latencies: Mapping[tuple[str, ...], float] | None = None,
     diagnosis: Diagnosis | None = None,
+    provenance: Provenance | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -127,6 +147,8 @@ def comparisons(
         epochs: ``EPOCH_COLUMNS``.
         latencies: see ``Comparison``.
         diagnosis: the diagnosis tables of the runs.
+        provenance: has the settings of each recipe.
+        names: see ``Comparison``.
     """
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
@@ -139,6 +161,9 @@ def comparisons(
             baselines=baselines,
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
+            recipe=recipe_settings(provenance or {}, str(values[KEY.index("recipe")])),
+            networks=runs.drop_duplicates("model"),
+            names=names or {},
         )
         for values, own in groups
     )

@@ -53,7 +53,8 @@ def _merged(frame: pd.DataFrame) -> pd.DataFrame:
             "/".join(leaders[axis]): frame[leaders[axis]].agg("/".join, axis=1)
             for axis in axes
             if axis in leaders
-        }
+        },
+        index=frame.index,
     )
 
 

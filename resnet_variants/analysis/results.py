@@ -18,6 +18,7 @@ from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_d
 from resnet_variants.records.files import damaged, is_number
 from resnet_variants.records.predictions import Outcome, read_outcomes
 from resnet_variants.records.results_folder import (
+    DATA_NAMES,
     IMAGE_COLUMNS,
     planned_runs,
     read_epochs,
@@ -38,6 +39,7 @@ class Results:
     Attributes:
         comparisons: the runs, split into those that may be compared.
         titles: name, question and expectation of each experiment.
+        names: what readers call data sets, by their ids; of several names the first folder's.
         folders: the results folder of each run, by its id.
         unseen: runs that are planned and have not begun, and whether a process has them.
     """
@@ -47,6 +49,7 @@ class Results:
     epochs: pd.DataFrame
     baselines: Mapping[str, str]
     titles: Sequence[tuple[str, str, str]]
+    names: Mapping[str, str]
     provenance: Provenance
     latencies: Mapping[tuple[str, ...], float]
     folders: Mapping[str, Path]
@@ -86,7 +89,10 @@ def load_results(folders: Sequence[Path]) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     diagnosis = _diagnosis(copies, folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
-    parts = comparisons(kept, baselines, **tables)
+    names: dict[str, str] = {}
+    for folder in reversed(folders):
+        names |= cast("Mapping[str, str]", read_experiment(folder).get(DATA_NAMES, {}))
+    parts = comparisons(kept, baselines, names=names, provenance=provenance, **tables)
     _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
@@ -95,6 +101,7 @@ def load_results(folders: Sequence[Path]) -> Results:
         runs=kept,
         baselines=baselines,
         titles=_titles(folders),
+        names=names,
         provenance=provenance,
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},

@@ -199,6 +199,9 @@ def _kept_provenance(out: Path) -> Provenance:
     return cast(Provenance, content)
 
 
+DATA_NAMES = "data_names"  # in experiment.json: what captions call data sets, by their ids
+
+
 def read_experiment(out: Path) -> Json:
     """The question behind a results folder; empty where none was recorded.
 
@@ -216,6 +219,9 @@ def read_experiment(out: Path) -> Json:
         raise damaged(file, "runs is no list of ids", remedy=remedy)
     if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
         raise damaged(file, "baselines is no table of names", remedy=remedy)
+    names = content.get(DATA_NAMES, {})
+    if not (isinstance(names, dict) and all(isinstance(v, str) for v in names.values())):
+        raise damaged(file, f"{DATA_NAMES} is no table of names", remedy=remedy)
     return content
 
 

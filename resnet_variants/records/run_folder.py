@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -314,11 +315,24 @@ def note_provenance(provenance: Provenance, config: Json) -> None:
     recipe = _mapping(config.get("recipe"))
     if recipe:
         settings = ", ".join(f"{name} {value}" for name, value in recipe.items())
-        facts[f"recipe {recipe_digest(str(config['run_id']))}"] = settings
+        facts[recipe_label(recipe_digest(str(config["run_id"])))] = settings
     for name, value in facts.items():
         values = provenance.setdefault(name, [])
         if value is not None and str(value) not in values:
             values.append(str(value))
+
+
+def recipe_settings(provenance: Provenance, digest: str) -> dict[str, str]:
+    """The settings of a recipe as text, by today's names; empty where they are not recorded."""
+    text = next(iter(provenance.get(recipe_label(digest), ())), "")
+    pairs = (part.partition(" ") for part in re.split(r", (?=[a-z_]+ )", text) if part)
+    today = {former: name for name, former in FORMER_NAMES.items()}
+    return {today.get(name, name): value for name, _, value in pairs}
+
+
+def recipe_label(digest: str) -> str:
+    """The name of a recipe's settings in a ``Provenance``."""
+    return f"recipe {digest}"
 
 
 def _mapping(value: object) -> Json:

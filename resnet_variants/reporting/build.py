@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -24,14 +26,14 @@ from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
-from resnet_variants.records.results_folder import MISSING, RUNNING, read_experiment
+from resnet_variants.records.results_folder import DATA_NAMES, MISSING, RUNNING, read_experiment
 from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.reporting import notebook
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
-from resnet_variants.reporting.html import Content, Failure, Picture, render
+from resnet_variants.reporting.html import Content, Failure, Links, Picture, render
 from resnet_variants.reporting.summary import (
     TERMINAL,
     summary_cells,
@@ -45,7 +47,7 @@ ALWAYS = (  # files that each report writes
     *("effects.csv", "provenance.json", "report.html"),
 )
 TOGETHER = "folders"  # in experiment.json: those that were reported together
-_TRACEBACKS, _LETTERS = 100, 20_000  # failed runs whose log the page shows, and how much of it
+_LOGS, _LETTERS = 100, 4_000  # failed runs whose log the page shows, and how much of its end
 _PATIENCE = 600.0  # seconds that another report of the same folder may take
 _LONGEST = 120  # letters of a comparison's key in the name of a file
 
@@ -164,22 +166,29 @@ def _build(
     figures = _figures(parts)
     optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
     outcomes = outcomes_parquet(results.outcomes, results.runs)
-    content = _content(report, results, _commands(results, folders, out), _pictures(figures))
-    return report, {
+    content = _content(report, results)
+    contents: dict[str, str | bytes] = {
         "runs.csv": _csv(results.runs),
         "runs.parquet": results.runs.to_parquet(index=False),
         "epochs.csv": _csv(results.epochs),
         "summary.csv": _csv(report.summary),
         "summary.md": summary_markdown(report.summary) + "\n",
-        "summary.tex": summary_latex(parts),
+        "summary.tex": summary_latex(parts, content.title),
         "effects.csv": _csv(report.effects),
         "provenance.json": to_json(results.provenance),
         **_own_experiment(results, folders),
         **{f"{name}.csv": _csv(table) for name, table in optional.items() if len(table)},
         **({OUTCOMES: outcomes} if outcomes else {}),
         **figures,
-        "report.html": render(content),
     }
+    content = dataclasses.replace(
+        content,
+        reproduce=_commands(results, folders, out),
+        files=[(name, quote(name)) for name in contents],
+        run_files=_run_files(results.folders, out),
+        pictures=_pictures(figures),
+    )
+    return report, contents | {"report.html": render(content)}
 
 
 def _report(results: Results) -> Report:
@@ -247,6 +256,7 @@ def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]
         "question": " ".join(questions),
         "expect": " ".join(expectations),
         "baselines": dict(results.baselines),
+        DATA_NAMES: dict(results.names),
         "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],
         LATENCIES: {" ".join(key): ms for key, ms in sorted(results.latencies.items())},
@@ -266,22 +276,34 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     return [*results.provenance.get("command", ()), again]
 
 
-def _content(
-    report: Report, results: Results, commands: Sequence[str], pictures: Sequence[Picture]
-) -> Content:
+def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:
+    """The folder, log and diagnosis of each run that is here, as addresses from ``out``."""
+    shown = ("log.txt", *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "png")))
+    links: dict[str, Links] = {}
+    for run_id, results in folders.items():
+        folder = results / "runs" / run_id
+        if folder.is_dir():
+            there = [file for file in shown if (folder / file).is_file()]
+            address = quote(os.path.relpath(folder, out)) + "/"
+            links[run_id] = [("folder", address), *((file, address + file) for file in there)]
+    return links
+
+
+def _content(report: Report, results: Results) -> Content:
+    """The page without the names of files."""
     names, questions, expectations = _titles(results)
+    data = [name for key, name in results.names.items() if key in set(results.runs["dataset"])]
     return Content(
-        title=", ".join(names),
+        title=", ".join(names) + (f" on {' and '.join(dict.fromkeys(data))}" if data else ""),
         question=" ".join(questions),
         expect=" ".join(expectations),
-        answer=tuple(report.answer),
+        headline=report.headline,
+        answer=report.answer,
         counts=report.counts,
         comparisons=report.comparisons,
         failures=_failures(results),
         provenance={k: values for k, values in results.provenance.items() if k != "command"},
-        reproduce=commands,
         notes=report.notes,
-        pictures=pictures,
     )
 
 
@@ -292,7 +314,7 @@ def _failures(results: Results) -> list[Failure]:
         run_id = str(row["run_id"])
         log = results.folders[run_id] / "runs" / run_id / "log.txt"
         text = ""
-        if at < _TRACEBACKS and log.is_file():
+        if at < _LOGS and log.is_file():
             text = log.read_text(encoding="utf-8", errors="replace")[-_LETTERS:]
         failures.append(Failure(run_id, str(row["status"]), str(row["error"]), text))
     return failures

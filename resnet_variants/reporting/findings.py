@@ -11,7 +11,6 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.effects import ADDITIVE
-from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.statistics import (
     ALPHA,
     BASELINE,
@@ -26,7 +25,7 @@ from resnet_variants.analysis.statistics import (
 )
 from resnet_variants.records.run_folder import Provenance
 from resnet_variants.reporting.summary import DELTA
-from resnet_variants.reporting.text import POINTS, interval, span
+from resnet_variants.reporting.text import POINTS, cell_text, interval, span
 
 _NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
@@ -37,6 +36,9 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     summaries = _labelled(comparisons)
     if len(summaries) == 1:
         return tuple(filter(None, (_plain_verdict(summaries[0]), _plain_best(summaries[0]))))
+    if not any(len(part.pairs) for part in comparisons):
+        none = f"None of {len(summaries)} comparisons has a network beside its baseline"
+        return (f"{none}, so there is no verdict.",)
     words = pd.concat([summary["verdict"] for summary in summaries])
     counts = [f"{n} {word}" for word in (BETTER, WORSE) if (n := int((words == word).sum()))]
     told = " and ".join(counts) or "none told apart"
@@ -45,11 +47,10 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
     """The summaries with short labels for networks and baselines."""
-    labels = short_labels(pd.concat([part.summary for part in comparisons]))
     return [
         part.summary.assign(
-            model=part.summary["model"].map(labels),
-            baseline=part.summary["baseline"].map(labels).fillna(part.summary["baseline"]),
+            model=part.summary["model"].map(part.labels),
+            baseline=part.summary["baseline"].map(part.labels).fillna(part.summary["baseline"]),
         )
         for part in comparisons
     ]
@@ -110,15 +111,53 @@ def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
     The verdict, the effects of axes, what the best network costs, and which runs are in no mean.
     """
-    varied = [name for name in KEY if len({part.key[name] for part in comparisons}) > 1]
     sentences: list[str] = []
-    for part, summary in zip(comparisons, _labelled(comparisons), strict=True):
-        place = ", ".join(f"{name.replace('_', ' ')} {part.key[name]}" for name in varied)
+    _, places = conditions(comparisons)
+    for part, summary, place in zip(comparisons, _labelled(comparisons), places, strict=True):
         first = _verdict(summary)
-        sentences.append(f"On {place}: {first}" if len(comparisons) > 1 else first)
+        sentences.append(f"{place}: {first}" if place else first)
         further = _effects(part.effects), _cost(summary), _lost(summary)
         sentences += filter(None, further)
     return tuple(sentences)
+
+
+def conditions(comparisons: Sequence[Comparison]) -> tuple[str, list[str]]:
+    """In words what all comparisons share, and what tells each from the others.
+
+    What tells one alone from others is empty.
+    """
+    recipes = recipes_in_words(comparisons)
+    words = [
+        {
+            "data": part.data,
+            "epochs": f"{cell_text(part.key['epochs'])} epochs",
+            "recipe": recipes[part.key["recipe"]],
+            **{name: str(part.key[name]) for name in ("precision", "device")},
+        }
+        for part in comparisons
+    ]
+    names = [*words[0]] if words else []
+    varied = [name for name in names if len({part[name] for part in words}) > 1]
+    shared = [words[0][name] for name in names if name not in (*varied, "recipe")]
+    own = [", ".join(part[name] for name in varied if part[name]) for part in words]
+    return ", ".join(shared), own
+
+
+def recipes_in_words(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """By digest the settings in which each recipe differs from the others: ``lr 0.01, ema 0.9``."""
+    recipes = {str(part.key["recipe"]): part.recipe for part in comparisons}
+    settings = dict.fromkeys(chain.from_iterable(recipes.values()))
+    varied = [
+        name
+        for name in settings
+        if name not in KEY and len({own.get(name) for own in recipes.values()}) > 1
+    ]
+    return {
+        digest: ", ".join(f"{name} {own[name] or 'none'}" for name in varied if name in own)
+        if own
+        else f"recipe {digest}, whose settings are not recorded"
+        for digest, own in recipes.items()
+    }
 
 
 def _nothing_to_compare(summary: pd.DataFrame) -> str:

@@ -1,9 +1,10 @@
 """``report.html``: one file that needs no network, made from tables.
 
-The page works as plain tables. Its script sorts and filters them and shows the figures, which are
-made in ``figures.interactive``. What comes from a run, an experiment or a class name is text in
-every place: the template escapes HTML, the data are in base 64, and the policy in the head allows
-no script but the two whose digests it names.
+The first screen has the question, the answer and the arms' differences to their baselines. The rest
+is folded. The page works as plain tables. Its script sorts and filters them and shows the figures,
+which are made in ``figures.interactive``. What comes from a run, an experiment or a class name is
+text in every place: the template escapes HTML, the data are in base 64, and the policy in the head
+allows no script but the two whose digests it names.
 """
 
 from __future__ import annotations
@@ -14,34 +15,39 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib import resources
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
+from resnet_variants.analysis.comparison import Comparison, summary_table
 from resnet_variants.analysis.depths import ERRORS
+from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, paired_comparison
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import MISSING, STATUSES
-from resnet_variants.records.run_folder import DIVERGED, FAILED
+from resnet_variants.records.run_folder import DIVERGED, FAILED, recipe_label
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 from resnet_variants.reporting.figures.interactive import (
     BANDS,
     CURVE_POINTS,
     LAYOUT,
     MEASURES,
-    SCORES,
     SYMBOLS,
+    Style,
     cost_figure,
     curves_figure,
     known_columns,
     styles_by_value,
 )
 from resnet_variants.reporting.figures.style import COSTS
-from resnet_variants.reporting.summary import PAGE, summary_cells
+from resnet_variants.reporting.findings import conditions, recipes_in_words
+from resnet_variants.reporting.summary import ACCURACY, DELTA, PAGE, summary_cells
 from resnet_variants.reporting.text import (
     POINTS,
     cell_text,
@@ -56,16 +62,19 @@ if TYPE_CHECKING:
     import jinja2
 
 BAD = {FAILED, DIVERGED, MISSING}
-RUNS_DRAWN = 2_000  # beyond that a browser answers slowly
-TRACEBACKS = 100_000  # characters on the page; the runs' folders have the rest
+RUNS_SHOWN = 2_000  # beyond that a browser answers slowly
+PAIRED = 30  # arms of a comparison beyond which their pairs are too many for the page
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
 NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
-_FEW = 6  # variants whose curves can be told apart by colour
+_ACCURACY = "test accuracy % [95 %]"
+_FEW = 6  # arms that can be told apart by colour
 _CAPTIONS = {
     ERRORS: "Test and training error by depth, a line per design",
     **{name: figure.caption for name, figure in DIAGNOSIS_FIGURES.items()},
 }
+
+Links = Sequence[tuple[str, str]]  # text and relative address of files that are there
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class Failure:
     run_id: str
     status: str
     error: str
-    traceback: str  # empty where the raw runs are not here
+    log: str  # its end; empty where the raw runs are not here
 
 
 @dataclass(frozen=True)
@@ -108,14 +117,26 @@ class Content:
     title: str  # the experiment's name
     question: str  # may be empty
     expect: str  # what was expected; may be empty
-    answer: tuple[str, ...]  # the verdict, a sentence each
+    headline: Sequence[str]  # what came out, in two sentences at most
+    answer: Sequence[str]  # the same in detail
     counts: Mapping[str, int]  # runs by status
     comparisons: Sequence[Comparison]
     failures: Sequence[Failure]
     provenance: Mapping[str, Sequence[str]]  # label -> distinct values
-    reproduce: Sequence[str]  # shell commands
     notes: Sequence[str]  # how to read the numbers
+    reproduce: Sequence[str] = ()  # shell commands
+    files: Links = ()  # that the report wrote beside the page
+    run_files: Mapping[str, Links] = field(default_factory=dict)  # by the run's id
     pictures: Sequence[Picture] = ()  # of error by depth and of the diagnosis
+
+
+@dataclass(frozen=True)
+class Forest:
+    """An interval for each row of a table, drawn beside it; zero is in the middle."""
+
+    reach: str  # the number at the right end
+    marks: Sequence[tuple[float, ...] | None]  # low, estimate, high in percent of the width
+    filled: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -123,8 +144,9 @@ class Table:
     """Cells as text."""
 
     cells: Mapping[str, Sequence[str]]  # by column title; the first names the row
-    first: int = 0  # the page's number of the first row
+    arms: Sequence[int] = ()  # the page's number of each row's arm, where rows are of arms
     forest: Forest | None = None
+    files: Sequence[Links] = ()  # of each row
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -132,50 +154,63 @@ class Table:
         return list(zip(*self.cells.values(), strict=True))
 
     @property
-    def numeric(self) -> list[bool]:
-        """Which columns hold numbers."""
-        filled = [[cell for cell in column if cell] for column in self.cells.values()]
-        return [bool(cells) and all(map(NUMBER.fullmatch, cells)) for cells in filled]
+    def kinds(self) -> list[str]:
+        """What each column holds: ``number``, ``verdict`` or ``text``."""
+        return [
+            "verdict" if title == "verdict" else "number" if _are_numbers(column) else "text"
+            for title, column in self.cells.items()
+        ]
 
 
-@dataclass(frozen=True)
-class Forest:
-    """An interval for each row of a table, drawn beside it."""
-
-    marks: Sequence[tuple[float, ...] | None]  # low, estimate, high in percent of the width
-    scale: str  # what the width spans
+def _are_numbers(column: Iterable[str]) -> bool:
+    cells = [*filter(None, column)]
+    return bool(cells) and all(map(NUMBER.fullmatch, cells))
 
 
 @dataclass(frozen=True)
 class Section:
     """A comparison on the page."""
 
-    label: str
+    label: str  # what tells it from the others
     comparison: Comparison
-    summary: pd.DataFrame  # the comparison's; its index numbers the page's rows
+    arms: pd.DataFrame  # its summary, with labels as ``arm``; the index numbers the page's arms
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each arm by its network's full name."""
+        return dict(zip(self.arms["model"], self.arms.index.tolist(), strict=True))
+
+    def labelled(self, names: pd.Series) -> pd.Series:
+        """Labels in place of networks' full names, where these are of arms."""
+        labels = dict(zip(self.arms["model"], self.arms["arm"], strict=True))
+        return names.map(lambda name: labels.get(name, name))
+
+    @property
+    def best(self) -> dict[int, str]:
+        """The arms with a score by their numbers, the best mean first."""
+        scored = self.arms[self.arms["test_acc_mean"].notna()]
+        ranked = scored.sort_values("test_acc_mean", ascending=False, kind="stable")
+        return dict(zip(ranked.index.tolist(), ranked["arm"], strict=True))
 
 
-def _sections(content: Content) -> list[Section]:
+def _sections(comparisons: Sequence[Comparison], arms: pd.DataFrame) -> list[Section]:
     sections, first = [], 0
-    for comparison in content.comparisons:
-        rows = pd.RangeIndex(first, first + len(comparison.summary))
-        summary = comparison.summary.set_axis(rows)
-        sections.append(Section(_label(comparison.key), comparison, summary))
-        first = rows.stop
+    for label, part in zip(conditions(comparisons)[1], comparisons, strict=True):
+        last = first + len(part.summary)
+        sections.append(Section(label, part, arms[first:last]))
+        first = last
     return sections
-
-
-def _label(key: Mapping[str, object]) -> str:
-    """In words what the runs of a comparison share."""
-    dataset, img_size, epochs, recipe, precision, device = (cell_text(key[name]) for name in KEY)
-    return f"{dataset}, {img_size} px, {epochs} epochs, recipe {recipe}, {precision} on {device}"
 
 
 def render(content: Content) -> str:
     """The whole page; the same content gives the same bytes."""
-    summary, sections = summary_table(content.comparisons), _sections(content)
-    axes, runs = varied(summary), sum(len(part.runs) for part in content.comparisons)
-    data = _data(summary, sections, axes, runs=runs)
+    summary = summary_table(content.comparisons)
+    arms = summary.assign(arm=summary["model"].map(short_labels(summary)))
+    sections = _sections(content.comparisons, arms)
+    colours = ["arm", *varied(arms)]
+    runs = sum(len(part.runs) for part in content.comparisons)
+    styles = {axis: styles_by_value(arms[axis].map(cell_text)) for axis in colours}
+    data = _data(arms, sections, styles, most=RUNS_SHOWN if runs <= RUNS_SHOWN else 0)
     drawn = [name for name, figures in data["figures"].items() if any(figures)]
     scripts = [*([_plotly()] if drawn else []), _asset("page.js")]
     html = (
@@ -183,23 +218,28 @@ def render(content: Content) -> str:
         .get_template("page.html.j2")
         .render(
             content=content,
+            shared=conditions(content.comparisons)[0],
             counts=_counts(content.counts),
             bad=BAD,
-            failures=_shortened(content.failures),
-            labels=data["groups"],
-            groups=list(enumerate(data["groups"])),
-            tables=_tables(summary, sections),
+            provenance=_provenance(content),
+            sections=sections,
+            groups=[(i, section.label) for i, section in enumerate(sections)],
+            arms=arms,
+            means=_means(sections),
+            tables=_tables(content, sections, summary_cells(arms, PAGE)),
             error_pictures=[p for p in content.pictures if p.table == ERRORS],
             diagnosis_pictures=[p for p in content.pictures if p.table != ERRORS],
-            filters=_filters(summary, axes),
+            filters=_filters(arms, colours[1:]),
+            paired=PAIRED,
             drawn=drawn,
-            costs=[(name, COSTS[name][0]) for name in known_columns(summary, COSTS)],
-            scores=[(name, SCORES[name][0]) for name in known_columns(summary, SCORES)],
+            symbols=SYMBOLS,
+            styles=styles,
+            costs=[(name, COSTS[name][0]) for name in known_columns(arms, COSTS)],
             measures=list(MEASURES.items()),
-            axes=[(axis, axis.replace("_", " ")) for axis in ("model", *axes)],
-            cost_colour="order" if "order" in axes else [*axes, "model"][0],
-            curves_colour="model" if len(summary) <= _FEW else [*axes, "model"][0],
-            left_out=RUNS_DRAWN if runs > RUNS_DRAWN else 0,
+            colours=[(axis, axis.replace("_", " ")) for axis in colours],
+            colour=colours[0 if len(arms) <= _FEW else -1],
+            left_out=RUNS_SHOWN if runs > RUNS_SHOWN else 0,
+            bands=BANDS,
             style=_asset("page.css"),
             scripts=scripts,
             digests=[_digest(script) for script in scripts],
@@ -210,27 +250,30 @@ def render(content: Content) -> str:
 
 
 def _data(
-    summary: pd.DataFrame, sections: Sequence[Section], axes: Sequence[str], *, runs: int
+    arms: pd.DataFrame,
+    sections: Sequence[Section],
+    styles: Mapping[str, Mapping[str, Style]],
+    *,
+    most: int,
 ) -> dict[str, Any]:
-    """What the script shows: figures, their legends, and the values that rows are filtered by."""
-    rows = {name: summary[name].map(cell_text).tolist() for name in ("model", *axes, "verdict")}
-    styles = {axis: styles_by_value(rows[axis]) for axis in ("model", *axes)}
-    most = max(1, CURVE_POINTS // max(1, len(summary)))
-    drawn = runs if runs <= RUNS_DRAWN else 0
-    cost = [cost_figure(s.summary, s.comparison.done[:drawn], styles) for s in sections]
+    """What the script shows: figures, differences of pairs, and the values of each arm.
+
+    Args:
+        arms: of the whole page.
+        sections: of the page.
+        styles: as in ``cost_figure``.
+        most: single runs that are drawn.
+    """
+    rows = {name: arms[name].map(cell_text).tolist() for name in ("model", *styles, "verdict")}
+    points = max(1, CURVE_POINTS // max(1, len(arms)))
+    cost = [cost_figure(s.arms, s.comparison.done[:most], styles) for s in sections]
     curves = [
-        curves_figure(s.summary, s.comparison.done_epochs, styles, most=most) for s in sections
+        curves_figure(s.arms, s.comparison.done_epochs, styles, most=points) for s in sections
     ]
     return {
-        "groups": [section.label for section in sections],
         "rows": rows,
-        "legends": {
-            axis: [
-                {"value": value, "glyph": SYMBOLS[style.symbol], **asdict(style)}
-                for value, style in own.items()
-            ]
-            for axis, own in styles.items()
-        },
+        "groups": [i for i, section in enumerate(sections) for _ in section.numbers],
+        "pairs": {arm: own for section in sections for arm, own in _pairs(section).items()},
         "layout": LAYOUT,
         "bands": BANDS,
         "figures": {
@@ -238,6 +281,23 @@ def _data(
             for name, figures in (("cost", cost), ("curves", curves))
         },
     }
+
+
+def _pairs(section: Section) -> dict[int, dict[int, str]]:
+    """The difference of each arm to each other one, in words; none of too many arms."""
+    scores = section.comparison.scores.rename(columns=section.numbers)
+    texts: dict[int, dict[int, str]] = {arm: {} for arm in section.best}
+    if len(texts) > PAIRED:
+        return {}
+    for a, b in combinations(texts, 2):
+        found = paired_comparison(scores[a], scores[b], SHARE)
+        mean, low, high = found.difference.mean, found.difference.low, found.difference.high
+        p = f", p {p_value(found.p_value)}" if found.pairs > 1 else ""
+        over = f"points over {found.pairs} common seed{'s' if found.pairs > 1 else ''}{p}"
+        for one, other, ends in ((a, b, (mean, low, high)), (b, a, (-mean, -high, -low))):
+            difference = interval(*(0.0 + end for end in ends), sign="+")  # no -0
+            texts[one][other] = f"{difference} {over}" if found.pairs else "no seed in common"
+    return texts
 
 
 def packed(value: object) -> str:
@@ -286,28 +346,25 @@ def _counts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(status, counts[status]) for status in order if counts.get(status)]
 
 
-def _shortened(failures: Sequence[Failure]) -> list[Failure]:
-    """The failures with as many whole tracebacks as the page has room for."""
-    room, kept = TRACEBACKS, []
-    for failure in failures:
-        room -= len(failure.traceback)
-        far = "" if room >= 0 else "(no room on this page; see log.txt in the run's folder)"
-        kept.append(replace(failure, traceback=far or failure.traceback))
-    return kept
+def _provenance(content: Content) -> list[tuple[str, Sequence[str]]]:
+    """The labels and values, with recipes named by what they differ in."""
+    recipes = recipes_in_words(content.comparisons)
+    titles = {recipe_label(digest): f"recipe {words}".strip() for digest, words in recipes.items()}
+    return [(titles.get(label, label), values) for label, values in content.provenance.items()]
 
 
 # --- tables -----------------------------------------------------------------------------------
 
 
-def varied(summary: pd.DataFrame) -> list[str]:
-    """The axes in which the variants differ."""
-    return [axis for axis in AXES if summary[axis].nunique(dropna=False) > 1]
+def varied(arms: pd.DataFrame) -> list[str]:
+    """The axes in which the arms differ."""
+    return [axis for axis in AXES if arms[axis].nunique(dropna=False) > 1]
 
 
-def _filters(summary: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, list[str]]]:
+def _filters(arms: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The columns that a reader may filter by, with their values."""
-    verdict = ["verdict"] if summary["verdict"].nunique() > 1 else []
-    return [(name, _values(summary[name])) for name in (*axes, *verdict)]
+    verdict = ["verdict"] if arms["verdict"].nunique() > 1 else []
+    return [(name, _values(arms[name])) for name in (*axes, *verdict)]
 
 
 def _values(column: pd.Series) -> list[str]:
@@ -317,19 +374,21 @@ def _values(column: pd.Series) -> list[str]:
 
 
 def _tables(
-    summary: pd.DataFrame, sections: Sequence[Section]
+    content: Content, sections: Sequence[Section], cells: pd.DataFrame
 ) -> dict[str, list[tuple[int, Table]]]:
-    """The tables of each section of the page, with the numbers of their comparisons."""
-    cells = summary_cells(summary, PAGE)
+    """The tables of each part of the page, with the numbers of their comparisons."""
     cells = cells[[name for name in cells if cells[name].ne("").any()]]
-    parts = [section.comparison for section in sections]
-    insides = [part.diagnosis_summary for part in parts]
+    if "verdict" in cells:  # a narrow screen shows two columns
+        cells.insert(1, "verdict", cells.pop("verdict"))
+    inside = [(s, s.comparison.diagnosis_summary) for s in sections]
     tables = {
-        "summary": [_table(cells.loc[section.summary.index]) for section in sections],
-        "effects": [_effects_table(part.effects) for part in parts],
-        "depths": [_table(_readable(part.errors_by_depth, readable_errors)) for part in parts],
-        "diagnosis": [_table(_readable(table, readable_diagnoses)) for table in insides],
-        "compared": [_table(_readable(table, readable_comparisons)) for table in insides],
+        "differences": [_differences(section) for section in sections],
+        "summary": [_table(cells.loc[s.arms.index], s.arms.index.tolist()) for s in sections],
+        "runs": [_runs(section, content.run_files) for section in sections],
+        "effects": [_effects(section.comparison.effects) for section in sections],
+        "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
+        "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],
+        "compared": [_readable(*part, readable_comparisons) for part in inside],
     }
     return {
         name: [(at, table) for at, table in enumerate(own) if table.rows]
@@ -337,39 +396,95 @@ def _tables(
     }
 
 
-def _table(cells: pd.DataFrame) -> Table:
-    first = int(cells.index[0]) if len(cells) else 0
-    return Table({str(name): cells[name].map(cell_text).tolist() for name in cells}, first)
+def _table(cells: pd.DataFrame, arms: Sequence[int] = (), **more: Any) -> Table:
+    return Table({str(name): cells[name].map(cell_text).tolist() for name in cells}, arms, **more)
 
 
-def _readable(
-    frame: pd.DataFrame, readable: Callable[[pd.DataFrame], pd.DataFrame]
-) -> pd.DataFrame:
-    return readable(frame) if len(frame) else pd.DataFrame()
+def _differences(section: Section) -> Table:
+    """The arms that have a difference to their baseline, the best first."""
+    rows = section.arms[section.arms["pairs"] > 0]
+    rows = rows.sort_values("delta", ascending=False, kind="stable")
+    bases = section.labelled(rows["baseline"])
+    one = bases.nunique() == 1
+    base = bases.iloc[0] if one else "the baseline"
+    cells = {
+        "arm": rows["arm"] if one else rows["arm"] + " against " + bases,
+        f"difference to {base}, points [95 %]": _intervals(rows, DELTA),
+        "verdict": rows["verdict"],
+    }
+    decided = ~rows["verdict"].str.startswith(INCONCLUSIVE)
+    return _table(pd.DataFrame(cells), rows.index.tolist(), forest=_forest(rows, DELTA, decided))
 
 
-def _effects_table(effects: pd.DataFrame) -> Table:
+def _means(sections: Sequence[Section]) -> Table:
+    """The accuracies of the arms of several comparisons, the best first."""
+    if len(sections) < 2 or not any(section.best for section in sections):
+        return Table({})
+    rows = pd.concat([s.arms.loc[[*s.best]].assign(runs=s.label) for s in sections])
+    rows = rows.sort_values("test_acc_mean", ascending=False, kind="stable")
+    cells = rows[["runs", "arm", "n"]].assign(**{_ACCURACY: _intervals(rows, ACCURACY)})
+    return _table(cells, rows.index.tolist())
+
+
+def _runs(section: Section, files: Mapping[str, Links]) -> Table:
+    """A row for each run, whatever became of it."""
+    runs = section.comparison.runs
+    cells = {
+        "arm": section.labelled(runs["model"]),
+        **{name: runs[name] for name in ("seed", "status")},
+        "test accuracy %": [f"{POINTS * x:.2f}" if x == x else "" for x in runs["test_acc"]],
+        "seconds": [f"{x:.0f}" if x == x else "" for x in runs["seconds"]],
+        "network": runs["model"],
+    }
+    arms, own = runs["model"].map(section.numbers), [files.get(i, ()) for i in runs["run_id"]]
+    return _table(pd.DataFrame(cells), arms.tolist(), files=own if any(own) else ())
+
+
+def _effects(effects: pd.DataFrame) -> Table:
     if effects.empty:
         return Table({})
-    ends = effects[["estimate", "ci_low", "ci_high"]].astype(float)
-    estimates = ends.itertuples(index=False)
+    ends = ("estimate", "ci_low", "ci_high")
     columns = {
         **{name: effects[name] for name in ("effect", "kind", "contrast")},
-        "estimate, points [95 %]": [interval(*row, sign="+") for row in estimates],
+        "estimate, points [95 %]": _intervals(effects, ends),
         "p": effects["p_value"].astype(float).map(p_value),
         "p (Holm)": effects["p_adjusted"].astype(float).map(p_value),
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
     }
-    return replace(_table(pd.DataFrame(columns)), forest=_forest(effects))
+    main = effects["kind"] == "main"
+    return _table(pd.DataFrame(columns), forest=_forest(effects, ends, main))
 
 
-def _forest(effects: pd.DataFrame) -> Forest:
-    """Intervals on a scale that is symmetric about zero and ends at a number of one digit."""
-    points = POINTS * effects[["ci_low", "estimate", "ci_high"]].astype(float)
+def _readable(
+    section: Section, frame: pd.DataFrame, readable: Callable[[pd.DataFrame], pd.DataFrame]
+) -> Table:
+    """A table with a row for each arm, or several."""
+    if frame.empty:
+        return Table({})
+    cells = readable(frame)
+    names = cells["model"] if "model" in cells else frame["model"]
+    cells = cells.apply(lambda c: section.labelled(c) if c.name in ("model", "against") else c)
+    return _table(cells.rename(columns={"model": "arm"}), names.map(section.numbers).tolist())
+
+
+def _intervals(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    sign = "" if names == ACCURACY else "+"
+    return [interval(*row, sign=sign) for row in rows[[*names]].astype(float).to_numpy()]
+
+
+def _forest(rows: pd.DataFrame, names: Sequence[str], filled: pd.Series) -> Forest:
+    """Intervals on a scale that is symmetric about zero and ends at a number of one digit.
+
+    Args:
+        rows: has fractions.
+        names: the columns of the estimate and of the ends of its interval.
+        filled: whether the mark of each row is filled.
+    """
+    points = POINTS * rows[[*names]].astype(float)
     largest = float(np.nanmax(points.abs().to_numpy(), initial=0.0)) or 1.0
     digit = 10.0 ** math.floor(math.log10(largest))
     reach = math.ceil(largest / digit) * digit
-    low, middle, high = (50 + 50 * points[name] / reach for name in points)
+    middle, low, high = (50 + 50 * points[name] / reach for name in names)
     ends = zip(low.fillna(middle), middle, high.fillna(middle), strict=True)
     marks = [None if math.isnan(end[1]) else tuple(round(x, 1) for x in end) for end in ends]
-    return Forest(marks, f"points, -{reach:g} to +{reach:g}")
+    return Forest(f"{reach:g}", marks, filled.tolist())

@@ -7,6 +7,7 @@ a number in all other tables, or in those that it names.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,6 +16,7 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
 from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.statistics import BETTER, WORSE, estimate
 from resnet_variants.models.variant import MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
 from resnet_variants.reporting.text import (
@@ -24,6 +26,7 @@ from resnet_variants.reporting.text import (
     latex_escaped,
     markdown,
     p_value,
+    span,
 )
 
 MARKDOWN, LATEX, PAGE, TERMINAL = "markdown", "latex", "page", "terminal"
@@ -31,7 +34,9 @@ ACCURACY = ("test_acc_mean", "test_acc_ci_low", "test_acc_ci_high")
 DELTA = ("delta", "delta_ci_low", "delta_ci_high")
 MILLION = 1e6
 _STRIDE = "stem_stride"  # names in Markdown have the rest of a network's size
-_BEST = "best"  # whether a row has the best of its comparison's ranked means
+_BEST = "best"  # whether a row has the best mean of its comparison, and no other is tied with it
+_LITTLE = 0.02  # of itself; a cost that spans less is no column of a paper's table
+_LONG = 18  # letters of a label, from where on a column of 80 mm takes smaller letters
 _LABEL = "label"  # a network's short label among those of the table
 
 Row = Mapping[str, Any]  # a row of ``summary.csv``, by its columns
@@ -95,20 +100,36 @@ def _delta(row: Row) -> str:
     return interval(*(row[name] for name in DELTA), sign="+")
 
 
-def _paper_delta(row: Row) -> str:
-    return f"{POINTS * row['paper_delta']:+.2f}" if row["paper"] else ""
-
-
 def _paper(row: Row) -> str:
-    return f"{_paper_delta(row)} ({row['paper']})" if row["paper"] else ""
+    return f"{POINTS * row['paper_delta']:+.2f} ({row['paper']})" if row["paper"] else ""
 
 
 def _p_value(row: Row) -> str:
     return p_value(row["p_adjusted"])
 
 
-def _best_in_bold(row: Row) -> str:
-    return rf"\textbf{{{_accuracy(row)}}}" if row[_BEST] else _accuracy(row)
+def _half_interval(mean: str, numbers: Sequence[float]) -> str:
+    """``mean`` and half of its interval as LaTeX code."""
+    middle, low, high = numbers
+    if math.isnan(low):
+        return mean
+    return rf"{mean} $\pm$ {POINTS * max(high - middle, middle - low):.2f}"
+
+
+def _latex_accuracy(row: Row) -> str:
+    numbers = [row[name] for name in ACCURACY]
+    if math.isnan(numbers[0]):
+        return ""
+    mean = f"{POINTS * numbers[0]:.2f}"
+    return _half_interval(rf"\textbf{{{mean}}}" if row[_BEST] else mean, numbers)
+
+
+def _latex_delta(row: Row) -> str:
+    numbers = [row[name] for name in DELTA]
+    if math.isnan(numbers[0]):
+        return ""
+    mark = "$^*$" if row["verdict"] in (BETTER, WORSE) else ""
+    return _half_interval(f"${POINTS * numbers[0]:+.2f}$", numbers) + mark
 
 
 COLUMNS = (
@@ -125,7 +146,7 @@ COLUMNS = (
     Column(
         "params",
         text=_count("params"),
-        latex_title="Params (M)",
+        latex_title="Params",
         latex=_number("params", ".3f", MILLION),
         numeric=True,
     ),
@@ -133,6 +154,7 @@ COLUMNS = (
         "macs",
         "MACs (M)",
         _number("macs", ".3f", MILLION),
+        latex_title="MACs",
         latex=_number("macs", ".1f", MILLION),
         numeric=True,
     ),
@@ -141,26 +163,24 @@ COLUMNS = (
         "test_acc_mean",
         "test accuracy % [95 %]",
         _accuracy,
-        latex_title=r"Accuracy (\%) [95\,\%]",
-        latex=_best_in_bold,
+        latex_title=r"Accuracy (\%)",
+        latex=_latex_accuracy,
     ),
     Column(
         "delta",
         "delta, points [95 %]",
         _delta,
-        latex_title=r"$\Delta$ (points) [95\,\%]",
-        latex=lambda row: _delta(row).replace("-", "$-$"),
+        latex_title=r"$\Delta$ (points)",
+        latex=_latex_delta,
     ),
     Column(
         "p_adjusted",
         "p (Holm)",
         _p_value,
-        latex_title="$p$ (Holm)",
-        latex=lambda row: _p_value(row).replace("<", "$<$"),
-        tables=(LATEX, PAGE),
+        tables=(PAGE,),
         numeric=True,
     ),
-    Column("verdict", latex_title="Verdict"),
+    Column("verdict", tables=(MARKDOWN, PAGE, TERMINAL)),
     Column(
         "on_pareto_front",
         "front",
@@ -201,9 +221,7 @@ COLUMNS = (
         "paper_delta",
         "paper's delta",
         _paper,
-        latex_title=r"$\Delta$ (paper)",
-        latex=lambda row: _paper_delta(row).replace("-", "$-$"),
-        tables=(MARKDOWN, LATEX, PAGE),
+        tables=(MARKDOWN, PAGE),
         optional=True,
     ),
 )
@@ -211,11 +229,12 @@ COLUMNS = (
 
 def shown_columns(summary: pd.DataFrame, table: str) -> list[Column]:
     """The columns that one of the tables shows of this summary."""
+    rows = _rows(summary)
 
     def is_shown(column: Column) -> bool:
         if column.varied:
             return summary[column.name].nunique(dropna=False) > 1
-        return not column.optional or any(column.cell(row, table) for row in _rows(summary))
+        return not column.optional or any(column.cell(row, table) for row in rows)
 
     return [column for column in COLUMNS if table in column.tables and is_shown(column)]
 
@@ -228,9 +247,10 @@ def summary_cells(summary: pd.DataFrame, table: str, *, wide: bool = False) -> p
     if wide:
         cells = summary_cells(summary, table)
         return cells.assign(arm=summary["model"].to_numpy())
+    rows = _rows(summary)
     return pd.DataFrame(
         {
-            column.header(table): [column.cell(row, table) for row in _rows(summary)]
+            column.header(table): [column.cell(row, table) for row in rows]
             for column in shown_columns(summary, table)
         }
     )
@@ -241,19 +261,80 @@ def summary_markdown(summary: pd.DataFrame, *, wide: bool = False) -> str:
     return markdown(summary_cells(summary, MARKDOWN, wide=wide))
 
 
-def summary_latex(comparisons: Sequence[Comparison]) -> str:
-    """The summary as a LaTeX table for booktabs, the best of each comparison in bold."""
-    best = pd.concat([_has_best_mean(comparison.summary) for comparison in comparisons])
+def summary_latex(comparisons: Sequence[Comparison], name: str) -> str:
+    """The summary as a LaTeX table with caption and label, for one column of a paper.
+
+    Columns that do not vary are left out. A best mean is bold if no other network is tied with it.
+
+    Args:
+        comparisons: those of a results folder.
+        name: of the experiment, for the label.
+    """
+    best = pd.concat([_is_best_alone(comparison) for comparison in comparisons])
     summary = summary_table(comparisons).assign(**{_BEST: best.to_numpy()})
-    columns = shown_columns(summary, LATEX)
-    form = "".join("r" if column.numeric else "l" for column in columns)
     cells = summary_cells(summary, LATEX)
-    return cells.to_latex(index=False, escape=False, column_format=form)
+    shown = [
+        column
+        for column in shown_columns(summary, LATEX)
+        if column.name == ACCURACY[0] or _varies(summary, column, cells)
+    ]
+    form = "".join("r" if column.numeric else "l" for column in shown)
+    longest = max(map(len, comparisons[0].labels.values()))
+    size = "footnotesize" if longest < _LONG else "scriptsize"
+    table = cells[[column.header(LATEX) for column in shown]]
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs} in the preamble.",
+            r"\begin{table}[t]",
+            rf"\centering\{size}\setlength{{\tabcolsep}}{{3pt}}",
+            rf"\caption{{{_caption(comparisons, summary, [column.name for column in shown])}}}",
+            rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')}}}",
+            table.to_latex(index=False, escape=False, column_format=form).strip(),
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
-def _has_best_mean(summary: pd.DataFrame) -> pd.Series:
-    means = summary["test_acc_common"].astype(float).round(12)
-    return means == means.max()
+def _varies(summary: pd.DataFrame, column: Column, cells: pd.DataFrame) -> bool:
+    if cells[column.header(LATEX)].nunique() < 2:
+        return False
+    costs = summary[column.name]
+    return column.name not in ("params", "macs") or costs.max() > (1 + _LITTLE) * costs.min()
+
+
+def _caption(comparisons: Sequence[Comparison], summary: pd.DataFrame, shown: Sequence[str]) -> str:
+    data = " and ".join(dict.fromkeys(part.data for part in comparisons))
+    bases = summary.loc[summary["pairs"] > 0, "baseline"]
+    labels = [part.labels.get(base, base) for part in comparisons for base in bases.unique()]
+    base = labels[0] if len(set(labels)) == 1 else "the baseline"
+    sentences = [
+        f"Test accuracy on {data}: mean and half of its 95 % Student interval over the seeds "
+        f"(n = {span(summary['n'])}).",
+    ]
+    if len(bases):
+        sentences.append(f"Difference to {base} in points, paired by seed.")
+    if summary["verdict"].isin([BETTER, WORSE]).any():
+        sentences.append("*: p < 0.05 in the sign-flip test after Holm's correction.")
+    if any(name in ("params", "macs") for name in shown):
+        sentences.append("Costs are in millions.")
+    if summary[_BEST].any():
+        sentences.append(
+            "Bold: the best mean, as the paired 95 % intervals of its differences to all others "
+            "exclude zero."
+        )
+    return latex_escaped(" ".join(sentences))
+
+
+def _is_best_alone(comparison: Comparison) -> pd.Series:
+    """Whether a network has the best mean, and the intervals of its differences exclude zero."""
+    scores, models = comparison.common_scores, comparison.summary["model"]
+    if len(scores.columns) < 2:
+        return models.map(lambda _: False)
+    best = scores.mean().idxmax()
+    others = scores.drop(columns=best)
+    told = [estimate((scores[best] - others[other]).to_numpy()) for other in others]
+    return (models == best) & all(each.low > 0 for each in told)
 
 
 def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:

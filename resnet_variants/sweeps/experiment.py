@@ -18,6 +18,7 @@ from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json, read_text
+from resnet_variants.records.results_folder import DATA_NAMES
 from resnet_variants.registry import UserError, plain, refuse, require
 from resnet_variants.settings import (
     DATA,
@@ -49,6 +50,7 @@ class Experiment:
     name: str
     variants: tuple[Variant, ...]
     data: str = DATA
+    data_name: str = ""  # what captions call the data; its id if empty
     img_size: Side = SIDE
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = field(default_factory=Loading)
@@ -63,8 +65,10 @@ class Experiment:
     chosen: Mapping[str, object] = field(default_factory=dict)  # what `budget` chose, and for what
 
     def __post_init__(self) -> None:
-        check_fields(self, "data", "img_size", "recipe", "loading", "seeds")
+        check_fields(self, "data", "data_name", "img_size", "recipe", "loading", "seeds")
         check_spec(self.data)
+        if not self.data_name.isprintable():
+            raise UserError("data_name must be one line of plain text", field="data_name")
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
@@ -142,6 +146,7 @@ class Experiment:
             "question": self.question,
             "expect": self.expect,
             "baselines": self.baselines(),
+            DATA_NAMES: {self.runs[0].dataset: self.data_name} if self.data_name else {},
             "merged": list(self.merged),
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
@@ -149,7 +154,8 @@ class Experiment:
 
 
 _KEYS = (
-    *("question", "expect", "data", "img_size", "seeds", "baseline", "plugin", "grid", "recipe"),
+    *("question", "expect", "data", "data_name", "img_size", "seeds"),
+    *("baseline", "plugin", "grid", "recipe"),
 )
 
 
@@ -213,7 +219,7 @@ def _listed_plugins(value: object) -> list[str]:
 def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Experiment:
     _check_keys(content, _KEYS, "key")
     settings = {key: value for key, value in content.items() if key not in ("grid", "recipe")}
-    for key in ("question", "expect", "data"):
+    for key in ("question", "expect", "data", "data_name"):
         if not isinstance(settings.get(key, ""), str):
             raise UserError(f"{key} must be text in quotes")
     for table in ("grid", "recipe", "baseline"):

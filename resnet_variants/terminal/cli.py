@@ -157,7 +157,7 @@ def _write(stream: TextIO | None, text: str) -> None:
 def given(argv: Sequence[str], flag: str) -> list[str]:
     """What follows each occurrence of a flag, before the others can be read."""
     found: list[str] = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         found += [value if equals else following] if name == flag else []
     return [value for value in found if value]

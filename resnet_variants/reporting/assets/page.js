@@ -1,15 +1,13 @@
 "use strict";
-// The tables are there without this script. It sorts and filters them, and shows the figures that
-// Python made: it picks the parts of the chosen options, and hides traces. The controls on the page
-// and `alone` hold all state: every change draws from them.
+// The tables are there without this script. It sorts and filters them, and shows what Python made:
+// figures, whose parts it picks by the chosen options, and the difference of two arms. The controls
+// on the page hold all state: every change draws from them.
 
-let groups, rows, legends, layout, bands, figures;
 const byId = (id) => document.getElementById(id);
 const all = (selector, from = document) => [...from.querySelectorAll(selector)];
+let rows, groups, pairs, layout, bands, figures; // see `_data` in html.py
 const group = () => Number(byId("group")?.value ?? 0);
-const alone = {}; // by figure: the value of the legend that is shown alone
-const summaryRows = all("#summary ~ .group tr[data-row]");
-const rowOf = new Map(summaryRows.map((row) => [Number(row.dataset.row), row]));
+let shown = new Set(); // the numbers of the arms that the filters let through
 
 // --- tables -----------------------------------------------------------------------------------
 
@@ -45,47 +43,28 @@ function makeSortable(table) {
   }
 }
 
+// --- filters ----------------------------------------------------------------------------------
+
 function filter() {
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const wanted = all("select[data-column]").filter((select) => select.value !== "");
-  for (const row of summaryRows) {
-    const text = row.textContent.toLowerCase();
-    const fits = (select) => `=${rows[select.dataset.column][row.dataset.row]}` === select.value;
-    row.hidden = !(words.every((word) => text.includes(word)) && wanted.every(fits));
-  }
-  const own = summaryRows.filter((row) => !row.closest("[data-group]").hidden);
-  byId("matches").value = `${own.filter((row) => !row.hidden).length} of ${own.length} variants`;
+  const text = (arm) => Object.values(rows).map((values) => values[arm]).join(" ").toLowerCase();
+  const fits = (arm) => words.every((word) => text(arm).includes(word)) &&
+    wanted.every((select) => `=${rows[select.dataset.column][arm]}` === select.value);
+  const own = [...groups.keys()].filter((arm) => groups[arm] === group());
+  shown = new Set(own.filter(fits));
+  for (const part of all("[data-group]")) part.hidden = Number(part.dataset.group) !== group();
+  for (const row of all("[data-arm]")) row.hidden = groups[row.dataset.arm] === group() && !shown.has(Number(row.dataset.arm));
+  byId("matches").value = `${shown.size} of ${own.length} arms`;
+  drawAll();
+}
+
+function compare(pair) {
+  const [arm, other] = all("select", pair);
+  pair.querySelector("output").value = pairs[arm.value][other.value] ?? "the same arm";
 }
 
 // --- figures ----------------------------------------------------------------------------------
-
-// The mark of a legend entry: the symbol of a point, or a piece of a line.
-function markOf({ colour, glyph, dash }, line) {
-  const mark = document.createElement("span");
-  mark.className = "mark";
-  mark.ariaHidden = "true";
-  mark.style.color = colour;
-  const dashes = dash === "solid" ? "none" : dash;
-  if (line) mark.innerHTML = `<svg width="32" height="8"><path d="M0 4H32" stroke-dasharray="${dashes}"/></svg>`;
-  else mark.textContent = glyph;
-  return mark;
-}
-
-function drawLegend(id, entries) {
-  const buttons = entries.map((entry, i) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.ariaPressed = String(alone[id] === entry.value);
-    button.append(markOf(entry, id === "curves"), entry.value || "(none)");
-    button.addEventListener("click", () => {
-      alone[id] = alone[id] === entry.value ? undefined : entry.value;
-      draw(id);
-      byId(`${id}-legend`).children[i].focus();
-    });
-    return button;
-  });
-  byId(`${id}-legend`).replaceChildren(...buttons);
-}
 
 // Only these buttons: Plotly has one that uploads the plot, which takes the address too.
 const CONFIG = {
@@ -105,56 +84,25 @@ function tracesOf({ kinds, columns: { name } }, sources) {
   return traces;
 }
 
-function draw(id) {
-  const plot = byId(id);
-  if (!plot) return;
-  const figure = figures[id][group()];
-  const chosen = all(`select[id^="${id}-"]`).map((select) => [select.id, select.value]);
-  const options = figure ? chosen.map(([name, value]) => figure.options[name][value]) : [];
-  const axis = byId(`${id}-colour`).value;
-  const arms = figure?.columns.meta ?? [];
-  const present = new Set(arms.map((row) => rows[axis][row]));
-  if (!present.has(alone[id])) alone[id] = undefined;
-  drawLegend(id, legends[axis].filter(({ value }) => present.has(value)));
-  const note = [`${groups[group()]}.`, ...options.map((option) => option.note)].filter(Boolean).join(" ");
-  if (byId(`${id}-note`).textContent !== note) byId(`${id}-note`).textContent = note; // read out once
-  plot.hidden = !figure;
+function draw(name) {
+  const plot = byId(name), figure = figures[name][group()];
+  if (!plot?.closest(".charts").clientWidth) return; // it is folded
+  plot.parentElement.hidden = !figure;
   if (!figure) return;
-  const shown = new Set(arms.filter((row) => !rowOf.get(row).hidden && [undefined, rows[axis][row]].includes(alone[id])));
+  const options = Object.entries(figure.options).map(([id, values]) => values[byId(id).value]);
   const traces = tracesOf(figure, [figure, ...options]).filter(({ name, meta }) =>
     meta === undefined || (shown.has(meta) && (name !== "band" || shown.size <= bands)));
   const own = {
     dragmode: plot.clientWidth < 500 ? false : "zoom", // a finger scrolls the page
-    uirevision: chosen.filter(([name]) => name !== `${id}-colour`).join() + group(), // keeps the zoom
+    uirevision: Object.keys(figure.options).filter((id) => id !== "colour").map((id) => byId(id).value).join() + group(), // keeps the zoom
   };
   Plotly.react(plot, traces, structuredClone(Object.assign(own, layout, figure.layout, ...options.map((option) => option.layout))), CONFIG);
-  link(plot);
 }
 
-// A mark shows the row of its variant.
-function link(plot) {
-  const row = ({ points }) => rowOf.get(points[0].data.meta);
-  const events = {
-    plotly_hover: (event) => row(event).classList.add("marked"),
-    plotly_unhover: (event) => row(event).classList.remove("marked"),
-    plotly_click: (event) => row(event).scrollIntoView({ block: "center" }),
-  };
-  for (const [name, listener] of Object.entries(events)) {
-    plot.removeAllListeners(name);
-    plot.on(name, listener);
-  }
-}
-
-const drawAll = () => Object.keys(figures).forEach(draw);
-
-function filterAndDraw() {
-  if (byId("filter")) filter();
-  drawAll();
-}
-
-function showGroup() {
-  for (const part of all("[data-group]")) part.hidden = Number(part.dataset.group) !== group();
-  filterAndDraw();
+function drawAll() {
+  Object.keys(figures).forEach(draw);
+  const axis = byId("colour")?.value, values = new Set([...shown].map((arm) => rows[axis]?.[arm]));
+  for (const entry of all(".legend li")) entry.hidden = entry.dataset.axis !== axis || !values.has(entry.dataset.value);
 }
 
 async function unpacked(text) {
@@ -164,17 +112,23 @@ async function unpacked(text) {
 
 async function start() {
   document.body.ariaBusy = "true";
-  ({ groups, rows, legends, layout, bands, figures } = await unpacked(byId("data").textContent));
+  ({ rows, groups, pairs, layout, bands, figures } = await unpacked(byId("data").textContent));
   for (const part of all(".controls")) part.hidden = false;
   all("table").forEach(makeSortable);
-  byId("group")?.addEventListener("change", showGroup);
-  for (const control of all("#filter, select[data-column]")) control.addEventListener("input", filterAndDraw);
-  for (const id of Object.keys(figures)) {
-    byId(id)?.replaceChildren();
-    for (const select of all(`select[id^="${id}-"]`)) select.addEventListener("change", () => draw(id));
+  for (const pair of all(".pair")) {
+    pair.addEventListener("change", () => compare(pair));
+    compare(pair);
   }
-  matchMedia("print").addEventListener("change", drawAll); // the paper's width
-  showGroup();
+  for (const control of all("#group, #filter, select[data-column]")) control.addEventListener("input", filter);
+  for (const control of all("#cost-x, #curves-y, #colour")) control.addEventListener("change", drawAll);
+  for (const plot of all(".plot")) plot.replaceChildren();
+  byId("charts").closest("details").addEventListener("toggle", drawAll);
+  matchMedia("print").addEventListener("change", drawAll); // the paper's width, and all folds open
+  const fits = new ResizeObserver((boxes) => boxes.forEach(({ target }) => {
+    target.previousElementSibling.hidden = target.scrollWidth <= target.clientWidth;
+  }));
+  all(".scroll").forEach((box) => fits.observe(box));
+  if (byId("filter")) filter();
   document.body.ariaBusy = "false";
 }
 

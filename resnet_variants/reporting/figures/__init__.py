@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import ERRORS
+from resnet_variants.reporting.figures.arms import arms_of
 from resnet_variants.reporting.figures.cost import COSTS_DRAWN, accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
@@ -16,7 +17,7 @@ from resnet_variants.reporting.figures.effects import error_vs_depth, forest, in
 
 
 def _diagnosis(comparison: Comparison, name: str) -> Figure | None:
-    return diagnosis_figure(name, comparison.diagnosis, str(comparison.key["dataset"]))
+    return diagnosis_figure(name, comparison.diagnosis, comparison.data, arms_of(comparison))
 
 
 # Name of the file -> what draws it; None where the comparison has nothing to show.

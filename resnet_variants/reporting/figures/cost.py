@@ -1,39 +1,40 @@
-"""Accuracy against cost: one marker per variant, with its interval, and the Pareto front.
-
-Colour and line of the interval are the activation order, the marker's filling is the stem, its
-shape everything else: nothing depends on colour alone.
-"""
+"""Accuracy against cost: one marker per network, with its interval, and the Pareto front."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.statistics import BASELINE, pareto_front
+from resnet_variants.reporting.figures.arms import Arms, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
+    COLUMN,
     COSTS,
-    FILLS,
-    LINES,
-    MARKERS,
-    PALETTE,
+    counted,
+    headline,
     intervals_named,
-    marker_label,
+    legend_below,
+    logarithmic,
     plain,
+    robust_range,
     shortened,
     styled,
-    styles,
 )
 from resnet_variants.reporting.summary import ACCURACY
-from resnet_variants.reporting.text import span
+from resnet_variants.reporting.text import POINTS
 
 # A ring around each point of the front, so that a front of one shows too.
 FRONT: dict[str, Any] = {
@@ -41,10 +42,16 @@ FRONT: dict[str, Any] = {
     "linestyle": "-",
     "linewidth": 1,
     "marker": "o",
-    "markersize": 13,
+    "markersize": 12,
     "markerfacecolor": "none",
     "zorder": 1,
 }
+MAIN = "macs"  # the figure that each report has
+_LITTLE = 0.02  # of itself; a cost that spans less tells no networks apart
+_MANY = 20.0  # times as much, from where on costs are drawn on a logarithmic axis
+_BAND: dict[str, Any] = {"color": "0.9", "linewidth": 0, "zorder": 0}
+_SLOWER: dict[str, Any] = {"linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt", "zorder": 1}
+_GAP = 7.0  # points from a mark's middle to its label
 
 
 @dataclass(frozen=True)
@@ -62,59 +69,57 @@ class Cost:
 
 
 COSTS_DRAWN = {  # by the name of the figure: accuracy_vs_NAME
-    "macs": Cost("macs", ("flops", 2.0), "MACs"),
+    MAIN: Cost("macs", ("flops", 2.0), "MACs"),
     "params": Cost("params", noun="parameters"),
     "train_time": Cost("train_ms_per_image"),
     "latency": Cost("latency_ms"),
 }
 
 
-@dataclass(frozen=True)
-class _Styles:
-    """How the choices of each axis are drawn."""
-
-    colour: dict[Hashable, str]  # by order
-    line: dict[Hashable, Any]  # by order
-    marker: dict[Hashable, str]  # by all other axes
-    fill: dict[Hashable, str]  # by stem
-
-
-def accuracy_vs_cost(comparison: Comparison, name: str = "macs") -> Figure | None:
+def accuracy_vs_cost(comparison: Comparison, name: str = MAIN) -> Figure | None:
     """Test accuracy with its interval against a cost; a line joins the Pareto front.
+
+    Networks of equal cost are drawn side by side in a grey band.
 
     Args:
         comparison: networks without a score or without the cost are left out.
         name: one of ``COSTS_DRAWN``.
 
     Returns:
-        ``None`` where no network is left.
+        ``None`` where no network is left, or where a cost other than ``MAIN`` is nearly the same
+        for all of them.
     """
     cost = COSTS_DRAWN[name]
-    label, scale = COSTS[cost.column]
     summary = comparison.summary
     rows = summary[(summary["n"] > 0) & summary[cost.column].notna()]
     if rows.empty:
         return None
-    x = dodged(rows[cost.column]) if cost.noun else rows[cost.column]
-    rows = rows.assign(label=marker_label, x=x * scale, slower=_slower(rows, cost.column))
-    style = _Styles(
-        colour=styles(rows["order"], PALETTE),
-        line=styles(rows["order"], LINES),
-        marker=styles(rows["label"], MARKERS),
-        fill=styles(rows["stem"], FILLS),
-    )
+    costs = rows[cost.column].astype(float)
+    alike = _excess(costs) < _LITTLE
+    if alike and name != MAIN:
+        return None
+    arms = arms_of(comparison)
+    limits = robust_range(rows[[*ACCURACY]].to_numpy(float))
+    shown = rows["test_acc_mean"].clip(*(limits or (None, None)))
+    rows = rows.assign(y=shown, edge=shown != rows["test_acc_mean"])
+    rows = rows.assign(slower=_slower(rows, cost.column))
     with styled():
-        figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+        figure = Figure(figsize=(COLUMN, 3.2), layout="constrained")
         axes = figure.add_subplot()
+        places, bands = _places(costs * COSTS[cost.column][1], exact=bool(cost.noun), alike=alike)
+        rows = rows.assign(x=places)
+        for band in bands:
+            axes.axvspan(band.left, band.right, **_BAND)
         for row in rows.to_dict("records"):
-            _point(axes, row, style)
+            _point(axes, row, drawn(arms.look(row["model"])))
         front = on_front(rows, cost.column).sort_values("x")
-        axes.plot(front["x"], front["test_acc_mean"], **FRONT)
-        _scales(axes, label, cost.second)
-        caption = _caption(rows, cost, comparison.key)
-        axes.set_title(caption, loc="left", fontsize=9, parse_math=False)
-        handles = _legend(style, front=not front.empty)
-        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.plot(front["x"], front["y"], **FRONT)
+        _scales(axes, costs, cost, alike=alike)
+        axes.set_ylim(limits)
+        headline(figure, _caption(rows, cost, comparison, alike=alike))
+        if len(rows) > 1:
+            legend_below(figure, _legend(arms, rows, front, cost, bands))
+            _name_points(figure, axes, rows, front.index, arms)
     return figure
 
 
@@ -136,26 +141,18 @@ def _slower(rows: pd.DataFrame, column: str) -> pd.Series:
     return (1000 / rows["images_per_second"] - rows[column]).clip(lower=0.0)
 
 
-def _scales(axes: Axes, label: str, second: tuple[str, float] | None) -> None:
-    axes.set_xlabel(label)
-    axes.set_ylabel("test accuracy")
-    axes.margins(x=0.12)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if second:
-        column, factor = second
-        top = axes.secondary_xaxis("top", (_times(factor), _times(1 / factor)))
-        top.set_xlabel(COSTS[column][0])
+def _excess(costs: pd.Series) -> float:
+    """How much more than the lowest cost the highest one is, as a part of it."""
+    return float(costs.max() / costs.min()) - 1
 
 
-def _times(factor: float) -> Callable[[Any], Any]:
-    return lambda values: values * factor
+# --- places on the axis -----------------------------------------------------------------------
 
 
 def dodged(costs: pd.Series) -> pd.Series:
     """Costs, pushed apart in their order where markers would hide each other."""
     values = costs.to_numpy(float)
-    width = float(np.ptp(values)) or 0.5 * float(values.max())
-    step = width * min(0.025, 0.5 / len(values))
+    step = _step(costs)
     order = np.argsort(values, kind="stable")
     clusters: list[list[float]] = []  # of neighbours that touch: their costs
     for value in values[order]:
@@ -167,6 +164,11 @@ def dodged(costs: pd.Series) -> pd.Series:
     return pd.Series(np.array(places)[np.argsort(order)], index=costs.index)
 
 
+def _step(costs: pd.Series) -> float:
+    width = float(np.ptp(costs)) or 0.5 * float(costs.max())
+    return width * min(0.035, 0.5 / len(costs))
+
+
 def _start(cluster: list[float], step: float) -> float:
     return sum(cluster) / len(cluster) - step * (len(cluster) - 1) / 2
 
@@ -175,78 +177,212 @@ def _end(cluster: list[float], step: float) -> float:
     return _start(cluster, step) + step * (len(cluster) - 1)
 
 
-def _point(axes: Axes, row: dict[Hashable, Any], style: _Styles) -> None:
-    x, mean, low, high = (row[key] for key in ("x", *ACCURACY))
-    colour = style.colour[row["order"]]
-    drawn = axes.errorbar(
+@dataclass(frozen=True)
+class _Band:
+    """A part of the cost axis in which networks are side by side."""
+
+    left: float
+    right: float
+    excess: float  # of the highest of their costs over the lowest
+
+
+def _places(costs: pd.Series, *, exact: bool, alike: bool) -> tuple[pd.Series, list[_Band]]:
+    """Where each network is drawn on the cost axis, and the bands."""
+    if not exact:
+        return costs, []
+    into, back = (np.log10, lambda x: 10**x) if _is_wide(costs) else (np.array, np.array)
+    own = pd.Series(into(costs), index=costs.index)
+    if alike:
+        own[:] = own.mean()
+    step = _step(own)
+    places = dodged(own).sort_values()
+    groups = [group for _, group in places.groupby((places.diff() > 1.01 * step).cumsum())]
+    bands = [
+        _Band(
+            float(back(group.iloc[0] - 0.7 * step)),
+            float(back(group.iloc[-1] + 0.7 * step)),
+            _excess(costs[group.index]),
+        )
+        for group in groups
+        if len(group) > 1
+    ]
+    return pd.Series(back(places), index=places.index), bands
+
+
+def _is_wide(costs: pd.Series) -> bool:
+    return bool(costs.max() > _MANY * costs.min())
+
+
+# --- what is drawn ----------------------------------------------------------------------------
+
+
+def _point(axes: Axes, row: dict[Hashable, Any], look: dict[str, Any]) -> None:
+    """A network's mark and interval; at the edge of the frame its mark alone."""
+    x, y = row["x"], row["y"]
+    mean, low, high = (row[name] for name in ACCURACY)
+    if row["slower"]:
+        axes.plot([x, x + row["slower"]], [y, y], color=look["color"], **_SLOWER)
+    drawn_bar = axes.errorbar(
         [x],
-        [mean],
-        yerr=None if np.isnan(low) else [[mean - low], [high - mean]],
-        xerr=[[0.0], [row["slower"]]] if row["slower"] else None,
-        color=colour,
-        marker=style.marker[row["label"]],
+        [y],
+        yerr=None if np.isnan(low) or row["edge"] else [[mean - low], [high - mean]],
+        **look,
         markersize=6,
-        **_filling(style.fill[row["stem"]], colour),
         elinewidth=1,
         capsize=2,
+        clip_on=not row["edge"],
     )
-    for bar in drawn.lines[2]:
-        bar.set_linestyle(cast("Any", style.line[row["order"]]))
-    text = f"{row['preset']} (baseline)" if row["verdict"] == BASELINE else row["preset"]
-    if text:
-        axes.annotate(
-            plain(text.strip()),
-            (x, mean),
-            xytext=(4, 4 - 12 * (list(style.colour).index(row["order"]) % 2)),
-            textcoords="offset points",
-            fontsize=8,
-            color=colour,
-            fontweight="bold",
-        )
+    for bar in drawn_bar.lines[2]:
+        bar.set_linestyle(look["linestyle"])
 
 
-def _caption(rows: pd.DataFrame, cost: Cost, key: Mapping[str, Any]) -> str:
+def _scales(axes: Axes, costs: pd.Series, cost: Cost, *, alike: bool) -> None:
+    label, scale = COSTS[cost.column]
+    axes.set_xlabel(label)
+    axes.set_ylabel("test accuracy")
+    axes.margins(x=0.12, y=0.08)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if alike:  # room that says nothing of costs, around a single tick
+        middle = scale * float(costs.mean())
+        axes.set_xlim(0.7 * middle, 1.3 * middle)
+        axes.set_xticks([middle], [f"{middle:.4g}"])
+    elif _is_wide(costs):
+        logarithmic(axes, "x")
+    if cost.second:
+        column, factor = cost.second
+        top = axes.secondary_xaxis("top", (_times(factor), _times(1 / factor)))
+        top.set_xlabel(COSTS[column][0])
+        if alike or _is_wide(costs):
+            ticks = axes.get_xticks()
+            top.set_xticks(factor * ticks, [f"{factor * tick:.4g}" for tick in ticks])
+
+
+def _times(factor: float) -> Callable[[Any], Any]:
+    return lambda values: values * factor
+
+
+def _caption(rows: pd.DataFrame, cost: Cost, comparison: Comparison, *, alike: bool) -> list[str]:
     sizes = [
         f"ResNet-{depth} ({family})"
         for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
     ]
     networks = ", ".join(sizes) if len(sizes) < 3 else f"{len(sizes)} depths"
-    beside = f"equal {cost.noun} stand side by side" if cost.noun else ""
-    if rows["slower"].any():
-        beside = "bars to the right: the median run"
-    return (
-        f"{networks} on {shortened(key['dataset'])} at {key['img_size']} px, "
-        f"{key['epochs']} epochs; n = {span(rows['n'])} seeds, {intervals_named(rows['n'].max())}\n"
-        + "; ".join(filter(None, ["letters: ResNet-A to D", beside]))
-    )
-
-
-def _filling(fill: str, colour: str) -> dict[str, Any]:
-    """A marker's filling on white ground, which hides the interval behind it."""
-    if fill == "none":
-        return {"markerfacecolor": "white"}
-    return {"markerfacecolor": colour, "markerfacecoloralt": "white", "fillstyle": fill}
-
-
-def _legend(style: _Styles, *, front: bool) -> list[Line2D]:
-    def entry(label: object, **changes: Any) -> Line2D:
-        grey = {"linestyle": "", "markersize": 6, "color": "0.4", "label": plain(label)}
-        return Line2D([], [], **grey | changes)
-
-    # A shape without another meaning.
-    unused = next((m for m in MARKERS if m not in style.marker.values()), "o")
-    return [
-        *(
-            entry(order, color=colour, linestyle=style.line[order])
-            for order, colour in style.colour.items()
-        ),
-        *(
-            entry(text, marker=marker, **_filling("none", "0.4"))
-            for text, marker in style.marker.items()
-        ),
-        *(
-            entry(f"{stem} stem", marker=unused, **_filling(fill, "0.4"))
-            for stem, fill in style.fill.items()
-        ),
-        *([entry("Pareto front of the means", **FRONT)] if front else []),
+    notes = [
+        f"{networks} on {shortened(comparison.data)}",
+        counted([comparison.key["epochs"]], "epoch"),
+        f"n = {counted(rows['n'], 'seed')}",
+        intervals_named(rows["n"].max()),
     ]
+    if alike and len(rows) > 1:
+        notes.append(f"all have nearly the same {cost.noun}")
+    if rows["edge"].any():
+        notes.append("an arrow: beyond the frame, with its value")
+    return notes
+
+
+def _legend(
+    arms: Arms, rows: pd.DataFrame, front: pd.DataFrame, cost: Cost, bands: Sequence[_Band]
+) -> list[Artist]:
+    handles: list[Artist] = [*arms.legend(rows["model"])]
+    bases = {plain(arms.labels[model]) for model in rows.loc[rows["verdict"] == BASELINE, "model"]}
+    for handle in handles:
+        if handle.get_label() in bases:
+            handle.set_label(f"{handle.get_label()} (baseline)")
+    if len(front):
+        handles.append(Line2D([], [], **FRONT, label="Pareto front of the means"))
+    if bands:
+        excess = POINTS * max(band.excess for band in bands)
+        equal = f"equal {cost.noun}" if excess == 0 else f"{cost.noun} equal to {excess:.1g} %"
+        handles.append(Patch(color=_BAND["color"], label=f"{equal}, side by side"))
+    if rows["slower"].any():
+        handles.append(Line2D([], [], color="0.4", **_SLOWER, label="to the median run"))
+    return handles
+
+
+# --- labels -----------------------------------------------------------------------------------
+
+
+def _name_points(
+    figure: Figure, axes: Axes, rows: pd.DataFrame, front: pd.Index, arms: Arms
+) -> None:
+    """Labels beside the marks, where there is room for one.
+
+    A label covers no mark, line or other label; one without room is left out, as the legend has
+    it. Values of marks at the edge come first, then baselines and the Pareto front.
+    """
+    figure.draw_without_rendering()  # the layout decides how much room there is
+    points = figure.dpi / 72
+    rows = _in_pixels(axes, rows)
+    taken = [box for row in rows.itertuples() for box in _covered(row, points)]
+    taken += _along(rows.loc[front, ["left", "middle"]].to_numpy())
+    rank = 4 * rows["edge"] + 2 * (rows["verdict"] == BASELINE) + rows.index.isin(front)
+    for row in rows.loc[rank.sort_values(ascending=False, kind="stable").index].itertuples():
+        label = axes.annotate(
+            plain(_name(row, arms.labels[row.model])),
+            (row.x, row.y),
+            (0, 0),
+            textcoords="offset points",
+            color=arms.look(row.model)["color"],
+            fontsize=8,
+            va="bottom",
+        )
+        box = label.get_window_extent()
+        places = [Bbox.from_bounds(*at, box.width, box.height) for at in _around(row, box, points)]
+        inside = (place for place in places if axes.bbox.count_contains(place.corners()) == 4)
+        # A value is nowhere else in the figure.
+        last = places[0] if row.edge else None
+        place = next((one for one in inside if not one.count_overlaps(taken)), last)
+        if place is None:
+            label.remove()
+            continue
+        label.set_position(((place.x0 - row.left) / points, (place.y0 - row.middle) / points))
+        taken.append(place)
+
+
+def _name(row: Any, text: str) -> str:
+    """What is written beside a mark."""
+    if not row.edge:
+        return text
+    return f"{text} {POINTS * row.test_acc_mean:.1f} % {'↓' if row.test_acc_mean < row.y else '↑'}"
+
+
+def _in_pixels(axes: Axes, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the pixels of marks, of intervals and of the bars to median times."""
+
+    def pixels(x: pd.Series, y: pd.Series) -> np.ndarray:
+        return axes.transData.transform(np.column_stack([x, y])).T
+
+    left, middle = pixels(rows["x"], rows["y"])
+    right, _ = pixels(rows["x"] + rows["slower"], rows["y"])
+    low, high = (
+        pixels(rows["x"], rows[name].where(~rows["edge"]).fillna(rows["y"]))[1]
+        for name in ACCURACY[1:]
+    )
+    return rows.assign(left=left, right=right, middle=middle, low=low, high=high)
+
+
+def _covered(row: Any, points: float) -> Iterator[Bbox]:
+    """The boxes of a network's mark, of its interval and of the bar to its median time."""
+    mark, line, bar = 6 * points, 2 * points, 3 * points
+    x, y = row.left, row.middle
+    yield Bbox.from_extents(x - mark, y - mark, x + mark, y + mark)
+    yield Bbox.from_extents(x - line, row.low, x + line, row.high)
+    yield Bbox.from_extents(x, y - bar, row.right, y + bar)
+
+
+def _along(corners: np.ndarray) -> list[Bbox]:
+    """Small boxes along a line through these pixels."""
+    parts = np.linspace(0, 1, 40)[:, None]
+    steps = [start + parts * (end - start) for start, end in pairwise(corners)]
+    return [Bbox([at - 1, at + 1]) for line in steps for at in line]
+
+
+def _around(row: Any, box: Bbox, points: float) -> list[tuple[float, float]]:
+    """Where a label may begin, the best place first."""
+    gap = _GAP * points
+    right, left, centre = row.left + gap, row.left - gap - box.width, row.left - box.width / 2
+    half, down = row.middle - box.height / 2, row.middle - box.height
+    beside = [(x, y) for y in (half, row.middle, down) for x in (right, left)]
+    over = max(row.high, row.middle + gap) + points
+    under = min(row.low, row.middle - gap) - points - box.height
+    return [*beside, (centre, over), (centre, under)]

@@ -1,13 +1,13 @@
 """Figures of diagnoses: gradients, paths, lesions, distances to the identity, sensitivity.
 
-A line is the mean over a network's seeds, its band spans them. Networks differ in colour, line and
-marker, and have the same in all figures. ``DIAGNOSIS_FIGURES`` lists what is drawn of each table.
+A line is the mean over a network's seeds, its band spans them. ``DIAGNOSIS_FIGURES`` lists what is
+drawn of each table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,22 +15,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import PermutationMethod, pearsonr
 
 from resnet_variants.analysis.diagnosis import largest_over_smallest
 from resnet_variants.records.diagnosis import NOISE, OUTPUT, TABLES, Diagnosis
+from resnet_variants.reporting.figures.arms import Arms, arms_by_name, drawn
 from resnet_variants.reporting.figures.style import (
+    COLUMN,
+    counted,
     headline,
-    line_styles,
-    plain,
+    legend_below,
+    logarithmic,
     shortened,
     styled,
 )
 from resnet_variants.reporting.text import p_value, span
 
 _MARKED = 25  # points of a line that have markers
+_POINT: dict[str, Any] = {"linestyle": "", "markersize": 4, "alpha": 0.8}  # of a run
 _CORRELATED = 6  # networks that a rank correlation takes at least
 _UNIT = "unit (0: the first)"
 _UNIT_AND_END = f"{_UNIT[:-1]}; last: the output)"
@@ -40,8 +43,12 @@ _UNIT_AND_END = f"{_UNIT[:-1]}; last: the output)"
 class _Drawing:
     """What the figures of a diagnosis share."""
 
-    styles: dict[Hashable, dict[str, Any]]  # of each model, as matplotlib's keywords
-    dataset: str
+    arms: Arms
+    data: str
+
+    def look(self, model: object) -> dict[str, Any]:
+        """Of one network, as matplotlib's keywords."""
+        return drawn(self.arms.look(str(model)))
 
 
 @dataclass(frozen=True)
@@ -55,68 +62,77 @@ class _Along:
 _MEDIAN = _Along("median of the units", lambda groups: groups.median())
 
 
+@dataclass(frozen=True)
+class _Measure:
+    """A column that is drawn, and its axis."""
+
+    column: str
+    label: str
+    is_ratio: bool = False  # drawn on a logarithmic axis
+
+
 def _gradient_flow(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
     """Norm of the gradient at each unit's input, alone and times that of the input, by epoch."""
     scaled = frame.assign(scaled=frame["grad_norm"] * frame["input_norm"])
-    measures = {
-        "grad_norm": "gradient of the cross entropy\nat the unit's input, norm",
-        "scaled": "that times\nthe norm of the input",
-    }
-    along = _Along("largest over smallest", largest_over_smallest)
-    return _by_epoch(scaled, measures, drawing, along, scale="log", unit=_UNIT_AND_END)
+    measures = (
+        _Measure("grad_norm", "gradient norm\nat the unit's input", is_ratio=True),
+        _Measure("scaled", "gradient norm times\nnorm of the input", is_ratio=True),
+    )
+    along = _Along("largest over smallest unit", largest_over_smallest)
+    return _by_epoch(scaled, measures, drawing, along, _UNIT_AND_END)
 
 
 def _identity_distance(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
     """Size of each unit's branch, and the cosine of its input and output, by epoch."""
-    measures = {
-        "branch_to_shortcut": "norm of the branch\nover that of the shortcut",
-        "cosine": "cosine of input and output\n(compares within one order)",
-    }
-    return _by_epoch(frame, measures, drawing, _MEDIAN, scale="linear", unit=_UNIT)
+    measures = (
+        _Measure("branch_to_shortcut", "norm of the branch\nover the shortcut's", is_ratio=True),
+        _Measure("cosine", "cosine of input and output\n(compare within one order)"),
+    )
+    return _by_epoch(frame, measures, drawing, _MEDIAN, _UNIT)
 
 
 def _any_table(frame: pd.DataFrame, drawing: _Drawing) -> Figure | None:
     """Each number of a table that has a row per unit, by unit; its median over them by epoch."""
     numbers = frame.select_dtypes("number").columns.difference(["seed", "epoch", "unit", "n"])
-    measures = {str(name): str(name).replace("_", " ") for name in numbers}
-    return _by_epoch(frame, measures, drawing, _MEDIAN, scale="linear", unit=_UNIT)
+    measures = [_Measure(str(name), str(name).replace("_", " ")) for name in numbers]
+    return _by_epoch(frame, measures, drawing, _MEDIAN, _UNIT)
 
 
 def _by_epoch(
     frame: pd.DataFrame,
-    measures: Mapping[str, str],
+    measures: Sequence[_Measure],
     drawing: _Drawing,
     along: _Along,
-    *,
-    scale: str,
     unit: str,
 ) -> Figure | None:
     """A row per measure; a column per state of the networks, and one for ``along`` by epoch.
 
     None where nothing was measured.
     """
-    shown = [name for name in measures if frame[name].notna().any()]
+    shown = [measure for measure in measures if frame[measure.column].notna().any()]
     if not shown:
         return None
     states = _states(frame)
     figure, grid = _figure(len(shown), len(states) + 1, frame, drawing, sharey=False)
     inside = frame[frame["name"] != OUTPUT]
-    epochs = along.of(inside.groupby(["model", "seed", "epoch"], sort=False)[shown]).reset_index()
-    for row, name in zip(grid, shown, strict=True):
+    columns = [measure.column for measure in shown]
+    epochs = along.of(inside.groupby(["model", "seed", "epoch"], sort=False)[columns]).reset_index()
+    for row, measure in zip(grid, shown, strict=True):
         for axes, (title, own) in zip(row[:-1], states.items(), strict=True):
             if axes is not row[0]:
                 axes.sharey(row[0])
                 axes.tick_params(labelleft=False)
-            _draw(axes, own, "unit", name, drawing)
-            axes.set_title(title, loc="left")
+            _draw(axes, own, "unit", measure.column, drawing)
+            axes.set_title(title, loc="left", fontsize=9)
             axes.set_xlabel(unit)
-        _draw(row[-1], epochs, "epoch", name, drawing)
-        row[-1].set_title(f"{along.title}, by epoch", loc="left")
+        _draw(row[-1], epochs, "epoch", measure.column, drawing)
         row[-1].set_xlabel("epoch (0: initial weights)")
-        for axes in row:
-            axes.set_yscale(scale)
-        row[0].set_ylabel(measures[name])
-    return _with_legend(figure, frame, drawing)
+        row[0].set_ylabel(measure.label)
+        row[-1].set_ylabel(along.title)
+        if measure.is_ratio:
+            for axes in (row[0], row[-1]):  # the others share the first one's scale
+                logarithmic(axes, "y")
+    return figure
 
 
 def _lesion(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
@@ -129,11 +145,11 @@ def _lesion(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     _draw(panels[0], one, "unit", "acc", drawing)
     _draw(panels[1], pd.concat([whole, several]), "deleted", "acc", drawing)
     for model, own in whole.groupby("model", sort=False):
-        panels[0].axhline(
-            own["acc"].mean(), color=drawing.styles[model]["color"], lw=0.8, alpha=0.6
-        )
+        look = drawing.look(model)
+        line = {name: look[name] for name in ("color", "linestyle")}
+        panels[0].axhline(own["acc"].mean(), **line, lw=0.8, alpha=0.6)
     for model, own in moved.groupby("model", sort=False):
-        panels[2].plot(own["kendall_tau"], own["acc"], **_point(drawing, model))
+        panels[2].plot(own["kendall_tau"], own["acc"], **drawing.look(model) | _POINT)
     panels[2].invert_xaxis()
     for axes, title, label in zip(
         panels,
@@ -141,11 +157,11 @@ def _lesion(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
         (_UNIT, "units deleted at random", "rank correlation with the right order"),
         strict=True,
     ):
-        axes.set_title(title, loc="left")
+        axes.set_title(title, loc="left", fontsize=9)
         axes.set_xlabel(label)
     panels[0].set_ylabel("accuracy (thin: the whole network)")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _with_legend(figure, frame, drawing)
+    return figure
 
 
 def _paths(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
@@ -159,9 +175,9 @@ def _paths(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     for axes, (name, label) in zip(panels, measures.items(), strict=True):
         _draw(axes, frame[frame[name].notna()], "length", name, drawing)
         axes.set_xlabel("length of the path (branches)")
-        axes.set_title(label, loc="left")
-    panels[1].set_yscale("log")
-    return _with_legend(figure, frame, drawing)
+        axes.set_ylabel(label)
+    logarithmic(panels[1], "y")
+    return figure
 
 
 def _sensitivity(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
@@ -172,16 +188,18 @@ def _sensitivity(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     _draw(panels[1], noise, "noise_sd", "acc", drawing)
     _draw_runs(panels[2], growth, noise, drawing)
     labels = (
-        ("relative change over that of the image", _UNIT_AND_END),
-        ("accuracy under noise", "noise on the image (standard deviation, of 1)"),
+        (_UNIT_AND_END, "relative change, of the image's"),
+        ("noise on the image (standard deviation)", "accuracy under noise"),
+        ("relative change at the last output", f"share of accuracy lost by noise of {NOISE:g}"),
     )
-    for axes, (title, label) in zip(panels, labels, strict=False):
-        axes.set_title(title, loc="left")
-        axes.set_xlabel(label)
-    panels[2].set_xlabel("relative change at the last output")
+    for axes, (x, y) in zip(panels, labels, strict=True):
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+    logarithmic(panels[0], "y")
+    logarithmic(panels[2], "x")
     for axes in panels[1:]:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    return _with_legend(figure, frame, drawing)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -222,20 +240,26 @@ DIAGNOSIS_FIGURES = {
 }
 
 
-def diagnosis_figure(name: str, tables: Diagnosis, dataset: str) -> Figure | None:
+def diagnosis_figure(
+    name: str, tables: Diagnosis, data: str, arms: Arms | None = None
+) -> Figure | None:
     """The figure of one table; ``None`` where the table has nothing to show.
 
     Args:
         name: of the table.
         tables: of runs of one data set.
-        dataset: its name.
+        data: what the caption calls the images.
+        arms: the networks among those of other figures; alone if None.
     """
     table = tables[name]
     if table.empty:
         return None
-    models = pd.concat([other["model"] for other in tables.values()])
+    arms = arms or arms_by_name(pd.concat([other["model"] for other in tables.values()]))
     with styled():
-        return DIAGNOSIS_FIGURES[name].draw(table, _Drawing(line_styles(models), dataset))
+        figure = DIAGNOSIS_FIGURES[name].draw(table, _Drawing(arms, data))
+        if figure is not None and table["model"].nunique() > 1:
+            legend_below(figure, arms.legend(table["model"]))
+    return figure
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -259,12 +283,12 @@ def _figure(
     rows: int, columns: int, frame: pd.DataFrame, drawing: _Drawing, *, sharey: Any
 ) -> tuple[Figure, np.ndarray]:
     seeds = frame.groupby("model")["seed"].nunique()
-    n = f"n = {span(seeds)} seed" + ("s, bands span them" if seeds.max() > 1 else "")
-    size = (0.9 + min(3.5, 14 / columns) * max(columns, 2), 0.9 + 2.7 * rows)
+    size = (COLUMN + min(3.0, 8.4 / (columns - 1)) * (columns - 1), 0.9 + 2.4 * rows)
     figure = Figure(figsize=size, layout="constrained")
     images = " and ".join(f"{count:.0f}" for count in sorted(frame["n"].unique()))
-    about = f"{shortened(drawing.dataset)}: {n}; {images} validation images"
-    headline(figure, about)
+    notes = [shortened(drawing.data), f"n = {counted(seeds, 'seed')}"]
+    notes += ["bands span them"] if seeds.max() > 1 else []
+    headline(figure, [*notes, f"{images} validation images"])
     return figure, figure.subplots(rows, columns, sharey=sharey, squeeze=False)
 
 
@@ -274,12 +298,11 @@ def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, drawing: _Drawing) ->
         by_seed = own.groupby([x, "seed"])[y].mean().groupby(x).agg(["mean", "min", "max"])
         if x == "unit":  # a gap where it was not measured
             by_seed = by_seed.reindex(range(int(by_seed.index.max()) + 1))
-        style: dict[str, Any] = {**drawing.styles[model]}
-        if len(by_seed) >= _MARKED:
-            style["marker"] = ""
-        axes.plot(by_seed.index, by_seed["mean"], **style, markersize=3, lw=1.2)
+        look = drawing.look(model)
+        marker: dict[str, Any] = {"marker": ""} if len(by_seed) >= _MARKED else {}
+        axes.plot(by_seed.index, by_seed["mean"], **look | marker, markersize=3, lw=1.2)
         band = (by_seed.index, by_seed["min"], by_seed["max"])
-        axes.fill_between(*band, color=style["color"], alpha=0.15, lw=0)
+        axes.fill_between(*band, color=look["color"], alpha=0.15, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=x != "noise_sd"))
 
 
@@ -289,13 +312,9 @@ def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, drawing: _
     by_noise = noise.pivot_table(index=["run_id", "model"], columns="noise_sd", values="acc")
     runs = (1 - by_noise[NOISE] / by_noise[0.0]).rename("lost").reset_index()
     runs["growth"] = runs["run_id"].map(last)
-    axes.set_title(f"share of accuracy lost by noise of {NOISE:g}{_correlation(runs)}", loc="left")
+    axes.set_title(_correlation(runs), loc="left", fontsize=9)
     for model, own in runs.groupby("model", sort=False):
-        axes.plot(own["growth"], own["lost"], **_point(drawing, model))
-
-
-def _point(drawing: _Drawing, model: Hashable) -> dict[str, Any]:
-    return drawing.styles[model] | {"linestyle": "", "markersize": 4, "alpha": 0.8}
+        axes.plot(own["growth"], own["lost"], **drawing.look(model) | _POINT)
 
 
 def _correlation(runs: pd.DataFrame) -> str:
@@ -308,13 +327,4 @@ def _correlation(runs: pd.DataFrame) -> str:
     orders = PermutationMethod(n_resamples=math.factorial(7), rng=np.random.default_rng(0))
     result: Any = pearsonr(*ranks, method=orders)
     correlation = f"rank correlation {result.statistic:+.2f}, p {p_value(result.pvalue)}"
-    return f"\n({correlation}, {len(means)} networks)"
-
-
-def _with_legend(figure: Figure, frame: pd.DataFrame, drawing: _Drawing) -> Figure:
-    handles = [
-        Line2D([], [], **drawing.styles[model], markersize=4, label=plain(model))
-        for model in frame["model"].unique()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-    return figure
+    return f"{correlation} ({len(means)} networks)"

@@ -1,37 +1,34 @@
 """The page's interactive figures as Plotly's JSON: accuracy against cost, and training curves.
 
-A figure has a pair of traces per variant. For each choice that the page offers (axes and colour) it
-has the attributes of the traces and of the layout that this choice sets. The page's script sets the
-chosen ones and hides traces; it computes no number, text or colour. Text has the
-colours of the page's style sheet; all other colours can be seen on a light and on a dark page.
+A figure has a pair of traces per arm. For each choice that the page offers (cost, measure, colour)
+it has the attributes of the traces and of the layout that this choice sets. The page's script sets
+the chosen ones and hides traces; it computes no number, text or colour. Text has the colours of the
+page's style sheet; all other colours can be seen on a light and on a dark page.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from resnet_variants.reporting.figures.cost import dodged, on_front
 from resnet_variants.reporting.figures.style import COSTS, PALETTE
+from resnet_variants.reporting.summary import ACCURACY
 from resnet_variants.reporting.text import POINTS, cell_text, interval
 
-SCORES = {  # for the y axis: its label, and the prefix of the interval's columns
-    "test_acc_mean": ("test accuracy (%)", "test_acc_ci"),
-    "delta": ("difference to the baseline (points)", "delta_ci"),
-}
 MEASURES = {
     "val_err": "validation error (%)",
     "val_acc": "validation accuracy (%)",
     "train_loss": "training loss",
 }
 CURVE_POINTS = 6_000  # of all curves together
-BANDS = 6  # curves beyond which bands only blur
+BANDS = 6  # arms beyond which bands only blur
 GREY = "#727a83"
 COLOURS = (*PALETTE[:-1], GREY)  # black would be invisible on a dark page
 SYMBOLS = {  # Plotly's markers, and the characters of the legend that look like them
@@ -65,7 +62,7 @@ Columns = dict[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Style:
-    """How the variants that share a value are drawn."""
+    """How the arms that share a value are drawn."""
 
     colour: str
     symbol: str
@@ -78,7 +75,6 @@ class Option:
 
     columns: Columns
     layout: Part
-    note: str = ""  # a sentence for the caption
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class Interactive:
 
     Attributes:
         kinds: name of a kind -> what its traces have in common.
-        columns: what they do not; ``name`` is the kind, ``meta`` the variant's row on the page.
+        columns: what they do not; ``name`` is the kind, ``meta`` the arm's number on the page.
         options: for each choice and value, what it sets.
         layout: what no choice sets.
     """
@@ -118,18 +114,19 @@ def known_columns(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
 def cost_figure(
     arms: pd.DataFrame, runs: pd.DataFrame, styles: Mapping[str, Mapping[str, Style]]
 ) -> Interactive | None:
-    """Test accuracy, or the difference to the baseline, against each cost.
+    """Test accuracy against each cost.
 
-    Each cost has a trace of its Pareto front. Each variant has a trace of its single runs and a
-    trace of its mean with interval.
+    Each arm has a trace of its single runs and a trace of its mean with interval. Each cost has a
+    trace of its Pareto front.
 
     Args:
-        arms: the summary of one comparison; its index is the variants' rows on the page.
+        arms: the summary of one comparison with short labels as ``arm``; its index numbers the
+            arms of the page.
         runs: the comparison's finished runs that are to be drawn.
         styles: for each axis that may colour the figure, the style of each value.
 
     Returns:
-        ``None`` where no variant has a score.
+        ``None`` where no arm has a score.
     """
     arms = arms[arms["test_acc_mean"].notna()]
     if arms.empty:
@@ -139,76 +136,61 @@ def cost_figure(
     fronts = {
         column: on_front(arms[arms[column].notna()], column).sort_values(column) for column in COSTS
     }
+    mean, low, high = (POINTS * arms[name].astype(float) for name in ACCURACY)
     n, rows = len(arms), arms.index.tolist()
     return Interactive(
-        kinds=_cost_kinds(arms),
+        kinds=_COST_KINDS,
         columns={
             "name": ["runs"] * n + ["means"] * n + ["front"] * len(fronts),
             "meta": rows * 2,
             "text": [
                 *([_escaped(run_id) for run_id in own["run_id"]] for own in own_runs),
-                *([_escaped(model)] for model in arms["model"]),
+                *([text] for text in map(_hover_text, arms.to_dict("records"))),
             ],
-            "customdata": [
+            "y": [
                 *(finite_numbers(POINTS * own["test_acc"]) for own in own_runs),
-                *([texts] for texts in _hover_texts(arms)),
+                *([y] for y in finite_numbers(mean)),
+                *(finite_numbers(mean[own.index]) for own in fronts.values()),
             ],
+            "error_y.array": [*[None] * n, *([y] for y in finite_numbers(high - mean))],
+            "error_y.arrayminus": [*[None] * n, *([y] for y in finite_numbers(mean - low))],
         },
         options={
             "cost-x": {column: _cost(column, arms, own_runs, fronts) for column in COSTS},
-            "cost-y": {column: _score(column, arms, own_runs, fronts) for column in SCORES},
-            "cost-colour": {
+            "colour": {
                 axis: _markers([own[cell_text(value)] for value in arms[axis]])
                 for axis, own in styles.items()
             },
         },
-        layout={},
+        layout={"yaxis": {"title": {"text": "test accuracy (%)"}}},
     )
 
 
-def _cost_kinds(arms: pd.DataFrame) -> dict[str, Part]:
-    """Single runs faint, means with intervals, and the fronts, of which one is shown."""
-    bar = {"type": "data", "symmetric": False, "thickness": 1, "width": 3}
-    mean = {"size": 10, "line": {"width": 1, "color": GREY}}
-    ring = {"symbol": "circle-open", "size": 18, "color": GREY}
-    line = {"color": GREY, "width": 1}
-    texts = [f"{label}: %{{customdata[{at}]}}" for at, label in enumerate(_hover_labels(arms))]
-    hover = "<br>".join(["<b>%{text}</b>", *texts]) + "<extra></extra>"
-    run = "%{text}<br>test accuracy %{customdata:.2f} %<extra></extra>"
-    return {
-        "runs": {"mode": "markers", "opacity": 0.5, "hovertemplate": run},
-        "means": {
-            **{"mode": "markers", "error_y": bar, "marker": mean},
-            "hovertemplate": hover,
-        },
-        "front": {
-            **{"mode": "lines+markers", "line": line, "marker": ring, "connectgaps": True},
-            **{"visible": False, "hoverinfo": "skip"},
-        },
-    }
+# Single runs faint, means with intervals, and the fronts, of which one is shown.
+_COST_KINDS: dict[str, Part] = {
+    "runs": {
+        **{"mode": "markers", "opacity": 0.5},
+        "hovertemplate": "%{text}<br>test accuracy %{y:.2f} %<extra></extra>",
+    },
+    "means": {
+        "mode": "markers",
+        "error_y": {"type": "data", "symmetric": False, "thickness": 1, "width": 3},
+        "marker": {"size": 10, "line": {"width": 1, "color": GREY}},
+        "hovertemplate": "%{text}<extra></extra>",
+    },
+    "front": {
+        **{"mode": "lines+markers", "line": {"color": GREY, "width": 1}, "connectgaps": True},
+        "marker": {"symbol": "circle-open", "size": 18, "color": GREY},
+        **{"visible": False, "hoverinfo": "skip"},
+    },
+}
 
 
-def _hover_labels(arms: pd.DataFrame) -> list[str]:
-    scores = [SCORES[name][0] for name in known_columns(arms, SCORES)]
-    costs = [COSTS[name][0] for name in known_columns(arms, COSTS)]
-    return [*scores, *costs, "n", "verdict", "on the front by MACs"]
-
-
-def _hover_texts(arms: pd.DataFrame) -> Iterator[list[str]]:
-    """What each variant's mark says after the ``_hover_labels``."""
-    scores, costs = known_columns(arms, SCORES), known_columns(arms, COSTS)
-    for arm in cast("list[dict[str, Any]]", arms.to_dict("records")):
-        bounds = [
-            [name, *(f"{SCORES[name][1]}_{end}" for end in ("low", "high"))] for name in scores
-        ]
-        chance = arm["front_probability"]
-        yield [
-            *(interval(*(arm[column] for column in columns)) for columns in bounds),
-            *(cell_text(COSTS[name][1] * arm[name]) for name in costs),
-            str(arm["n"]),
-            _escaped(arm["verdict"]),
-            "" if math.isnan(chance) else f"{chance:.0%} of resamples",
-        ]
+def _hover_text(arm: Mapping[Hashable, Any]) -> str:
+    score = interval(*(arm[name] for name in ACCURACY))
+    return (
+        f"<b>{_escaped(arm['arm'])}</b><br>{score} %, n = {arm['n']}<br>{_escaped(arm['verdict'])}"
+    )
 
 
 def _cost(
@@ -217,59 +199,20 @@ def _cost(
     runs: Sequence[pd.DataFrame],
     fronts: Mapping[str, pd.DataFrame],
 ) -> Option:
-    """The variants side by side at their costs, and the front by this cost."""
+    """The arms side by side at their costs, and the front by this cost."""
     label, scale = COSTS[column]
     known = arms[column].dropna()
     places = (dodged(known) * scale if len(known) else known).reindex(arms.index)
     at = finite_numbers(places)
-    front = finite_numbers(places[fronts[column].index])
     columns: Columns = {
         "x": [
             *([x] * len(own) for x, own in zip(at, runs, strict=True)),
             *([x] for x in at),
-            *(front if name == column else None for name in fronts),
+            *(finite_numbers(places[own.index]) for own in fronts.values()),
         ],
         "visible": [*([None] * 2 * len(arms)), *(name == column for name in fronts)],
     }
-    notes = [
-        "Equal costs are drawn side by side." if len(known) else "No variant here has this cost.",
-        "Ringed and joined: the Pareto front." if len(front) else "",
-    ]
-    return Option(columns, {"xaxis": {"title": {"text": label}}}, " ".join(filter(None, notes)))
-
-
-def _score(
-    column: str,
-    arms: pd.DataFrame,
-    runs: Sequence[pd.DataFrame],
-    fronts: Mapping[str, pd.DataFrame],
-) -> Option:
-    """The variants' scores with their intervals, and those of their runs."""
-    label, bounds = SCORES[column]
-    means, single = POINTS * arms[column].astype(float), [own["test_acc"] for own in runs]
-    if column == "delta":
-        means = means.mask(arms["model"] == arms["baseline"], 0.0)
-        by_model = dict(zip(arms["model"], runs, strict=True))
-        bases = [by_model.get(base, runs[0][:0]) for base in arms["baseline"]]
-        single = [
-            own["test_acc"] - own["seed"].map(base.set_index("seed")["test_acc"])
-            for own, base in zip(runs, bases, strict=True)
-        ]
-    low, high = (POINTS * arms[f"{bounds}_{end}"].astype(float) for end in ("low", "high"))
-    skipped = [None] * len(arms)
-    columns: Columns = {
-        "y": [
-            *(finite_numbers(POINTS * y) for y in single),
-            *([y] for y in finite_numbers(means)),
-            *(finite_numbers(means[own.index]) for own in fronts.values()),
-        ],
-        "error_y.array": [*skipped, *([y] for y in finite_numbers(high - means))],
-        "error_y.arrayminus": [*skipped, *([y] for y in finite_numbers(means - low))],
-    }
-    intervals = " with 95 % intervals" if high.notna().any() else "; one seed, so no interval"
-    faint = ", single runs faint" if any(map(len, runs)) else ""
-    note = f"Means{intervals}{faint}." if means.notna().any() else "No variant here has this score."
-    return Option(columns, {"yaxis": {"title": {"text": label}}}, note)
+    return Option(columns, {"xaxis": {"title": {"text": label}}})
 
 
 def _markers(styles: Sequence[Style]) -> Option:
@@ -285,10 +228,10 @@ def _markers(styles: Sequence[Style]) -> Option:
 
 @dataclass(frozen=True)
 class _Curve:
-    """Means, lowest and highest values of a variant's runs by epoch."""
+    """Means, lowest and highest values of an arm's runs by epoch."""
 
-    row: int
-    model: str
+    arm: int  # its number on the page
+    label: str
     seeds: int
     table: pd.DataFrame  # by epoch; columns: measure, then mean, min, max
 
@@ -320,7 +263,7 @@ def curves_figure(
     *,
     most: int,
 ) -> Interactive | None:
-    """Each measure by epoch: a line per variant, and a band over its seeds.
+    """Each measure by epoch: a line per arm, and a band over its seeds.
 
     Args:
         arms: as in ``cost_figure``.
@@ -331,43 +274,41 @@ def curves_figure(
     Returns:
         ``None`` where no epoch is recorded.
     """
-    curves = _curves(arms["model"], epochs, most)
+    curves = _curves(arms, epochs, most)
     if not curves:
         return None
     banded = [curve for curve in curves if curve.seeds > 1]
     few = all(curve.epochs[-1] < 10 for curve in curves)  # no half epochs on the axis
     styles_by_axis = {
-        axis: {row: own[cell_text(value)] for row, value in arms[axis].items()}
+        axis: {arm: own[cell_text(value)] for arm, value in arms[axis].items()}
         for axis, own in styles.items()
     }
     return Interactive(
         kinds=_CURVE_KINDS,
         columns={
             "name": ["mean"] * len(curves) + ["band"] * len(banded),
-            "meta": [curve.row for curve in (*curves, *banded)],
+            "meta": [curve.arm for curve in (*curves, *banded)],
             "x": [*(c.epochs for c in curves), *(c.epochs + c.epochs[::-1] for c in banded)],
-            "text": [[f"<b>{_escaped(c.model)}</b>, n = {c.seeds}"] * len(c.table) for c in curves],
+            "text": [[f"<b>{_escaped(c.label)}</b>, n = {c.seeds}"] * len(c.table) for c in curves],
             "mode": ["lines" if len(curve.epochs) > 1 else "markers" for curve in curves],
         },
         options={
             "curves-y": {measure: _measure(measure, curves, banded) for measure in MEASURES},
-            "curves-colour": {
-                axis: _lines(curves, banded, own) for axis, own in styles_by_axis.items()
-            },
+            "colour": {axis: _lines(curves, banded, own) for axis, own in styles_by_axis.items()},
         },
         layout={"xaxis": {"title": {"text": "epoch"}, **({"dtick": 1} if few else {})}},
     )
 
 
-def _curves(models: pd.Series, epochs: pd.DataFrame, most: int) -> list[_Curve]:
+def _curves(arms: pd.DataFrame, epochs: pd.DataFrame, most: int) -> list[_Curve]:
     percent = {"val_err": 100 - 100 * epochs["val_acc"], "val_acc": 100 * epochs["val_acc"]}
     numbers = epochs.assign(**percent)[[*MEASURES]].astype(float)
     numbers = numbers.replace([np.inf, -np.inf], np.nan)
     tables = numbers.groupby([epochs["model"], epochs["epoch"]]).agg(["mean", "min", "max"])
     runs = epochs.groupby("model")["run_id"].nunique().to_dict()
     return [
-        _Curve(row, model, runs[model], _thinned(tables.loc[model], most))
-        for row, model in zip(models.index.tolist(), models, strict=True)
+        _Curve(arm, label, runs[model], _thinned(tables.loc[model], most))
+        for arm, model, label in arms[["model", "arm"]].itertuples(name=None)
         if model in runs
     ]
 
@@ -394,8 +335,7 @@ def _measure(measure: str, curves: Sequence[_Curve], banded: Sequence[_Curve]) -
     }
     title = {"title": {"text": MEASURES[measure]}}
     scale = {"type": "log"} if measure == "train_loss" else {"range": _range(measure, curves)}
-    bands = f"Bands span the seeds; they are drawn for up to {BANDS} variants."
-    return Option(columns, {"yaxis": title | scale}, bands if banded else "One seed, so no band.")
+    return Option(columns, {"yaxis": title | scale})
 
 
 def _range(measure: str, curves: Sequence[_Curve]) -> list[float]:
@@ -411,7 +351,7 @@ def _range(measure: str, curves: Sequence[_Curve]) -> list[float]:
 def _lines(
     curves: Sequence[_Curve], banded: Sequence[_Curve], styles: Mapping[Hashable, Style]
 ) -> Option:
-    lines, bands = ([styles[curve.row] for curve in own] for own in (curves, banded))
+    lines, bands = ([styles[curve.arm] for curve in own] for own in (curves, banded))
     columns: Columns = {
         "line.color": [style.colour for style in lines],
         "line.dash": [style.dash for style in lines],

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from resnet_variants.models.variant import FURTHER, SIZE, shown_as
+from resnet_variants.reporting.text import span
 
 # Okabe and Ito's palette: distinct under the common colour vision deficiencies.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("s", "o", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
-LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-FILLS = ("none", "full", "left", "top", "right", "bottom")
+COLUMN = 4.2  # inches wide; printed in a column of 80 mm, letters of 9 points are 6.7 points high
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -30,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 DPI = 200
+_FAR = 8.0  # an outlier is so many times as far from the median as half of all values are
 COSTS = {  # columns of the summary: what an axis says, and how many of its units one is
     "macs": ("MACs per image (millions)", 1e-6),
     "flops": ("FLOPs per image (millions)", 1e-6),
@@ -74,38 +78,75 @@ def shortened(text: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
-def styles(values: pd.Series, choices: Sequence[Any]) -> dict[Hashable, Any]:
-    """One of the choices per distinct value, in order of appearance."""
-    return {value: choices[i % len(choices)] for i, value in enumerate(values.unique())}
+def headline(figure: Figure, notes: Sequence[str]) -> None:
+    """A caption over the whole figure, in as many lines as its width asks for."""
+    title = figure.suptitle("", x=0.01, ha="left", fontsize=9, parse_math=False)
+    # Lines end between notes, where these are short.
+    joined = ", ".join(note.replace(" ", "\0") if len(note) < 30 else note for note in notes)
+    for letters in range(len(joined), 0, -1):
+        title.set_text(fill(joined, letters).replace("\0", " "))
+        if title.get_window_extent().width < 0.98 * figure.bbox.width:
+            break
+    _grow(figure, title.get_text().count("\n") + 1)
 
 
-def line_styles(values: pd.Series) -> dict[Hashable, dict[str, Any]]:
-    """Matplotlib's colour, line and marker per distinct value, in order of appearance."""
-    each = {"color": PALETTE, "linestyle": LINES, "marker": MARKERS}
-    by_property = {name: styles(values, choices) for name, choices in each.items()}
-    return {
-        value: {name: chosen[value] for name, chosen in by_property.items()}
-        for value in values.unique()
-    }
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend under all axes, in as many columns as the figure's width has room for."""
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=columns,
+            fontsize=8,
+            handlelength=2.8,
+            columnspacing=1.2,
+        )
+        if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
+            _grow(figure, -(-len(handles) // columns))
+            break
+        legend.remove()
 
 
-def headline(figure: Figure, text: str) -> None:
-    """A caption over the whole figure, which may be wider than its axes."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=9, parse_math=False)
+def _grow(figure: Figure, lines: int) -> None:
+    """Room for lines of text, so that axes are of one size in all figures."""
+    figure.set_figheight(figure.get_figheight() + 0.17 * lines)
+
+
+def logarithmic(axes: Axes, name: str) -> None:
+    """A logarithmic axis, ``x`` or ``y``, with enough ticks for what is drawn already."""
+    axes.set(**{f"{name}scale": "log"})
+    low, high = axes.get_xlim() if name == "x" else axes.get_ylim()
+    decades = np.log10(high / low)
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    if decades < 3:  # powers of ten would be too few
+        subs = (1, 2, 5) if decades > 1 else (1, 1.5, 2, 3, 5, 7)
+        axis.set_major_locator(MaxNLocator(5) if decades < 0.3 else LogLocator(subs=subs))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+
+
+def counted(numbers: Iterable[Any], noun: str) -> str:
+    """``1 seed``, ``9 seeds``, ``3 to 9 seeds``."""
+    counts = pd.Series([*numbers])
+    return f"{span(counts)} {noun}" + ("s" if counts.max() != 1 else "")
 
 
 def intervals_named(seeds: int) -> str:
     """What a caption says of the error bars."""
-    return "95 % Student intervals" if seeds > 1 else "one seed: no interval"
+    return "bars: 95 % Student intervals" if seeds > 1 else "one seed: no interval"
 
 
-SIZES = tuple(shown_as(SIZE))
+def robust_range(values: np.ndarray) -> tuple[float, float] | None:
+    """Limits of an axis that leave out far outliers, where these squeeze all other values.
 
-
-def marker_label(frame: pd.DataFrame, sizes: Sequence[str] = SIZES) -> pd.Series:
-    """Downsampling, and what else the rows differ in; ``sizes`` are the sizes to include."""
-    text = frame["stride"] + " stride, " + frame["shortcut"] + " shortcut"
-    for axis in (*sizes, *shown_as(FURTHER)):
-        if frame[axis].nunique() > 1:
-            text += f", {axis.replace('_', ' ')} " + frame[axis].astype(str)
-    return text
+    ``None`` where the other values take more than a quarter of the axis as they are.
+    """
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    distances = np.abs(values - np.median(values))
+    inside = values[distances <= _FAR * np.median(distances)]
+    width = float(np.ptp(inside))
+    if not 0 < width < np.ptp(values) / 4:
+        return None
+    return float(inside.min()) - 0.1 * width, float(inside.max()) + 0.1 * width
