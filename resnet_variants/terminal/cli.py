@@ -157,10 +157,11 @@ def _write(stream: TextIO | None, text: str) -> None:
 def given(argv: Sequence[str], flag: str) -> list[str]:
     """What follows each occurrence of a flag, before the others can be read."""
     found: list[str] = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for at, word in enumerate(argv):
         name, equals, value = word.partition("=")
-        found += [value if equals else following] if name == flag else []
-    return [value for value in found if value]
+        if name == flag:
+            found += [value] if equals else argv[at + 1 : at + 2]
+    return found
 
 
 def load_plugins(argv: Sequence[str]) -> None:
