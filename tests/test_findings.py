@@ -140,7 +140,10 @@ def test_the_front_is_of_what_is_ranked(scores, front):
 
 
 def test_latex_prints_any_name_as_it_is():
-    rows = [run_row(A), run_row(A) | {"order": r"a_b%&$#{}~^\<|>", "model": "b", "run_id": "b__digits__2__s0"}]
+    rows = [
+        run_row(A),
+        run_row(A) | {"order": r"a_b%&$#{}~^\<|>", "model": "b", "run_id": "b__digits__2__s0"},
+    ]
     text = summary_latex(parts_of(rows, {}), "x")
     code = r"a\_b\%\&\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
     code += r"\textless{}\textbar{}\textgreater{}"
