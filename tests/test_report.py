@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -78,6 +79,14 @@ def test_a_report_makes_every_table_and_figure(reported, out):
             assert image.width > 500
     # No network has a second depth, and none was diagnosed.
     assert not re.search('id="(depths|diagnosis)"', (out / "report.html").read_text())
+
+
+def test_every_link_of_the_page_leads_to_a_file(out):
+    page = (out / "report.html").read_text(encoding="utf-8").partition("<script")[0]
+    links = re.findall(r'href="(?!#|data:)(.*?)"', page)
+    assert {"summary.tex", "accuracy_vs_macs.png"} <= {*links}
+    assert any(re.fullmatch("runs/[^/]+/", link) for link in links)
+    assert [link for link in links if not (out / unquote(link)).exists()] == []
 
 
 def test_the_tables_hold_what_was_measured(out):
