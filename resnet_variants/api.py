@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -80,10 +80,9 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     require("diagnose", diagnose, bool, "true or false")
     require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
-    options, loading = _options(settings, log), _taken(settings, Loading)
-    given: dict[str, Any] = {"data": data, "img_size": img_size, "loading": loading, "seeds": seeds}
-    given["data_name"] = settings.pop("data_name", Experiment.data_name)
-    experiment = _experiment(variants, out, **given, recipe=recipe_from(settings))
+    options = _options(settings, log)
+    given = {"data": data, "img_size": img_size, "seeds": seeds}
+    experiment = _experiment(variants, out, given, settings)
     require_room(out)
     follow(run_sweep(experiment, out, options))
     asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
@@ -104,12 +103,23 @@ def _load(plugins: Sequence[str | Path] | str | Path) -> None:
 
 
 def _experiment(
-    variants: Iterable[Variant | str] | Variant | str, out: Path, **given: Any
+    variants: Iterable[Variant | str] | Variant | str,
+    out: Path,
+    given: Mapping[str, Any],
+    settings: dict[str, Any],
 ) -> Experiment:
+    """The experiment; ``settings`` are those that are left for loading, captions and recipe."""
     require_name(out, field="out")
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
-    name = slug(out.resolve().name)
-    return Experiment(name=name, variants=tuple(kept), merged=tuple(merged), **given)
+    return Experiment(
+        name=slug(out.resolve().name),
+        variants=tuple(kept),
+        merged=tuple(merged),
+        loading=_taken(settings, Loading),
+        data_name=settings.pop("data_name", Experiment.data_name),
+        recipe=recipe_from(settings),
+        **given,
+    )
 
 
 def report(*folders: str | Path, out: str | Path | None = None) -> Report:

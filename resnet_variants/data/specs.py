@@ -60,6 +60,6 @@ def check_spec(spec: str) -> None:
     require_name(spec, field="data")
     prefix, colon, rest = spec.partition(":")
     if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
-        if Path(spec).is_dir():
+        if spec and Path(spec).is_dir():
             raise UserError(f"{spec!r} is a folder: give folder:{spec}", field="data")
         refuse("data", spec, specs())

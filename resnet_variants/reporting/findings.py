@@ -76,7 +76,12 @@ def _plain_verdict(summary: pd.DataFrame) -> str:
             parts.append(f"{names} {verb} {word} than {base} by {by} points")
     if not decided:
         seeds = span(compared["pairs"])
-        return f"With {seeds} seeds none of {len(compared)} arms can be told from {base}."
+        subject = (
+            f"none of {len(compared)} arms can"
+            if len(compared) > 1
+            else f"{compared['model'].iloc[0]} cannot"
+        )
+        return f"With {seeds} seeds {subject} be told from {base}."
     rest = len(compared) - decided
     parts += [f"the other {rest} cannot be told from it"] if rest else []
     return "; ".join(parts) + "."
