@@ -85,8 +85,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     experiment = _experiment(variants, out, given, settings)
     require_room(out)
     follow(run_sweep(experiment, out, options))
-    asked = diagnose_runs(experiment, out, options.machine.device) if diagnose else ()
-    refused = [f"{folder.name}: {why}" for folder, why in asked if why]
+    refused = _not_diagnosed(experiment, out, options) if diagnose else []
     made = build(out) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
@@ -100,6 +99,12 @@ def _load(plugins: Sequence[str | Path] | str | Path) -> None:
         raise UserError(message, field="plugins")
     for plugin in named:
         load_plugin(plugin)
+
+
+def _not_diagnosed(experiment: Experiment, out: Path, options: Options) -> list[str]:
+    """Diagnose the runs; a line on each that could not be."""
+    asked = diagnose_runs(experiment, out, options.machine.device)
+    return [f"{folder.name}: {why}" for folder, why in asked if why]
 
 
 def _experiment(
