@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -81,8 +81,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options = _options(settings, log)
-    given = {"data": data, "img_size": img_size, "seeds": seeds}
-    experiment = _experiment(variants, out, given, settings)
+    experiment = _experiment(variants, out, (data, img_size, seeds), settings)
     require_room(out)
     follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
@@ -110,20 +109,23 @@ def _not_diagnosed(experiment: Experiment, out: Path, options: Options) -> list[
 def _experiment(
     variants: Iterable[Variant | str] | Variant | str,
     out: Path,
-    given: Mapping[str, Any],
+    asked: tuple[str, int, int],
     settings: dict[str, Any],
 ) -> Experiment:
-    """The experiment; ``settings`` are those that are left for loading, captions and recipe."""
+    """The experiment; ``asked`` are data, image size and seeds, the ``settings`` all others."""
+    data, img_size, seeds = asked
     require_name(out, field="out")
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
     return Experiment(
         name=slug(out.resolve().name),
+        data=data,
+        img_size=img_size,
+        seeds=seeds,
         variants=tuple(kept),
         merged=tuple(merged),
         loading=_taken(settings, Loading),
         data_name=settings.pop("data_name", Experiment.data_name),
         recipe=recipe_from(settings),
-        **given,
     )
 
 
