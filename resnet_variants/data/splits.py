@@ -271,7 +271,8 @@ def _trouble(error: Exception) -> Exception:
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     if WORKER in text and "Bus error" not in text:  # a bus error means that shared memory is full
         return UserError(lost(text), field="workers")
-    return _UnsharedError("workers cannot share pictures")  # torch's text names a process
+    text = re.sub(r"\(pid\S* [^)]*\) ", "", text)  # it differs each time, the warning must not
+    return _UnsharedError(f"workers cannot share pictures ({text})")
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
