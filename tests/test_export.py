@@ -55,8 +55,10 @@ def test_exported_networks_compute_the_same(letter, order, side, tmp_path):
     same(model, lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), side)
 
 
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("letter", "order", "side"), often(("D", "preact", 33)))
-def test_compiled_networks_compute_the_same(letter, order, side):
+def test_compiled_networks_compute_the_same(letter, order, side, backend):
     torch.compiler.reset()
     model = network(letter, order)
-    same(model, torch.compile(model, dynamic=False, fullgraph=True), side)
+    compiled = torch.compile(model, dynamic=False, fullgraph=True, backend=backend)
+    same(model, compiled, side)

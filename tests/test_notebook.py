@@ -85,5 +85,5 @@ def test_the_notebook_of_the_examples_runs(tmp_path, monkeypatch):
     client.execute()
     shown = [out for cell in notebook.cells for out in cell.get("outputs", [])]
     html = "".join(out["data"].get("text/html", "") for out in shown if "data" in out)
-    assert "<svg" in html and "deep" in html
+    assert "<svg" in html and "<td>C</td>" in html
     assert any("image/png" in out.get("data", {}) for out in shown)
