@@ -8,7 +8,7 @@ TIMM_TESTS := .venv/timm-tests
 .PHONY: demo test slow check golden wheel docs clean
 
 demo: .venv/running  ## B and D in both orders on scikit-learn's digits: about a minute
-	$(BIN)/python -m resnet_variants run --variant B D --order post preact --depth 11 --epochs 5
+	$(BIN)/python -m resnet_variants run --variant B D --order post preact --depth 8 --epochs 4
 
 test: check $(TIMM_TESTS)  ## format, lint, types and tests: what CI runs
 	$(BIN)/python -m pytest
