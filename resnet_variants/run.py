@@ -143,8 +143,6 @@ def command(argv: Sequence[str]) -> int:
     output, options = flags.output, _options(flags)
     out = output.out or Path("results") / experiment.name
     experiment = _fitted(experiment, flags, out, options, begun)
-    if flags.comparison.more:
-        experiment = experiment.with_more(flags.comparison.more, flags.comparison.arms)
     if output.dry_run:
         check(experiment, out, options)
         require_room(out, adopt=False)
@@ -172,13 +170,30 @@ def command(argv: Sequence[str]) -> int:
 def _fitted(
     experiment: Experiment, flags: Flags, out: Path, options: Options, begun: float
 ) -> Experiment:
-    """The experiment for the size of its images, and for the minutes that there are."""
-    minutes, networks = flags.comparison.minutes, flags.networks
+    """The experiment for the size of its images, and with the further seeds that are asked for."""
+    minutes, more = flags.comparison.minutes, flags.comparison.more
     if minutes is None:
-        return experiment.fitted()
+        experiment = experiment.fitted()
+    else:
+        experiment = _within(minutes, experiment, flags, out, options, begun)
+    if more:
+        experiment = experiment.with_more(more, flags.comparison.arms)
+        require_few(len(experiment.runs), many=flags.output.yes)
+    return experiment
+
+
+def _within(
+    minutes: float,
+    experiment: Experiment,
+    flags: Flags,
+    out: Path,
+    options: Options,
+    begun: float,
+) -> Experiment:
     from resnet_variants.sweeps.budget import fit_to
     from resnet_variants.terminal.console import show_budget
 
+    networks = flags.networks
     given = networks.depth or networks.block or networks.experiment or networks.named
     spent = time.monotonic() - begun
     budget = fit_to(minutes, experiment, out, options, depth_is_free=not given, spent=spent)

@@ -3,9 +3,10 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from resnet_variants.analysis.statistics import detectable
+from resnet_variants.analysis.statistics import ALPHA, detectable, sign_flip_p
 from resnet_variants.models.grids import grid
 from resnet_variants.records.files import to_json
 from resnet_variants.registry import UserError
@@ -13,6 +14,7 @@ from resnet_variants.settings import Workers
 from resnet_variants.sweeps import budget
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import Options
+from resnet_variants.training.recipe import Recipe
 
 
 def experiment(**settings):
@@ -27,10 +29,10 @@ def speeds(monkeypatch):
     def give(*per_epoch):
         def measured(candidates, data, options, seconds):
             each = [
-                budget._Speed(len(c.runs), seconds, 0.5)
+                budget._Speed(len(c.runs) // 2, seconds, 0.5)
                 for c, seconds in zip(candidates, per_epoch, strict=False)
             ]
-            return budget._Speeds(each, workers=2, starting=5.0)
+            return budget._Speeds(each, starting=5.0)
 
         monkeypatch.setattr(budget, "_measured", measured)
 
@@ -114,16 +116,30 @@ def test_a_minute_is_kept(tmp_path):
 # --- how much is needed -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pairs", [6, 9, 20])
-def test_the_detectable_difference_is_that_of_a_power_analysis(pairs):
-    from statsmodels.stats.power import TTestPower
+@pytest.mark.parametrize(("pairs", "comparisons"), [(6, 1), (7, 3), (15, 1)])
+def test_the_detectable_difference_gets_a_verdict_in_most_cases(pairs, comparisons):
+    difference = detectable(2.0, pairs, comparisons)
+    drawn = np.random.default_rng(0).normal(difference, 2.0, (400, pairs))
+    found = np.mean([sign_flip_p(own) * comparisons < ALPHA for own in drawn])
+    assert 0.74 < found < 0.88
 
-    exact = TTestPower().solve_power(nobs=pairs, alpha=0.05, power=0.8)
-    assert detectable(2.0, pairs) == pytest.approx(2 * exact, rel=0.03)
+
+def test_fewer_pairs_than_a_verdict_takes_detect_nothing():
+    assert math.isnan(detectable(1.0, 6, 2))
 
 
-def test_one_pair_detects_nothing():
-    assert math.isnan(detectable(1.0, 1))
+def test_arms_that_a_depth_does_not_tell_apart_rule_it_out(speeds, tmp_path):
+    speeds(0.1, 0.1)
+    orders = tuple(grid(family="cifar", order=["post", "relu_preact"], depth=[29]))
+    options = Options(workers=Workers(engine="local"))
+    both = Experiment(name="x", variants=orders)
+    made = budget.fit_to(10, both, tmp_path, options, depth_is_free=True)
+    assert len(made.experiment.variants) == 2
+
+
+def test_a_batch_that_is_too_large_is_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(UserError, match="batch_size 2048 exceeds the 1078 training images"):
+        chosen(10, tmp_path, recipe=Recipe(batch_size=2048))
 
 
 @pytest.mark.parametrize(

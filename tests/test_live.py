@@ -50,7 +50,7 @@ def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsy
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
 
     def events():
-        yield Planned([one, two], {three: "done"}, "2 workers of 1 thread", 2)
+        yield Planned([one, two], {three: DONE}, "2 workers of 1 thread", 2)
         yield from (Held(one), Held(one), Started(one), Started(two))
         yield EpochDone(one, record(1))
         now[0] += live.QUIET_SECONDS + 1
@@ -73,7 +73,7 @@ def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsy
 
 
 def test_nothing_to_do_is_one_line(capsys):
-    live.show_events(event for event in [Planned([], dict.fromkeys(runs(), "done"), "", 0)])
+    live.show_events(event for event in [Planned([], dict.fromkeys(runs(), DONE), "", 0)])
     assert capsys.readouterr().out == "all 4 runs are over\n"
 
 
@@ -97,7 +97,7 @@ def cells(line):
 def test_the_table_counts_what_was_finished_before():
     screen, console = terminal()
     first, _, second, _, third, _, fourth, _ = todo = runs(seeds=4)
-    table = live.SweepTable(Planned(todo[1:], {first: "done"}, "2 workers", 2), console)
+    table = live.SweepTable(Planned(todo[1:], {first: DONE}, "2 workers", 2), console)
     assert rendered(table)[0] == "starting 2 workers: 7 runs to do, 1 are over"
     for event in (
         *map(Started, (second, third, fourth)),

@@ -72,7 +72,7 @@ def test_a_sweep_is_a_generator_of_events(tmp_path, executed):
     assert others[1].result == DONE_RESULT
     sweep(experiment(seeds=1), tmp_path, Options(machine=CPU), events.append)
     (nothing,) = events[5:]
-    assert (nothing.todo, nothing.before) == ([], dict.fromkeys(plan.todo, "done"))
+    assert (nothing.todo, nothing.before) == ([], dict.fromkeys(plan.todo, DONE_RESULT))
 
 
 def test_fresh_forgets_these_runs_and_no_others(tmp_path, executed):

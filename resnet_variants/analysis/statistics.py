@@ -159,17 +159,24 @@ def pairs_needed(comparisons: int) -> int:
     return next(n for n in itertools.count(1) if max(1, comparisons) * 2 / 2**n < ALPHA)
 
 
-def detectable(sd: float, pairs: int) -> float:
-    """The difference that is found in 80 % of cases, by the approximation of Student's test.
+def detectable(sd: float, pairs: int, comparisons: int) -> float:
+    """The difference that gets a verdict in 80 % of cases; NaN for fewer pairs than one takes.
+
+    With the fewest pairs that can reach a verdict, all differences must have one sign. With many,
+    the sign-flip test has about the power of Student's.
 
     Args:
-        sd: standard deviation of the paired differences.
-        pairs: how many there are; NaN for fewer than two.
+        sd: standard deviation of the paired differences, which are taken to be normal.
+        pairs: how many there are.
+        comparisons: of the table, for Holm's correction.
     """
-    if pairs < 2:
+    if pairs < pairs_needed(comparisons):
         return np.nan
-    quantiles = stats.t.ppf([1 - ALPHA / 2, POWER], pairs - 1)
-    return float(quantiles.sum()) * sd / pairs**0.5
+    one_sign = float(stats.norm.ppf(POWER ** (1 / pairs)))
+    if pairs == pairs_needed(comparisons):
+        return sd * one_sign
+    quantiles = stats.t.ppf([1 - ALPHA / 2 / comparisons, POWER], pairs - 1)
+    return sd * min(one_sign, float(quantiles.sum()) / pairs**0.5)
 
 
 def verdict(delta: float, p_adjusted: float, *, enough: bool) -> str:

@@ -83,7 +83,9 @@ def _plain_verdict(summary: pd.DataFrame) -> str:
         )
         return f"With {seeds} seeds {subject} be told from {base}."
     rest = len(compared) - decided
-    parts += [f"the other {rest} cannot be told from it"] if rest else []
+    others = compared.loc[~compared["verdict"].isin([BETTER, WORSE]), "model"]
+    subject = others.iloc[0] if rest == 1 else f"the other {rest}"
+    parts += [f"{subject} cannot be told from it"] if rest else []
     return "; ".join(parts) + "."
 
 

@@ -27,6 +27,7 @@ from resnet_variants.sweeps.engines.base import Work
 from resnet_variants.sweeps.engines.local import (
     SharedDataset,
     WorkerResources,
+    ctrl_c_blocked,
     shared_dataset,
     worker_resources,
 )
@@ -36,6 +37,7 @@ from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.device import environment, make_fabric
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.timing import seconds_per_image
+from resnet_variants.training.trainer import check_batch
 
 # Depths of bottleneck units, in which all presets differ.
 _DEPTHS = {"cifar": (11, 29, 47), "imagenet": (14, 26, 50)}
@@ -85,54 +87,56 @@ def fit_to(
         spent: seconds that are over already.
 
     Raises:
-        ValueError: the time is too short for one epoch of the smallest networks; the engine is a
-            cluster.
+        ValueError: the time is too short for one epoch; the engine is a cluster.
     """
     if options.workers.engine == "ray":
         raise UserError("minutes is for the engines of this machine", field="minutes")
     begun = time.monotonic() - spent
-    request = _request(minutes, experiment)
+    request = _request(minutes, experiment, depth_is_free=depth_is_free)
     if not (experiment.img_size or open_source(experiment.data, experiment.loading.data_dir).side):
         experiment = replace(experiment, img_size=_SIDE)
     experiment = experiment.fitted()
     candidates = _by_depth(experiment) if depth_is_free else [experiment]
     data = experiment.runs[0].load()
+    check_batch(data, experiment.recipe, options.machine.devices)
     earlier = read_experiment(out).get("chosen")
     if isinstance(earlier, dict) and earlier.get("request") == request:
         same = next(c for c in candidates if c.variants[0].depth == earlier["depth"])
         return _budget(same, int(earlier["epochs"]), request, data, math.nan)
     speeds = _measured(candidates, data, options, 60 * minutes)
     end = begun + 60 * minutes - speeds.starting - _REPORTING
-    seconds = _SHARE * (end - time.monotonic()) * speeds.workers
+    seconds = _SHARE * (end - time.monotonic())
     affordable = [speed.epochs(seconds) for speed in speeds.each]
     at = max((i for i, n in enumerate(affordable) if n >= _ENOUGH_EPOCHS), default=0)
     speed, epochs = speeds.each[at], min(affordable[at], _MOST_EPOCHS)
     if epochs < 1:
-        missing = (speed.seconds(1) - seconds) / speeds.workers / _SHARE
-        message = f"{minutes:g} minutes are too short for {speed.runs} runs: give "
+        missing = (speed.seconds(1) - seconds) / _SHARE
+        message = f"{minutes:g} minutes are too short for {len(experiment.runs)} runs: give "
         message += f"{math.ceil(minutes + missing / 60)}, fewer networks or a smaller --img-size"
         raise UserError(message, field="minutes")
-    return _budget(candidates[at], epochs, request, data, speed.seconds(epochs) / speeds.workers)
+    return _budget(candidates[at], epochs, request, data, speed.seconds(epochs))
 
 
-def _request(minutes: float, experiment: Experiment) -> Json:
+def _request(minutes: float, experiment: Experiment, *, depth_is_free: bool) -> Json:
+    first = experiment.runs[0]
     return {
         "minutes": minutes,
-        "data": experiment.data,
-        "img_size": experiment.img_size,
+        "run": replace(first, recipe=replace(first.recipe, epochs=1)).id,  # data, size and recipe
         "seeds": experiment.seeds,
+        "depth_is_free": depth_is_free,
         "arms": [variant.name for variant in experiment.variants],
     }
 
 
 def _by_depth(experiment: Experiment) -> list[Experiment]:
-    """The same arms at each depth, the shallowest first."""
+    """The same arms at each depth that tells them apart, the shallowest first."""
     candidates = []
     for depth in _DEPTHS[experiment.variants[0].family]:
         deeper = (replace(v, depth=depth, block="") for v in experiment.variants)
         variants, _ = merge((variant, variant.name) for variant in deeper)
-        candidates.append(replace(experiment, variants=tuple(variants)))
-    return candidates
+        if len(variants) == len(experiment.variants):
+            candidates.append(replace(experiment, variants=tuple(variants)))
+    return candidates or [experiment]
 
 
 def _budget(
@@ -146,7 +150,7 @@ def _budget(
     return Budget(
         replace(experiment, recipe=recipe, chosen=chosen),
         seconds,
-        detectable(sd, experiment.seeds) if compared else math.nan,
+        detectable(sd, experiment.seeds, compared) if compared else math.nan,
     )
 
 
@@ -157,23 +161,22 @@ def _budget(
 class _Speed:
     """How long the runs of an experiment take."""
 
-    runs: int
+    rounds: int  # of as many runs as there are workers
     per_epoch: float  # seconds of one run's epoch, with validation
     beside: float  # seconds of one run besides its epochs
 
     def seconds(self, epochs: int) -> float:
-        """Of all runs, one after another."""
-        return self.runs * (epochs * self.per_epoch + self.beside)
+        """Of all runs."""
+        return self.rounds * (epochs * self.per_epoch + self.beside)
 
     def epochs(self, seconds: float) -> int:
         """As many as fit."""
-        return math.floor((seconds / self.runs - self.beside) / self.per_epoch)
+        return math.floor((seconds / self.rounds - self.beside) / self.per_epoch)
 
 
 @dataclass(frozen=True)
 class _Speeds:
     each: list[_Speed]
-    workers: int
     starting: float  # seconds until a worker computes
 
 
@@ -188,15 +191,18 @@ def _measured(
         max(c.runs[: len(c.variants)], key=lambda run: run.cost(data).macs) for c in candidates
     ]
     resources = _resources(candidates[0], data, options)
-    per_image = [_speed(c, data, 1.0).per_epoch * len(c.runs) for c in candidates]
-    limits = [seconds * len(resources) / _ENOUGH_EPOCHS / images for images in per_image]
+    images = [_speed(c, data, 1.0, len(resources)) for c in candidates]
+    limits = [seconds / _ENOUGH_EPOCHS / (one.rounds * one.per_epoch) for one in images]
     context = multiprocessing.get_context("spawn")
     begun = time.time()
     with shared_dataset(data) as shared:
         pools = [ProcessPoolExecutor(1, mp_context=context) for _ in resources]
         waiting = []
         for pool, share in zip(pools, resources, strict=True):
-            with environment(share.environment):  # a process has it from its start
+            with (
+                ctrl_c_blocked(),
+                environment(share.environment),
+            ):  # a process has it from its start
                 work = (_MEASURING * seconds, shared, options.machine, share)
                 waiting.append(pool.submit(_measure, costliest, limits, *work))
         answers = [answer.result() for answer in waiting]
@@ -204,8 +210,11 @@ def _measured(
             pool.shutdown()
     starting = max(started for started, _ in answers) - begun
     by_candidate = zip(*(own for _, own in answers), strict=False)
-    each = [_speed(c, data, max(own)) for c, own in zip(candidates, by_candidate, strict=False)]
-    return _Speeds(each, len(resources), starting)
+    each = [
+        _speed(c, data, max(own), len(resources))
+        for c, own in zip(candidates, by_candidate, strict=False)
+    ]
+    return _Speeds(each, starting)
 
 
 def _measure(
@@ -246,10 +255,11 @@ def _resources(experiment: Experiment, data: Dataset, options: Options) -> list[
     return worker_resources(work, make_fabric(options.machine, "fp32").device.type)
 
 
-def _speed(experiment: Experiment, data: Dataset, seconds: float) -> _Speed:
+def _speed(experiment: Experiment, data: Dataset, seconds: float, workers: int) -> _Speed:
     """From the seconds that one image takes in training."""
     batch = experiment.recipe.batch_size
     trained = len(data.train) // batch * batch
     tested = (len(data.test) + len(data.val)) * _FORWARD
     epoch = (trained + _FORWARD * len(data.val)) * seconds
-    return _Speed(len(experiment.runs), epoch, _BESIDE + tested * seconds)
+    rounds = math.ceil(len(experiment.runs) / workers)
+    return _Speed(rounds, epoch, _BESIDE + tested * seconds)

@@ -60,13 +60,13 @@ class Planned:
 
     Attributes:
         todo: the runs that are missing.
-        before: the status of each run that was over before.
+        before: the result of each run that was over before.
         engine: who executes the runs, in words.
         slots: how many runs it executes at a time.
     """
 
     todo: Sequence[Run]
-    before: Mapping[Run, str]
+    before: Mapping[Run, Json]
     engine: str
     slots: int
 
@@ -133,7 +133,7 @@ def run_sweep(experiment: Experiment, out: Path, options: Options) -> Events:
 def _train(experiment: Experiment, todo: list[Run], folder: Path, options: Options) -> Events:
     data = experiment.runs[0].load()
     results = {run: RunFolder(folder / run.id).result() for run in experiment.runs}
-    before = {run: str(result["status"]) for run, result in results.items() if result}
+    before = {run: result for run, result in results.items() if result}
     if not todo:
         yield Planned(todo, before, "nothing to do", 0)
         return
@@ -238,6 +238,8 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     planned = [*cast("list[str]", record["runs"]), *cast("list[str]", before.get("runs", []))]
     record["runs"] = list(dict.fromkeys(planned))
     record["provenance"] = origin()
+    if "chosen" in before:
+        record.setdefault("chosen", before["chosen"])
     with writing(out):
         write_atomically(out / "experiment.json", to_json(record))
     for run, flag in redo.items():

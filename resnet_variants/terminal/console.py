@@ -85,7 +85,7 @@ def show_budget(minutes: float, budget: Budget) -> None:
     if not math.isnan(budget.difference):
         say(
             f"{'':<11}differences of {POINTS * budget.difference:.1f} points or more will mostly "
-            "show (80 % power, where accuracies are near 80 %)"
+            "show, if accuracies are near 80 % and seeds differ by the test images alone"
         )
 
 
@@ -96,8 +96,9 @@ def show_plan(experiment: Experiment, machine: Machine) -> None:
     estimates, measured = seconds_of(first, machine)
     for run, seconds in zip(first, estimates, strict=True):
         spent = run.cost(run.load())
-        total += seconds * experiment.seeds
-        disk += bytes_of(run, run.load()) * experiment.seeds
+        seeds = sum(other.variant == run.variant for other in experiment.runs)
+        total += seconds * seeds
+        disk += bytes_of(run, run.load()) * seeds
         say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
     say("\nruns:")
     for run in experiment.runs:

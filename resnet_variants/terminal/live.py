@@ -66,7 +66,7 @@ class Tally:
     def __init__(self, plan: Planned) -> None:
         self.plan = plan
         self.total = len(plan.todo) + len(plan.before)
-        self.counts = Counter(plan.before.values())  # by status
+        self.counts = Counter(str(result["status"]) for result in plan.before.values())
         self.labels = short_labels(cells_of(run.variant for run in [*plan.before, *plan.todo]))
         # For one epoch of each run that is not over, in multiply-adds for one image.
         self.cost = {run.id: run.cost(run.load()).macs for run in plan.todo}
@@ -92,6 +92,11 @@ class Tally:
                 pass
 
     @property
+    def has_begun(self) -> bool:
+        """Whether an epoch or a run has ended."""
+        return self.trained > 0 or self.over > len(self.plan.before)
+
+    @property
     def over(self) -> int:
         """Runs that have ended."""
         return sum(self.counts.values())
@@ -102,7 +107,7 @@ class Tally:
         if not self.trained:
             return "unknown"
         epochs = {run.id: run.recipe.epochs for run in self.plan.todo}
-        cost = sum(self.cost[i] * (epochs[i] - trained) for i, trained in self.epochs.items())
+        cost = sum(self.cost[i] * (epochs[i] - trained) for i, trained in list(self.epochs.items()))
         beside = sum(self.beside) / len(self.beside) if self.beside else 0.0
         seconds = cost * self.seconds / self.trained + beside * len(self.epochs)
         return duration(seconds / max(1, min(self.plan.slots, len(self.epochs))))
@@ -191,10 +196,16 @@ class _Row:
     """The runs of one network."""
 
     total: int = 0
-    done: int = 0
     failed: int = 0
     tested: list[float] = field(default_factory=list)
     running: dict[int, str] = field(default_factory=dict)  # by seed: epoch and accuracy
+
+    def count(self, result: Json) -> None:
+        """Take the result of a run into account."""
+        if result["status"] == DONE:
+            self.tested.append(float(str(result["test_acc"])))
+        else:
+            self.failed += 1
 
 
 class SweepTable:
@@ -205,9 +216,8 @@ class SweepTable:
         self.rows: dict[str, _Row] = {name: _Row() for name in self.tally.labels}
         for run in (*plan.before, *plan.todo):
             self.rows[run.variant.name].total += 1
-        for run, status in plan.before.items():
-            row = self.rows[run.variant.name]
-            row.done, row.failed = row.done + (status == DONE), row.failed + (status != DONE)
+        for run, result in plan.before.items():
+            self.rows[run.variant.name].count(result)
 
     def count(self, event: Event) -> None:
         """Take an event into account; a run that has failed is printed above the table."""
@@ -224,11 +234,8 @@ class SweepTable:
                 row.running[run.seed] = at
             case Ended(_, result):
                 row.running.pop(run.seed, None)
-                if result["status"] == DONE:
-                    row.done += 1
-                    row.tested.append(float(str(result["test_acc"])))
-                else:
-                    row.failed += 1
+                row.count(result)
+                if result["status"] != DONE:
                     line = f"{self.tally.label(run)}: {result_line(result)}"
                     self.console.print(Text(line, style="red"))
             case _:
@@ -252,11 +259,11 @@ class SweepTable:
             shown.add_row(*self._cells(name))
         hidden = len(names) - room
         more = [Text(f"and {hidden} more networks")] if hidden > 0 else []
-        return Group(Text(head if tally.trained else tally.starting()), shown, *more)
+        return Group(Text(head if tally.has_begun else tally.starting()), shown, *more)
 
     def _open(self, name: str) -> bool:
         row = self.rows[name]
-        return row.done + row.failed < row.total
+        return len(row.tested) + row.failed < row.total
 
     def _cells(self, name: str) -> list[str]:
         row = self.rows[name]
@@ -266,7 +273,7 @@ class SweepTable:
         failed = f", {row.failed} failed" if row.failed else ""
         return [
             self.tally.labels[name],
-            f"{row.done}/{row.total}{failed}",
+            f"{len(row.tested)}/{row.total}{failed}",
             "" if mean is None else f"{mean:.2f}",
             ", ".join(running),
         ]

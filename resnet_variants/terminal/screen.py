@@ -16,6 +16,7 @@ from resnet_variants.terminal.cli import say
 # The columns that a narrow terminal does without, the first one first.
 _DISPENSABLE = ("on_pareto_front", "params", "macs", "n", "test_acc_mean")
 _WIDEST = 10_000  # letters of a table
+_LEAST = 3  # columns that stay: of one network alone, its accuracy is among them
 
 
 def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
@@ -40,6 +41,7 @@ def _summary_table(made: Report, console: Console, *, wide: bool) -> Table:
     """The table with as many columns as the terminal has room for."""
     columns = shown_columns(made.summary, TERMINAL)
     cells = summary_cells(made.summary, TERMINAL, wide=wide)
+    columns = [column for column in columns if cells[column.header(TERMINAL)].ne("").any()]
     without, unlimited = [*_DISPENSABLE], console.options.update(width=_WIDEST)
     while True:
         table = Table()
@@ -51,4 +53,5 @@ def _summary_table(made: Report, console: Console, *, wide: bool) -> Table:
         if not without or console.measure(table, options=unlimited).maximum <= console.width:
             return table
         name = without.pop(0)
-        columns = [column for column in columns if column.name != name]
+        if len(columns) > _LEAST:
+            columns = [column for column in columns if column.name != name]

@@ -247,7 +247,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, resources, data))
-        with _ctrl_c_blocked(), environment(resources.environment):
+        with ctrl_c_blocked(), environment(resources.environment):
             self.process.start()
         theirs.close()
 
@@ -302,7 +302,7 @@ def _computed(process: int | None) -> float | None:
 
 
 @contextlib.contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
+def ctrl_c_blocked() -> Iterator[None]:
     """Ctrl-C reaches all processes of a terminal; the workers wait until this one asks them."""
     resource_tracker.ensure_running()  # it would let the signal through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
