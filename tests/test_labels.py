@@ -1,13 +1,18 @@
 """Short labels of networks, and the sentences that name them."""
 
+import io
+from types import SimpleNamespace
+
 import pytest
 from factories import A, B, D, comparison, paired_rows, runs_frame
+from rich.console import Console
 
 from resnet_variants.analysis.comparison import summary_table
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.models.grids import grid
 from resnet_variants.reporting.findings import headline
 from resnet_variants.reporting.summary import TERMINAL, summary_cells
+from resnet_variants.terminal import screen
 
 LABELS = {
     "presets": ({"preset": ["A", "D"]}, ["A", "D"]),
@@ -91,3 +96,19 @@ def test_labels_stand_in_tables_and_names_where_they_are_asked_for():
     assert summary_cells(summary, TERMINAL)["arm"].tolist() == ["A", "D"]
     wide = summary_cells(summary, TERMINAL, wide=True)
     assert wide["arm"].tolist() == [A, D]
+
+
+@pytest.mark.parametrize(
+    ("scores", "width", "shown"),
+    [
+        ({A: [0.60, 0.62]}, 80, ["arm", "n", "test accuracy % [95 %]", "verdict"]),
+        ({A: [0.60] * 6, B: [0.7] * 6}, 60, ["arm", "delta, points [95 %]", "verdict"]),
+    ],
+)
+def test_a_narrow_terminal_shows_what_matters(scores, width, shown):
+    made = SimpleNamespace(summary=summary_table(comparisons_of(scores)))
+    console = Console(width=width, force_terminal=True, file=io.StringIO())
+    table = screen._summary_table(made, console, wide=False)
+    headers = [column.header for column in table.columns]
+    assert set(shown) <= set(headers)
+    assert console.measure(table).maximum <= width
