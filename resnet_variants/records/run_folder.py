@@ -177,8 +177,7 @@ class RunFolder:
         config = read_json(self.path / "run.json")
         recipe = config.get("recipe")
         if isinstance(recipe, dict):
-            present = {former: name for name, former in FORMER_NAMES.items()}
-            config["recipe"] = {present.get(name, name): value for name, value in recipe.items()}
+            config["recipe"] = {_present(name): value for name, value in recipe.items()}
         return config
 
     def unfinished(self) -> Json:
@@ -326,8 +325,12 @@ def recipe_settings(provenance: Provenance, digest: str) -> dict[str, str]:
     """The settings of a recipe as text, by today's names; empty where they are not recorded."""
     text = next(iter(provenance.get(recipe_label(digest), ())), "")
     pairs = (part.partition(" ") for part in re.split(r", (?=[a-z_]+ )", text) if part)
-    today = {former: name for name, former in FORMER_NAMES.items()}
-    return {today.get(name, name): value for name, _, value in pairs}
+    return {_present(name): value for name, _, value in pairs}
+
+
+def _present(name: str) -> str:
+    """The name that a field of a recipe has now."""
+    return next((now for now, former in FORMER_NAMES.items() if former == name), name)
 
 
 def recipe_label(digest: str) -> str:
