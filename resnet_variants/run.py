@@ -37,6 +37,7 @@ from resnet_variants.settings import (
     Sink,
     Workers,
     check_fields,
+    check_margin,
     require_few,
 )
 from resnet_variants.terminal.cli import (
@@ -76,8 +77,10 @@ class Images:
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    # how many: 0 to N - 1. If 0: as many as a verdict takes, 6 for two networks, 9 for twelve
+    # how many: 0 to N - 1. If 0: 6, the fewest that a verdict takes
     seeds: Seeds = SEEDS
+    # smallest difference that matters, in points; fixed before the first run
+    margin: Annotated[float | None, tyro.conf.arg(metavar="POINTS")] = None
     # add so many seeds for the networks of --arms and for what these are compared with
     more: Annotated[int, Range(0, 10_000)] = 0
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
@@ -89,6 +92,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_margin(self.margin)
         if self.minutes is not None and not 0 < self.minutes <= MILLION:
             message = f"minutes {self.minutes:g} must be a positive number"
             raise UserError(message, field="minutes")
@@ -237,7 +241,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         if base is None
         else Flags(
             images=Images(base.data, base.data_name, base.img_size),
-            comparison=Comparison(seeds=base.seeds),
+            comparison=Comparison(seeds=base.seeds, margin=base.margin),
             settings=base.recipe,
         )
     )
@@ -256,6 +260,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         img_size=flags.images.img_size,
         loading=flags.loading,
         seeds=flags.comparison.seeds,
+        margin=flags.comparison.margin,
         recipe=flags.settings,
     )
     require_few(len(experiment.variants) * experiment.seeds, many=flags.output.yes)

@@ -235,6 +235,19 @@ MOST_RUNS = 10_000
 DATA, SIDE, SEEDS, CHANNELS = "digits", 0, 0, 3
 
 
+def check_margin(margin: object) -> None:
+    """Refuse a smallest difference that matters, in points, that is none.
+
+    Raises:
+        ValueError: no number above 0 and below 100, and not None.
+    """
+    value = plain(margin)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if margin is not None and not (is_number and 0 < value < 100):
+        message = f"margin {shown(margin)} must be a number of points above 0 and below 100"
+        raise UserError(f"{message}, such as 0.2", field="margin")
+
+
 def require_few(runs: int, *, many: bool) -> None:
     """Refuse more runs than anybody types by intention, unless the command says ``--yes``.
 

@@ -19,6 +19,7 @@ from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diag
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
 from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
+from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_digest, recipe_settings
@@ -41,6 +42,7 @@ class Comparison:
         recipe: the settings of the recipe as text; empty where they are not recorded.
         networks: model, axes and costs of each network of all comparisons that were made together.
         names: what readers call a data set, by its id; one that is absent is called by its id.
+        plan: what was fixed before the first run.
     """
 
     key: Mapping[str, Any]
@@ -52,6 +54,7 @@ class Comparison:
     recipe: Mapping[str, str]
     networks: pd.DataFrame
     names: Mapping[str, str]
+    plan: Plan
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -104,12 +107,13 @@ class Comparison:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per network: ``SUMMARY_COLUMNS`` without the key."""
-        return summarise(self.runs, self.scores, self.common_scores, self.baselines, self.latencies)
+        scores = self.scores, self.common_scores
+        return summarise(self.runs, *scores, self.baselines, self.latencies, self.plan)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
         """One row per effect of an axis or of two: ``EFFECT_COLUMNS`` without the key."""
-        return effects(self.cells, self.common_scores, self.baselines)
+        return effects(self.cells, self.common_scores, self.baselines, self.plan)
 
     @cached_property
     def errors_by_depth(self) -> pd.DataFrame:
@@ -120,16 +124,18 @@ class Comparison:
         last = self.epochs.loc[self.epochs.groupby("run_id")["epoch"].idxmax()].set_index("run_id")
         done = self.done.assign(train_acc=self.done["run_id"].map(last["train_acc"]))
         return errors_by_depth(
-            self.cells, {TEST: 1 - self.scores, TRAINING: 1 - _by_seed(done, "train_acc")}
+            self.cells,
+            {TEST: 1 - self.scores, TRAINING: 1 - _by_seed(done, "train_acc")},
+            self.plan,
         )
 
     @cached_property
     def diagnosis_summary(self) -> pd.DataFrame:
         """One row per network and measure of the diagnosis: ``DIAGNOSIS_COLUMNS``, no key."""
-        return summarise_diagnoses(self.diagnosis, self.baselines)
+        return summarise_diagnoses(self.diagnosis, self.baselines, self.plan)
 
 
-def comparisons(
+def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Comparison
     runs: pd.DataFrame,
     baselines: Mapping[str, str],
     *,
@@ -138,6 +144,7 @@ def comparisons(
     diagnosis: Diagnosis | None = None,
     provenance: Provenance | None = None,
     names: Mapping[str, str] | None = None,
+    plan: Plan | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -149,6 +156,7 @@ def comparisons(
         diagnosis: the diagnosis tables of the runs.
         provenance: has the settings of each recipe.
         names: see ``Comparison``.
+        plan: see ``Comparison``.
     """
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
@@ -164,6 +172,7 @@ def comparisons(
             recipe=recipe_settings(provenance or {}, str(values[KEY.index("recipe")])),
             networks=runs.drop_duplicates("model"),
             names=names or {},
+            plan=plan or Plan(),
         )
         for values, own in groups
     )

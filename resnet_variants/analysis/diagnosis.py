@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.statistics import (
-    COMPARED,
     DIFFERENCE,
-    DIRECTIONS,
     MEAN,
     SHARE,
+    PairedComparison,
     paired_comparison,
-    with_verdicts,
 )
+from resnet_variants.analysis.verdicts import COMPARED, DIRECTIONS, Plan, with_verdicts
 from resnet_variants.records.diagnosis import NOISE, OUTPUT, Diagnosis, of_runs
 
 
@@ -51,7 +50,7 @@ DIAGNOSIS_COLUMNS = ("model", "measure", "baseline", *COMPARED)
 
 
 def summarise_diagnoses(
-    tables: Diagnosis, baselines: Mapping[str, str] | None = None
+    tables: Diagnosis, baselines: Mapping[str, str], plan: Plan
 ) -> pd.DataFrame:
     """One row per network and measure, over the seeds: ``DIAGNOSIS_COLUMNS``.
 
@@ -64,13 +63,14 @@ def summarise_diagnoses(
     of a small disturbance, at the last output; ``acc_under_noise``, of deviation 0.1.
 
     Of gradient ratios means are geometric, and ``difference`` is a quotient. Differences are of
-    pairs of seeds, with Student's interval and the sign-flip p; Holm's correction is over the
-    networks of the table, within a measure. Each measure is a question of its own: looking for any
+    pairs of seeds, with Student's interval and the sign-flip p; the networks of the table are
+    adjusted together, within a measure. Each measure is a question of its own: looking for any
     difference in all of them needs a further correction.
 
     Args:
         tables: of runs that may be compared.
         baselines: model name -> name of the model it is compared with.
+        plan: what was fixed before the first run.
     """
     ids = pd.concat([tables[name]["run_id"] for name in _MEASURES_OF]).unique()
     if not len(ids):
@@ -80,9 +80,12 @@ def summarise_diagnoses(
     # A gradient that vanishes altogether has an infinite ratio, whose mean has no interval.
     with np.errstate(divide="ignore", invalid="ignore"):
         runs[factors] = np.log(runs[factors].astype(float))
-        frame = pd.DataFrame(_rows(runs, baselines or {}))
-        by_measure = [own for _, own in frame.groupby("measure")]
-        judged = [with_verdicts(own, "difference", "pairs") for own in by_measure]
+        about, compared = zip(*_rows(runs, baselines), strict=True)
+        frame = pd.DataFrame([row | each.row for row, each in zip(about, compared, strict=True)])
+        judged = [
+            with_verdicts(own, [compared[at].differences for at in own.index], plan)
+            for _, own in frame.groupby("measure")
+        ]
     frame = pd.concat(judged).sort_index()[[*DIAGNOSIS_COLUMNS]]
     frame["verdict"] = frame["verdict"].replace(DIRECTIONS)
     numbers, rows = [*MEAN, *DIFFERENCE], frame["measure"].isin(factors)
@@ -90,7 +93,9 @@ def summarise_diagnoses(
     return frame
 
 
-def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> Iterator[dict[str, object]]:
+def _rows(
+    runs: pd.DataFrame, baselines: Mapping[str, str]
+) -> Iterator[tuple[dict[str, object], PairedComparison]]:
     by_model = {
         str(model): own.set_index("seed") for model, own in runs.groupby("model", sort=False)
     }
@@ -100,7 +105,7 @@ def _rows(runs: pd.DataFrame, baselines: Mapping[str, str]) -> Iterator[dict[str
         for name, measure in MEASURES.items():
             other = None if others is None else others[name].astype(float)
             compared = paired_comparison(own[name].astype(float), other, measure.limits)
-            yield {"model": model, "measure": name, "baseline": base} | compared.row
+            yield {"model": model, "measure": name, "baseline": base}, compared
 
 
 def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -14,12 +14,14 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.summary import LATENCY_OF
+from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
 from resnet_variants.records.files import damaged, is_number
 from resnet_variants.records.predictions import Outcome, read_outcomes
 from resnet_variants.records.results_folder import (
     DATA_NAMES,
     IMAGE_COLUMNS,
+    PLAN,
     planned_runs,
     read_epochs,
     read_experiment,
@@ -92,7 +94,8 @@ def load_results(folders: Sequence[Path]) -> Results:
     names: dict[str, str] = {}
     for folder in reversed(folders):
         names |= cast("Mapping[str, str]", read_experiment(folder).get(DATA_NAMES, {}))
-    parts = comparisons(kept, baselines, names=names, provenance=provenance, **tables)
+    plan = _plan(folders)
+    parts = comparisons(kept, baselines, names=names, provenance=provenance, plan=plan, **tables)
     _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
@@ -199,6 +202,21 @@ def _baselines(folders: Sequence[Path]) -> dict[str, str]:
                 message = f"{model} is compared with {before} in {str(elsewhere)!r} and with {base}"
                 raise UserError(f"{message} in {str(folder)!r}: report them apart")
     return {model: base for model, (base, _) in found.items()}
+
+
+def _plan(folders: Sequence[Path]) -> Plan:
+    """What was fixed before the first run; of several folders the fewest seeds.
+
+    Raises:
+        ValueError: the folders have several margins.
+    """
+    plans = [Plan.of(read_experiment(folder).get(PLAN, {})) for folder in folders]
+    first = plans[0]
+    for plan, folder in zip(plans, folders, strict=True):
+        if plan.margin != first.margin:
+            message = f"the margin is {first.margin:g} in {str(folders[0])!r} and {plan.margin:g}"
+            raise UserError(f"{message} in {str(folder)!r}: report them apart")
+    return replace(first, seeds=min(plan.seeds for plan in plans))
 
 
 def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:

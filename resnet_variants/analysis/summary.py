@@ -10,13 +10,13 @@ import pandas as pd
 
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.statistics import (
-    BASELINE,
     SHARE,
+    PairedComparison,
     front_probability,
     paired_comparison,
     pareto_front,
-    with_verdicts,
 )
+from resnet_variants.analysis.verdicts import BASELINE, Plan, with_verdicts
 from resnet_variants.records.results_folder import COST_COLUMNS, FURTHER_COLUMNS, VARIANT_COLUMNS
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED
 
@@ -32,6 +32,7 @@ SUMMARY_COLUMNS = (
     *FURTHER_COLUMNS,
     *("pairs", "p_adjusted", "front_probability", "points_per_percent_macs"),
     *("train_ms_per_image", "latency_ms", "paper_delta", "paper", "test_acc_common", "n_test"),
+    *("detectable", "more_seeds", "more_hours"),
 )
 LEAST_MORE = 0.1  # percent of MACs, below which nothing is bought with them
 LATENCY_OF = ("model", "img_size", "precision", "device")
@@ -43,15 +44,19 @@ def summarise(
     common: pd.DataFrame,
     baselines: Mapping[str, str],
     latencies: Mapping[tuple[str, ...], float],
+    plan: Plan,
 ) -> pd.DataFrame:
     """One row per network of runs that may be compared.
 
     Failed and diverged runs are counted in ``failed`` and enter no mean. ``delta`` is the mean
     paired difference to ``baseline`` over the ``pairs`` seeds that both have. ``p_value`` is the
-    sign-flip p, ``p_adjusted`` the same after Holm's correction over all rows; ``verdict`` follows
-    from it. Networks are ranked by ``test_acc_common``, the mean over the seeds of ``common``, and
-    so is the Pareto front. ``images_per_second`` is the median of the runs. ``train_ms_per_image``
-    is that of the fastest finished run, as other work on a machine can only slow a run.
+    sign-flip p of one row, ``p_adjusted`` that of joint flips over all rows, and ``verdict`` what
+    follows from it. An undecided row has the difference that was ``detectable``, and the
+    ``more_seeds`` that the margin, or without one the difference seen, would take; ``more_hours``
+    is the time of these runs of the network and of its baseline, one at a time. Networks are ranked
+    by ``test_acc_common``, the mean over the seeds of ``common``, and so is the Pareto front.
+    ``images_per_second`` is the median of the runs. ``train_ms_per_image`` is that of the fastest
+    finished run, as other work on a machine can only slow a run.
     ``points_per_percent_macs`` is ``delta`` in points over the additional MACs in percent of the
     baseline's; it is missing where the network needs no more MACs.
 
@@ -61,13 +66,19 @@ def summarise(
         common: the part of ``scores`` without gaps.
         baselines: model name -> name of the model it is compared with.
         latencies: milliseconds for one image by ``LATENCY_OF``.
+        plan: what was fixed before the first run.
     """
+    by_model = {str(model): own for model, own in runs.groupby("model", sort=False)}
+    compared = [_compared(scores, model, baselines.get(model, "")) for model in by_model]
     rows = [
-        _row(own, scores, baselines.get(str(model), ""))
-        for model, own in runs.groupby("model", sort=False)
+        _row(own, baselines.get(model, ""), each)
+        for (model, own), each in zip(by_model.items(), compared, strict=True)
     ]
-    frame = with_verdicts(pd.DataFrame(rows), "delta", "pairs")
+    frame = with_verdicts(pd.DataFrame(rows), [each.differences for each in compared], plan)
     frame.loc[frame["model"] == frame["baseline"], "verdict"] = BASELINE
+    seconds = runs.groupby("model")["seconds"].mean()
+    pair = frame["model"].map(seconds) + frame["baseline"].map(seconds)
+    frame["more_hours"] = frame["more_seeds"] * pair / 3600
     _add_cost_of_difference(frame)
     _add_ranking(frame, common)
     keys = frame[[*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
@@ -75,14 +86,15 @@ def summarise(
     return frame
 
 
-def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, object]:
-    """The columns that follow from the runs of one network and of its baseline."""
-    first = runs.iloc[0]
-    model = str(first["model"])
-    none = pd.Series(dtype=float)
-    own = scores[model].dropna() if model in scores else none
+def _compared(scores: pd.DataFrame, model: str, baseline: str) -> PairedComparison:
+    own = scores[model] if model in scores else pd.Series(dtype=float)
     base = scores[baseline] if baseline in scores and baseline != model else None
-    compared = paired_comparison(own, base, SHARE)
+    return paired_comparison(own, base, SHARE)
+
+
+def _row(runs: pd.DataFrame, baseline: str, compared: PairedComparison) -> dict[str, object]:
+    """The columns that follow from the runs of one network and from its comparison."""
+    first = runs.iloc[0]
     speeds = runs["images_per_second"].astype(float)
     axes = (*VARIANT_COLUMNS, *COST_COLUMNS, *FURTHER_COLUMNS)
     return {
@@ -93,7 +105,7 @@ def _row(runs: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> dict[str, o
         "n_test": runs["n_test"].max(),
         "failed": int(runs["status"].isin([FAILED, DIVERGED]).sum()),
         "n": compared.seeds,
-        "seeds": " ".join(map(str, own.index)),
+        "seeds": " ".join(map(str, compared.scores.index)),
         "test_acc_mean": compared.own.mean,
         "test_acc_sd": compared.own.sd,
         "test_acc_ci_low": compared.own.low,

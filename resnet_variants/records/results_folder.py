@@ -20,7 +20,15 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from resnet_variants.records.files import Json, damaged, read_json, read_text, readable, short
+from resnet_variants.records.files import (
+    Json,
+    damaged,
+    is_number,
+    read_json,
+    read_text,
+    readable,
+    short,
+)
 from resnet_variants.records.run_folder import (
     DIVERGED,
     DONE,
@@ -199,6 +207,7 @@ def _kept_provenance(out: Path) -> Provenance:
     return cast(Provenance, content)
 
 
+PLAN = "plan"  # in experiment.json: what was fixed before the first run, see `verdicts.Plan`
 DATA_NAMES = "data_names"  # in experiment.json: what captions call data sets, by their ids
 
 
@@ -219,6 +228,9 @@ def read_experiment(out: Path) -> Json:
         raise damaged(file, "runs is no list of ids", remedy=remedy)
     if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
         raise damaged(file, "baselines is no table of names", remedy=remedy)
+    plan = content.get(PLAN, {})
+    if not (isinstance(plan, dict) and all(map(is_number, plan.values()))):
+        raise damaged(file, f"{PLAN} is no table of numbers", remedy=remedy)
     names = content.get(DATA_NAMES, {})
     if not (isinstance(names, dict) and all(isinstance(v, str) for v in names.values())):
         raise damaged(file, f"{DATA_NAMES} is no table of names", remedy=remedy)

@@ -10,18 +10,16 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison
-from resnet_variants.analysis.effects import ADDITIVE
-from resnet_variants.analysis.statistics import (
-    ALPHA,
+from resnet_variants.analysis.effects import ADDITIVE, DEPENDS, MAIN
+from resnet_variants.analysis.statistics import ALPHA, DRAWS, EXACT, FEWEST, pairing_gain
+from resnet_variants.analysis.verdicts import (
     BASELINE,
     BETTER,
-    DRAWS,
-    EXACT,
-    INCONCLUSIVE,
-    TOO_FEW,
+    EQUAL,
+    UNDECIDED,
     WORSE,
-    pairing_gain,
-    pairs_needed,
+    Plan,
+    level,
 )
 from resnet_variants.records.run_folder import Provenance
 from resnet_variants.reporting.summary import DELTA
@@ -35,12 +33,17 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """What came out in at most two plain sentences, without intervals."""
     summaries = _labelled(comparisons)
     if len(summaries) == 1:
-        return tuple(filter(None, (_plain_verdict(summaries[0]), _plain_best(summaries[0]))))
+        first, plan = summaries[0], comparisons[0].plan
+        return tuple(filter(None, (_plain_verdict(first, plan), _plain_best(first))))
     if not any(len(part.pairs) for part in comparisons):
         none = f"None of {len(summaries)} comparisons has a network beside its baseline"
         return (f"{none}, so there is no verdict.",)
     words = pd.concat([summary["verdict"] for summary in summaries])
-    counts = [f"{n} {word}" for word in (BETTER, WORSE) if (n := int((words == word).sum()))]
+    counts = [
+        f"{n} {word}"
+        for word in (BETTER, WORSE, EQUAL)
+        if (n := int(words.str.startswith(word).sum()))
+    ]
     told = " and ".join(counts) or "none told apart"
     return (f"{len(summaries)} comparisons: against their baselines {told}.",)
 
@@ -56,8 +59,8 @@ def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
     ]
 
 
-def _plain_verdict(summary: pd.DataFrame) -> str:
-    missing = _nothing_to_compare(summary)
+def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
+    missing = _nothing_to_compare(summary, plan)
     if missing:
         return missing
     compared = summary[summary["pairs"] > 0]
@@ -65,7 +68,7 @@ def _plain_verdict(summary: pd.DataFrame) -> str:
     base = bases[0] if len(bases) == 1 else "the baseline"
     parts, decided = [], 0
     for word in (BETTER, WORSE):
-        rows = compared[compared["verdict"] == word]
+        rows = compared[compared["verdict"].str.startswith(word)]
         rows = rows.reindex(rows["delta"].abs().sort_values(ascending=False).index)
         decided += len(rows)
         if len(rows):
@@ -74,6 +77,12 @@ def _plain_verdict(summary: pd.DataFrame) -> str:
             points = [f"{POINTS * abs(delta):.1f}" for delta in rows["delta"]]
             by = _enumerated(points, f"{points[-1]} to {points[0]}")
             parts.append(f"{names} {verb} {word} than {base} by {by} points")
+    equal = compared.loc[compared["verdict"] == EQUAL, "model"]
+    if len(equal):
+        names = _enumerated(equal, f"{len(equal)} arms")
+        verb = "differs" if len(equal) == 1 else "differ"
+        parts.append(f"{names} {verb} from {base} by less than {plan.margin:g} points")
+        decided += len(equal)
     if not decided:
         seeds = span(compared["pairs"])
         subject = (
@@ -81,9 +90,11 @@ def _plain_verdict(summary: pd.DataFrame) -> str:
             if len(compared) > 1
             else f"{compared['model'].iloc[0]} cannot"
         )
-        return f"With {seeds} seeds {subject} be told from {base}."
+        shown = POINTS * compared["detectable"].max()
+        would = f": a difference of {shown:.1f} points would have shown" if shown == shown else ""
+        return f"With {seeds} seeds {subject} be told from {base}{would}."
     rest = len(compared) - decided
-    others = compared.loc[~compared["verdict"].isin([BETTER, WORSE]), "model"]
+    others = compared.loc[compared["verdict"] == UNDECIDED, "model"]
     subject = others.iloc[0] if rest == 1 else f"the other {rest}"
     parts += [f"{subject} cannot be told from it"] if rest else []
     return "; ".join(parts) + "."
@@ -121,7 +132,7 @@ def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     sentences: list[str] = []
     _, places = conditions(comparisons)
     for part, summary, place in zip(comparisons, _labelled(comparisons), places, strict=True):
-        first = _verdict(summary)
+        first = _verdict(summary, part.plan)
         sentences.append(f"{place}: {first}" if place else first)
         further = _effects(part.effects), _cost(summary), _lost(summary)
         sentences += filter(None, further)
@@ -167,7 +178,7 @@ def recipes_in_words(comparisons: Sequence[Comparison]) -> dict[str, str]:
     }
 
 
-def _nothing_to_compare(summary: pd.DataFrame) -> str:
+def _nothing_to_compare(summary: pd.DataFrame, plan: Plan) -> str:
     """Why there is no verdict on any network; empty where there may be one."""
     scored = summary.loc[summary["n"] > 0, "model"]
     compared = summary[summary["pairs"] > 0]
@@ -177,31 +188,56 @@ def _nothing_to_compare(summary: pd.DataFrame) -> str:
         return f"Only {scored.iloc[0]} has finished: nothing to compare."
     if compared.empty:
         return "No variant shares a finished seed with a baseline, so none can be compared."
-    if (compared["verdict"] == TOO_FEW).all():
-        needed = pairs_needed(len(compared))
+    if compared["pairs"].max() < FEWEST:
         return (
-            f"Too few seeds for a verdict: {_compared(compared)} take {needed} pairs of seeds "
+            f"Too few seeds for a verdict: {_compared(compared)} take {FEWEST} pairs of seeds "
             f"each, and there are {span(compared['pairs'])}."
         )
+    if compared["pairs"].max() < plan.seeds and (compared["verdict"] == UNDECIDED).all():
+        there = span(compared["pairs"])
+        return f"No verdict yet: {plan.seeds} seeds were planned, and {there} are there."
     return ""
 
 
 def _compared(compared: pd.DataFrame) -> str:
-    bases = ", ".join(compared["baseline"].unique())
-    return f"{len(compared)} variant{'s' if len(compared) > 1 else ''} compared with {bases}"
+    bases = compared["baseline"].unique()
+    base = bases[0] if len(bases) == 1 else f"{len(bases)} baselines"
+    return f"{len(compared)} variant{'s' if len(compared) > 1 else ''} compared with {base}"
 
 
-def _verdict(summary: pd.DataFrame) -> str:
-    missing = _nothing_to_compare(summary)
+def _verdict(summary: pd.DataFrame, plan: Plan) -> str:
+    missing = _nothing_to_compare(summary, plan)
     if missing:
         return missing
     compared = summary[summary["pairs"] > 0]
     parts = [
-        f"{len(rows)} {word}" + (f" ({_by_how_much(rows)})" if word in (BETTER, WORSE) else "")
+        f"{len(rows)} {word}" + ("" if word in (EQUAL, UNDECIDED) else f" ({_by_how_much(rows)})")
         for word, rows in compared.groupby("verdict", sort=True)
     ]
     seeds = span(compared["pairs"])
-    return f"Of {_compared(compared)} over {seeds} paired seeds: {', '.join(parts)}."
+    text = f"Of {_compared(compared)} over {seeds} paired seeds: {', '.join(parts)}."
+    return " ".join([text, *_what_it_takes(compared, plan)])
+
+
+def _what_it_takes(compared: pd.DataFrame, plan: Plan) -> list[str]:
+    """What the undecided arms could have shown, and how many seeds a verdict would take."""
+    rows = compared[(compared["verdict"] == UNDECIDED) & compared["detectable"].notna()]
+    if rows.empty:
+        return []
+    low, high = (
+        f"{POINTS * end:.1f}" for end in (rows["detectable"].min(), rows["detectable"].max())
+    )
+    between = low if low == high else f"{low} to {high}"
+    text = f"Of the undecided, differences of {between} points would have shown in 80 % of cases"
+    known = rows[rows["more_seeds"].notna()]
+    if known.empty:
+        return [f"{text}."]
+    row = known.loc[known["more_seeds"].idxmin()]
+    aim = f"the margin of {plan.margin:g} points" if plan.margin else "the difference seen"
+    return [
+        f"{text}; {aim} would take {row['more_seeds']:.0f} more seeds of {row['model']} and of its "
+        f"baseline ({row['more_hours']:.1f} hours, one run at a time), and more of the others."
+    ]
 
 
 def _by_how_much(rows: pd.DataFrame) -> str:
@@ -217,16 +253,20 @@ def _effects(effects: pd.DataFrame) -> str:
     known = effects[effects["estimate"].notna()]
     if known.empty:
         return ""
+    depending = (known["kind"] == MAIN) & (known["verdict"] == DEPENDS)
     decided = [
         f"{row['effect']} {row['contrast']}, {row['verdict']} "
         f"({interval(row['estimate'], row['ci_low'], row['ci_high'], sign='+')} points)"
-        for row in known.to_dict("records")
-        if not row["verdict"].startswith(INCONCLUSIVE)
+        for row in known[~depending].to_dict("records")
+        if row["verdict"] != UNDECIDED
     ]
-    shown = decided[:_NAMED] + (["..."] if len(decided) > _NAMED else [])
-    rest = len(known) - len(decided)
-    if rest:
-        shown.append(f"{rest} effect{'s' if rest > 1 else ''} inconclusive")
+    rest = int((known["verdict"] == UNDECIDED).sum())
+    shown = [
+        *decided[:_NAMED],
+        *([f"{len(decided) - _NAMED} more with a verdict"] if decided[_NAMED:] else []),
+        *(f"{row} depends on another choice" for row in known.loc[depending, "effect"].unique()),
+        *([f"{rest} effect{'s' if rest > 1 else ''} undecided"] if rest else []),
+    ]
     return f"Averaged over the grid: {'; '.join(shown)}."
 
 
@@ -263,23 +303,23 @@ def _cost(summary: pd.DataFrame) -> str:
 
 
 def _listed(texts: Iterable[str]) -> str:
-    """The first few, and whether there are more."""
-    first = [*islice(texts, _NAMED + 1)]
-    return ", ".join([*first[:_NAMED], *(["..."] if len(first) > _NAMED else [])])
+    """The first few, and how many more there are."""
+    first, rest = [*islice(texts, _NAMED)], sum(1 for _ in texts)
+    return ", ".join(first) + (f" and {rest} more" if rest else "")
 
 
 _METHODS = (
     "Intervals are Student's, of 95 %; where there is one seed, or all scores are equal, there is "
     "none. An accuracy's interval ends at 0 and 100 %.",
     "Differences are paired: the same seed means the same split, order of images and augmentation "
-    f"for all variants. The p value is that of the sign-flip test (exact up to {EXACT} pairs, "
-    "beyond that over as many drawn patterns), adjusted by Holm over all comparisons of a table; a "
-    f"verdict takes an adjusted p below 0.05, so {pairs_needed(1)} pairs of seeds for one "
-    f"comparison and {pairs_needed(11)} for eleven. Intervals are of one difference each and not "
-    "adjusted: one may leave zero out where the verdict is inconclusive.",
+    "for all variants. The p value is that of the sign-flip test, which flips all differences of a "
+    f"seed together (exact up to {EXACT} pairs, beyond that over as many drawn patterns) and is "
+    "adjusted, step-down, over all comparisons of a table. It takes for granted that without an "
+    "effect a seed's differences are as likely with all signs changed. Intervals are of one "
+    "difference each and not adjusted: one may leave zero out where the verdict is undecided.",
     "Variants are ranked by their means over common seeds; those that share too few with the "
     "others are not. P(front) is how often one is on the Pareto front in "
-    f"{DRAWS:,} draws of the seeds with replacement, from {pairs_needed(1)} seeds on; the cheapest "
+    f"{DRAWS:,} draws of the seeds with replacement, from {FEWEST} seeds on; the cheapest "
     "always is. The best of many means flatters: on new images it will do a little less well.",
     "An effect is a contrast of variants, taken within each seed and tested as a difference is; "
     "the effects of a table are adjusted together.",
@@ -291,12 +331,14 @@ _METHODS = (
 def notes(comparisons: Sequence[Comparison], provenance: Provenance) -> list[str]:
     """How to read the numbers."""
     lines = [*_METHODS]
+    if comparisons:
+        lines.insert(2, _promise(comparisons[0].plan))
     gain = pairing_gain([*chain.from_iterable(part.pairs for part in comparisons)])
     if not np.isnan(gain):
         pairs = pd.concat([part.summary["pairs"] for part in comparisons])
         pairs = pairs[pairs > 1]
         lines.insert(
-            2,
+            3,
             f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
             f"as many runs ({len(pairs)} x {span(pairs)} pairs)"
             + (": here the seeds have little in common." if gain < _LITTLE else "."),
@@ -317,6 +359,25 @@ def notes(comparisons: Sequence[Comparison], provenance: Provenance) -> list[str
     if any("with changes" in commit for commit in provenance.get("git commit", [])):
         lines.append("Some runs were trained from a working tree with uncommitted changes.")
     return lines
+
+
+def _promise(plan: Plan) -> str:
+    """What a verdict promises, with the plan that it rests on."""
+    first = max(plan.seeds, FEWEST)
+    text = (
+        f"Verdicts begin at {first} seeds, the number that was planned, with an adjusted p of at "
+        f"most {level(first, first):.3f}. Each further seed is one more look and has a lower level "
+        f"({level(first + 3, first):.3f} at {first + 3} seeds), so that adding seeds until a "
+        f"verdict shows makes a false one in at most {ALPHA:.0%} of tables. A verdict that was "
+        "reached stays. An undecided row has the difference that would have shown in 80 % of "
+        "cases, and the further seeds that "
+    )
+    if not plan.margin:
+        return text + "the difference seen would take. No margin was given."
+    return text + (
+        f"the margin of {plan.margin:g} points would take. Equal: both one-sided sign-flip tests "
+        "against a difference of the margin are passed at these levels."
+    )
 
 
 def _test_images(comparisons: Sequence[Comparison]) -> list[str]:

@@ -28,7 +28,8 @@ import pandas as pd
 from resnet_variants.analysis.comparison import Comparison, summary_table
 from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.analysis.factors import short_labels
-from resnet_variants.analysis.statistics import INCONCLUSIVE, SHARE, paired_comparison
+from resnet_variants.analysis.statistics import SHARE, paired_comparison
+from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import MISSING, STATUSES
 from resnet_variants.records.run_folder import DIVERGED, FAILED, recipe_label
@@ -411,7 +412,7 @@ def _differences(section: Section) -> Table:
         f"difference to {base}, points [95 %]": _intervals(rows, DELTA),
         "verdict": rows["verdict"],
     }
-    decided = ~rows["verdict"].str.startswith(INCONCLUSIVE)
+    decided = rows["verdict"] != UNDECIDED
     return _table(pd.DataFrame(cells), rows.index.tolist(), forest=_forest(rows, DELTA, decided))
 
 
@@ -448,7 +449,7 @@ def _effects(effects: pd.DataFrame) -> Table:
         **{name: effects[name] for name in ("effect", "kind", "contrast")},
         "estimate, points [95 %]": _intervals(effects, ends),
         "p": effects["p_value"].astype(float).map(p_value),
-        "p (Holm)": effects["p_adjusted"].astype(float).map(p_value),
+        "p (adjusted)": effects["p_adjusted"].astype(float).map(p_value),
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
     }
     main = effects["kind"] == "main"

@@ -16,7 +16,8 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
 from resnet_variants.analysis.factors import short_labels
-from resnet_variants.analysis.statistics import BETTER, WORSE, estimate
+from resnet_variants.analysis.statistics import estimate
+from resnet_variants.analysis.verdicts import BETTER, WORSE
 from resnet_variants.models.variant import MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
 from resnet_variants.reporting.text import (
@@ -108,6 +109,13 @@ def _p_value(row: Row) -> str:
     return p_value(row["p_adjusted"])
 
 
+def _further(row: Row) -> str:
+    if math.isnan(row["more_seeds"]):
+        return ""
+    hours = row["more_hours"]
+    return f"{row['more_seeds']:.0f} ({hours:{'.1f' if hours < 10 else ',.0f'}})"
+
+
 def _half_interval(mean: str, numbers: Sequence[float]) -> str:
     """``mean`` and half of its interval as LaTeX code."""
     middle, low, high = numbers
@@ -128,7 +136,7 @@ def _latex_delta(row: Row) -> str:
     numbers = [row[name] for name in DELTA]
     if math.isnan(numbers[0]):
         return ""
-    mark = "$^*$" if row["verdict"] in (BETTER, WORSE) else ""
+    mark = "$^*$" if row["verdict"].startswith((BETTER, WORSE)) else ""
     return _half_interval(f"${POINTS * numbers[0]:+.2f}$", numbers) + mark
 
 
@@ -175,12 +183,27 @@ COLUMNS = (
     ),
     Column(
         "p_adjusted",
-        "p (Holm)",
+        "p (adjusted)",
         _p_value,
         tables=(PAGE,),
         numeric=True,
     ),
     Column("verdict", tables=(MARKDOWN, PAGE, TERMINAL)),
+    Column(
+        "detectable",
+        "would show, points",
+        _number("detectable", ".2f", 1 / POINTS),
+        tables=(MARKDOWN, PAGE, TERMINAL),
+        optional=True,
+        numeric=True,
+    ),
+    Column(
+        "more_seeds",
+        "more seeds (hours)",
+        _further,
+        tables=(MARKDOWN, PAGE, TERMINAL),
+        optional=True,
+    ),
     Column(
         "on_pareto_front",
         "front",
@@ -314,8 +337,8 @@ def _caption(comparisons: Sequence[Comparison], summary: pd.DataFrame, shown: Se
     ]
     if len(bases):
         sentences.append(f"Difference to {base} in points, paired by seed.")
-    if summary["verdict"].isin([BETTER, WORSE]).any():
-        sentences.append("*: p < 0.05 in the sign-flip test after Holm's correction.")
+    if summary["verdict"].str.startswith((BETTER, WORSE)).any():
+        sentences.append("*: a verdict of joint sign flips, at most 5 % false in the table.")
     if any(name in ("params", "macs") for name in shown):
         sentences.append("Costs are in millions.")
     if summary[_BEST].any():

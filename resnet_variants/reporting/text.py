@@ -77,7 +77,7 @@ def readable_errors(table: pd.DataFrame) -> pd.DataFrame:
             "n": table["seeds"],
             "error % [95 %]": [interval(*row) for row in means],
             "more than the shallower, points [95 %]": [interval(*row, sign="+") for row in more],
-            "p (Holm)": table["p_adjusted"].astype(float).map(p_value),
+            "p (adjusted)": table["p_adjusted"].astype(float).map(p_value),
             "verdict": table["verdict"],
         }
     )
@@ -104,7 +104,7 @@ def readable_comparisons(summary: pd.DataFrame) -> pd.DataFrame:
             "against": rows["baseline"],
             "difference or quotient [95 %]": _cells(rows, DIFFERENCE, sign="+"),
             "pairs": rows["pairs"],
-            "p (Holm)": rows["p_adjusted"].astype(float).map(p_value),
+            "p (adjusted)": rows["p_adjusted"].astype(float).map(p_value),
             "verdict": rows["verdict"],
         }
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from resnet_variants.analysis.statistics import detectable
+from resnet_variants.analysis.verdicts import detectable
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.sources import open_source
 from resnet_variants.models.grids import merge
@@ -144,13 +144,13 @@ def _budget(
 ) -> Budget:
     chosen: Json = {"depth": experiment.variants[0].depth, "epochs": epochs, "request": request}
     recipe = replace(experiment.recipe, epochs=epochs)
-    compared = sum(model != base for model, base in experiment.baselines().items())
+    compared = any(model != base for model, base in experiment.baselines().items())
     # The test accuracies of two runs differ as those of independent errors do (arXiv:2304.01910).
     sd = math.sqrt(2 * _ACCURACY * (1 - _ACCURACY) / len(data.test))
     return Budget(
         replace(experiment, recipe=recipe, chosen=chosen),
         seconds,
-        detectable(sd, experiment.seeds, compared) if compared else math.nan,
+        detectable(sd, experiment.seeds, experiment.plan) if compared else math.nan,
     )
 
 

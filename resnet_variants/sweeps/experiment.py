@@ -6,19 +6,20 @@ import functools
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from resnet_variants.analysis.factors import cells_of, short_labels
-from resnet_variants.analysis.statistics import pairs_needed
+from resnet_variants.analysis.statistics import FEWEST
+from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.data.specs import check_spec
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json, read_text
-from resnet_variants.records.results_folder import DATA_NAMES
+from resnet_variants.records.results_folder import DATA_NAMES, PLAN
 from resnet_variants.registry import UserError, plain, refuse, require
 from resnet_variants.settings import (
     DATA,
@@ -28,6 +29,7 @@ from resnet_variants.settings import (
     Seeds,
     Side,
     check_fields,
+    check_margin,
     require_few,
 )
 from resnet_variants.sweeps.run import Run
@@ -58,6 +60,7 @@ class Experiment:
     question: str = ""
     expect: str = ""
     baseline: Mapping[str, object] = field(default_factory=dict)
+    margin: float | None = None  # the smallest difference that matters, in points
     merged: tuple[str, ...] = ()
     more: int = 0  # further seeds of the variants in `more_for`
     more_for: tuple[Variant, ...] = ()
@@ -69,6 +72,7 @@ class Experiment:
         check_spec(self.data)
         if not self.data_name.isprintable():
             raise UserError("data_name must be one line of plain text", field="data_name")
+        check_margin(self.margin)
         if not self.variants:
             raise UserError(f"experiment {self.name!r} has no variants")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
@@ -76,8 +80,8 @@ class Experiment:
             raise UserError(message, field="name")
         baselines = self.baselines()
         if not self.seeds:
-            compared = sum(model != base for model, base in baselines.items())
-            seeds = pairs_needed(compared) if compared else _SEEDS_ALONE
+            compared = any(model != base for model, base in baselines.items())
+            seeds = FEWEST if compared else _SEEDS_ALONE
             object.__setattr__(self, "seeds", seeds)
         if len(self.variants) * self.seeds > MOST_CELLS:
             message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
@@ -139,6 +143,11 @@ class Experiment:
             raise UserError(f"baseline {absent[0]!r} is not among the variants of {self.name!r}")
         return {v.name: chosen[v.family, v.depth, v.block].name for v in self.variants}
 
+    @property
+    def plan(self) -> Plan:
+        """What is fixed before the first run."""
+        return Plan(self.seeds, self.margin or 0.0)
+
     def record(self) -> Json:
         """What ``experiment.json`` holds."""
         return {
@@ -148,6 +157,7 @@ class Experiment:
             "baselines": self.baselines(),
             DATA_NAMES: {self.runs[0].dataset: self.data_name} if self.data_name else {},
             "merged": list(self.merged),
+            PLAN: asdict(self.plan),
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
@@ -155,7 +165,7 @@ class Experiment:
 
 _KEYS = (
     *("question", "expect", "data", "data_name", "img_size", "seeds"),
-    *("baseline", "plugin", "grid", "recipe"),
+    *("baseline", "margin", "plugin", "grid", "recipe"),
 )
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +19,7 @@ from resnet_variants.records.files import (
     write_atomically,
     writing,
 )
-from resnet_variants.records.results_folder import read_experiment
+from resnet_variants.records.results_folder import PLAN, read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, require_name
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
@@ -193,6 +193,26 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
         elif run.recipe.weights:
             run.build(data)
     _refuse_other_plugins(experiment, out, fresh=options.fresh)
+    _plan(experiment, out, fresh=options.fresh)
+
+
+def _plan(experiment: Experiment, out: Path, *, fresh: bool) -> Json:
+    """What was fixed before the first run of the folder, as its ``experiment.json`` holds it.
+
+    Raises:
+        ValueError: there are results, and the experiment has another margin.
+    """
+    plan, forgotten = asdict(experiment.plan), {run.id for run in experiment.runs if fresh}
+    finished = {file.parent.name for file in (out / "runs").glob("*/result.json")} - forgotten
+    if not finished:
+        return plan
+    before = cast(Json, read_experiment(out).get(PLAN, {}))
+    known = before.get("margin", 0.0)
+    if experiment.margin is not None and experiment.margin != known:
+        was = f"was fixed at {known:g} points" if known else "was not fixed"
+        message = f"the margin {was} before the first run of {str(out)!r}: give another --out"
+        raise UserError(message, field="margin")
+    return before
 
 
 @contextlib.contextmanager
@@ -238,6 +258,7 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     planned = [*cast("list[str]", record["runs"]), *cast("list[str]", before.get("runs", []))]
     record["runs"] = list(dict.fromkeys(planned))
     record["provenance"] = origin()
+    record[PLAN] = _plan(experiment, out, fresh=options.fresh)
     if "chosen" in before:
         record.setdefault("chosen", before["chosen"])
     with writing(out):

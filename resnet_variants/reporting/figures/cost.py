@@ -18,7 +18,8 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.analysis.statistics import BASELINE, pareto_front
+from resnet_variants.analysis.statistics import pareto_front
+from resnet_variants.analysis.verdicts import BASELINE
 from resnet_variants.reporting.figures.arms import Arms, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
     COLUMN,

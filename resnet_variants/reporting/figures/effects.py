@@ -13,9 +13,10 @@ from matplotlib.ticker import PercentFormatter
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import TEST, TRAINING
-from resnet_variants.analysis.effects import INTERACTION, MAIN
+from resnet_variants.analysis.effects import INTERACTION, MAIN, SIMPLE
 from resnet_variants.analysis.factors import factors, is_complete
-from resnet_variants.analysis.statistics import INCONCLUSIVE, MEAN, SHARE, TOO_FEW, estimate
+from resnet_variants.analysis.statistics import MEAN, SHARE, estimate
+from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.reporting.figures.arms import Look, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
     COLUMN,
@@ -32,8 +33,8 @@ from resnet_variants.reporting.text import POINTS
 
 MOST = 60  # effects in one figure, main effects first; the table has all
 _LONG = 34  # letters of an effect's name, from where on it takes two lines
-OPEN = (INCONCLUSIVE, TOO_FEW)  # verdicts whose marker is not filled
-_KINDS = {MAIN: ("0.2", "s"), INTERACTION: ("0.55", "o")}  # grey: colours are those of networks
+# Grey: colours are those of networks.
+_KINDS = {MAIN: ("0.2", "s"), SIMPLE: ("0.35", "D"), INTERACTION: ("0.55", "o")}
 _PANELS = {TEST: "test error", TRAINING: "training error, last epoch"}
 
 
@@ -54,7 +55,7 @@ def forest(comparison: Comparison) -> Figure | None:
         axes.axvline(0, color="0.4", lw=1)
         rows = effects[["kind", "verdict"]].itertuples(index=False)
         for at, ((kind, verdict), own) in enumerate(zip(rows, numbers, strict=True)):
-            _effect(axes, -at, kind, own, limits, is_open=verdict in OPEN)
+            _effect(axes, -at, kind, own, limits, is_open=verdict == UNDECIDED)
         axes.set_xlim(limits)
         names = (effects["effect"] + ": " + effects["contrast"]).tolist()
         names = [name if len(name) < _LONG else name.replace(": ", ":\n") for name in names]
@@ -65,9 +66,10 @@ def forest(comparison: Comparison) -> Figure | None:
             f"{counted([first['cells']], 'variant')} on {shortened(comparison.data)}",
             f"{counted([first['seeds']], 'seed')} as blocks",
             "squares: main effects",
+            *(["diamonds: simple effects"] if (effects["kind"] == SIMPLE).any() else []),
             *(["circles: interactions"] if (effects["kind"] == INTERACTION).any() else []),
             "intervals are of one effect each",
-            "filled: p below 0.05 after Holm's correction",
+            "filled: there is a verdict",
             *([f"the first {MOST} of {total}"] if total > MOST else []),
         ]
         headline(figure, notes)

@@ -1,0 +1,245 @@
+"""Verdicts on the paired differences of a table, which hold at any number of seeds.
+
+**Within a table** the signs of all differences of a seed are flipped together
+(``statistics.step_down_p``). So six seeds can reach a verdict, however many comparisons a table
+has. All patterns of signs are equally likely if, under the null hypothesis, the vector of a seed's
+differences is symmetric about zero. Differences that share a baseline with a skewed
+distribution are not quite so; `experiments/calibration.csv` has what came out in simulations.
+
+**Over numbers of seeds** each has its own level (``level``). A table is looked at after every seed
+from the planned number on, in the order of the seeds, and a verdict that was reached stays. It does
+not matter who looked when, and adding seeds until a verdict shows keeps the promise of ``ALPHA``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from resnet_variants.analysis.statistics import FEWEST, PAIRED, step_down_p
+
+POWER = 0.8  # with which a detectable difference is found
+_FIRST = 2 / 2**FEWEST  # level at the planned number of seeds
+_DECAY = 3  # of the level, as a power of the number of seeds
+_EACH, _SOME = 32, 8  # seeds up to which each number is a look; beyond, each eighth
+_MOST = 2_000  # further pairs that are thought of
+_ROUNDING = 1e-12
+
+BASELINE, BETTER, WORSE = "baseline", "better", "worse"
+EQUAL, UNDECIDED = "equal", "undecided"
+BELOW = " (below the margin)"  # after a verdict on a difference that is too small to matter
+HIGHER, LOWER = "higher", "lower"
+DIRECTIONS = {BETTER: HIGHER, WORSE: LOWER}  # verdicts on a number that is no score
+JUDGED = ("p_adjusted", "verdict", "detectable", "more_seeds")
+COMPARED = (*PAIRED, *JUDGED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was fixed before the first run.
+
+    Attributes:
+        seeds: at which the first verdict may be reached.
+        margin: the smallest difference that matters, in points; 0 if none was given.
+    """
+
+    seeds: int = FEWEST
+    margin: float = 0.0
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Plan:
+        """From a record in ``experiment.json``; folders of earlier versions have none."""
+        return cls(seeds=int(record.get("seeds", FEWEST)), margin=float(record.get("margin", 0.0)))
+
+    @property
+    def least(self) -> float:
+        """The margin as a fraction."""
+        return self.margin / 100
+
+
+def level(pairs: int, planned: int) -> float:
+    """The largest adjusted p that is a verdict with this number of pairs.
+
+    It is 1/32 at the planned number and falls with the third power of the number of pairs. In 2,000
+    simulations a false verdict at any number from the planned one to four times as many came out in
+    at most 5 % (`experiments/calibration.csv`).
+    """
+    first = max(planned, FEWEST)
+    return _FIRST * (first / max(pairs, first)) ** _DECAY
+
+
+def judge(differences: pd.DataFrame, plan: Plan, scales: np.ndarray | None = None) -> pd.DataFrame:
+    """``JUDGED`` for each of the differences of a table, by the name of its column.
+
+    Args:
+        differences: paired, (seeds, comparisons), in the order of the seeds; NaN where a seed has
+            no pair.
+        plan: what was fixed before the first run.
+        scales: standard deviation of each comparison relative to the others, as known from its
+            design; equal if None.
+    """
+    values = differences.to_numpy(float)
+    scaled = values if scales is None else values / scales
+    pairs = np.isfinite(values).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        means = np.nansum(values, axis=0) / pairs
+        sds = np.sqrt(np.nansum((values - means) ** 2, axis=0) / (pairs - 1))
+    differs = _decided(scaled, plan, two_sided_p)
+    equals = np.zeros(len(means), bool)
+    if plan.least:
+        equals = _decided(values, plan, functools.partial(equality_p, margin=plan.least))
+    rows = []
+    for mean, sd, n, *shown in zip(means, sds, pairs, differs, equals, strict=True):
+        word = _word(mean, plan.least, *shown) if n else ""
+        row = [np.nan, np.nan]
+        if word == UNDECIDED:
+            needed = pairs_for(plan.least or abs(mean), sd, n, plan)
+            row = [
+                detectable(sd, n, plan),
+                max(needed - n, 1.0) if math.isfinite(needed) else np.nan,
+            ]
+        rows.append([word, *row])
+    frame = pd.DataFrame(rows, columns=[*JUDGED[1:]], index=differences.columns)
+    frame.insert(0, "p_adjusted", two_sided_p(scaled))
+    return frame
+
+
+def with_verdicts(
+    table: pd.DataFrame,
+    differences: Sequence[pd.Series],
+    plan: Plan,
+    scales: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """The table with the columns ``JUDGED``; a row without pairs has an empty verdict.
+
+    Args:
+        table: one row per comparison.
+        differences: of each row, by seed; empty where there is no pair.
+        plan: see ``judge``.
+        scales: see ``judge``.
+    """
+    by_seed = pd.concat({i: own.astype(float) for i, own in enumerate(differences)}, axis=1)
+    judged = judge(by_seed.sort_index(), plan, scales)
+    return table.assign(**{name: judged[name].to_numpy() for name in JUDGED})
+
+
+def _word(mean: float, margin: float, direction: float, equal: float) -> str:
+    """The verdict on a difference, from the signs with which it was shown (0: it was not)."""
+    if direction and np.sign(mean) == direction:
+        return (BETTER if mean > 0 else WORSE) + (BELOW if abs(mean) < margin else "")
+    return EQUAL if equal and abs(mean) < margin else UNDECIDED
+
+
+def _decided(
+    values: np.ndarray, plan: Plan, test: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The sign of each comparison's mean when ``test`` was passed; 0 where it never was.
+
+    Comparisons that have passed leave the table: the others are tested without them.
+
+    Args:
+        values: differences, (seeds, comparisons).
+        plan: what was fixed before the first run.
+        test: adjusted p values of the columns.
+    """
+    signs = np.zeros(values.shape[1])
+    for look in _looks(len(values), plan):
+        seen = values[:look]
+        pairs = np.isfinite(seen).sum(axis=0)
+        still = np.flatnonzero((signs == 0) & (pairs >= FEWEST))
+        levels = np.array([level(int(n), plan.seeds) for n in pairs[still]])
+        passed = still[test(seen[:, still]) <= levels + _ROUNDING] if len(still) else still
+        signs[passed] = np.sign(np.nansum(seen[:, passed], axis=0))
+    return signs
+
+
+def _looks(seeds: int, plan: Plan) -> list[int]:
+    """The numbers of seeds at which a table is looked at: all, of many some, and the last."""
+    first = max(plan.seeds, FEWEST)
+    looks = [n for n in range(first, seeds) if n <= _EACH or n % _SOME == 0]
+    return [*looks, seeds] if seeds >= first else []
+
+
+# --- tests ------------------------------------------------------------------------------------
+
+
+def two_sided_p(differences: np.ndarray) -> np.ndarray:
+    """The adjusted p of each column: NaN with fewer than two pairs.
+
+    The statistic is the sum over the square root of the number of pairs, in absolute value.
+
+    Args:
+        differences: (seeds, comparisons), NaN where there is no pair.
+    """
+    known, pairs = np.nan_to_num(differences), np.isfinite(differences).sum(axis=0)
+    adjusted, few = np.full(len(pairs), np.nan), pairs < 2
+    scores = known[:, ~few] / np.sqrt(pairs[~few])
+    adjusted[~few] = step_down_p(scores, np.abs)
+    return adjusted
+
+
+def equality_p(differences: np.ndarray, margin: float) -> np.ndarray:
+    """The adjusted p against a mean beyond the margin, of each column.
+
+    Both one-sided null hypotheses of each column are in one family, and the larger p counts. The
+    statistic is the mean over the root mean square, which sign flips do not change: a difference
+    far beyond the margin would hide all others otherwise.
+
+    Args:
+        differences: (seeds, comparisons), NaN where there is no pair.
+        margin: as a fraction.
+    """
+    both = np.hstack([margin - differences, margin + differences])
+    sizes = np.sqrt(np.nansum(both**2, axis=0))
+    scores = np.nan_to_num(both) / np.where(sizes > 0, sizes, 1.0)
+    return step_down_p(scores, np.positive).reshape(2, -1).max(axis=0)
+
+
+# --- power ------------------------------------------------------------------------------------
+
+
+def detectable(sd: float, pairs: int, plan: Plan) -> float:
+    """The difference that gets a verdict in 80 % of cases; NaN for fewer pairs than one takes.
+
+    Args:
+        sd: standard deviation of the paired differences, which are taken to be normal.
+        pairs: how many there are.
+        plan: what was fixed before the first run.
+    """
+    first = max(plan.seeds, FEWEST)
+    if not first <= pairs < first + _MOST:
+        return np.nan
+    return sd * float(_detectable_sds(first)[pairs - first])
+
+
+def pairs_for(difference: float, sd: float, pairs: int, plan: Plan) -> float:
+    """The fewest pairs, from ``pairs`` on, with which a difference is ``detectable``; inf of none.
+
+    Args:
+        difference: the true one.
+        sd: standard deviation of the paired differences.
+        pairs: the least.
+        plan: what was fixed before the first run.
+    """
+    first = max(plan.seeds, FEWEST)
+    enough = sd * _detectable_sds(first) <= difference
+    enough[: max(pairs - first, 0)] = False
+    return float(first + enough.argmax()) if enough.any() and difference > 0 else math.inf
+
+
+@functools.lru_cache(maxsize=8)
+def _detectable_sds(first: int) -> np.ndarray:
+    """``detectable`` in standard deviations, of each number of pairs from the first on."""
+    pairs = np.arange(first, first + _MOST)
+    levels = _FIRST * (first / pairs) ** _DECAY
+    student = stats.t.ppf(1 - levels / 2, pairs - 1) + stats.t.ppf(POWER, pairs - 1)
+    flips = (1 + 1 / pairs) * student / np.sqrt(pairs)  # as simulated, for 1 to 30 comparisons
+    one_sign = stats.norm.ppf(POWER ** (1 / pairs))  # where only two patterns are rare enough
+    return np.where(np.log2(levels) < 2 - pairs, one_sign, flips)
