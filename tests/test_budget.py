@@ -1,12 +1,9 @@
 """``--minutes``: depth and epochs for a time; ``--more``: seeds for some networks."""
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from resnet_variants.analysis.statistics import ALPHA, detectable, sign_flip_p
 from resnet_variants.models.grids import grid
 from resnet_variants.records.files import to_json
 from resnet_variants.registry import UserError
@@ -14,7 +11,6 @@ from resnet_variants.settings import Workers
 from resnet_variants.sweeps import budget
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import Options
-from resnet_variants.training.recipe import Recipe
 
 
 def experiment(**settings):
@@ -111,94 +107,3 @@ def test_a_minute_is_kept(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     assert "for 1 minutes: depth" in done.stdout
     assert "12 done" in done.stdout
-
-
-# --- how much is needed -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("pairs", "comparisons"), [(6, 1), (7, 3), (15, 1)])
-def test_the_detectable_difference_gets_a_verdict_in_most_cases(pairs, comparisons):
-    difference = detectable(2.0, pairs, comparisons)
-    drawn = np.random.default_rng(0).normal(difference, 2.0, (400, pairs))
-    found = np.mean([sign_flip_p(own) * comparisons < ALPHA for own in drawn])
-    assert 0.74 < found < 0.88
-
-
-def test_fewer_pairs_than_a_verdict_takes_detect_nothing():
-    assert math.isnan(detectable(1.0, 6, 2))
-
-
-def test_arms_that_a_depth_does_not_tell_apart_rule_it_out(speeds, tmp_path):
-    speeds(0.1, 0.1)
-    orders = tuple(grid(family="cifar", order=["post", "relu_preact"], depth=[29]))
-    options = Options(workers=Workers(engine="local"))
-    both = Experiment(name="x", variants=orders)
-    made = budget.fit_to(10, both, tmp_path, options, depth_is_free=True)
-    assert len(made.experiment.variants) == 2
-
-
-def test_a_batch_that_is_too_large_is_refused_before_anything_is_measured(tmp_path):
-    with pytest.raises(UserError, match="batch_size 2048 exceeds the 1078 training images"):
-        chosen(10, tmp_path, recipe=Recipe(batch_size=2048))
-
-
-@pytest.mark.parametrize(
-    ("axes", "seeds"),
-    [
-        ({"preset": ["A"]}, 3),
-        ({"preset": ["A", "D"]}, 6),
-        ({"preset": list("ABCD"), "preact": [False, True]}, 9),
-        ({"preset": ["A", "D"], "depth": [29, 47]}, 7),  # each depth has a baseline of its own
-    ],
-)
-def test_seeds_default_to_what_a_verdict_takes(axes, seeds):
-    assert Experiment(name="x", variants=tuple(grid(family="cifar", **axes))).seeds == seeds
-
-
-def test_more_seeds_are_for_the_arms_and_their_baseline():
-    made = experiment(seeds=2).with_more(3, ["D preact"])
-    by_model = {v.name: [r.seed for r in made.runs if r.variant == v] for v in made.variants}
-    assert by_model == {
-        "rv_resnet29_cifar_b": [0, 1, 2, 3, 4],
-        "rv_resnet29_cifar_b_preact": [0, 1],
-        "rv_resnet29_cifar_d": [0, 1],
-        "rv_resnet29_cifar_d_preact": [0, 1, 2, 3, 4],
-    }
-    assert made.with_more(3, ["rv_resnet29_cifar_d_preact"]) == made
-
-
-def test_an_arm_that_is_none_is_refused_with_the_labels():
-    with pytest.raises(UserError) as caught:
-        experiment().with_more(1, ["D preac"])
-    assert str(caught.value) == (
-        "unknown arm 'D preac'; did you mean 'D preact'? choices: B, B preact, D, D preact"
-    )
-
-
-BAD = {
-    "--minutes 0": "--minutes: minutes 0 must be a positive number",
-    "--minutes -1": "--minutes: minutes -1 must be a positive number",
-    "--minutes 5 --epochs 3": "--minutes: minutes chooses the epochs: drop --epochs",
-    "--more 3": "--more: --more N and --arms LABEL ... go together",
-    "--arms D": "--more: --more N and --arms LABEL ... go together",
-    "--seed 3": "unknown words '--seed 3'; did you mean --seeds?",
-}
-
-
-@pytest.mark.parametrize("words", BAD)
-def test_what_makes_no_sense_is_one_line(words, capsys):
-    from resnet_variants.terminal import cli
-
-    assert cli.main(["run", *words.split()]) == cli.WRONG_USAGE
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"resnet-variants run: {BAD[words]}")
-
-
-def test_a_folder_without_its_prefix_gets_the_right_spelling(tmp_path, capsys, monkeypatch):
-    from resnet_variants.terminal import cli
-
-    monkeypatch.chdir(tmp_path)
-    Path("pets").mkdir()
-    assert cli.main(["check-data", "pets"]) == cli.WRONG_USAGE
-    assert "'pets' is a folder: give folder:pets" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_each_depth_is_compared_with_the_next_shallower_of_its_design():
     assert (shallow["shallower"], shallow["pairs"], shallow["verdict"]) == ("", 0, "")
     assert deep["difference"] == pytest.approx(0.2)
     assert training.loc["net44_none", "difference"] == pytest.approx(0.1)
-    assert deep["p_adjusted"] == pytest.approx(2 * 2 / 2**PAIRS)  # of two comparisons
+    assert deep["p_adjusted"] == pytest.approx(2 / 2**PAIRS)  # both comparisons flip together
     assert test["verdict"].to_dict() == {
         **{"net20_none": "", "net44_none": "higher", "net20_conv": "", "net44_conv": "lower"}
     }
@@ -138,7 +138,7 @@ def test_a_reader_gets_percent_and_points():
     row = told.loc[(TEST, "plain net (none)", 44)]
     assert row["error % [95 %]"].startswith("40.70 [")
     assert row["more than the shallower, points [95 %]"] == "+20.00"  # no two pairs differ
-    assert (row["p (Holm)"], row["verdict"]) == ("0.016", "higher")
+    assert (row["p (adjusted)"], row["verdict"]) == ("0.008", "higher")
 
 
 def test_reports_have_it_where_there_are_depths(tmp_path):

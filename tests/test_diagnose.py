@@ -17,7 +17,7 @@ from small import digits_run, execute, same
 import resnet_variants as rv
 from resnet_variants.analysis.diagnosis import summarise_diagnoses
 from resnet_variants.analysis.results import load_results
-from resnet_variants.analysis.statistics import TOO_FEW
+from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.lesions import lesion_study
 from resnet_variants.diagnosis.study import Study, diagnose_run, validation_images
@@ -386,7 +386,7 @@ def test_a_report_shows_all_diagnosed_runs(diagnosed, reported):
 def test_a_report_compares_diagnosed_runs_with_their_baseline(diagnosed, reported):
     rows = pd.read_csv(diagnosed / "diagnosis.csv").query("pairs > 0")
     assert set(rows["model"]) == {NET} and set(rows["baseline"]) == {PLAIN}
-    assert set(rows["pairs"]) == {1} and set(rows["verdict"]) == {TOO_FEW}
+    assert set(rows["pairs"]) == {1} and set(rows["verdict"]) == {UNDECIDED}
     compared = set(rows["measure"])
     assert {"acc", "lost_by_one_unit", "scaled_ratio_trained"} <= compared
     assert "branch_to_shortcut" not in compared  # a plain net has no shortcut
@@ -595,12 +595,12 @@ def test_measures_are_compared_by_pairs_of_seeds():
     )
 
 
-def test_holms_correction_of_measures_is_over_the_networks():
+def test_the_networks_of_a_measure_are_adjusted_together():
     base = [(0.1 * i, 2.0 + i) for i in range(7)]
     others = {name: [(a + 0.1, 0.5 * r) for a, r in base] for name in "abc"}
     found = summarise_diagnoses(measured(base=base, **others), dict.fromkeys("abc", "base"))
     rows = found[found["pairs"] > 0].set_index("measure")
-    assert rows.loc["acc", "p_adjusted"].tolist() == pytest.approx([3 * 2 / 2**7] * 3)
+    assert rows.loc["acc", "p_adjusted"].tolist() == pytest.approx([2 / 2**7] * 3)
     assert rows.loc["acc", "verdict"].tolist() == ["higher"] * 3
     assert rows.loc["gradient_ratio_trained", "verdict"].tolist() == ["lower"] * 3
 
@@ -609,7 +609,7 @@ def test_one_seed_has_no_interval_and_no_verdict():
     tables = measured(a=[(0.1, 2.0)], b=[(0.3, 8.0)])
     found = summarise_diagnoses(tables, {"b": "a"}).set_index(["model", "measure"])
     ratio = found.loc["b", "gradient_ratio_trained"]
-    assert ratio["difference"] == pytest.approx(4.0) and ratio["verdict"] == TOO_FEW
+    assert ratio["difference"] == pytest.approx(4.0) and ratio["verdict"] == UNDECIDED
     assert np.isnan([ratio["ci_low"], ratio["difference_ci_low"], ratio["p_value"]]).all()
     told = readable_comparisons(found.reset_index()).set_index("measure")
     assert told.loc["gradient max/min, trained"].tolist()[:4] == ["b", "a", "x 4", 1]

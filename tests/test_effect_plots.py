@@ -64,7 +64,7 @@ def test_the_caption_of_a_single_panel_has_room():
 
 def test_what_has_no_verdict_is_not_filled():
     compared = comparison(two_by_two(), BASELINES)
-    compared.effects["verdict"] = ["better", "inconclusive", "worse"]
+    compared.effects["verdict"] = ["better", "undecided", "worse"]
     faces = [bar.lines[0].get_markerfacecolor() for bar in forest(compared).axes[0].containers]
     assert [face == "white" for face in faces] == [False, True, False]
 

@@ -77,7 +77,18 @@ def test_known_effects_are_found_and_an_interaction_is_not_a_main_effect():
         assert row["ci_low"] - 1e-3 < effect < row["ci_high"] + 1e-3
     assert found.loc["stem x order: (deep - conv3) x (preact - post)", "verdict"] == "above the sum"
     assert found.loc["downsample: 3x3 - 1x1", "verdict"] == "better"
-    assert len(found) == 1 + 2 + 1 + 2 + 1 + 2
+    # Both depend on one another: each has its effect within each choice of the other.
+    for name in ("stem: deep - conv3", "order: preact - post"):
+        assert found.loc[name, "verdict"] == "depends"
+    simple = found[found["kind"] == "simple"]
+    assert simple["verdict"].to_dict() == {
+        "stem (order post): deep - conv3": "undecided",
+        "stem (order preact): deep - conv3": "better",
+        "order (stem conv3): preact - post": "undecided",
+        "order (stem deep): preact - post": "better",
+    }
+    assert simple["estimate"].tolist() == pytest.approx([0, 0.04, 0, 0.04], abs=0.002)
+    assert len(found) == 1 + 2 + 1 + 2 + 1 + 2 + len(simple)
     assert set(found["cells"]) == {12}
     assert set(found["seeds"]) == {9}
 
@@ -170,7 +181,7 @@ def test_one_seed_gives_estimates_without_intervals():
     found = effects(grid_runs(noisy(), seeds=1), BASELINES)
     assert found["estimate"].notna().all()
     assert found[["ci_low", "ci_high", "p_value"]].isna().all(axis=None)
-    assert set(found["verdict"]) == {"inconclusive (n too small)"}
+    assert set(found["verdict"]) == {"undecided"}
 
 
 def without_a_whole_seed():

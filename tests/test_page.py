@@ -32,7 +32,7 @@ SCORES |= {D_PRE: [0.92, 0.93, 0.94]}
 
 def effect(kind="main", estimate=0.01, **changes):
     numbers = {"estimate": estimate, "ci_low": estimate - 0.02, "ci_high": estimate + 0.02}
-    words = {"effect": "order", "contrast": "preact - post", "verdict": "inconclusive"}
+    words = {"effect": "order", "contrast": "preact - post", "verdict": "undecided"}
     tests = {"p_value": 0.2, "p_adjusted": 0.4, "cells": 4, "seeds": 3}
     return {"kind": kind} | words | numbers | tests | changes
 
@@ -207,7 +207,7 @@ def test_hostile_names_make_no_element():
         ({"rows": []}, "No variant has been run yet"),
         ({"rows": [run_row(A, status="failed")]}, "No run has finished"),
         ({"rows": [run_row(A)]}, "90.00"),
-        ({"rows": [run_row(A), run_row(B)]}, "inconclusive (n too small)"),
+        ({"rows": [run_row(A), run_row(B)]}, "undecided"),
         ({"rows": [run_row(A, acc=float("nan"))]}, "No run has finished"),
         ({"epochs": pd.DataFrame(columns=list(EPOCH_COLUMNS))}, "No finished run has recorded"),
         ({"counts": {}}, "no runs"),
@@ -350,7 +350,7 @@ def test_the_first_screen_has_the_question_the_answer_and_the_differences():
     assert "difference to A, points [95 %]" in html
     assert cells(html) == [
         [LABELS[B], "", "+2.00 [+1.89, +2.11]", "better"],
-        [LABELS[D], "", "+0.00 [-0.21, +0.21]", "inconclusive"],
+        [LABELS[D], "", "+0.00 [-0.21, +0.21]", "undecided"],
         [LABELS[D_PRE], "", "-3.00 [-3.21, -2.79]", "worse"],
     ]
     assert titles(html) == [B, D, D_PRE]
@@ -603,7 +603,7 @@ def test_a_point_tells_what_it_is(page):
     rings.nth(rings.count() - 2).hover(force=True)
     said.filter(has_text="92.17 [90.27, 94.06] %, n = 3").wait_for()
     assert LABELS[B] in said.text_content()
-    assert "inconclusive (n too small)" in said.text_content()
+    assert "undecided" in said.text_content()
     runs = [text for texts in drawn(page, "runs", "d.text") for text in texts]
     assert len(runs) == 12
     assert f"{A}__digits__2__s1" in runs

@@ -14,7 +14,7 @@ import resnet_variants
 from resnet_variants.analysis.comparison import summary_table
 from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.analysis.results import load_results
-from resnet_variants.analysis.statistics import COMPARED
+from resnet_variants.analysis.verdicts import COMPARED
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import Registry
@@ -88,7 +88,7 @@ def effects_block(folder):
             "axis": rows["effect"],
             "contrast": rows["contrast"],
             "points [95 %]": [interval(*row, sign="+") for row in bounds],
-            "p (Holm)": rows["p_adjusted"].map(p_value),
+            "p (adjusted)": rows["p_adjusted"].map(p_value),
             "verdict": rows["verdict"],
         }
     )

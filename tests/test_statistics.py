@@ -1,4 +1,4 @@
-"""Intervals, exact tests, corrections and fronts against independent computations."""
+"""Intervals, exact tests and fronts against independent computations."""
 
 import itertools
 
@@ -7,15 +7,11 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from resnet_variants.analysis.statistics import (
     estimate,
-    holm,
-    pairs_needed,
     pareto_front,
     sign_flip_p,
-    verdict,
 )
 
 scores = st.floats(0, 1, allow_subnormal=False)
@@ -38,18 +34,6 @@ def test_intervals_hold_the_mean_of_normal_differences_as_often_as_they_say(n):
     draw = np.random.default_rng(n)
     found = [estimate(draw.normal(0.002, 0.003, n)) for _ in range(2000)]
     assert 0.93 <= np.mean([own.low <= 0.002 <= own.high for own in found]) <= 0.97
-
-
-@pytest.mark.parametrize("n", [6, 10])
-def test_nothing_is_seldom_called_better(n):
-    draw = np.random.default_rng(n)
-    words = []
-    for _ in range(2000):
-        differences = draw.normal(0, 0.003, n)
-        p = sign_flip_p(differences)
-        words.append(verdict(differences.mean(), p, enough=n >= pairs_needed(1)))
-    assert words.count("better") / 2000 <= 0.05
-    assert (words.count("better") + words.count("worse")) / 2000 <= 0.06  # 5 % and its error
 
 
 def exact_p(numerators):
@@ -81,47 +65,6 @@ def test_many_pairs_are_sampled_the_same_way_each_time():
     p = sign_flip_p(differences)
     assert p == sign_flip_p(differences)
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.03)
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 12])
-def test_holm_is_that_of_statsmodels_and_leaves_nan_alone(n):
-    p_values = np.random.default_rng(n).random(n) ** 3
-    p_values[1::3] = np.nan
-    known = ~np.isnan(p_values)
-    adjusted = holm(p_values)
-    assert (np.isnan(adjusted) == ~known).all()
-    expected = multipletests(p_values[known], alpha=0.05, method="holm")[1]
-    assert adjusted[known] == pytest.approx(expected)
-
-
-def test_holm_of_nothing_known():
-    assert np.isnan(holm(np.array([np.nan, np.nan]))).all()
-    assert holm(np.array([])).size == 0
-
-
-@pytest.mark.parametrize(
-    ("delta", "p", "enough", "word"),
-    [
-        (0.1, 0.01, False, "better"),
-        (0.1, np.nan, False, "inconclusive (n too small)"),
-        (0.1, 0.049, True, "better"),
-        (-0.1, 0.049, True, "worse"),
-        (0.1, 0.05, True, "inconclusive"),
-        (-0.1, 1.0, True, "inconclusive"),
-        (0.1, np.nan, True, "inconclusive"),
-    ],
-)
-def test_the_verdict_in_words(delta, p, enough, word):
-    assert verdict(delta, p, enough=enough) == word
-
-
-@pytest.mark.parametrize(("comparisons", "pairs"), [(0, 6), (1, 6), (3, 7), (7, 9), (11, 9)])
-def test_the_fewest_pairs_that_can_reach_a_verdict(comparisons, pairs):
-    assert pairs_needed(comparisons) == pairs
-    for n, reached in ((pairs - 1, False), (pairs, True)):
-        smallest = sign_flip_p(np.linspace(0.01, 0.02, n))
-        table = np.array([smallest] + [1.0] * (max(1, comparisons) - 1))
-        assert bool(holm(table)[0] < 0.05) is reached
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12))

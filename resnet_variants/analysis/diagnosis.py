@@ -50,7 +50,7 @@ DIAGNOSIS_COLUMNS = ("model", "measure", "baseline", *COMPARED)
 
 
 def summarise_diagnoses(
-    tables: Diagnosis, baselines: Mapping[str, str], plan: Plan
+    tables: Diagnosis, baselines: Mapping[str, str] | None = None, plan: Plan | None = None
 ) -> pd.DataFrame:
     """One row per network and measure, over the seeds: ``DIAGNOSIS_COLUMNS``.
 
@@ -80,10 +80,10 @@ def summarise_diagnoses(
     # A gradient that vanishes altogether has an infinite ratio, whose mean has no interval.
     with np.errstate(divide="ignore", invalid="ignore"):
         runs[factors] = np.log(runs[factors].astype(float))
-        about, compared = zip(*_rows(runs, baselines), strict=True)
+        about, compared = zip(*_rows(runs, baselines or {}), strict=True)
         frame = pd.DataFrame([row | each.row for row, each in zip(about, compared, strict=True)])
         judged = [
-            with_verdicts(own, [compared[at].differences for at in own.index], plan)
+            with_verdicts(own, [compared[at].differences for at in own.index], plan or Plan())
             for _, own in frame.groupby("measure")
         ]
     frame = pd.concat(judged).sort_index()[[*DIAGNOSIS_COLUMNS]]

@@ -123,19 +123,18 @@ def _with_simple_effects(frame: pd.DataFrame, simple: pd.DataFrame) -> pd.DataFr
     main, interactions = (frame[frame["kind"] == kind] for kind in (MAIN, INTERACTION))
     parts = []
     for at, row in main.iterrows():
-        own = (row["effect"], row["contrast"])
-        crossed = interactions[[own in mains for mains in interactions["mains"]]]
-        shown = crossed["verdict"].str.startswith((BETTER, WORSE))
+        name = (row["effect"], row["contrast"])
+        is_own, is_simple = (
+            np.array([name in mains for mains in table["mains"]], bool)
+            for table in (interactions, simple)
+        )
+        decided = interactions["verdict"].str.startswith((BETTER, WORSE))
         if row["verdict"].startswith((BETTER, WORSE)):
-            shown |= crossed["estimate"].abs() > abs(row["estimate"])
-        differing = crossed[shown]
-        axes = {*itertools.chain.from_iterable(differing["axes"])}
-        simple_ones = [
-            own in mains and axes.issuperset(of)
-            for mains, of in zip(simple["mains"], simple["axes"], strict=True)
-        ]
+            decided |= interactions["estimate"].abs() > abs(row["estimate"])
+        axes = {*itertools.chain.from_iterable(interactions.loc[is_own & decided, "axes"])}
+        is_simple &= np.array([axes.issuperset(own) for own in simple["axes"]], bool)
         part = main.loc[[at]]
-        parts += [part.assign(verdict=DEPENDS), simple[simple_ones]] if axes else [part]
+        parts += [part.assign(verdict=DEPENDS), simple[is_simple]] if axes else [part]
     return pd.concat([*parts, interactions], ignore_index=True)
 
 

@@ -91,10 +91,7 @@ def load_results(folders: Sequence[Path]) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     diagnosis = _diagnosis(copies, folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
-    names: dict[str, str] = {}
-    for folder in reversed(folders):
-        names |= cast("Mapping[str, str]", read_experiment(folder).get(DATA_NAMES, {}))
-    plan = _plan(folders)
+    plan, names = _plan(folders), _names(folders)
     parts = comparisons(kept, baselines, names=names, provenance=provenance, plan=plan, **tables)
     _require_one_result(parts)
     if not where:
@@ -202,6 +199,13 @@ def _baselines(folders: Sequence[Path]) -> dict[str, str]:
                 message = f"{model} is compared with {before} in {str(elsewhere)!r} and with {base}"
                 raise UserError(f"{message} in {str(folder)!r}: report them apart")
     return {model: base for model, (base, _) in found.items()}
+
+
+def _names(folders: Sequence[Path]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for folder in reversed(folders):
+        names |= cast("Mapping[str, str]", read_experiment(folder).get(DATA_NAMES, {}))
+    return names
 
 
 def _plan(folders: Sequence[Path]) -> Plan:

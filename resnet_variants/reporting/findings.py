@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -304,8 +304,9 @@ def _cost(summary: pd.DataFrame) -> str:
 
 def _listed(texts: Iterable[str]) -> str:
     """The first few, and how many more there are."""
-    first, rest = [*islice(texts, _NAMED)], sum(1 for _ in texts)
-    return ", ".join(first) + (f" and {rest} more" if rest else "")
+    every = [*texts]
+    rest = len(every) - _NAMED
+    return ", ".join(every[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 _METHODS = (
