@@ -5,7 +5,11 @@ BIN := .venv/bin
 # timm's own tests, of the installed version, from its source distribution.
 TIMM_TESTS := .venv/timm-tests
 
-.PHONY: demo test slow check golden wheel docs clean
+# What broke with versions that were too old: saved models, tables, figures, images, export.
+LOWEST_TESTS := $(patsubst %,tests/test_%.py,card checkpoint export images manifest optim plots \
+	records report settings sinks statistics variant)
+
+.PHONY: demo test slow lowest check golden wheel docs clean
 
 demo: .venv/running  ## B and D in both orders on scikit-learn's digits: about a minute
 	$(BIN)/python -m resnet_variants run --variant B D --order post preact --depth 8 --epochs 4
@@ -15,6 +19,9 @@ test: check $(TIMM_TESTS)  ## format, lint, types and tests: what CI runs
 
 slow: $(TIMM_TESTS)  ## what takes too long for every change: about an hour
 	$(BIN)/python -m pytest -m slow
+
+lowest: .venv-lowest/installed  ## quick tests with the oldest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -W ignore::DeprecationWarning $(LOWEST_TESTS)
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -42,6 +49,13 @@ docs: .venv/installed  ## README and docs/ as a site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct --editable '.[test]'
+	@touch $@
+
 $(TIMM_TESTS): .venv/installed
 	rm -rf $@ $@.sdist
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
@@ -52,4 +66,4 @@ $(TIMM_TESTS): .venv/installed
 	mv $@.sdist/unpacked $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-lowest

@@ -9,33 +9,46 @@ from typing import Annotated
 
 import tyro
 
-from resnet_variants.models.catalogue import list_aliases, list_models, registered, stored_costs
+from resnet_variants.models.catalogue import (
+    extended,
+    list_aliases,
+    list_extended,
+    list_models,
+    registered,
+    stored_costs,
+)
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in
 from resnet_variants.registry import UserError
-from resnet_variants.terminal.cli import guard, parse, say
+from resnet_variants.terminal.cli import Plugins, guard, parse, say
 from resnet_variants.terminal.starting import ready
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Registered model names with params and MACs, at the family's image size."""
+    """Registered model names with params and MACs, at the family's image size.
+
+    Parts of plugins are listed in the networks that have one such part.
+    """
 
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATTERN")] = "rv_*"
     """Shell wildcard, in quotes: 'rv_*50*'."""
+    plugin: Plugins = ()
 
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     ready()
     pattern = parse(Flags, argv, "list").pattern
-    names, aliases = list_models(pattern), list_aliases(pattern)
+    variants = registered() | extended()
+    names = [*list_models(pattern), *list_extended(pattern)]
+    aliases = list_aliases(pattern)
     if not names and not aliases:
         raise UserError(f"no registered model matches {pattern!r}; try 'rv_*'")
     width = 2 + max(map(len, [*names, *aliases]))
     say(f"{'name':<{width}}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
     for name in names:
-        say(f"{name:<{width}}{_facts(registered()[name])}")
+        say(f"{name:<{width}}{_facts(variants[name])}")
     for alias, name in aliases.items():
         say(f"{alias:<{width}}the same network as {name}")
     return 0

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -21,6 +22,7 @@ from resnet_variants import describe, diagnose, plugins, run
 from resnet_variants.data.dataset import load_dataset, split_indices
 from resnet_variants.data.specs import DATASETS
 from resnet_variants.models.branches import ORDERS, Order
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.plugins import load_plugin
 from resnet_variants.registry import UserError
@@ -32,7 +34,7 @@ from resnet_variants.training.recipe import AUGMENTATIONS, Recipe
 PAGE = Path(__file__).parents[1].joinpath("docs", "plugins.md").read_text("utf-8")
 EXAMPLE, TOML = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)[0] for kind in ("python", "toml"))
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, re.S)
-CHECK_DATA, RUN = re.findall(r"^python -m (.*)$", SHELL.replace("\\\n", ""), re.M)
+CHECK_DATA, RUN, LIST = re.findall(r"^python -m (.*)$", SHELL.replace("\\\n", ""), re.M)
 NAME = "rv_resnet8_cifar_conv5_3x3_conv"
 STEM = """
 from resnet_variants.models.stems import STEMS, ConvSpec
@@ -205,6 +207,29 @@ def test_describe_reads_the_names_of_a_plugin(plugin, capsys):
     assert "stem         conv5: One 5x5 convolution." in capsys.readouterr().out
 
 
+def test_list_shows_the_networks_that_have_a_part_of_a_plugin(plugin, capsys):
+    verb, pattern, flag, name = shlex.split(LIST)
+    path = str(plugin(EXAMPLE, name))
+    assert import_module(verb).command([pattern, flag, path]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    name = "rv_resnet20_cifar_conv5_3x3_conv"
+    (row,) = (row for row in rows if row.startswith(f"{name} "))
+    assert row.split()[1:3] == [f"{rv.cost(name).params:,}", f"{rv.cost(name).macs:,}"]
+    assert row.endswith("conv5 stem, stride in 3x3, conv shortcut, post")
+    assert len(rows) == sum(len(family.named_depths) for family in FAMILIES.values())
+    experiment, *_ = run.read(["--variant", "rv_*_cifar_conv5_*", flag, path])
+    assert len(experiment.variants) == len(FAMILIES["cifar"].named_depths)
+
+
+def test_list_has_the_registered_names_beside_those_of_a_plugin(plugin, capsys):
+    import_module("resnet_variants.list").command(
+        ["rv_resnet20_cifar_[bc]*", "--plugin", str(plugin(EXAMPLE))]
+    )
+    names = [row.split()[0] for row in capsys.readouterr().out.splitlines()[1:]]
+    assert "rv_resnet20_cifar_b" in names
+    assert "rv_resnet20_cifar_conv5_3x3_conv" in names
+
+
 # --- what is no plugin ------------------------------------------------------------------------
 
 ORDER = "from resnet_variants.models.branches import ORDERS, Order\n"
@@ -336,6 +361,8 @@ def test_an_installed_plugin_is_loaded_with_the_package(installed):
     assert "['rv_theirs']" in python(["look"], folder, **environment)
     words = ["resnet_variants.describe", "rv_resnet8_cifar_theirs_3x3_conv"]
     assert "theirs_3x3_conv" in python(words, folder, **environment)
+    words = ["resnet_variants.list", "rv_*_theirs_*"]
+    assert "rv_resnet50_theirs_3x3_conv" in python(words, folder, **environment)
 
 
 def test_a_broken_installed_plugin_is_one_line(installed):

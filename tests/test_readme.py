@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import resnet_variants
@@ -303,6 +304,22 @@ def test_the_stem_example_registers_a_stem():
     ((name, stem),) = table.items()
     assert name not in STEMS
     assert all(isinstance(spec, ConvSpec) for spec in stem(64, 2))
+
+
+def test_the_torchvision_example_of_the_docs_runs():
+    text = read(ROOT / "docs" / "elsewhere.md")
+    code = re.search(r"```python\n(import torch\nfrom torchvision.*?)```", text, re.DOTALL)[1]
+    scope = {}
+    exec(compile(code, "elsewhere.md", "exec"), scope)
+    maps = scope["backbone"](torch.zeros(1, 3, 64, 64))
+    assert [[*one.shape] for one in maps.values()] == [[1, 256, n, n] for n in (16, 8, 4, 2, 1)]
+    assert scope["detector"].backbone is scope["backbone"]
+
+
+def test_the_names_in_other_training_code_are_registered():
+    names = set(re.findall(r"\brv_\w+", read(ROOT / "docs" / "elsewhere.md")))
+    assert len(names) >= 3
+    assert names <= set(resnet_variants.list_models())
 
 
 def test_the_experiment_file_of_the_docs_is_one(tmp_path):

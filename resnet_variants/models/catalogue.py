@@ -13,8 +13,8 @@ from resnet_variants.models.branches import ORDERS, STRIDES
 from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.grids import expand, parse_name, variant_from
 from resnet_variants.models.peers import timm_names
-from resnet_variants.models.variant import Variant
-from resnet_variants.registry import UserError, require, shown
+from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, Variant, named_in
+from resnet_variants.registry import Registry, UserError, require, shown
 
 
 @functools.cache
@@ -50,6 +50,21 @@ def aliases() -> dict[str, Variant]:
     return {alias: variant for variant in registered().values() for alias in variant.aliases}
 
 
+def extended() -> dict[str, Variant]:
+    """Networks with one part that the package does not have, such as a plugin's stem, by name.
+
+    Each part is in a network of each named depth, whose other axes have their defaults. timm does
+    not know these names: they are different in each process.
+    """
+    found: list[Variant] = []
+    for axis in (*named_in(DESIGN), *named_in(SUFFIX)):
+        choices = cast("Registry[object]", AXES[axis].choices)
+        own = [choice for choice in choices if choice not in choices.built_in]
+        for key, family in FAMILIES.items() if own else ():
+            found += expand({"family": key, "depth": list(family.named_depths), axis: own})[0]
+    return {variant.name: variant for variant in found}
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names that importing the package registers and that match a wildcard, one per network.
 
@@ -63,6 +78,11 @@ def list_models(pattern: str = "*") -> list[str]:
 def list_aliases(pattern: str = "*") -> dict[str, str]:
     """Further registered names that match a wildcard, each with the name of its network."""
     return {alias: aliases()[alias].name for alias in fnmatch.filter(aliases(), pattern)}
+
+
+def list_extended(pattern: str = "*") -> list[str]:
+    """Names of the ``extended`` networks that match a wildcard."""
+    return sorted(fnmatch.filter(extended(), pattern), key=_by_number)
 
 
 def _by_number(name: str) -> list[int | str]:

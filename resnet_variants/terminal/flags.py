@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 import tyro
 
-from resnet_variants.models.catalogue import as_variant, list_aliases, list_models
+from resnet_variants.models.catalogue import as_variant, list_aliases, list_extended, list_models
 from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.grids import FULL_GRID
 from resnet_variants.models.variant import AXES, Axis, Variant
@@ -117,10 +117,10 @@ class Networks(_Lists):
 
 
 def _names(word: str) -> list[str]:
-    """The registered names that match a wildcard; any other word is a name itself."""
+    """The names of `list` that match a wildcard; any other word is a name itself."""
     if not re.search(r"[*?\[]", word):
         return [word]
-    found = [*list_models(word), *list_aliases(word)]
+    found = [*list_models(word), *list_extended(word), *list_aliases(word)]
     if not found:
         message = f"no registered model matches {word!r}; `list` shows them"
         raise UserError(message, field="variant")

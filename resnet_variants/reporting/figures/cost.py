@@ -251,7 +251,7 @@ def _scales(axes: Axes, costs: pd.Series, cost: Cost, *, alike: bool) -> None:
         logarithmic(axes, "x")
     if cost.second:
         column, factor = cost.second
-        top = axes.secondary_xaxis("top", (_times(factor), _times(1 / factor)))
+        top = axes.secondary_xaxis("top", functions=(_times(factor), _times(1 / factor)))
         top.set_xlabel(COSTS[column][0])
         if alike or _is_wide(costs):
             ticks = axes.get_xticks()
