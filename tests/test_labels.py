@@ -70,7 +70,7 @@ SCORES = {
     ),
     "undecided": (
         {A: [0.60, 0.62, 0.61, 0.63, 0.60, 0.61], B: [0.61, 0.61, 0.62, 0.62, 0.61, 0.60]},
-        ("With 6 seeds B cannot be told from A.", "The best mean"),
+        ("With 6 seeds B cannot be told from A: a difference of 2.0 points would", "The best mean"),
     ),
 }
 
