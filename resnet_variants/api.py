@@ -44,6 +44,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     *,
     data: str = Experiment.data,
     seeds: int = Experiment.seeds,
+    expect: str | Sequence[str] = Experiment.expect,
     out: str | Path,
     img_size: int = Experiment.img_size,
     diagnose: bool = False,
@@ -62,6 +63,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         data: a SPEC, such as ``cifar10`` or ``folder:PATH``.
         seeds: how many: 0 to seeds - 1; if 0, as many as a verdict takes.
         out: results folder.
+        expect: what is expected, in words or as a list of predictions, which are judged.
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
@@ -81,7 +83,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options = _options(settings, log)
-    experiment = _experiment(variants, out, (data, img_size, seeds), settings)
+    experiment = _experiment(variants, out, (data, img_size, seeds), expect, settings)
     require_room(out)
     follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
@@ -110,6 +112,7 @@ def _experiment(
     variants: Iterable[Variant | str] | Variant | str,
     out: Path,
     asked: tuple[str, int, int],
+    expect: str | Sequence[str],
     settings: dict[str, Any],
 ) -> Experiment:
     """The experiment; ``asked`` are data, image size and seeds, the ``settings`` all others."""
@@ -121,6 +124,7 @@ def _experiment(
         data=data,
         img_size=img_size,
         seeds=seeds,
+        expect=expect,
         variants=tuple(kept),
         merged=tuple(merged),
         loading=_taken(settings, Loading),

@@ -7,7 +7,7 @@ table, sentence and figure takes a ``Comparison``, or a sequence of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, error
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
 from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
@@ -43,6 +44,7 @@ class Comparison:
         networks: model, axes and costs of each network of all comparisons that were made together.
         names: what readers call a data set, by its id; one that is absent is called by its id.
         plan: what was fixed before the first run.
+        stated: the predictions, whose arms may be in other comparisons.
     """
 
     key: Mapping[str, Any]
@@ -55,6 +57,7 @@ class Comparison:
     networks: pd.DataFrame
     names: Mapping[str, str]
     plan: Plan
+    stated: Predictions
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -116,6 +119,17 @@ class Comparison:
         return effects(self.cells, self.common_scores, self.baselines, self.plan)
 
     @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row per part of a prediction: ``PREDICTED`` without the key."""
+        own, known = set(self.runs["model"]), set(self.networks["model"])
+        each = [
+            one
+            for one in self.stated.each
+            if one.models & own or not one.models & known  # of other comparisons otherwise
+        ]
+        return judged(replace(self.stated, each=tuple(each)), self.scores, self.plan)
+
+    @cached_property
     def errors_by_depth(self) -> pd.DataFrame:
         """Test and training error by depth: ``DEPTH_COLUMNS`` without the key.
 
@@ -145,6 +159,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     provenance: Provenance | None = None,
     names: Mapping[str, str] | None = None,
     plan: Plan | None = None,
+    stated: Predictions | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -157,6 +172,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
         provenance: has the settings of each recipe.
         names: see ``Comparison``.
         plan: see ``Comparison``.
+        stated: see ``Comparison``.
     """
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
@@ -173,6 +189,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
             networks=runs.drop_duplicates("model"),
             names=names or {},
             plan=plan or Plan(),
+            stated=stated or Predictions(),
         )
         for values, own in groups
     )
@@ -191,6 +208,11 @@ def summary_table(parts: Sequence[Comparison]) -> pd.DataFrame:
 def effects_table(parts: Sequence[Comparison]) -> pd.DataFrame:
     """The effects of all comparisons: ``KEY`` and ``EFFECT_COLUMNS``."""
     return _concatenated(parts, lambda part: part.effects, (*KEY, *EFFECT_COLUMNS))
+
+
+def predictions_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The predictions of all comparisons: ``PREDICTED`` and ``KEY``."""
+    return _concatenated(parts, lambda part: part.predictions, (*PREDICTED, *KEY))
 
 
 def depths_table(parts: Sequence[Comparison]) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
         levels = factors(named) if len(named) > 1 else named[[]]
     rows = levels.to_dict("index")
     return {
-        str(model): " ".join(_words(row) or starmap(_word, row.items())) or str(model)
+        str(model): " ".join(_words(row) or starmap(word, row.items())) or str(model)
         for model, row in rows.items()
     }
 
@@ -90,10 +90,10 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
 def _words(row: Mapping[Hashable, str]) -> list[str]:
     """The choices of a network that are not the defaults of their axes."""
     usual = {name: str(axis.default) for name, axis in AXES.items()} | {"downsample": "3x3"}
-    return [_word(axis, level) for axis, level in row.items() if level != usual.get(str(axis))]
+    return [word(axis, level) for axis, level in row.items() if level != usual.get(str(axis))]
 
 
-def _word(axis: Hashable, level: str) -> str:
+def word(axis: Hashable, level: str) -> str:
     """A choice; of axes that are one factor, the choice that determines the others."""
     name, choice = str(axis).partition("/")[0], level.partition("/")[0]
     if choice != "none":

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.comparison import Comparison, comparisons
+from resnet_variants.analysis.predictions import Predictions
 from resnet_variants.analysis.summary import LATENCY_OF
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
@@ -91,8 +92,8 @@ def load_results(folders: Sequence[Path]) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     diagnosis = _diagnosis(copies, folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
-    plan, names = _plan(folders), _names(folders)
-    parts = comparisons(kept, baselines, names=names, provenance=provenance, plan=plan, **tables)
+    about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
+    parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
     _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
@@ -101,7 +102,7 @@ def load_results(folders: Sequence[Path]) -> Results:
         runs=kept,
         baselines=baselines,
         titles=_titles(folders),
-        names=names,
+        names=about["names"],
         provenance=provenance,
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
@@ -223,14 +224,21 @@ def _plan(folders: Sequence[Path]) -> Plan:
     return replace(first, seeds=min(plan.seeds for plan in plans))
 
 
+def _stated(folders: Sequence[Path]) -> Predictions:
+    """The predictions of all folders, each once."""
+    own = [Predictions.in_folder(folder) for folder in folders]
+    each = [one for at, stated in enumerate(own) for one in stated.each if stated not in own[:at]]
+    earlier = dict.fromkeys(texts for stated in own for texts in stated.earlier)
+    return Predictions(tuple(each), any(one.late for one in own), tuple(earlier))
+
+
 def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:
     titles = []
     for folder in folders:
         content = read_experiment(folder)
-        name, question, expect = (
-            str(content.get(key) or "") for key in ("name", "question", "expect")
-        )
-        titles.append((name or folder.resolve().name, question, expect))
+        name, question, expect = (content.get(key) or "" for key in ("name", "question", "expect"))
+        words = "" if isinstance(expect, list) else str(expect)  # a list is of predictions
+        titles.append((str(name or folder.resolve().name), str(question), words))
     return list(dict.fromkeys(titles))
 
 

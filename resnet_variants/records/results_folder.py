@@ -208,6 +208,7 @@ def _kept_provenance(out: Path) -> Provenance:
 
 
 PLAN = "plan"  # in experiment.json: what was fixed before the first run, see `verdicts.Plan`
+PREDICTIONS = "predictions"  # in the plan, see `analysis.predictions`
 DATA_NAMES = "data_names"  # in experiment.json: what captions call data sets, by their ids
 
 
@@ -229,7 +230,8 @@ def read_experiment(out: Path) -> Json:
     if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
         raise damaged(file, "baselines is no table of names", remedy=remedy)
     plan = content.get(PLAN, {})
-    if not (isinstance(plan, dict) and all(map(is_number, plan.values()))):
+    numbers = {k: v for k, v in plan.items() if k != PREDICTIONS} if isinstance(plan, dict) else 0
+    if not (isinstance(numbers, dict) and all(map(is_number, numbers.values()))):
         raise damaged(file, f"{PLAN} is no table of numbers", remedy=remedy)
     names = content.get(DATA_NAMES, {})
     if not (isinstance(names, dict) and all(isinstance(v, str) for v in names.values())):

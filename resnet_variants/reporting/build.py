@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from resnet_variants.analysis.comparison import (
     depths_table,
     diagnosis_table,
     effects_table,
+    predictions_table,
     summary_table,
 )
 from resnet_variants.analysis.depths import ERRORS
@@ -26,7 +27,13 @@ from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
-from resnet_variants.records.results_folder import DATA_NAMES, MISSING, RUNNING, read_experiment
+from resnet_variants.records.results_folder import (
+    DATA_NAMES,
+    MISSING,
+    PLAN,
+    RUNNING,
+    read_experiment,
+)
 from resnet_variants.records.run_folder import DIVERGED, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.reporting import notebook
@@ -60,7 +67,8 @@ class Report:
         runs: ``runs.csv``.
         summary: ``summary.csv``.
         effects: ``effects.csv``.
-        headline: what came out, in two sentences.
+        predictions: ``predictions.csv``; empty where nothing was predicted.
+        headline: what came out, in a few sentences.
         files: what was written.
     """
 
@@ -69,6 +77,7 @@ class Report:
     summary: pd.DataFrame
     effects: pd.DataFrame
     depths: pd.DataFrame
+    predictions: pd.DataFrame
     counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
     headline: Sequence[str]
     answer: Sequence[str]
@@ -164,7 +173,12 @@ def _build(
     parts, report = results.comparisons, _report(results)
     diagnosed = diagnosis_table(parts)
     figures = _figures(parts)
-    optional = {ERRORS: report.depths, **results.diagnosis, "diagnosis": diagnosed}
+    optional = {
+        "predictions": report.predictions,
+        ERRORS: report.depths,
+        **results.diagnosis,
+        "diagnosis": diagnosed,
+    }
     outcomes = outcomes_parquet(results.outcomes, results.runs)
     content = _content(report, results)
     contents: dict[str, str | bytes] = {
@@ -199,6 +213,7 @@ def _report(results: Results) -> Report:
         summary=summary_table(parts),
         effects=effects_table(parts),
         depths=depths_table(parts),
+        predictions=predictions_table(parts),
         counts=_counts(results),
         headline=headline(parts),
         answer=answer(parts),
@@ -251,12 +266,14 @@ def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]
     if not folders:
         return {}
     names, questions, expectations = _titles(results)
+    first = results.comparisons[0]  # all have the same plan
     content = {
         "name": ", ".join(names),
         "question": " ".join(questions),
         "expect": " ".join(expectations),
         "baselines": dict(results.baselines),
         DATA_NAMES: dict(results.names),
+        PLAN: asdict(first.plan) | first.stated.record(),
         "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],
         LATENCIES: {" ".join(key): ms for key, ms in sorted(results.latencies.items())},

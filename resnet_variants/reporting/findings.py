@@ -11,6 +11,7 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.effects import ADDITIVE, DEPENDS, MAIN
+from resnet_variants.analysis.predictions import FAILED, HELD
 from resnet_variants.analysis.statistics import ALPHA, DRAWS, EXACT, FEWEST, pairing_gain
 from resnet_variants.analysis.verdicts import (
     BASELINE,
@@ -30,11 +31,30 @@ _LITTLE = 1.2  # times as many runs
 
 
 def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What came out in at most two plain sentences, without intervals."""
+    """What came out in at most three plain sentences, without intervals."""
+    return tuple(filter(None, (*_came_out(comparisons), _predicted(comparisons))))
+
+
+def _predicted(comparisons: Sequence[Comparison]) -> str:
+    """How many of the predictions held; empty where there are none."""
+    tables = [part.predictions.drop_duplicates("number") for part in comparisons]
+    verdicts = pd.concat([table["verdict"] for table in tables]) if tables else pd.Series(dtype=str)
+    if verdicts.empty:
+        return ""
+    counts = {word: int((verdicts == word).sum()) for word in (HELD, FAILED, UNDECIDED)}
+    verbs = {HELD: "", FAILED: "", UNDECIDED: "is " if counts[UNDECIDED] == 1 else "are "}
+    parts = [f"{n} {verbs[word]}{word}" for word, n in counts.items() if n]
+    s = "s" if len(verdicts) > 1 else ""
+    stated = comparisons[0].stated.stated
+    when = f" ({stated})" if stated else ""
+    return f"Of {len(verdicts)} prediction{s}{when} {', '.join(parts)}."
+
+
+def _came_out(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     summaries = _labelled(comparisons)
     if len(summaries) == 1:
         first, plan = summaries[0], comparisons[0].plan
-        return tuple(filter(None, (_plain_verdict(first, plan), _plain_best(first))))
+        return _plain_verdict(first, plan), _plain_best(first)
     if not any(len(part.pairs) for part in comparisons):
         none = f"None of {len(summaries)} comparisons has a network beside its baseline"
         return (f"{none}, so there is no verdict.",)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from resnet_variants.analysis.factors import cells_of, short_labels
+from resnet_variants.analysis.predictions import Predictions, parse
 from resnet_variants.analysis.statistics import FEWEST
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.data.specs import check_spec
@@ -20,7 +21,7 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json, read_text
 from resnet_variants.records.results_folder import DATA_NAMES, PLAN
-from resnet_variants.registry import UserError, plain, refuse, require
+from resnet_variants.registry import UserError, plain, refuse, require, sequence
 from resnet_variants.settings import (
     DATA,
     SEEDS,
@@ -46,7 +47,8 @@ class Experiment:
 
     Raises:
         ValueError: an unknown data set, no variant, fewer than one seed, a baseline that is not
-            among the variants, or a name that is no plain file name.
+            among the variants, a name that is no plain file name, or predictions that cannot be
+            read or cannot all hold.
     """
 
     name: str
@@ -58,7 +60,7 @@ class Experiment:
     loading: Loading = field(default_factory=Loading)
     seeds: Seeds = SEEDS
     question: str = ""
-    expect: str = ""
+    expect: str | Sequence[str] = ""  # in words, or as predictions that are judged
     baseline: Mapping[str, object] = field(default_factory=dict)
     margin: float | None = None  # the smallest difference that matters, in points
     merged: tuple[str, ...] = ()
@@ -78,6 +80,8 @@ class Experiment:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", self.name):
             message = f"name {self.name!r} must be made of letters, digits and . _ + -"
             raise UserError(message, field="name")
+        object.__setattr__(self, "expect", _expectation(self.expect))
+        _ = self.predictions
         baselines = self.baselines()
         if not self.seeds:
             compared = any(model != base for model, base in baselines.items())
@@ -96,6 +100,12 @@ class Experiment:
             for variant in self.variants
             if seed < self.seeds or variant in self.more_for
         ]
+
+    @functools.cached_property
+    def predictions(self) -> Predictions:
+        """What is predicted; nothing where the expectation is in words."""
+        statements = () if isinstance(self.expect, str) else self.expect
+        return parse(statements, cells_of(self.variants))
 
     def with_more(self, seeds: int, arms: Sequence[str]) -> Experiment:
         """The same with further seeds for some arms and for the baselines of these.
@@ -153,14 +163,22 @@ class Experiment:
         return {
             "name": self.name,
             "question": self.question,
-            "expect": self.expect,
+            "expect": self.expect if isinstance(self.expect, str) else list(self.expect),
             "baselines": self.baselines(),
             DATA_NAMES: {self.runs[0].dataset: self.data_name} if self.data_name else {},
             "merged": list(self.merged),
-            PLAN: asdict(self.plan),
+            PLAN: asdict(self.plan) | self.predictions.record(),
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
+
+
+def _expectation(expect: object) -> str | tuple[str, ...]:
+    """Text as it is, or a list of texts as a tuple."""
+    texts = () if isinstance(expect, str) else sequence(expect)
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise UserError("expect must be text in quotes, or a list of such", field="expect")
+    return expect if isinstance(expect, str) else tuple(texts)
 
 
 _KEYS = (
@@ -229,7 +247,7 @@ def _listed_plugins(value: object) -> list[str]:
 def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Experiment:
     _check_keys(content, _KEYS, "key")
     settings = {key: value for key, value in content.items() if key not in ("grid", "recipe")}
-    for key in ("question", "expect", "data", "data_name"):
+    for key in ("question", "data", "data_name"):
         if not isinstance(settings.get(key, ""), str):
             raise UserError(f"{key} must be text in quotes")
     for table in ("grid", "recipe", "baseline"):

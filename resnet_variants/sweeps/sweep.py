@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
+from resnet_variants.analysis.predictions import Predictions
 from resnet_variants.records.files import (
     Json,
     StorageError,
@@ -199,20 +200,22 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
 def _plan(experiment: Experiment, out: Path, *, fresh: bool) -> Json:
     """What was fixed before the first run of the folder, as its ``experiment.json`` holds it.
 
+    Predictions that are stated or changed after the first result are marked as such.
+
     Raises:
         ValueError: there are results, and the experiment has another margin.
     """
-    plan, forgotten = asdict(experiment.plan), {run.id for run in experiment.runs if fresh}
+    forgotten = {run.id for run in experiment.runs if fresh}
     finished = {file.parent.name for file in (out / "runs").glob("*/result.json")} - forgotten
     if not finished:
-        return plan
+        return asdict(experiment.plan) | experiment.predictions.record()
     before = cast(Json, read_experiment(out).get(PLAN, {}))
     known = before.get("margin", 0.0)
     if experiment.margin is not None and experiment.margin != known:
         was = f"was fixed at {known:g} points" if known else "was not fixed"
         message = f"the margin {was} before the first run of {str(out)!r}: give another --out"
         raise UserError(message, field="margin")
-    return before
+    return before | experiment.predictions.after(Predictions.in_folder(out)).record()
 
 
 @contextlib.contextmanager

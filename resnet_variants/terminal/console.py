@@ -29,6 +29,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
     rows = {
         "experiment": experiment.name,
         "question": experiment.question,
+        "predicted": _predicted(experiment),
         "networks": ", ".join(variant.name for variant in experiment.variants),
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
@@ -46,6 +47,12 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         say(f"{'mind':<11}{line}")
     for line in experiment.merged:
         say(f"{'merged':<11}{line}")
+
+
+def _predicted(experiment: Experiment) -> str:
+    predictions = experiment.predictions
+    digest = f" (SHA-256 {predictions.sha256[:12]})" if predictions.each else ""
+    return "; ".join(predictions.texts) + digest
 
 
 def _more(experiment: Experiment) -> str:
