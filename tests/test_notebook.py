@@ -83,6 +83,8 @@ def test_the_notebook_of_the_examples_runs(tmp_path, monkeypatch):
     root = str(Path(rv.__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, *sys.path]))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cell = next(cell for cell in notebook.cells if "seeds=6" in cell.source)
+    cell.source = cell.source.replace("seeds=6", "seeds=2")  # a third of the time
     client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     shown = [out for cell in notebook.cells for out in cell.get("outputs", [])]
