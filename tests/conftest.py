@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import FIGURES_ARE_DRAWN_BY, drawing, undrawn
+from factories import DRAWING, drawing, undrawn
 from warm import COLD, get_context
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,8 +33,8 @@ def _no_imports_and_drawings_that_are_not_the_point():
     """Where the package spawns a process, a warm one starts; files of figures are empty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing, "get_context", get_context)
-        for module in FIGURES_ARE_DRAWN_BY:
-            patch.setattr(module, "rendered", undrawn)
+        for name in DRAWING:
+            patch.setattr(name, undrawn)
         yield
 
 

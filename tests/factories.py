@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resnet_variants import api
 from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.records.diagnosis import NOISE, TABLES
@@ -19,10 +18,9 @@ from resnet_variants.records.results_folder import (
     read_runs,
 )
 from resnet_variants.records.run_folder import DONE, RunFolder
-from resnet_variants.reporting import build
 from resnet_variants.reporting.figures.style import rendered
 
-FIGURES_ARE_DRAWN_BY = (api, build)  # each calls `rendered`
+DRAWING = ("resnet_variants.api.rendered", "resnet_variants.reporting.build.rendered")
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
 A, B, D, D_PRE = "net_a", "net_b", "net_d", "net_d_preact"
 MODELS = {
@@ -46,8 +44,8 @@ def undrawn(_: object, name: str) -> dict[str, bytes]:
 def drawing() -> Iterator[None]:
     """Within the block, reports draw their figures."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in FIGURES_ARE_DRAWN_BY:
-            patch.setattr(module, "rendered", rendered)
+        for name in DRAWING:
+            patch.setattr(name, rendered)
         yield
 
 

@@ -510,11 +510,13 @@ def test_the_settings_of_the_process_stay_as_they_are_and_change_no_figure(files
 
 _DRAWN = """
 import os, pathlib, sys
+out, backend = sys.argv[1:]
+sys.argv = ["resnet-variants"]  # the package loads no torch for a command
 import resnet_variants.reporting
 import test_plots
 for name, data in test_plots.drawn().items():
-    pathlib.Path(sys.argv[1], name).write_bytes(data)
-assert os.environ.get("MPLBACKEND") == sys.argv[2], os.environ.get("MPLBACKEND")
+    pathlib.Path(out, name).write_bytes(data)
+assert os.environ.get("MPLBACKEND") == backend, os.environ.get("MPLBACKEND")
 """
 
 
