@@ -77,7 +77,6 @@ def test_help_begins_with_the_signature():
     assert "paired seeds" in text and "class Flags" not in text
 
 
-@pytest.mark.timeout(900)
 def test_the_notebook_of_the_examples_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two test workers share two cores
     root = str(Path(rv.__file__).parents[1])
