@@ -29,7 +29,7 @@ check: .venv/installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 golden: .venv/installed  ## rewrite golden tables and the generated documentation; read the diff
-	$(BIN)/python -m pytest --rewrite tests/test_cost.py tests/test_runs.py tests/test_readme.py
+	$(BIN)/python -m pytest -m '' --rewrite tests/test_cost.py tests/test_runs.py tests/test_readme.py
 
 wheel: .venv/installed  ## the package for machines without this checkout, in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

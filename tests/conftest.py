@@ -1,10 +1,13 @@
-"""What all tests share: the switch that rewrites golden files, and quiet, seeded torch."""
+"""What all tests share: the switch that rewrites golden files, quiet torch, quick stand-ins."""
 
 import csv
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
+from factories import DRAWING, drawing, undrawn
+from warm import COLD, get_context
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -23,6 +26,29 @@ def _one_thread_and_a_seed():
     # Two test workers share two cores.
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_imports_and_drawings_that_are_not_the_point():
+    """Where the package spawns a process, a warm one starts; files of figures are empty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", get_context)
+        for name in DRAWING:
+            patch.setattr(name, undrawn)
+        yield
+
+
+@pytest.fixture
+def drawn():
+    """Files of figures are what users get: drawing them takes seconds."""
+    with drawing():
+        yield
+
+
+@pytest.fixture
+def spawned(monkeypatch):
+    """Processes start as users' do."""
+    monkeypatch.setattr(multiprocessing, "get_context", COLD)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Runs, summaries and results folders made by hand: nothing is trained."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
@@ -16,7 +18,9 @@ from resnet_variants.records.results_folder import (
     read_runs,
 )
 from resnet_variants.records.run_folder import DONE, RunFolder
+from resnet_variants.reporting.figures.style import rendered
 
+DRAWING = ("resnet_variants.api.rendered", "resnet_variants.reporting.build.rendered")
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
 A, B, D, D_PRE = "net_a", "net_b", "net_d", "net_d_preact"
 MODELS = {
@@ -29,6 +33,20 @@ MODELS = {
 # What is known of a run before it starts; the rest of a row is its result.
 _BEFORE = RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")]
 CONFIG = ("run_id", *_BEFORE, "device", "precision", *FURTHER_COLUMNS)
+
+
+def undrawn(_: object, name: str) -> dict[str, bytes]:
+    """Files in place of those of a figure."""
+    return {f"{name}.png": b"", f"{name}.svg": b""}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within the block, reports draw their figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in DRAWING:
+            patch.setattr(name, rendered)
+        yield
 
 
 def variant_columns(model: str) -> dict[str, object]:

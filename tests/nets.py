@@ -11,6 +11,7 @@ import torch
 
 from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.branches import ORDERS
+from resnet_variants.models.catalogue import list_models
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
@@ -63,6 +64,27 @@ def pairwise(axes, allowed):
 
 def _pairs(row):
     return set(itertools.combinations(row.items(), 2))
+
+
+def each_once(rows):
+    """The rows that hold a choice which no row before them holds."""
+    seen, kept = set(), []
+    for row in rows:
+        if not seen.issuperset(row.items()):
+            kept.append(row)
+            seen.update(row.items())
+    return kept
+
+
+def one_of_each_kind():
+    """The shallowest registered name of each kind of unit, with each stem and order."""
+
+    def kind(name):
+        v = parse_name(name)
+        return v.family, v.block, v.cardinality, v.base_width, v.stem, v.order
+
+    deepest_first = sorted(list_models(), key=lambda name: -parse_name(name).depth)
+    return list({kind(name): name for name in deepest_first}.values())
 
 
 def failures(check, cases):

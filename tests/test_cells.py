@@ -6,7 +6,7 @@ import warnings
 import pytest
 import timm
 import torch
-from nets import buildable, cells, failures, pairwise
+from nets import buildable, cells, each_once, failures, pairwise
 from timm.models import group_parameters
 
 from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, ORDERS, STRIDES
@@ -210,8 +210,7 @@ def checkpointing(case):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@contract
-def scripting(case):
+def is_scripted(case):
     model = case.model()
     model.reset_classifier(7, "avg")  # timm's catavgmax cannot be scripted
     with warnings.catch_warnings():
@@ -230,6 +229,15 @@ def parameter_groups(case):
     assert all(name.startswith(("conv1", "bn1")) for name in groups[0])
     assert all(name.startswith(("norm", "fc")) for name in list(groups.values())[-1])
     assert len(group_parameters(model, model.group_matcher(coarse=True))) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [each_once, pytest.param(list, marks=pytest.mark.slow)],
+    ids=["every choice", "every two choices"],
+)
+def test_cells_can_be_scripted(chosen):
+    assert failures(is_scripted, [Case(row) for row in chosen(sample()[0])]) == {}
 
 
 @pytest.fixture(scope="module")

@@ -253,11 +253,17 @@ def test_an_interruption_while_libraries_are_loaded_is_one_line(words):
     assert err == "resnet-variants: interrupted; the same command continues\n"
 
 
-def test_importing_the_package_leaves_interruptions_alone_and_plotting_out():
-    code = "import signal, sys, resnet_variants\n"
-    code += "print(signal.getsignal(signal.SIGINT).__name__, {'pandas', 'tyro'} & {*sys.modules})"
+def test_importing_the_package_leaves_interruptions_alone_and_plotting_out_and_builds_no_network():
+    code = """
+import signal, sys, timm, torch
+made = []
+torch.nn.Conv2d.__init__ = lambda *args, **kwargs: made.append(args)
+import resnet_variants
+resnet_variants.list_models()
+print(signal.getsignal(signal.SIGINT).__name__, {"pandas", "tyro"} & {*sys.modules}, made)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "default_int_handler set()\n"
+    assert done.stdout == "default_int_handler set() []\n"
 
 
 def test_a_run_that_another_command_trains_is_not_redone(tmp_path, capsys):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import timm
 import torch
-from nets import failures
+from nets import failures, one_of_each_kind
 
 import resnet_variants as rv
 from resnet_variants.models.branches import ANTIALIASES, ORDERS
@@ -86,7 +86,9 @@ def has_what_its_cfg_says(name):
 
 
 @pytest.mark.parametrize(
-    "names", [NAMES[::4], pytest.param(NAMES, marks=pytest.mark.slow)], ids=["some", "all"]
+    "names",
+    [one_of_each_kind(), pytest.param(NAMES, marks=pytest.mark.slow)],
+    ids=["one of each kind", "all"],
 )
 def test_every_name_has_what_its_cfg_says(names, without_values):
     with torch.no_grad():

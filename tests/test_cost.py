@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from nets import buildable, failures, pairwise
+from nets import buildable, failures, one_of_each_kind, pairwise
 from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_variants as rv
 from resnet_variants import models
+from resnet_variants.models.catalogue import stored_costs
 from resnet_variants.models.cost import layer_costs, total
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.grids import preset
@@ -68,6 +69,15 @@ def test_images_too_small_for_a_network_are_refused():
         rv.cost(variant, img_size=4)
 
 
+def test_the_stored_costs_are_those_of_the_networks():
+    stored = stored_costs()
+    assert list(stored) == rv.list_models()
+    for name in one_of_each_kind():
+        cost = rv.cost(rv.parse_name(name))
+        assert stored[name] == (cost.params, cost.macs), name
+
+
+@pytest.mark.slow  # above is one of each kind
 def test_golden_cost_of_every_registered_name(golden):
     rows = []
     for name in rv.list_models():

@@ -83,13 +83,6 @@ def reported(diagnosed):
     return build(diagnosed)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Files of figures are empty: drawing them takes most of the time."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-    monkeypatch.setattr("matplotlib.figure.Figure.get_layout_engine", lambda _: None)
-
-
 def test_a_run_gets_tables_and_figures(diagnosed):
     for folder in (diagnosed / "runs").iterdir():
         assert is_diagnosed(folder)
@@ -172,7 +165,6 @@ def test_convolutions_in_full_precision_are_so_within_the_block_alone():
     assert settings.fp32_precision == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_command_says_what_it_found_whatever_was_renamed_since(folder, tmp_path, capsys):
     other = folder.rename(tmp_path / "mymodel")
     config = json.loads((other / "run.json").read_text())
@@ -319,7 +311,6 @@ def test_snapshots_are_the_weights_after_their_epochs(results):
     assert first["bn1.num_batches_tracked"] == 4  # steps of an epoch
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_run_diagnoses_when_asked_and_one_refusal_costs_no_other_run_its_report(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["--variant", "B", "--depth", "8", "--epochs", "2", "--seeds", "2", "--diagnose"]
@@ -401,11 +392,10 @@ def test_the_tables_alone_give_the_same_report(diagnosed, reported, tmp_path):
     for path in diagnosed.iterdir():
         if path.suffix in (".csv", ".json"):
             shutil.copy(path, clone / path.name)
-    build(clone)
+    again = build(clone)
+    assert {f"{name}.svg" for name in TABLES} <= {path.name for path in again.files}
     for name in (*TABLES, "diagnosis"):
         assert (clone / f"{name}.csv").read_bytes() == (diagnosed / f"{name}.csv").read_bytes()
-        if name in TABLES:
-            assert (clone / f"{name}.svg").read_bytes() == (diagnosed / f"{name}.svg").read_bytes()
 
 
 def test_a_run_that_lacks_a_table_is_read_with_the_others(tmp_path):
@@ -507,7 +497,6 @@ def test_a_table_that_cannot_be_is_refused(tmp_path, name, change, said, raw):
         read_diagnoses(tmp_path, [row["run_id"]])
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_diagnosis_is_no_mixture_of_two(diagnosed, tmp_path, monkeypatch):
     run = next((diagnosed / "runs").glob("rv_resnet8*"))
     copy = shutil.copytree(run, tmp_path / "runs" / run.name)
@@ -667,7 +656,6 @@ def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
 # --- networks with little to show -------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_plain_net_without_units_of_one_shape_has_fewer_figures(tmp_path):
     plain = Variant(depth=14, block="bottleneck", shortcut="none", stem_stride=4)
     run = dataclasses.replace(digits_run(epochs=1, batch_size=512), variant=plain)

@@ -187,3 +187,20 @@ def test_more_runs_than_anybody_means_are_refused_without_making_them(tmp_path, 
     monkeypatch.setattr("resnet_variants.sweeps.experiment.expand", None)
     with pytest.raises(UserError, match=r"some_question.toml': 40,000 runs: give --yes"):
         read_toml(write(tmp_path, wide))
+
+
+def test_a_name_of_the_data_changes_no_id(tmp_path):
+    name = "CIFAR-10 (JPEG), 16 px"
+    named, _ = read(["--variant", "A", "D", "--data-name", name])
+    plain, _ = read(["--variant", "A", "D"])
+    assert [run.id for run in named.runs] == [run.id for run in plain.runs]
+    assert named.record()["data_names"] == {"digits": name}
+    assert not plain.record()["data_names"]
+    file = tmp_path / "question.toml"
+    file.write_text(f'data_name = "{name}"\n[grid]\ndepth = [18]\n')
+    assert read_toml(file).data_name == name
+    with pytest.raises(UserError, match="data_name must be text in quotes"):
+        file.write_text("data_name = 3\n[grid]\ndepth = [18]\n")
+        read_toml(file)
+    with pytest.raises(UserError, match="one line of plain text"):
+        read(["--variant", "A", "--data-name", "two\nlines"])

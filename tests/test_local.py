@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -12,9 +13,11 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from small import CPU, measured, recipe, sweep
+from warm import Command
 
 from resnet_variants.data.dataset import load_dataset
 from resnet_variants.models.variant import Variant
@@ -79,7 +82,9 @@ class Prints(Run):
         return super().build(data)
 
 
-def test_workers_come_to_what_this_process_comes_to(tmp_path, undisturbed, monkeypatch, capfd):
+def test_workers_come_to_what_this_process_comes_to(
+    tmp_path, undisturbed, monkeypatch, capfd, spawned
+):
     monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Prints)
     assert sweep(experiment(), tmp_path, TWO)
     assert results(tmp_path) == undisturbed
@@ -92,27 +97,15 @@ def test_workers_come_to_what_this_process_comes_to(tmp_path, undisturbed, monke
     assert not list((tmp_path / "runs").glob(".*"))  # all claims are gone
 
 
-def workers_of(pid):
-    """The worker processes whose parent is ``pid``."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
-                found.append(int(stat.parent.name))
-    return found
-
-
 def test_losing_all_workers_at_once_loses_no_run(tmp_path, undisturbed):
     events = []
 
     def strike(event):
         """At the first epoch one worker is killed and the other is told to stop."""
         if isinstance(event, EpochDone) and not any(isinstance(e, EpochDone) for e in events):
-            for pid, number in zip(
-                workers_of(os.getpid()), (signal.SIGKILL, signal.SIGTERM), strict=True
-            ):
-                os.kill(pid, number)
+            one, other = multiprocessing.active_children()
+            one.kill()
+            other.terminate()
         events.append(event)
 
     assert sweep(experiment(), tmp_path, TWO, strike)
@@ -199,44 +192,41 @@ def test_a_worker_that_does_nothing_for_long_is_ended(tmp_path, monkeypatch):
 
 # --- several commands -------------------------------------------------------------------------
 
-FLAGS = "--variant A D --depth 11 --device cpu --precision fp32 --deterministic"
+FLAGS = "run --variant A D --depth 11 --device cpu --precision fp32 --deterministic"
 FLAGS += " --checkpoint-seconds 0.2"
 
 
 def launched(out, flags):
-    words = [sys.executable, "-m", "resnet_variants.run", *FLAGS.split(), *flags.split()]
-    words += ["--out", str(out)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Command([*FLAGS.split(), *flags.split(), "--out", str(out)])
 
 
 def test_two_commands_share_the_work_and_both_report_all_of_it(tmp_path):
     flags = "--engine inline --cpus-per-run 1 --seeds 3 --epochs 4"
     commands = [launched(tmp_path, flags) for _ in range(2)]
-    texts = [command.communicate()[0] for command in commands]
-    assert [command.returncode for command in commands] == [0, 0], texts
-    for text in texts:
+    for status, text in [command.ended() for command in commands]:
+        assert status == 0, text
         assert "6 done" in text
-    logs = [path.read_text() for path in (tmp_path / "runs").glob("*/log.txt")]
+    logs = [path.read_text() for path in tmp_path.glob("runs/*/log.txt")]
     assert len(logs) == 6
     for log in logs:  # trained by one of them, once
         assert re.findall(r"^epoch=(\d)", log, re.MULTILINE) == ["1", "2", "3", "4"]
         assert "continued" not in log
 
 
-def alive(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+def alive(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def test_workers_end_with_their_driver(tmp_path):
     command = launched(tmp_path, "--jobs 1 --seeds 3 --epochs 100")
     while not list(tmp_path.glob("runs/*/epochs.jsonl")):
-        assert command.poll() is None
+        assert command.process.is_alive()
         time.sleep(0.02)
-    (worker,) = workers_of(command.pid)
-    command.kill()
-    command.communicate()
+    children = psutil.Process(command.process.pid).children()
+    (worker,) = (child for child in children if "spawn_main" in " ".join(child.cmdline()))
+    command.process.kill()
     while alive(worker):  # the timeout of the test ends this
         time.sleep(0.02)
 

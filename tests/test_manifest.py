@@ -1,14 +1,15 @@
 """Whose a file is: the manifest, what `report` replaces and deletes, what dead writers leave."""
 
 import json
+import os
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from factories import A, diagnosed_folder, results_folder, run_row
+from warm import WARM
 
 from resnet_variants.records import files, manifest
 from resnet_variants.records.diagnosis import TABLES
@@ -229,18 +230,21 @@ def scratch(folder):
     return sorted(folder.glob(f".*{TEMPORARY}"))
 
 
+def dies_as_it_writes(path):
+    with atomic_file(path) as file:
+        file.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_what_a_dead_writer_left_goes_and_what_a_living_one_has_stays(tmp_path):
     for name in (".a.swp", ".a.12345678", f".mine{TEMPORARY}"):
         (tmp_path / name).write_text("mine")
-    code = (
-        "import os, pathlib, sys; from resnet_variants.records.files import atomic_file\n"
-        "with atomic_file(pathlib.Path(sys.argv[1])) as file:\n"
-        "    file.write_text('half'); os.kill(os.getpid(), 9)\n"
-    )
-    path = str(tmp_path / "dead")
-    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
+    writer = WARM.Process(target=dies_as_it_writes, args=(tmp_path / "dead",))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
     dead = [p for p in scratch(tmp_path) if p.is_dir()]
-    assert len(dead) == 1 and not Path(path).exists()
+    assert len(dead) == 1 and not (tmp_path / "dead").exists()
     with atomic_file(tmp_path / "slow") as file:
         file.write_text("slow")
         write_atomically(tmp_path / "other", "other")

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from itertools import combinations
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -16,6 +17,7 @@ from factories import (
     B,
     D,
     comparison,
+    diagnosis,
     epoch_records,
     paired_rows,
     run_row,
@@ -24,8 +26,11 @@ from factories import (
 )
 from factories import summary_row as row
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from PIL import Image
 
+from resnet_variants.analysis.comparison import comparisons
+from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.cost import accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.style import rendered
@@ -34,11 +39,6 @@ from resnet_variants.reporting.figures.style import rendered
 def markers(figure):
     """The data points as (marker, has an interval), one per error bar container."""
     return [(bar.lines[0], bar.has_yerr) for bar in figure.axes[0].containers]
-
-
-def legend_texts(figure):
-    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
-    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
 
 
 def epochs_of(runs):
@@ -57,6 +57,176 @@ def curves_of(runs, epochs=None):
 
 def grid_of_runs():
     return runs_frame(paired_rows({A: [0.8, 0.9], D: [0.8, 0.9], D_PRE: [0.8, 0.9]}))
+
+
+A_PRE = "net_a_preact"
+SCORES = {A: [0.80, 0.82, 0.81], A_PRE: [0.83, 0.84, 0.86], D: [0.85, 0.9, 0.88]}
+SCORES[D_PRE] = [0.91, 0.92, 0.95]
+LABELS = {"A", "A preact", "D", "D preact"}
+GRID = [
+    (stem, stride, shortcut, order)
+    for stem in ("conv3", "deep")
+    for stride, shortcut in (("1x1", "conv"), ("3x3", "conv"), ("3x3", "avgpool"))
+    for order in ("post", "preact")
+]
+LONG = "folder-" + "a-name-of-some-length-" * 3
+
+
+def rows_of(scores=SCORES, **changes):
+    """Runs of presets A and D in two orders."""
+    rows = []
+    for model, accs in scores.items():
+        base = A if model == A_PRE else model
+        own = {"model": model, "order": "preact" if model in (A_PRE, D_PRE) else "post"}
+        for seed, acc in enumerate(accs):
+            row = run_row(base, seed, acc, **changes)
+            rows.append(row | own | {"run_id": row["run_id"].replace(base, model)})
+    return rows
+
+
+def compared(scores=SCORES, *, names=None, **changes):
+    """A comparison with epochs and a diagnosis of each run."""
+    return of_rows(rows_of(scores, **changes), names=names)
+
+
+def of_rows(rows, *, names=None):
+    runs = runs_frame(rows)
+    tables = [diagnosis(row) for row in rows]
+    joined = {
+        name: pd.concat([table[name] for table in tables], ignore_index=True) for name in tables[0]
+    }
+    more = {"epochs": epochs_of(runs), "diagnosis": joined, "names": names}
+    return comparison(runs, dict.fromkeys(runs["model"], A), **more)
+
+
+def grid_rows():
+    """Twelve networks of four costs, with long labels."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, (stem, stride, shortcut, order) in enumerate(GRID):
+        axes = {"stem": stem, "stride": stride, "shortcut": shortcut, "order": order, "preset": ""}
+        macs = 4_000_000 + 400_000 * (stem == "deep") + 700_000 * (stride == "3x3")
+        for seed in range(3):
+            own = axes | {"model": f"rv_{i}", "run_id": f"rv_{i}__digits__2__s{seed}"}
+            rows.append(run_row(A, seed, rng.uniform(0.8, 0.9)) | own | {"macs": macs})
+    return rows
+
+
+def laid_out(part):
+    """All figures of a comparison."""
+    figures = {name: draw(part) for name, draw in FIGURES.items()}
+    figures = {name: figure for name, figure in figures.items() if figure is not None}
+    for figure in figures.values():
+        FigureCanvasAgg(figure).draw()
+    return figures
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return laid_out(compared())
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return of_rows(grid_rows())
+
+
+def legends(figure):
+    own = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [legend for legend in own if legend]
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in legends(figure) for text in legend.get_texts()]
+
+
+def texts(figure):
+    titles = [legend.get_title() for legend in legends(figure)]
+    own = [text for axes in figure.axes for text in axes.texts]
+    return legend_texts(figure) + [text.get_text() for text in [*titles, *own]]
+
+
+def entries(figure):
+    """Label -> colour, marker and line of the legend under the axes."""
+    (legend,) = figure.legends
+    return {
+        line.get_label(): (to_hex(line.get_color()), line.get_marker(), line.get_linestyle())
+        for line in legend.get_lines()
+    }
+
+
+# --- all figures ------------------------------------------------------------------------------
+
+
+def test_networks_are_named_by_what_they_differ_in(figures):
+    assert {"accuracy_vs_macs", "training_curves", "effects", "lesion"} <= set(figures)
+    for figure in figures.values():
+        assert not [text for text in texts(figure) if "net_" in text]
+    for name in ("training_curves", "gradient_flow", "sensitivity"):
+        assert set(entries(figures[name])) == LABELS
+
+
+def test_a_network_has_one_look_in_all_figures(figures):
+    looks = [entries(figures[name]) for name in ("training_curves", "lesion", "accuracy_vs_macs")]
+    for label in LABELS - {"A"}:  # the baseline, as one of them says
+        assert len({own[label] for own in looks}) == 1
+    assert len(set(looks[0].values())) == 4
+
+
+def test_a_network_has_one_look_in_the_figures_of_two_data_sets():
+    rows = rows_of() + rows_of({A_PRE: SCORES[A_PRE], D: SCORES[D]}, dataset="mnist")
+    both = comparisons(runs_frame(rows), {})
+    looks = [entries(FIGURES["accuracy_vs_macs"](part)) for part in both]
+    assert looks[0]["A preact"] == looks[1]["A preact"]
+    assert looks[0]["D"] == looks[1]["D"]
+
+
+def test_effects_have_no_colour_of_a_network(figures):
+    used = {colour for colour, *_ in entries(figures["training_curves"]).values()}
+    (axes,) = figures["effects"].axes
+    assert used.isdisjoint(to_hex(bar.lines[0].get_color()) for bar in axes.containers)
+
+
+@pytest.mark.parametrize("data", [LONG, "x" * 200])
+def test_captions_are_inside_the_figure(data):
+    part = compared(names={"digits": data})
+    for name in ("accuracy_vs_macs", "training_curves", "effects", "interactions", "lesion"):
+        figure = FIGURES[name](part)
+        FigureCanvasAgg(figure).draw()
+        box = figure.texts[0].get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, name
+        assert box.y1 <= figure.bbox.y1, name
+
+
+def test_every_panel_has_labels_and_ticks(figures):
+    for name, figure in figures.items():
+        for axes in figure.axes:
+            last = axes.get_subplotspec().is_last_row() or axes.get_xlabel()
+            assert not last or axes.get_xlabel(), name
+            row = [*axes.get_shared_y_axes().get_siblings(axes)]
+            assert any(one.get_ylabel() for one in row) or name == "effects"
+            low, high = sorted(axes.get_ylim())
+            if axes.get_yscale() == "log" and high > 1.2 * low:
+                assert sum(low <= tick <= high for tick in axes.get_yticks()) > 1, name
+
+
+def test_every_entry_of_a_legend_has_a_mark(figures, grid):
+    for figure in [*figures.values(), FIGURES["accuracy_vs_macs"](grid)]:
+        for legend in legends(figure):
+            for line in legend.get_lines():
+                assert line.get_linestyle() != "None" or line.get_marker() not in ("", "None")
+
+
+def test_the_legend_of_many_networks_lists_the_choices_that_make_them():
+    rows = [
+        row
+        | {"depth": depth, "model": f"{row['model']}_{depth}", "run_id": f"{depth}{row['run_id']}"}
+        for row in grid_rows()
+        for depth in (20, 56)
+    ]
+    found = entries(FIGURES["training_curves"](of_rows(rows)))
+    assert {"stem deep", "downsample 1x1", "depth, order 20, post"} & set(found)
+    assert len(found) < 12
 
 
 # --- accuracy against MACs --------------------------------------------------------------------
@@ -174,6 +344,69 @@ def test_a_name_is_drawn_as_it_is_spelt_a_long_one_with_both_its_ends(dataset, d
     assert f"on{drawn or dataset}at8px".replace(" ", "") in seen
 
 
+def bands(axes):
+    return [patch.get_extents() for patch in axes.patches]
+
+
+def test_networks_of_equal_cost_share_a_marked_band():
+    axes = FIGURES["accuracy_vs_macs"](compared()).axes[0]
+    places = {bar.lines[0].get_xdata()[0] for bar in axes.containers}
+    assert len(places) == 4
+    for cost, band in zip((4, 6), bands(axes), strict=True):
+        inside = [x for x in places if band.x0 < axes.transData.transform((x, 0.9))[0] < band.x1]
+        assert len(inside) == 2
+        assert np.mean(inside) == pytest.approx(cost)
+    assert "equal MACs, side by side" in texts(axes.figure)
+
+
+def test_costs_that_are_nearly_equal_are_said_to_be():
+    rows = rows_of()
+    rows = [row | {"params": 1_000_000 + 9_000 * (row["model"] == A)} for row in rows]
+    assert FIGURES["accuracy_vs_params"](of_rows(rows)) is None
+    rows = [row | {"macs": 5_000_000 + 9_000 * (row["model"] == A)} for row in rows]
+    figure = FIGURES["accuracy_vs_macs"](of_rows(rows))
+    assert "all have nearly the same MACs" in figure.get_suptitle()
+    assert len(figure.axes[0].get_xticks()) == 1
+    assert "MACs equal to 0.2 %, side by side" in texts(figure)
+
+
+def test_an_outlier_is_at_the_edge_with_its_value():
+    scores = SCORES | {A: [0.101, 0.1, 0.099]}
+    axes = FIGURES["accuracy_vs_macs"](compared(scores)).axes[0]
+    low, high = axes.get_ylim()
+    assert 0.7 < low < 0.85 and high < 1
+    assert axes.containers[0].lines[0].get_ydata() == pytest.approx([low])
+    assert "A 10.0 % ↓" in texts(axes.figure)
+    assert "beyond the frame" in axes.figure.get_suptitle()
+
+
+def test_a_low_accuracy_that_squeezes_nothing_is_drawn_where_it_is():
+    scores = SCORES | {A: [0.6, 0.61, 0.62]}
+    axes = FIGURES["accuracy_vs_macs"](compared(scores)).axes[0]
+    assert axes.containers[0].lines[0].get_ydata() == pytest.approx([0.61])
+    assert axes.get_ylim()[0] < 0.61
+
+
+def test_labels_overlap_neither_labels_nor_marks(grid):
+    figure = FIGURES["accuracy_vs_macs"](grid)
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert boxes
+    assert all(not one.overlaps(other) for one, other in combinations(boxes, 2))
+    marks = [axes.transData.transform(bar.lines[0].get_xydata()[0]) for bar in axes.containers]
+    assert not any(box.contains(*mark) for box in boxes for mark in marks)
+    assert all(axes.bbox.count_contains(box.corners()) == 4 for box in boxes)
+
+
+def test_costs_far_apart_are_on_a_logarithmic_axis():
+    rows = [row | {"macs": row["macs"] * (100 if row["model"] == A else 1)} for row in rows_of()]
+    axes = FIGURES["accuracy_vs_macs"](of_rows(rows)).axes[0]
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_xlim()
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) > 2
+
+
 # --- training curves --------------------------------------------------------------------------
 
 
@@ -234,6 +467,16 @@ def test_the_caption_of_a_single_panel_of_curves_has_room():
     assert caption.get_window_extent().x1 < figure.bbox.x1
 
 
+def test_a_single_epoch_is_drawn_as_points():
+    part = compared()
+    part = comparison(part.runs, epochs=part.epochs[part.epochs["epoch"] == 1])
+    loss, error = FIGURES["training_curves"](part).axes[:2]
+    for axes in (loss, error):
+        marks = [line for line in axes.lines if line.get_marker() not in ("", "None")]
+        assert marks and all(line.get_linestyle() == "None" for line in axes.lines)
+    assert error.get_xticks().tolist() == [1]
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -267,11 +510,13 @@ def test_the_settings_of_the_process_stay_as_they_are_and_change_no_figure(files
 
 _DRAWN = """
 import os, pathlib, sys
+out, backend = sys.argv[1:]
+sys.argv = ["resnet-variants"]  # the package loads no torch for a command
 import resnet_variants.reporting
 import test_plots
 for name, data in test_plots.drawn().items():
-    pathlib.Path(sys.argv[1], name).write_bytes(data)
-assert os.environ.get("MPLBACKEND") == sys.argv[2], os.environ.get("MPLBACKEND")
+    pathlib.Path(out, name).write_bytes(data)
+assert os.environ.get("MPLBACKEND") == backend, os.environ.get("MPLBACKEND")
 """
 
 

@@ -1,12 +1,12 @@
 """Cells without a registered name: timm knows them by it once this process has met them."""
 
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import timm
 import torch
 from timm.models import save_for_hf
+from warm import WARM
 
 import resnet_variants as rv
 from resnet_variants.models.variant import Variant
@@ -68,8 +68,8 @@ def test_what_timm_saves_of_it_loads_in_a_process_that_never_met_it(tmp_path):
     name = rv.register(Variant(family="cifar", depth=8, stem="tiered_narrow"))
     model = timm.create_model(name, num_classes=4)
     save_for_hf(model, str(tmp_path), safe_serialization=True)
-    code = "import timm, resnet_variants\n"
-    code += f"model = timm.create_model('local-dir:{tmp_path}', pretrained=True)\n"
-    code += "print(model.variant.name, model.num_classes, model.fc.weight[0, 0].item())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [name, "4", repr(model.fc.weight[0, 0].item())]
+    with ProcessPoolExecutor(1, WARM) as pool:
+        assert not pool.submit(timm.is_model, name).result()
+        loaded = pool.submit(timm.create_model, f"local-dir:{tmp_path}", pretrained=True).result()
+    assert (loaded.variant.name, loaded.num_classes) == (name, 4)
+    assert torch.equal(loaded.fc.weight, model.fc.weight)

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from factories import D_PRE, A, B, paired_rows, results_folder, run_row
+from factories import D_PRE, A, B, drawing, paired_rows, results_folder, run_row
 from PIL import Image
 
 from resnet_variants.records import results_folder as records
@@ -55,19 +55,14 @@ def made(out):
 def reported(tmp_path_factory):
     """The report of runs that are done, failed, diverged and unfinished."""
     rows = [*paired_rows(SCORES), *UNSETTLED]
-    return build(results_folder(tmp_path_factory.mktemp("a") / "out", rows, baselines=BASELINES))
+    out = results_folder(tmp_path_factory.mktemp("a") / "out", rows, baselines=BASELINES)
+    with drawing():
+        return build(out)
 
 
 @pytest.fixture(scope="module")
 def out(reported):
     return reported.files[0].parent
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Files of figures are empty: drawing them takes most of the time."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-    monkeypatch.setattr("matplotlib.figure.Figure.get_layout_engine", lambda _: None)
 
 
 def test_a_report_makes_every_table_and_figure(reported, out):
@@ -116,13 +111,13 @@ def test_unfinished_and_failed_runs_stay_in_the_report(reported):
     assert reported.summary["failed"].tolist() == [0, 1, 1]
 
 
-def test_a_second_report_has_the_same_bytes(out):
+def test_a_second_report_has_the_same_bytes(out, drawn):
     first = made(out) | {MANIFEST: (out / MANIFEST).read_bytes()}
     build(out)
     assert made(out) | {MANIFEST: (out / MANIFEST).read_bytes()} == first
 
 
-def test_the_tables_alone_give_the_same_report(out, tmp_path):
+def test_the_tables_alone_give_the_same_report(out, tmp_path, drawn):
     clone = tmp_path / out.name
     clone.mkdir()
     for name in ("runs.csv", "epochs.csv", "experiment.json", "provenance.json"):
@@ -158,7 +153,6 @@ def test_a_run_that_is_started_anew_meanwhile_is_left_out(tmp_path, monkeypatch)
     assert len(records.read_runs(out)) == 2
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_in_progress_is_reported_again_when_it_is_done(tmp_path):
     row = run_row(A, 0, status="unfinished", seconds=None)
     out = results_folder(tmp_path / "out", [row])
@@ -171,7 +165,6 @@ def test_a_run_in_progress_is_reported_again_when_it_is_done(tmp_path):
     assert report.summary["test_acc_mean"].tolist() == [0.75]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_done_run_whose_epochs_are_gone_still_has_its_score_in_the_report(tmp_path):
     rows = paired_rows({A: [0.8]})
     out = results_folder(tmp_path / "out", rows)
@@ -180,7 +173,6 @@ def test_a_done_run_whose_epochs_are_gone_still_has_its_score_in_the_report(tmp_
     assert TABLES | {"accuracy_vs_macs.png"} <= set(made(out))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_each_data_set_has_its_own_figures_inside_the_folder(tmp_path):
     names = ("v1.5", "v1.6", "folder:a/b")
     rows = [row for name in names for row in paired_rows({A: [0.8]}, dataset=name)]
@@ -202,3 +194,21 @@ def test_a_folder_without_runs_is_an_error_that_names_it(tmp_path, kind):
     with pytest.raises(UserError, match="some_out"):
         build(out)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+CIFAR = "CIFAR-10 (JPEG), 16 px"
+
+
+def test_a_name_of_the_data_is_in_captions_tables_and_page(tmp_path, drawn):
+    out = results_folder(tmp_path / "out", paired_rows(SCORES))
+    content = (out / "experiment.json").read_text()
+    (out / "experiment.json").write_text(
+        content.replace('"question"', f'"data_names": {{"digits": "{CIFAR}"}}, "question"')
+    )
+    build(out)
+    svg = (out / "accuracy_vs_macs.svg").read_text()
+    assert CIFAR in svg and "digits" not in svg
+    assert CIFAR in (out / "summary.tex").read_text()
+    assert CIFAR in (out / "report.html").read_text()
+    build(tmp_path / "both", [out])
+    assert records.read_experiment(tmp_path / "both")["data_names"] == {"digits": CIFAR}

@@ -2,20 +2,19 @@
 
 import itertools
 import json
-import multiprocessing
+import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from small import digits_run, execute, measured, network, recipe, same, sweep, train, weights
+from warm import Command
 
 from resnet_variants.records.files import TEMPORARY
 from resnet_variants.records.run_folder import RunFolder
-from resnet_variants.run import command, read
+from resnet_variants.run import read
 from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.interrupt import Stop
@@ -152,8 +151,7 @@ def argv(out, flags=FLAGS):
 
 def launched(out, flags=FLAGS):
     """The command in a process of its own, which starts another."""
-    words = [sys.executable, "-m", "resnet_variants.run", *argv(out, flags)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Command(["run", *argv(out, flags)])
 
 
 def finished(out):
@@ -176,7 +174,7 @@ def wait_for_state(out, alive, *, newer_than=0):
             written = file.stat().st_mtime_ns
             if written > newer_than:
                 return written
-        time.sleep(0.01)
+        time.sleep(0.02)
     raise AssertionError("ended without a checkpoint")
 
 
@@ -202,35 +200,23 @@ LAST_WORDS = {
 
 @pytest.mark.parametrize("number", LAST_WORDS)
 def test_a_signal_saves_and_the_same_command_continues(tmp_path, reference, number):
-    process = launched(tmp_path)
-    wait_for_state(tmp_path, lambda: process.poll() is None)
-    process.send_signal(number)
-    text, _ = process.communicate(timeout=600)
+    command = launched(tmp_path)
+    wait_for_state(tmp_path, command.process.is_alive)
+    os.kill(command.process.pid, number)
+    status, text = command.ended()
     last_words = text.splitlines()[-1].partition(": ")[2]
-    assert (process.returncode, last_words) == LAST_WORDS[number]
+    assert (status, last_words) == LAST_WORDS[number]
     assert "Traceback" not in text
     assert list(tmp_path.glob("runs/*/checkpoint.pt"))
     assert not list(tmp_path.glob("runs/*/result.json"))
     assert outcome(finished(tmp_path)) == reference
 
 
-@pytest.fixture(scope="module")
-def server():
-    """Processes that need not import everything again."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["resnet_variants.run"])
-    return context
-
-
-def work(words):
-    command([*words, "--engine", "inline"])
-
-
-def test_being_killed_at_any_moment_changes_no_bit(tmp_path, reference, server):
+def test_being_killed_at_any_moment_changes_no_bit(tmp_path, reference):
     moments, written = random.Random(0), 0
     for _ in range(2):
-        process = server.Process(target=work, args=(argv(tmp_path),))
-        process.start()
+        command = launched(tmp_path, f"{FLAGS} --engine inline")
+        process = command.process
         written = wait_for_state(tmp_path, process.is_alive, newer_than=written)
         time.sleep(moments.uniform(0, 0.4))
         process.kill()
@@ -245,16 +231,16 @@ def test_being_killed_twenty_times_changes_no_bit(tmp_path):
     flags, moments = FLAGS.replace("--epochs 8", "--epochs 40"), random.Random(1)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     for killed in range(20):
-        process = launched(cut, flags)
+        command = launched(cut, flags)
+        process = command.process
         if killed % 4:  # else while it starts
-            wait_for_state(cut, lambda p=process: p.poll() is None, newer_than=time.time_ns())
+            wait_for_state(cut, process.is_alive, newer_than=time.time_ns())
         time.sleep(moments.uniform(0, 1.0))
         process.kill()
-        process.communicate(timeout=600)
-        assert process.returncode == -signal.SIGKILL
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     for out in (cut, whole):
-        process = launched(out, flags)
-        text, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, text
+        status, text = launched(out, flags).ended()
+        assert status == 0, text
     folders = [next((out / "runs").iterdir()) for out in (cut, whole)]
     assert outcome(folders[0]) == outcome(folders[1])

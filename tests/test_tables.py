@@ -1,6 +1,7 @@
 """From runs to one row per variant: who is averaged, who is paired with whom, what is shown."""
 
 import math
+import re
 
 import pytest
 from factories import (
@@ -16,11 +17,13 @@ from factories import (
     variant_columns,
 )
 from scipy.stats import binom
+from test_plots import SCORES as ACCURACIES
+from test_plots import compared
 
 from resnet_variants.analysis.comparison import comparisons, summary_table
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
-from resnet_variants.reporting.summary import summary_markdown
+from resnet_variants.reporting.summary import summary_latex, summary_markdown
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 PROMISED = """
@@ -303,3 +306,29 @@ def test_markdown_leaves_what_is_missing_empty():
     assert [row["n"] for row in shown] == ["1", "0", "0"]
     assert shown[1]["test accuracy % [95 %]"] == shown[1]["delta, points [95 %]"] == ""
     assert shown[1]["failed"] == "1"
+
+
+# --- LaTeX ------------------------------------------------------------------------------------
+
+
+def test_latex_has_caption_label_and_what_it_needs():
+    text = summary_latex([compared()], "my experiment")
+    assert text.startswith(r"% Needs \usepackage{booktabs}")
+    assert r"\label{tab:my-experiment}" in text
+    assert r"\caption{Test accuracy on digits at 8 px" in text
+    assert r"\end{tabular}" in text and r"\end{table}" in text
+
+
+def test_latex_leaves_out_what_does_not_vary():
+    header = re.search(r"\\toprule\n(.*?) \\\\", summary_latex([compared()], "x")).group(1)
+    assert header == r"Arm & MACs & Accuracy (\%) & $\Delta$ (points)"
+
+
+@pytest.mark.parametrize(
+    ("best", "bold"), [([0.95, 0.99, 0.985], r"\textbf{97.50} $\pm$"), ([0.91, 0.8, 0.99], "")]
+)
+def test_latex_has_in_bold_what_no_other_is_tied_with(best, bold):
+    text = summary_latex([compared(ACCURACIES | {D_PRE: best})], "x")
+    assert text.count(r"\textbf") == bool(bold)
+    assert bold in text
+    assert ("Bold:" in text) == bool(bold)
