@@ -17,7 +17,7 @@ from resnet_variants.analysis.predictions import Predictions
 from resnet_variants.analysis.summary import LATENCY_OF
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
-from resnet_variants.records.files import damaged, is_number
+from resnet_variants.records.files import Json, damaged, is_number
 from resnet_variants.records.predictions import Outcome, read_outcomes
 from resnet_variants.records.results_folder import (
     DATA_NAMES,
@@ -215,7 +215,7 @@ def _plan(folders: Sequence[Path]) -> Plan:
     Raises:
         ValueError: the folders have several margins.
     """
-    plans = [Plan.of(read_experiment(folder).get(PLAN, {})) for folder in folders]
+    plans = [Plan.of(cast("Json", read_experiment(folder).get(PLAN, {}))) for folder in folders]
     first = plans[0]
     for plan, folder in zip(plans, folders, strict=True):
         if plan.margin != first.margin:

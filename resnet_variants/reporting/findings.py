@@ -252,7 +252,7 @@ def _what_it_takes(compared: pd.DataFrame, plan: Plan) -> list[str]:
     known = rows[rows["more_seeds"].notna()]
     if known.empty:
         return [f"{text}."]
-    row = known.loc[known["more_seeds"].idxmin()]
+    row = known.sort_values("more_seeds", kind="stable").iloc[0]
     aim = f"the margin of {plan.margin:g} points" if plan.margin else "the difference seen"
     return [
         f"{text}; {aim} would take {row['more_seeds']:.0f} more seeds of {row['model']} and of its "

@@ -1,0 +1,151 @@
+"""What the verdicts promise and what they cost, in simulations: ``make calibrate``.
+
+Writes ``calibration.csv`` beside this file, one row per situation and number. Scores of arms are a
+baseline's and others', of one seed each, with standard deviation 1; ``effect`` is in that unit.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from resnet_variants.analysis.effects import effects
+from resnet_variants.analysis.factors import cells_of
+from resnet_variants.analysis.verdicts import BETTER, EQUAL, UNDECIDED, WORSE, Plan, judge
+from resnet_variants.models.grids import expand
+
+TABLE = Path(__file__).with_name("calibration.csv")
+REPEATS = 2000
+MOST = 20  # seeds that are looked at
+Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+
+
+def _unequal(draw: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    return draw.normal(size=size) * np.linspace(0.4, 2.0, size[1])
+
+
+def _skewed_and_unequal(draw: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    return (draw.exponential(size=size) - 1) * np.linspace(2.0, 0.4, size[1])
+
+
+NOISE: Mapping[str, Draw] = {
+    "normal": lambda draw, size: draw.normal(size=size),
+    "exponential": lambda draw, size: draw.exponential(size=size) - 1,
+    "Student's t, 3 degrees": lambda draw, size: draw.standard_t(3, size) / 3**0.5,
+    "normal, deviations 0.4 to 2": _unequal,
+    "exponential, deviations 2 to 0.4": _skewed_and_unequal,  # differences are not symmetric
+}
+
+
+def differences(
+    draw: np.random.Generator, noise: str, seeds: int, shifts: Sequence[float]
+) -> pd.DataFrame:
+    """Scores of arms minus those of a baseline that they share, (seeds, arms)."""
+    scores = NOISE[noise](draw, (seeds, len(shifts) + 1))
+    return pd.DataFrame(scores[:, 1:] - scores[:, :1] + np.asarray(shifts))
+
+
+def _any(frame: pd.DataFrame) -> bool:
+    return bool(frame["verdict"].str.startswith((BETTER, WORSE)).any())
+
+
+def false_at(noise: str, arms: int, seeds: int, planned: int, repeat: int) -> float:
+    """Whether a table of arms that are equal gets a verdict; looks from ``planned`` on."""
+    draw = np.random.default_rng([repeat, arms, seeds, planned])
+    return float(_any(judge(differences(draw, noise, seeds, [0.0] * arms), Plan(planned))))
+
+
+def false_effect(noise: str, seeds: int, repeat: int) -> float:
+    """Whether any effect of a 2 x 3 x 2 grid without effects gets a verdict."""
+    draw = np.random.default_rng([repeat, seeds])
+    grid = {"family": "cifar", "depth": 29, "stem": ["conv3", "deep"], "order": ["post", "preact"]}
+    variants, _ = expand(grid | {"downsample": ["1x1", "3x3", "3x3+avgpool"]})
+    names = [variant.name for variant in variants]
+    scores = pd.DataFrame(NOISE[noise](draw, (seeds, len(names))), columns=names)
+    found = effects(cells_of(variants), scores, dict.fromkeys(names, names[0]), Plan(seeds))
+    return float(not found["verdict"].isin([UNDECIDED]).all())
+
+
+def false_equal(seeds: int, sd: float, repeat: int) -> float:
+    """Whether an arm that differs by the margin from the baseline is called equal."""
+    draw = np.random.default_rng([repeat, seeds, 1])
+    columns = differences(draw, "normal", seeds, [1.0] * 3) * sd
+    columns += 0.01 - sd  # a margin of one point
+    return float((judge(columns, Plan(margin=1.0))["verdict"] == EQUAL).any())
+
+
+def decision(effect: float, sd: float, repeat: int) -> tuple[float, float]:
+    """Further seeds that an undecided arm with a real difference took, and those foreseen at six.
+
+    NaN where six seeds decide, or ``MOST`` do not.
+    """
+    columns = differences(np.random.default_rng([repeat, 2]), "normal", MOST, [effect]) * sd
+    plan = Plan(margin=100 * sd * effect)
+    first = judge(columns[: plan.seeds], plan).to_dict("records")[0]
+    looks = range(plan.seeds + 1, MOST + 1)
+    words = [judge(columns[:seeds], plan)["verdict"][0] for seeds in looks]
+    took = next((n for n, word in enumerate(words, 1) if word != UNDECIDED), MOST)
+    is_known = first["verdict"] == UNDECIDED and words[-1] != UNDECIDED
+    return (float(took), float(first["more_seeds"])) if is_known else (np.nan, np.nan)
+
+
+Row = tuple[str, Callable[[int], float], dict[str, object]]
+
+
+def rows() -> Iterator[Row]:
+    """What is simulated: the name of a number, a simulation of it, and the situation."""
+    for noise, arms in product(NOISE, (1, 11)):
+        about = {"noise": noise, "comparisons": arms}
+        for seeds in (6, 9, 12):
+            own = about | {"planned": seeds, "seeds": seeds}
+            yield "false verdict", partial(false_at, noise, arms, seeds, seeds), own
+        for planned in (6, 12):
+            own = about | {"planned": planned, "seeds": MOST}
+            yield "false verdict at any look", partial(false_at, noise, arms, MOST, planned), own
+    for noise, seeds in product(
+        ("normal", "exponential", "normal, deviations 0.4 to 2"), (6, 9, 12)
+    ):
+        own = {"noise": noise, "comparisons": 9, "planned": seeds, "seeds": seeds}
+        yield "false effect", partial(false_effect, noise, seeds), own
+    for seeds, sd in product((6, 9, 12, MOST), (0.001, 0.003, 0.01)):
+        own = {"noise": "normal", "comparisons": 3, "planned": 6, "seeds": seeds, "sd": sd}
+        yield "false equal", partial(false_equal, seeds, sd), own
+
+
+def _mean(simulate: Callable[[int], float]) -> float:
+    return float(np.mean([simulate(repeat) for repeat in range(REPEATS)]))
+
+
+def _foreseen(effect: float) -> dict[str, object]:
+    """Median of the further seeds that were foreseen, over the median of those that were taken."""
+    pairs = np.array([decision(effect, 0.01, repeat) for repeat in range(REPEATS // 4)])
+    took, foreseen = pairs[np.isfinite(pairs).all(axis=1)].T
+    about = {"noise": "normal", "comparisons": 1, "planned": 6, "seeds": MOST, "effect": effect}
+    share = float(np.median(foreseen) / np.median(took))
+    return about | {"number": "further seeds, foreseen over taken", "share": share}
+
+
+def main() -> None:
+    """Simulate, and write the table."""
+    np.seterr(all="ignore")
+    names, simulations, situations = zip(*rows(), strict=True)
+    with ProcessPoolExecutor(int(sys.argv[1]) if sys.argv[1:] else os.cpu_count()) as pool:
+        shares = pool.map(_mean, simulations)
+        further = pool.map(_foreseen, (1.5, 2.0, 2.5))
+        done = []
+        for about, name, share in zip(situations, names, shares, strict=True):
+            done.append(about | {"number": name, "share": share})
+            pd.DataFrame(done).to_csv(TABLE, index=False, lineterminator="\n")
+        pd.DataFrame([*done, *further]).to_csv(TABLE, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    main()
