@@ -31,6 +31,9 @@ check: .venv/installed
 golden: .venv/installed  ## rewrite golden tables and the generated documentation; read the diff
 	$(BIN)/python -m pytest -m '' --rewrite tests/test_cost.py tests/test_runs.py tests/test_readme.py
 
+calibrate: .venv/installed  ## simulate what the verdicts promise: some hours
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/calibrate.py
+
 wheel: .venv/installed  ## the package for machines without this checkout, in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 

@@ -97,7 +97,7 @@ def decision(effect: float, sd: float, repeat: int) -> tuple[float, float]:
     return (float(took), float(first["more_seeds"])) if is_known else (np.nan, np.nan)
 
 
-Row = tuple[str, Callable[[int], float], dict[str, object]]
+Row = tuple[str, Callable[[int], float], Mapping[str, object]]
 
 
 def rows() -> Iterator[Row]:
@@ -142,7 +142,7 @@ def main() -> None:
         further = pool.map(_foreseen, (1.5, 2.0, 2.5))
         done = []
         for about, name, share in zip(situations, names, shares, strict=True):
-            done.append(about | {"number": name, "share": share})
+            done.append({**about, "number": name, "share": share})
             pd.DataFrame(done).to_csv(TABLE, index=False, lineterminator="\n")
         pd.DataFrame([*done, *further]).to_csv(TABLE, index=False, lineterminator="\n")
 
