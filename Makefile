@@ -9,7 +9,7 @@ TIMM_TESTS := .venv/timm-tests
 LOWEST_TESTS := $(patsubst %,tests/test_%.py,card checkpoint export images manifest optim plots \
 	records report settings sinks statistics variant)
 
-.PHONY: demo test slow lowest check golden wheel docs clean
+.PHONY: demo test slow lowest check golden calibrate wheel docs clean
 
 demo: .venv/running  ## B and D in both orders on scikit-learn's digits: about a minute
 	$(BIN)/python -m resnet_variants run --variant B D --order post preact --depth 8 --epochs 4

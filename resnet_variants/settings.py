@@ -230,6 +230,8 @@ Seeds: TypeAlias = Annotated[
     int, Range(1, 10_000, also=0, text="from 1 to 10000, or 0: as many as a verdict takes")
 ]
 Sink: TypeAlias = Literal["tensorboard", "wandb", "trackio"]  # of each epoch's numbers
+EndpointName: TypeAlias = Literal["test_acc", "test_loss", "val_acc", "train_loss"]
+Compared: TypeAlias = Literal["baseline", "all"]  # all: every pair of arms too
 MOST_RUNS = 10_000
 # Defaults that commands, experiments and models share.
 DATA, SIDE, SEEDS, CHANNELS = "digits", 0, 0, 3

@@ -17,6 +17,13 @@ import pandas as pd
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
+from resnet_variants.analysis.endpoints import (
+    ENDPOINT_COLUMNS,
+    ENDPOINTS,
+    PAIR_COLUMNS,
+    by_endpoint,
+    of_all_pairs,
+)
 from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
@@ -130,6 +137,19 @@ class Comparison:
         return judged(replace(self.stated, each=tuple(each)), self.scores, self.plan)
 
     @cached_property
+    def endpoints(self) -> pd.DataFrame:
+        """One row per endpoint and network with a baseline: ``ENDPOINT_COLUMNS``, no key."""
+        scores = {name: _by_seed(self.done, name) for name in ENDPOINTS}
+        return by_endpoint(scores, self.baselines, self.plan)
+
+    @cached_property
+    def all_pairs(self) -> pd.DataFrame:
+        """One row per pair of networks, if the plan asks for it: ``PAIR_COLUMNS``, no key."""
+        if self.plan.compare != "all":
+            return pd.DataFrame(columns=[*PAIR_COLUMNS])
+        return of_all_pairs(self.scores, self.plan)
+
+    @cached_property
     def errors_by_depth(self) -> pd.DataFrame:
         """Test and training error by depth: ``DEPTH_COLUMNS`` without the key.
 
@@ -213,6 +233,16 @@ def effects_table(parts: Sequence[Comparison]) -> pd.DataFrame:
 def predictions_table(parts: Sequence[Comparison]) -> pd.DataFrame:
     """The predictions of all comparisons: ``PREDICTED`` and ``KEY``."""
     return _concatenated(parts, lambda part: part.predictions, (*PREDICTED, *KEY))
+
+
+def endpoints_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The comparisons by each endpoint: ``KEY`` and ``ENDPOINT_COLUMNS``."""
+    return _concatenated(parts, lambda part: part.endpoints, (*KEY, *ENDPOINT_COLUMNS))
+
+
+def pairs_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The comparisons of all pairs of networks: ``KEY`` and ``PAIR_COLUMNS``."""
+    return _concatenated(parts, lambda part: part.all_pairs, (*KEY, *PAIR_COLUMNS))
 
 
 def depths_table(parts: Sequence[Comparison]) -> pd.DataFrame:

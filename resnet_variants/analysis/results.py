@@ -213,14 +213,21 @@ def _plan(folders: Sequence[Path]) -> Plan:
     """What was fixed before the first run; of several folders the fewest seeds.
 
     Raises:
-        ValueError: the folders have several margins.
+        ValueError: a damaged plan; or the folders have several margins or endpoints.
     """
-    plans = [Plan.of(cast("Json", read_experiment(folder).get(PLAN, {}))) for folder in folders]
+    plans = []
+    for folder in folders:
+        try:
+            plans.append(Plan.of(cast("Json", read_experiment(folder).get(PLAN, {}))))
+        except UserError as error:
+            raise damaged(folder / "experiment.json", f"in its {PLAN} {error}") from error
     first = plans[0]
     for plan, folder in zip(plans, folders, strict=True):
-        if plan.margin != first.margin:
-            message = f"the margin is {first.margin:g} in {str(folders[0])!r} and {plan.margin:g}"
-            raise UserError(f"{message} in {str(folder)!r}: report them apart")
+        for name in ("margin", "endpoint"):
+            one, other = getattr(first, name), getattr(plan, name)
+            if one != other:
+                message = f"the {name} is {one} in {str(folders[0])!r} and {other}"
+                raise UserError(f"{message} in {str(folder)!r}: report them apart")
     return replace(first, seeds=min(plan.seeds for plan in plans))
 
 

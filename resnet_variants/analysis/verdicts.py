@@ -16,14 +16,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from resnet_variants.analysis.statistics import FEWEST, PAIRED, step_down_p
+from resnet_variants.settings import Compared, EndpointName, Range, check_fields
 
 POWER = 0.8  # with which a detectable difference is found
 _FIRST = 2 / 2**FEWEST  # level at the planned number of seeds
@@ -48,15 +49,29 @@ class Plan:
     Attributes:
         seeds: at which the first verdict may be reached.
         margin: the smallest difference that matters, in points; 0 if none was given.
+        endpoint: the number that decides, see ``endpoints.ENDPOINTS``.
+        compare: ``baseline``, or ``all`` for every pair of arms beside.
+
+    Raises:
+        ValueError: an unknown choice or a number out of range.
     """
 
-    seeds: int = FEWEST
-    margin: float = 0.0
+    seeds: Annotated[int, Range(1, 10_000)] = FEWEST
+    margin: Annotated[float, Range(0, 100, closed="left")] = 0.0
+    endpoint: EndpointName = "test_acc"
+    compare: Compared = "baseline"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Plan:
-        """From a record in ``experiment.json``; folders of earlier versions have none."""
-        return cls(seeds=int(record.get("seeds", FEWEST)), margin=float(record.get("margin", 0.0)))
+        """From a record in ``experiment.json``; folders of earlier versions have none.
+
+        Raises:
+            ValueError: a value that no plan has.
+        """
+        return cls(**{f.name: record[f.name] for f in fields(cls) if f.name in record})
 
     @property
     def least(self) -> float:

@@ -23,7 +23,6 @@ import pandas as pd
 from resnet_variants.records.files import (
     Json,
     damaged,
-    is_number,
     read_json,
     read_text,
     readable,
@@ -229,10 +228,8 @@ def read_experiment(out: Path) -> Json:
         raise damaged(file, "runs is no list of ids", remedy=remedy)
     if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
         raise damaged(file, "baselines is no table of names", remedy=remedy)
-    plan = content.get(PLAN, {})
-    numbers = {k: v for k, v in plan.items() if k != PREDICTIONS} if isinstance(plan, dict) else 0
-    if not (isinstance(numbers, dict) and all(map(is_number, numbers.values()))):
-        raise damaged(file, f"{PLAN} is no table of numbers", remedy=remedy)
+    if not isinstance(content.get(PLAN, {}), dict):
+        raise damaged(file, f"{PLAN} is no table", remedy=remedy)
     names = content.get(DATA_NAMES, {})
     if not (isinstance(names, dict) and all(isinstance(v, str) for v in names.values())):
         raise damaged(file, f"{DATA_NAMES} is no table of names", remedy=remedy)

@@ -18,6 +18,8 @@ from resnet_variants.analysis.comparison import (
     depths_table,
     diagnosis_table,
     effects_table,
+    endpoints_table,
+    pairs_table,
     predictions_table,
     summary_table,
 )
@@ -175,6 +177,8 @@ def _build(
     figures = _figures(parts)
     optional = {
         "predictions": report.predictions,
+        "endpoints": endpoints_table(parts),
+        "pairs": pairs_table(parts),
         ERRORS: report.depths,
         **results.diagnosis,
         "diagnosis": diagnosed,

@@ -56,6 +56,7 @@ from resnet_variants.reporting.text import (
     p_value,
     readable_comparisons,
     readable_diagnoses,
+    readable_endpoints,
     readable_errors,
 )
 
@@ -388,6 +389,8 @@ def _tables(
         "summary": [_table(cells.loc[s.arms.index], s.arms.index.tolist()) for s in sections],
         "runs": [_runs(section, content.run_files) for section in sections],
         "effects": [_effects(section.comparison.effects) for section in sections],
+        "endpoints": [_readable(s, s.comparison.endpoints, readable_endpoints) for s in sections],
+        "pairs": [_readable(s, s.comparison.all_pairs, readable_endpoints) for s in sections],
         "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
         "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],
         "compared": [_readable(*part, readable_comparisons) for part in inside],

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.diagnosis import MEASURES
-from resnet_variants.analysis.statistics import DIFFERENCE, MEAN
+from resnet_variants.analysis.endpoints import ENDPOINTS
+from resnet_variants.analysis.statistics import DIFFERENCE, MEAN, SHARE
 
 POINTS = 100  # percentage points in a fraction
 
@@ -77,6 +78,35 @@ def readable_errors(table: pd.DataFrame) -> pd.DataFrame:
             "n": table["seeds"],
             "error % [95 %]": [interval(*row) for row in means],
             "more than the shallower, points [95 %]": [interval(*row, sign="+") for row in more],
+            "p (adjusted)": table["p_adjusted"].astype(float).map(p_value),
+            "verdict": table["verdict"],
+        }
+    )
+
+
+def readable_endpoints(table: pd.DataFrame) -> pd.DataFrame:
+    """Comparisons by endpoint as a reader wants them, all text; those of all pairs too.
+
+    Accuracies are in percent and their differences in points.
+    """
+    names = table.get("endpoint", pd.Series("test_acc", table.index))
+
+    def cells(columns: Sequence[str], sign: str) -> list[str]:
+        rows = zip(names, table[[*columns]].itertuples(index=False), strict=True)
+        return [
+            (interval if ENDPOINTS[name].limits == SHARE else number_interval)(*row, sign=sign)
+            for name, row in rows
+        ]
+
+    about = {"endpoint": names.map(lambda name: ENDPOINTS[name].title), "role": table.get("role")}
+    return pd.DataFrame(
+        {
+            **(about if "role" in table else {}),
+            "model": table["model"],
+            "against": table["baseline"],
+            "mean [95 %]": cells(MEAN, ""),
+            "difference [95 %]": cells(DIFFERENCE, "+"),
+            "pairs": table["pairs"],
             "p (adjusted)": table["p_adjusted"].astype(float).map(p_value),
             "verdict": table["verdict"],
         }

@@ -26,6 +26,8 @@ from resnet_variants.settings import (
     DATA,
     SEEDS,
     SIDE,
+    Compared,
+    EndpointName,
     Loading,
     Seeds,
     Side,
@@ -63,6 +65,8 @@ class Experiment:
     expect: str | Sequence[str] = ""  # in words, or as predictions that are judged
     baseline: Mapping[str, object] = field(default_factory=dict)
     margin: float | None = None  # the smallest difference that matters, in points
+    endpoint: EndpointName = "test_acc"  # the number that decides
+    compare: Compared = "baseline"
     merged: tuple[str, ...] = ()
     more: int = 0  # further seeds of the variants in `more_for`
     more_for: tuple[Variant, ...] = ()
@@ -71,6 +75,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_fields(self, "data", "data_name", "img_size", "recipe", "loading", "seeds")
+        check_fields(self, "endpoint", "compare")
         check_spec(self.data)
         if not self.data_name.isprintable():
             raise UserError("data_name must be one line of plain text", field="data_name")
@@ -156,7 +161,7 @@ class Experiment:
     @property
     def plan(self) -> Plan:
         """What is fixed before the first run."""
-        return Plan(self.seeds, self.margin or 0.0)
+        return Plan(self.seeds, self.margin or 0.0, self.endpoint, self.compare)
 
     def record(self) -> Json:
         """What ``experiment.json`` holds."""
@@ -183,7 +188,7 @@ def _expectation(expect: object) -> str | tuple[str, ...]:
 
 _KEYS = (
     *("question", "expect", "data", "data_name", "img_size", "seeds"),
-    *("baseline", "margin", "plugin", "grid", "recipe"),
+    *("baseline", "margin", "endpoint", "compare", "plugin", "grid", "recipe"),
 )
 
 

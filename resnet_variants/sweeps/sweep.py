@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from resnet_variants.analysis.predictions import Predictions
+from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.files import (
     Json,
     StorageError,
@@ -203,19 +204,24 @@ def _plan(experiment: Experiment, out: Path, *, fresh: bool) -> Json:
     Predictions that are stated or changed after the first result are marked as such.
 
     Raises:
-        ValueError: there are results, and the experiment has another margin.
+        ValueError: there are results, and the experiment has another margin or endpoint.
     """
     forgotten = {run.id for run in experiment.runs if fresh}
     finished = {file.parent.name for file in (out / "runs").glob("*/result.json")} - forgotten
     if not finished:
         return asdict(experiment.plan) | experiment.predictions.record()
     before = cast(Json, read_experiment(out).get(PLAN, {}))
-    known = before.get("margin", 0.0)
-    if experiment.margin is not None and experiment.margin != known:
-        was = f"was fixed at {known:g} points" if known else "was not fixed"
-        message = f"the margin {was} before the first run of {str(out)!r}: give another --out"
-        raise UserError(message, field="margin")
-    return before | experiment.predictions.after(Predictions.in_folder(out)).record()
+    known, now = Plan.of(before), experiment.plan
+    for name in ("margin", "endpoint"):
+        fixed, wanted = getattr(known, name), getattr(now, name)
+        if wanted not in (fixed, getattr(Plan(), name)):
+            message = f"the {name} of {str(out)!r} has been {fixed or 'none'} since its first run"
+            raise UserError(f"{message}: give another --out for {wanted}", field=name)
+    return (
+        before
+        | {"compare": now.compare}
+        | experiment.predictions.after(Predictions.in_folder(out)).record()
+    )
 
 
 @contextlib.contextmanager
