@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.comparison import KEY, Comparison
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.effects import ADDITIVE
 from resnet_variants.analysis.statistics import (
     ALPHA,
@@ -24,8 +24,9 @@ from resnet_variants.analysis.statistics import (
     pairs_needed,
 )
 from resnet_variants.records.run_folder import Provenance
+from resnet_variants.reporting.names import conditions
 from resnet_variants.reporting.summary import DELTA
-from resnet_variants.reporting.text import POINTS, cell_text, interval, span
+from resnet_variants.reporting.text import POINTS, interval, span
 
 _NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
@@ -39,7 +40,13 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     if not any(len(part.pairs) for part in comparisons):
         none = f"None of {len(summaries)} comparisons has a network beside its baseline"
         return (f"{none}, so there is no verdict.",)
-    words = pd.concat([summary["verdict"] for summary in summaries])
+    compared = [summary[summary["pairs"] > 0] for summary in summaries]
+    words = pd.concat([rows["verdict"] for rows in compared])
+    if (words == TOO_FEW).all():
+        needed = span(pd.Series([pairs_needed(len(rows)) for rows in compared if len(rows)]))
+        there = span(pd.concat([rows["pairs"] for rows in compared]))
+        few = f"too few seeds for a verdict, which takes {needed} pairs of seeds"
+        return (f"{len(summaries)} comparisons: {few} for each arm, and there are {there}.",)
     counts = [f"{n} {word}" for word in (BETTER, WORSE) if (n := int((words == word).sum()))]
     told = " and ".join(counts) or "none told apart"
     return (f"{len(summaries)} comparisons: against their baselines {told}.",)
@@ -49,8 +56,8 @@ def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
     """The summaries with short labels for networks and baselines."""
     return [
         part.summary.assign(
-            model=part.summary["model"].map(part.labels),
-            baseline=part.summary["baseline"].map(part.labels).fillna(part.summary["baseline"]),
+            model=part.labelled(part.summary["model"]),
+            baseline=part.labelled(part.summary["baseline"]),
         )
         for part in comparisons
     ]
@@ -128,45 +135,6 @@ def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def conditions(comparisons: Sequence[Comparison]) -> tuple[str, list[str]]:
-    """In words what all comparisons share, and what tells each from the others.
-
-    What tells one alone from others is empty.
-    """
-    recipes = recipes_in_words(comparisons)
-    words = [
-        {
-            "data": part.data,
-            "epochs": f"{cell_text(part.key['epochs'])} epochs",
-            "recipe": recipes[part.key["recipe"]],
-            **{name: str(part.key[name]) for name in ("precision", "device")},
-        }
-        for part in comparisons
-    ]
-    names = [*words[0]] if words else []
-    varied = [name for name in names if len({part[name] for part in words}) > 1]
-    shared = [words[0][name] for name in names if name not in (*varied, "recipe")]
-    own = [", ".join(part[name] for name in varied if part[name]) for part in words]
-    return ", ".join(shared), own
-
-
-def recipes_in_words(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """By digest the settings in which each recipe differs from the others: ``lr 0.01, ema 0.9``."""
-    recipes = {str(part.key["recipe"]): part.recipe for part in comparisons}
-    settings = dict.fromkeys(chain.from_iterable(recipes.values()))
-    varied = [
-        name
-        for name in settings
-        if name not in KEY and len({own.get(name) for own in recipes.values()}) > 1
-    ]
-    return {
-        digest: ", ".join(f"{name} {own[name] or 'none'}" for name in varied if name in own)
-        if own
-        else f"recipe {digest}, whose settings are not recorded"
-        for digest, own in recipes.items()
-    }
-
-
 def _nothing_to_compare(summary: pd.DataFrame) -> str:
     """Why there is no verdict on any network; empty where there may be one."""
     scored = summary.loc[summary["n"] > 0, "model"]
@@ -223,7 +191,8 @@ def _effects(effects: pd.DataFrame) -> str:
         for row in known.to_dict("records")
         if not row["verdict"].startswith(INCONCLUSIVE)
     ]
-    shown = decided[:_NAMED] + (["..."] if len(decided) > _NAMED else [])
+    more = len(decided) - _NAMED
+    shown = decided[:_NAMED] + ([f"{more} more with a verdict"] if more > 0 else [])
     rest = len(known) - len(decided)
     if rest:
         shown.append(f"{rest} effect{'s' if rest > 1 else ''} inconclusive")
