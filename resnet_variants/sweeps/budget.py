@@ -224,7 +224,7 @@ def _answers(work: Sequence[Any], resources: Sequence[WorkerResources]) -> list[
             process = context.Process(target=_measure, args=(theirs, *work, share))
             with ctrl_c_blocked(), environment(share.environment):  # it has both from its start
                 process.start()
-            workers.append((process, ours))
+                workers.append((process, ours))
             theirs.close()
         return [ours.recv() for _, ours in workers]
     except EOFError:
