@@ -49,7 +49,8 @@ def _svg(low: float, at: float, high: float, fill: str) -> str:
     return (
         f'<svg width="100%" height="{_HEIGHT}" overflow="visible" stroke="currentColor" '
         f'stroke-width="2" aria-hidden="true">'
-        f'<line class="zero" x1="50%" x2="50%" y1="0" y2="{_HEIGHT}" stroke-width="1" opacity="0.6"/>'
+        f'<line class="zero" x1="50%" x2="50%" y1="0" y2="{_HEIGHT}" stroke-width="1" '
+        f'opacity="0.6"/>'
         f'<line x1="{low:.1f}%" x2="{high:.1f}%" y1="{y}" y2="{y}"/>'
         f'<circle cx="{at:.1f}%" cy="{y}" r="4" style="fill:{fill}"/></svg>'
     )
