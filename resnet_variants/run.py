@@ -43,7 +43,6 @@ from resnet_variants.settings import (
 from resnet_variants.terminal.cli import (
     Plugins,
     callable_module,
-    given,
     guard,
     load_plugins,
     parse,
@@ -179,30 +178,19 @@ def _fitted(
     if minutes is None:
         experiment = experiment.fitted()
     else:
-        experiment = _within(minutes, experiment, flags, out, options, begun)
+        from resnet_variants.sweeps.budget import fit_to
+        from resnet_variants.terminal.console import show_budget
+
+        chosen = flags.networks
+        free = not (chosen.depth or chosen.block or chosen.experiment or chosen.named)
+        spent = time.monotonic() - begun
+        budget = fit_to(minutes, experiment, out, options, depth_is_free=free, spent=spent)
+        show_budget(minutes, budget)
+        experiment = budget.experiment
     if more:
         experiment = experiment.with_more(more, flags.comparison.arms)
         require_few(len(experiment.runs), many=flags.output.yes)
     return experiment
-
-
-def _within(
-    minutes: float,
-    experiment: Experiment,
-    flags: Flags,
-    out: Path,
-    options: Options,
-    begun: float,
-) -> Experiment:
-    from resnet_variants.sweeps.budget import fit_to
-    from resnet_variants.terminal.console import show_budget
-
-    networks = flags.networks
-    given = networks.depth or networks.block or networks.experiment or networks.named
-    spent = time.monotonic() - begun
-    budget = fit_to(minutes, experiment, out, options, depth_is_free=not given, spent=spent)
-    show_budget(minutes, budget)
-    return budget.experiment
 
 
 def _options(flags: Flags) -> Options:
@@ -225,8 +213,8 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         ValueError: a flag that is wrong or contradicts another.
     """
     _refuse_empty_lists(argv)
-    load_plugins(argv)
-    file, recipe = (next(iter(given(argv, f)), None) for f in ("--experiment", "--recipe"))
+    given = load_plugins(argv)
+    file, recipe = (next(iter(given.get(f, ())), None) for f in ("--experiment", "--recipe"))
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
     base = None
@@ -246,7 +234,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         )
     )
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=default)
-    if flags.comparison.minutes is not None and given(argv, "--epochs"):
+    if flags.comparison.minutes is not None and "--epochs" in given:
         raise UserError("minutes chooses the epochs: drop --epochs", field="minutes")
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
         message = "the file names the networks: drop the other flags that do"

@@ -9,6 +9,7 @@ from resnet_variants.records.files import to_json
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Workers
 from resnet_variants.sweeps import budget
+from resnet_variants.sweeps.estimate import RunTime
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import Options
 
@@ -25,7 +26,7 @@ def speeds(monkeypatch):
     def give(*per_epoch):
         def measured(candidates, data, options, seconds):
             each = [
-                budget._Speed(len(c.runs) // 2, seconds, 0.5)
+                budget._Speed(len(c.runs) // 2, RunTime(seconds, 0.5))
                 for c, seconds in zip(candidates, per_epoch, strict=False)
             ]
             return budget._Speeds(each, starting=5.0)

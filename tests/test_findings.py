@@ -3,14 +3,15 @@
 import pytest
 from factories import D_PRE, A, B, D, paired_rows, run_row, runs_frame
 
-from resnet_variants.analysis.comparison import comparisons, summary_table
+from resnet_variants.analysis.comparison import comparisons
 from resnet_variants.reporting.findings import answer, notes
+from resnet_variants.reporting.names import named_summary
 from resnet_variants.reporting.summary import (
     MARKDOWN,
     summary_cells,
     summary_latex,
-    summary_markdown,
 )
+from resnet_variants.reporting.text import markdown
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 NINE = [0.5 + 0.01 * i for i in range(9)]
@@ -152,11 +153,12 @@ def test_latex_prints_any_name_as_it_is():
 
 
 def test_markdown_shows_any_name_as_it_is():
-    text = summary_markdown(summary_table(parts_of([run_row(A) | {"model": "a|b<script>"}])))
+    summary = named_summary(parts_of([run_row(A) | {"model": "a|b<script>"}]))
+    text = markdown(summary_cells(summary, MARKDOWN))
     assert r"a\|b&lt;script>" in text
 
 
 def test_axes_that_vary_have_a_column():
     rows = [run_row(A), run_row(B) | {"attention": "se"}]
-    columns = summary_cells(summary_table(parts_of(rows)), MARKDOWN)
+    columns = summary_cells(named_summary(parts_of(rows)), MARKDOWN)
     assert "attention" in columns and "antialias" not in columns

@@ -1,7 +1,7 @@
 """What `run` shows while it trains: a table on a terminal, lines elsewhere, and the time to go."""
 
 import io
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from rich.console import Console
 
@@ -10,7 +10,7 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import Ended, EpochDone, Held, Lost, Planned, Started
 from resnet_variants.terminal import live
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import EpochRecord
+from resnet_variants.training.trainer import EpochRecord, ReplayedRecord
 
 
 def runs(seeds=2, **axes):
@@ -38,6 +38,16 @@ def test_the_time_to_go_follows_from_trained_epochs_alone(monkeypatch):
     assert tally.left == live.duration(4 * 10 * ratio + 1)
     tally.count(Ended(large, FAILED, 3.0))
     assert (tally.left, tally.over) == ("0:00", 2)
+
+
+def test_epochs_of_an_earlier_command_are_done_and_tell_no_speed():
+    (run,) = runs(seeds=1, depth=[8])
+    tally = live.Tally(Planned([run], {}, "1 worker", 1))
+    for epoch in (1, 2):
+        tally.count(EpochDone(run, ReplayedRecord(**asdict(record(epoch, seconds=1.0)))))
+    assert tally.left == "unknown"
+    tally.count(EpochDone(run, record(3, seconds=100.0)))
+    assert tally.left == live.duration(100)
 
 
 DONE = {"status": "done", "test_acc": 0.75, "seconds": 1.0}

@@ -18,6 +18,8 @@ from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_
 from resnet_variants.analysis.comparison import comparisons
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.reporting import html as page_module
+from resnet_variants.reporting.figures.arms import arms_of
+from resnet_variants.reporting.figures.cost import accuracy_vs_cost
 from resnet_variants.reporting.figures.interactive import CURVE_POINTS
 from resnet_variants.reporting.findings import answer, headline
 from resnet_variants.reporting.html import RUNS_SHOWN, Content, Failure, render
@@ -275,9 +277,12 @@ def test_an_effect_is_drawn_to_scale_and_one_that_cannot_be_estimated_says_why()
     html = part(render(content(effects=pd.DataFrame(effects))), "effects")
     assert "one stem" in html
     assert html.count('<td class="forest"') == 3
-    marks = re.findall(r"--low:(.*?)%;--at:(.*?)%;--high:(.*?)%", html)
-    assert [tuple(map(float, mark)) for mark in marks] == [(25, 50, 75), (50, 75, 100)]
+    marks = re.findall(MARK, html)
+    assert [tuple(map(float, mark)) for mark in marks] == [(25, 75, 50), (50, 100, 75)]
     assert "<span>-4</span><span>0</span><span>+4</span>" in html
+
+
+MARK = r'<line x1="([\d.]+)%" x2="([\d.]+)%" y1="9" y2="9"/><circle cx="([\d.]+)%"'
 
 
 def many(variants, seeds, epochs):
@@ -290,7 +295,8 @@ def many(variants, seeds, epochs):
     by_epoch = {name: np.repeat(runs[name].to_numpy(), epochs) for name in ("run_id", "model")}
     by_epoch |= {"epoch": np.tile(np.arange(1, epochs + 1), len(runs))}
     by_epoch |= {"train_loss": 2 / 3, "val_acc": 1 / 3}
-    part = replace(one, runs=runs, epochs=pd.DataFrame(by_epoch))
+    networks = runs.drop_duplicates("model")
+    part = replace(one, runs=runs, epochs=pd.DataFrame(by_epoch), networks=networks)
     vars(part).update(summary=summary, effects=one.effects, errors_by_depth=pd.DataFrame())
     return replace(content(), comparisons=[part])
 
@@ -321,6 +327,27 @@ def test_curves_are_means_of_the_finished_runs():
     assert "n = 2" in line["text"][0]
     assert line["y"] == pytest.approx(kept["mean"], rel=1e-4)
     assert np.array(line["customdata"]) == pytest.approx(kept[["min", "max"]], rel=1e-4)
+
+
+def test_the_page_draws_arms_and_equal_costs_as_the_figures_do():
+    own = content()
+    (figure,) = figures_of(render(own), "cost")
+    (part,) = own.comparisons
+    drawn = traces_of(figure, "means", colour="arm", **{"cost-x": "macs"})
+    looks = [arms_of(part).look(model) for model in part.summary["model"]]
+    assert [trace["marker.color"] for trace in drawn] == [look["color"] for look in looks]
+    opened = [trace["marker.symbol"].endswith("-open") for trace in drawn]
+    assert opened == [look["fill"] == "none" for look in looks]
+    layout = figure["options"]["cost-x"]["macs"]["layout"]
+    assert "equal MACs, side by side" in layout["xaxis"]["title"]["text"]
+    (band,) = layout["shapes"]
+    x = [trace["x"][0] for trace in drawn]
+    assert [band["x0"] < place < band["x1"] for place in x] == [False, False, True, True]
+    axes = accuracy_vs_cost(part).axes[0]
+    (grey,) = (patch for patch in axes.patches if patch.get_x() == pytest.approx(band["x0"]))
+    assert grey.get_width() == pytest.approx(band["x1"] - band["x0"])
+    time = figure["options"]["cost-x"]["train_ms_per_image"]["layout"]
+    assert "side by side" not in time["xaxis"]["title"]["text"] and not time["shapes"]
 
 
 def luminance(colour):
@@ -358,8 +385,8 @@ def test_the_first_screen_has_the_question_the_answer_and_the_differences():
 
 def test_differences_are_drawn_to_scale_and_open_where_nothing_is_decided():
     html = first_screen(render(study()))
-    marks = re.findall(r"<span( class=filled)? style=\"--low:(.*?)%;--at:(.*?)%;", html)
-    assert [(bool(filled), float(at)) for filled, _, at in marks] == [
+    marks = re.findall(r'<circle cx="([\d.]+)%" .*? style="fill:(.*?)"', html)
+    assert [(fill == "currentColor", float(at)) for at, fill in marks] == [
         (True, 75.0),  # +2 on a scale from -4 to +4
         (False, 50.0),
         (True, 12.5),
@@ -411,7 +438,7 @@ def test_sentences_name_recipes_by_what_they_differ_in():
 
 def test_a_recipe_without_a_record_keeps_its_digest():
     html = render(study(two_recipes(A)))
-    assert "<h3>recipe 3, whose settings are not recorded</h3>" in html
+    assert "<h3>recipe 3</h3>" in html
 
 
 def test_every_run_has_a_row_with_its_full_name_and_links():
@@ -612,9 +639,9 @@ def test_a_point_tells_what_it_is(page):
 def test_the_legend_shows_the_colours_of_the_arms_that_are_drawn(page):
     legend = page.locator(".legend li:visible")
     page.locator("#colour").select_option("order")
-    assert legend.all_inner_texts() == ["\u25cf\npost", "\u25a0\npreact"]
+    assert legend.all_inner_texts() == ["\u25a0\npost", "\u25cf\npreact"]
     page.get_by_label("text", exact=True).fill("net_b")
-    assert legend.all_inner_texts() == ["\u25cf\npost"]
+    assert legend.all_inner_texts() == ["\u25a0\npost"]
 
 
 def test_the_measure_of_the_curves_can_be_chosen(page):

@@ -12,7 +12,6 @@ import torch
 import yaml
 
 import resnet_variants
-from resnet_variants.analysis.comparison import summary_table
 from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.verdicts import COMPARED
@@ -20,6 +19,7 @@ from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import Registry
 from resnet_variants.reporting.findings import headline
+from resnet_variants.reporting.names import named_summary
 from resnet_variants.reporting.summary import MARKDOWN, summary_cells
 from resnet_variants.reporting.text import (
     interval,
@@ -55,7 +55,7 @@ def results_block(folder):
     """The sentences of the answer and the summary, from the committed files alone."""
     results, experiment = load_results([folder]), read_experiment(folder)
     runs, origin = results.runs, results.provenance
-    summary = summary_table(results.comparisons)
+    summary = named_summary(results.comparisons)
     epochs = int(runs["epochs"].iloc[0])
     extent = (
         f"{experiment['question']} {len(runs)} runs of {epochs} epoch{'s'[: epochs != 1]} and "

@@ -180,7 +180,7 @@ def test_each_data_set_has_its_own_figures_inside_the_folder(tmp_path):
     assert len({*files}) == len(files) == len(TABLES) + len(names) * len(ONE_VARIANT)
     assert all(path.is_file() and path.parent == tmp_path / "out" for path in files)
     for name in ("v1.5", "v1.6", "folder-a-b"):
-        assert sum(f"_{name}-" in path.name for path in files) == len(ONE_VARIANT)
+        assert sum(f"_{name}-at-8-px." in path.name for path in files) == len(ONE_VARIANT)
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "empty", "planned"])

@@ -12,7 +12,7 @@ from factories import (
     paired_rows,
     run_row,
     runs_frame,
-    summary_frame,
+    summarised,
     summary_row,
     variant_columns,
 )
@@ -23,7 +23,9 @@ from test_plots import compared
 from resnet_variants.analysis.comparison import comparisons, summary_table
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
-from resnet_variants.reporting.summary import summary_latex, summary_markdown
+from resnet_variants.reporting.names import named_summary
+from resnet_variants.reporting.summary import MARKDOWN, summary_cells, summary_latex
+from resnet_variants.reporting.text import markdown
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 PROMISED = """
@@ -38,6 +40,12 @@ DELTA = ("delta", "delta_ci_low", "delta_ci_high", "p_value")
 
 def summarise(rows, baselines=BASELINES, **more):
     return summary_table(comparisons(runs_frame(rows), baselines, **more))
+
+
+def shown(rows, baselines=BASELINES):
+    """The summary as Markdown."""
+    parts = comparisons(runs_frame(rows), baselines)
+    return markdown(summary_cells(named_summary(parts), MARKDOWN))
 
 
 def by_model(rows, baselines=BASELINES):
@@ -174,7 +182,7 @@ def test_data_sets_sizes_and_lengths_are_never_mixed(other):
     assert summary["on_pareto_front"].tolist() == [True, True, True, False]
     (column,) = other
     assert summary[column].tolist()[2:] == [other[column]] * 2
-    lines = [line for line in summary_markdown(summary).splitlines() if "| A " in line]
+    lines = [line for line in shown(rows).splitlines() if "| A " in line]
     assert len(lines) == len(set(lines)) == 2
 
 
@@ -275,11 +283,10 @@ def test_speed_is_the_median_of_the_runs_and_time_that_of_the_fastest_finished_o
 # --- markdown ---------------------------------------------------------------------------------
 
 
-def cells(summary):
-    """The rows of the Markdown table by its headers."""
+def cells(text):
+    """The rows of a Markdown table by its headers."""
     head, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in summary_markdown(summary).splitlines()
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
     ]
     return [dict(zip(head, row, strict=True)) for row in rows]
 
@@ -287,25 +294,27 @@ def cells(summary):
 def test_markdown_is_in_percent_with_intervals_where_there_are_and_millions():
     row = summary_row(B, mean=0.9, half=0.0123) | {"verdict": "better", "on_pareto_front": True}
     row |= {"delta": 0.02, "delta_ci_low": -0.0012, "delta_ci_high": 0.0412}
-    shown, single = cells(summary_frame([row, summary_row(A, n=1) | {"delta": -0.005}]))
-    assert shown["arm"] == "B"
-    assert shown["test accuracy % [95 %]"] == "90.00 [88.77, 91.23]"
-    assert shown["delta, points [95 %]"] == "+2.00 [-0.12, +4.12]"
-    assert (shown["params"], shown["MACs (M)"]) == ("70,000", "5.000")
-    assert (shown["verdict"], shown["front"], shown["n"]) == ("better", "*", "3")
+    summary = named_summary([summarised(row, summary_row(A, n=1) | {"delta": -0.005})])
+    several, single = cells(markdown(summary_cells(summary, MARKDOWN)))
+    assert several["arm"] == "B"
+    assert several["test accuracy % [95 %]"] == "90.00 [88.77, 91.23]"
+    assert several["delta, points [95 %]"] == "+2.00 [-0.12, +4.12]"
+    assert (several["params"], several["MACs (M)"]) == ("70,000", "5.000")
+    assert (several["verdict"], several["front"], several["n"]) == ("better", "*", "3")
     assert single["test accuracy % [95 %]"] == "90.00"
     assert single["delta, points [95 %]"] == "-0.50"
 
 
 def test_markdown_leaves_what_is_missing_empty():
-    rows = [run_row(A, 0, 0.7), run_row(B, 0, status="failed"), run_row(D, 0, status="unfinished")]
-    summary = summarise(rows)
-    assert "nan" not in summary_markdown(summary).lower()
-    assert "none" not in summary_markdown(summary).lower()
-    shown = cells(summary)
-    assert [row["n"] for row in shown] == ["1", "0", "0"]
-    assert shown[1]["test accuracy % [95 %]"] == shown[1]["delta, points [95 %]"] == ""
-    assert shown[1]["failed"] == "1"
+    text = shown(
+        [run_row(A, 0, 0.7), run_row(B, 0, status="failed"), run_row(D, 0, status="unfinished")]
+    )
+    assert "nan" not in text.lower()
+    assert "none" not in text.lower()
+    rows = cells(text)
+    assert [row["n"] for row in rows] == ["1", "0", "0"]
+    assert rows[1]["test accuracy % [95 %]"] == rows[1]["delta, points [95 %]"] == ""
+    assert rows[1]["failed"] == "1"
 
 
 # --- LaTeX ------------------------------------------------------------------------------------

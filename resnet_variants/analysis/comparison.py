@@ -71,6 +71,10 @@ class Comparison:
         """The short label of each network, by its name: the same in all comparisons."""
         return short_labels(self.networks)
 
+    def labelled(self, names: pd.Series) -> pd.Series:
+        """Short labels in place of networks' names."""
+        return names.map(lambda name: self.labels.get(str(name), name))
+
     @property
     def data(self) -> str:
         """The images in a reader's words, or the data set's id and the size of the images."""

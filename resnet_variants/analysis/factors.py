@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict
-from itertools import starmap
+from typing import Any, cast
 
 import pandas as pd
 
+from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import AXES, Variant
 
 # The axes; ``downsample`` is stride and shortcut together, see ``factors``.
 FACTORS = ["downsample" if name == "stride" else name for name in AXES if name != "shortcut"]
+_PARTS = ["stem", "downsample"]  # of a preset
 
 
 def factors(cells: pd.DataFrame) -> pd.DataFrame:
@@ -22,21 +25,29 @@ def factors(cells: pd.DataFrame) -> pd.DataFrame:
     give a complete product and their parts do not, ``preset`` replaces the parts. Where one axis
     determines another (the depth determines the block), both are one factor with both names.
     """
-    cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
-    varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
-    stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
-    both = stride.where(shortcut == "conv", stride + "+" + shortcut)
-    frame = cells.assign(downsample=both)[FACTORS].astype(str)
-    if len(varied) == 1:  # by its own name
-        frame = frame.rename(columns={"downsample": varied[0]})
-        frame[varied[0]] = cells[varied[0]]
-    frame = frame.loc[:, frame.nunique() > 1]
-    if not is_complete(frame) and cells["preset"].ne("").all():
-        parts = [axis for axis in ("stem", "downsample", *varied) if axis in frame]
-        named = cells[["preset"]].join(frame.drop(columns=parts))
-        named = named.loc[:, named.nunique() > 1]
+    frame = _varied(cells)
+    if not is_complete(frame) and _have_presets(cells):
+        named = _varied(cells, presets=True)
         frame = named if is_complete(named) else frame
     return _merged(frame)
+
+
+def _have_presets(cells: pd.DataFrame) -> bool:
+    return bool(cells["preset"].fillna("").ne("").all())
+
+
+def _varied(cells: pd.DataFrame, *, presets: bool = False) -> pd.DataFrame:
+    """The axes that the cells differ in, as text; with ``presets`` these replace their parts."""
+    cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
+    stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
+    both = stride.where(shortcut == "conv", stride + "+" + shortcut)
+    frame = cells.assign(downsample=both)[["preset", *FACTORS]].astype(str)
+    frame = frame.drop(columns=_PARTS if presets else "preset")
+    varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
+    if len(varied) == 1 and not presets:  # by its own name
+        frame = frame.rename(columns={"downsample": varied[0]})
+        frame[varied[0]] = cells[varied[0]]
+    return frame.loc[:, frame.nunique() > 1]
 
 
 def _merged(frame: pd.DataFrame) -> pd.DataFrame:
@@ -67,38 +78,49 @@ def cells_of(variants: Iterable[Variant]) -> pd.DataFrame:
 def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     """What tells each network from the others, in few letters: ``D preact``, ``20 plain``.
 
-    A choice that is its axis' default is left out where something else is left. Labels differ as
-    the names do.
+    A label has a word for each axis in which the networks differ. A choice that the other words
+    imply has none: the default of its axis, the parts of a preset, the own block of a depth. Labels
+    differ as the names do.
 
     Args:
         cells: one row per network: its ``model`` and its axes.
     """
     named = cells.drop_duplicates("model").set_index("model")
-    letters = named[["preset"]]
-    if letters["preset"].ne("").all() and letters["preset"].nunique() > 1:
-        named = named.assign(**dict.fromkeys(("preset", "stem", "stride", "shortcut"), ""))
-        levels = letters.join(factors(named))
-    else:
-        levels = factors(named) if len(named) > 1 else named[[]]
-    rows = levels.to_dict("index")
-    return {
-        str(model): " ".join(_words(row) or starmap(word, row.items())) or str(model)
-        for model, row in rows.items()
-    }
+    presets = _have_presets(named) and named["preset"].nunique() > 1
+    levels = _varied(named, presets=presets)
+    labels: dict[str, str] = {}
+    sizes = cast("dict[Hashable, dict[str, Any]]", named[["family", "depth"]].to_dict("index"))
+    for model, row in levels.to_dict("index").items():
+        usual = _usual(sizes[model], has_families="family" in levels)
+        labels[str(model)] = " ".join(_words(row, usual) or _words(row, {}))
+    uses = Counter(labels.values())
+    return {m: text if text and uses[text] == 1 else m for m, text in labels.items()}
 
 
-def _words(row: Mapping[Hashable, str]) -> list[str]:
-    """The choices of a network that are not the defaults of their axes."""
-    usual = {name: str(axis.default) for name, axis in AXES.items()} | {"downsample": "3x3"}
-    return [word(axis, level) for axis, level in row.items() if level != usual.get(str(axis))]
+def _usual(network: Mapping[str, Any], *, has_families: bool) -> dict[str, str]:
+    """The choice of each axis that a label need not name: its default, or the family's own."""
+    family, depth = FAMILIES[network["family"]], network["depth"]
+    own = {"stem_stride": family.stem_stride, "base_width": family.widths[0]}
+    own |= {"block": next(iter(family.layouts[depth])), "downsample": "3x3"}
+    own |= {"stem": family.stem} if has_families else {}
+    usual = {name: axis.default for name, axis in AXES.items()} | own
+    return {name: str(choice) for name, choice in usual.items()}
 
 
-def word(axis: Hashable, level: str) -> str:
-    """A choice; of axes that are one factor, the choice that determines the others."""
-    name, choice = str(axis).partition("/")[0], level.partition("/")[0]
-    if choice != "none":
-        return choice
-    return "plain" if name == "shortcut" else f"no {name}"
+def _words(row: Mapping[Hashable, str], usual: Mapping[str, str]) -> list[str]:
+    """The choices of a network that are not the usual ones."""
+    return [
+        word(str(axis), level)
+        for axis, level in row.items()
+        if level not in ("", usual.get(str(axis)))
+    ]
+
+
+def word(axis: str, level: str) -> str:
+    """A choice of an axis as a label has it."""
+    if level == "none":
+        return "plain" if axis == "shortcut" else f"no {axis}"
+    return f"{axis.replace('_', ' ')} {level}" if level.isdigit() and axis != "depth" else level
 
 
 def is_complete(frame: pd.DataFrame) -> bool:

@@ -237,7 +237,7 @@ class _Arms:
         self.words: dict[str, list[tuple[str, str]]] = {}
         for axis in sorted(self.frame, key=lambda axis: self.frame[axis].nunique() < 2):
             for choice in filter(None, self.frame[axis].unique()):
-                spelt = {choice, word(axis, choice), f"{axis} {choice}"}
+                spelt = {choice, word(str(axis), choice), f"{axis} {choice}"}
                 for spelling in spelt:
                     self.words.setdefault(spelling, []).append((str(axis), choice))
 
@@ -314,7 +314,7 @@ class _Arms:
         """Refuse words that are no choices, with the nearest that are."""
         varied = [axis for axis in self.frame if self.frame[axis].nunique() > 1]
         plain = [
-            word(axis, choice)
+            word(str(axis), choice)
             for axis in varied
             if axis != "model"
             for choice in filter(None, self.frame[axis].unique())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,11 +42,12 @@ from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
 from resnet_variants.reporting.html import Content, Failure, Links, Picture, render
+from resnet_variants.reporting.names import named_summary, suffixes
 from resnet_variants.reporting.summary import (
+    MARKDOWN,
     TERMINAL,
     summary_cells,
     summary_latex,
-    summary_markdown,
 )
 from resnet_variants.reporting.text import markdown
 
@@ -58,7 +58,6 @@ ALWAYS = (  # files that each report writes
 TOGETHER = "folders"  # in experiment.json: those that were reported together
 _LOGS, _LETTERS = 100, 4_000  # failed runs whose log the page shows, and how much of its end
 _PATIENCE = 600.0  # seconds that another report of the same folder may take
-_LONGEST = 120  # letters of a comparison's key in the name of a file
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,13 +95,18 @@ class Report:
         """The page; ``None`` where nothing was written."""
         return next((path for path in self.files if path.name == "report.html"), None)
 
+    @property
+    def named(self) -> pd.DataFrame:
+        """The summary with what readers call networks and comparisons: ``named_summary``."""
+        return named_summary(self.comparisons)
+
     def __repr__(self) -> str:
         """The answer and the table, as a terminal shows them."""
-        return "\n".join([*self.headline, "", markdown(summary_cells(self.summary, TERMINAL))])
+        return "\n".join([*self.headline, "", markdown(summary_cells(self.named, TERMINAL))])
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return notebook.html(self.headline, self.summary)
+        return notebook.html(self.headline, self.named)
 
 
 def require_room(out: Path, *, adopt: bool = True) -> None:
@@ -190,7 +194,7 @@ def _build(
         "runs.parquet": results.runs.to_parquet(index=False),
         "epochs.csv": _csv(results.epochs),
         "summary.csv": _csv(report.summary),
-        "summary.md": summary_markdown(report.summary) + "\n",
+        "summary.md": markdown(summary_cells(report.named, MARKDOWN)) + "\n",
         "summary.tex": summary_latex(parts, content.title),
         "effects.csv": _csv(report.effects),
         "provenance.json": to_json(results.provenance),
@@ -238,7 +242,7 @@ def _counts(results: Results) -> dict[str, int]:
 def _figures(parts: Sequence[Comparison]) -> dict[str, bytes]:
     """The figures of each comparison that has something to show: content by name of the file."""
     files: dict[str, bytes] = {}
-    for part, suffix in zip(parts, _suffixes(parts), strict=True):
+    for part, suffix in zip(parts, suffixes(parts), strict=True):
         for name, draw in FIGURES.items():
             figure = draw(part)
             if figure is not None:
@@ -253,16 +257,6 @@ def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
         for name, figure in figures.items()
         if name.endswith(".svg") and name.startswith((ERRORS, *TABLES))
     ]
-
-
-def _suffixes(parts: Sequence[Comparison]) -> list[str]:
-    """What each comparison adds to the names of its figures; nothing where it is alone."""
-    if len(parts) < 2:
-        return [""] * len(parts)
-    texts = ["_".join(map(str, part.key.values())) for part in parts]
-    texts = ["_" + re.sub(r"[^A-Za-z0-9.]+", "-", text)[-_LONGEST:] for text in texts]
-    again = [texts[:i].count(text) for i, text in enumerate(texts)]
-    return [f"{text}-{n + 1}" if n else text for text, n in zip(texts, again, strict=True)]
 
 
 def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.comparison import KEY, Comparison
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.effects import ADDITIVE, DEPENDS, MAIN
+from resnet_variants.analysis.endpoints import ENDPOINTS, PRIMARY
 from resnet_variants.analysis.predictions import FAILED, HELD
 from resnet_variants.analysis.statistics import ALPHA, DRAWS, EXACT, FEWEST, pairing_gain
 from resnet_variants.analysis.verdicts import (
@@ -23,8 +24,9 @@ from resnet_variants.analysis.verdicts import (
     level,
 )
 from resnet_variants.records.run_folder import Provenance
+from resnet_variants.reporting.names import conditions
 from resnet_variants.reporting.summary import DELTA
-from resnet_variants.reporting.text import POINTS, cell_text, interval, span
+from resnet_variants.reporting.text import POINTS, interval, span
 
 _NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
@@ -53,12 +55,20 @@ def _predicted(comparisons: Sequence[Comparison]) -> str:
 def _came_out(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     summaries = _labelled(comparisons)
     if len(summaries) == 1:
-        first, plan = summaries[0], comparisons[0].plan
-        return _plain_verdict(first, plan), _plain_best(first)
+        first, part = summaries[0], comparisons[0]
+        verdict = _plain_verdict(first, part.plan)
+        if declared := _declared(part):
+            return declared, f"By test accuracy, a secondary endpoint: {verdict}"
+        return verdict, _plain_best(first)
     if not any(len(part.pairs) for part in comparisons):
         none = f"None of {len(summaries)} comparisons has a network beside its baseline"
         return (f"{none}, so there is no verdict.",)
-    words = pd.concat([summary["verdict"] for summary in summaries])
+    compared = [summary[summary["pairs"] > 0] for summary in summaries]
+    pairs = pd.concat([rows["pairs"] for rows in compared])
+    if pairs.max() < FEWEST:
+        few = f"too few seeds for a verdict, which takes {FEWEST} pairs of seeds for each arm"
+        return (f"{len(summaries)} comparisons: {few}, and there are {span(pairs)}.",)
+    words = pd.concat([rows["verdict"] for rows in compared])
     counts = [
         f"{n} {word}"
         for word in (BETTER, WORSE, EQUAL)
@@ -72,8 +82,8 @@ def _labelled(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
     """The summaries with short labels for networks and baselines."""
     return [
         part.summary.assign(
-            model=part.summary["model"].map(part.labels),
-            baseline=part.summary["baseline"].map(part.labels).fillna(part.summary["baseline"]),
+            model=part.labelled(part.summary["model"]),
+            baseline=part.labelled(part.summary["baseline"]),
         )
         for part in comparisons
     ]
@@ -120,6 +130,23 @@ def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
     return "; ".join(parts) + "."
 
 
+def _declared(part: Comparison) -> str:
+    """The verdicts by the primary endpoint, where this is not test accuracy."""
+    rows = part.endpoints[part.endpoints["role"] == PRIMARY]
+    if part.plan.endpoint == "test_acc" or rows.empty:
+        return ""
+    words = rows["verdict"].str.split(" ").str[0]
+    counts = [
+        f"{_enumerated(own.map(part.labels), f'{len(own)} arms')} {word}"
+        for word in (BETTER, WORSE, EQUAL, UNDECIDED)
+        if len(own := rows.loc[words == word, "model"])
+    ]
+    bases = rows["baseline"].map(part.labels).unique()
+    base = bases[0] if len(bases) == 1 else "the baseline"
+    title = ENDPOINTS[part.plan.endpoint].title
+    return f"By {title}, which was declared to decide, against {base}: {', '.join(counts)}."
+
+
 def _plain_best(summary: pd.DataFrame) -> str:
     ranked = summary[summary["test_acc_common"].notna()]
     means = ranked["test_acc_common"].astype(float).round(12)
@@ -157,45 +184,6 @@ def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
         further = _effects(part.effects), _cost(summary), _lost(summary)
         sentences += filter(None, further)
     return tuple(sentences)
-
-
-def conditions(comparisons: Sequence[Comparison]) -> tuple[str, list[str]]:
-    """In words what all comparisons share, and what tells each from the others.
-
-    What tells one alone from others is empty.
-    """
-    recipes = recipes_in_words(comparisons)
-    words = [
-        {
-            "data": part.data,
-            "epochs": f"{cell_text(part.key['epochs'])} epochs",
-            "recipe": recipes[part.key["recipe"]],
-            **{name: str(part.key[name]) for name in ("precision", "device")},
-        }
-        for part in comparisons
-    ]
-    names = [*words[0]] if words else []
-    varied = [name for name in names if len({part[name] for part in words}) > 1]
-    shared = [words[0][name] for name in names if name not in (*varied, "recipe")]
-    own = [", ".join(part[name] for name in varied if part[name]) for part in words]
-    return ", ".join(shared), own
-
-
-def recipes_in_words(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """By digest the settings in which each recipe differs from the others: ``lr 0.01, ema 0.9``."""
-    recipes = {str(part.key["recipe"]): part.recipe for part in comparisons}
-    settings = dict.fromkeys(chain.from_iterable(recipes.values()))
-    varied = [
-        name
-        for name in settings
-        if name not in KEY and len({own.get(name) for own in recipes.values()}) > 1
-    ]
-    return {
-        digest: ", ".join(f"{name} {own[name] or 'none'}" for name in varied if name in own)
-        if own
-        else f"recipe {digest}, whose settings are not recorded"
-        for digest, own in recipes.items()
-    }
 
 
 def _nothing_to_compare(summary: pd.DataFrame, plan: Plan) -> str:

@@ -13,7 +13,6 @@ import base64
 import gzip
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,32 +21,31 @@ from importlib import resources
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.comparison import Comparison, summary_table
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import ERRORS
-from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.statistics import DIFFERENCE, SHARE, paired_comparison
 from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import MISSING, STATUSES
 from resnet_variants.records.run_folder import DIVERGED, FAILED, recipe_label
+from resnet_variants.reporting.figures.arms import LISTED, arms_of, looks_by_value
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 from resnet_variants.reporting.figures.interactive import (
     BANDS,
     CURVE_POINTS,
     LAYOUT,
     MEASURES,
-    SYMBOLS,
     Style,
     cost_figure,
     curves_figure,
     known_columns,
-    styles_by_value,
+    style_of,
 )
 from resnet_variants.reporting.figures.style import COSTS
-from resnet_variants.reporting.findings import conditions, recipes_in_words
+from resnet_variants.reporting.forest import Forest, forest
+from resnet_variants.reporting.names import conditions, named_summary, recipes_in_words
 from resnet_variants.reporting.summary import ACCURACY, DELTA, PAGE, summary_cells
 from resnet_variants.reporting.text import (
     POINTS,
@@ -69,7 +67,6 @@ PAIRED = 30  # arms of a comparison beyond which their pairs are too many for th
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
 NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
-_FEW = 6  # arms that can be told apart by colour
 _CAPTIONS = {
     ERRORS: "Test and training error by depth, a line per design",
     **{name: figure.caption for name, figure in DIAGNOSIS_FIGURES.items()},
@@ -132,15 +129,6 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Forest:
-    """An interval for each row of a table, drawn beside it; zero is in the middle."""
-
-    reach: str  # the number at the right end
-    marks: Sequence[tuple[float, ...] | None]  # low, estimate, high in percent of the width
-    filled: Sequence[bool]
-
-
-@dataclass(frozen=True)
 class Table:
     """Cells as text."""
 
@@ -174,17 +162,12 @@ class Section:
 
     label: str  # what tells it from the others
     comparison: Comparison
-    arms: pd.DataFrame  # its summary, with labels as ``arm``; the index numbers the page's arms
+    arms: pd.DataFrame  # its part of ``named_summary``; the index numbers the page's arms
 
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each arm by its network's full name."""
         return dict(zip(self.arms["model"], self.arms.index.tolist(), strict=True))
-
-    def labelled(self, names: pd.Series) -> pd.Series:
-        """Labels in place of networks' full names, where these are of arms."""
-        labels = dict(zip(self.arms["model"], self.arms["arm"], strict=True))
-        return names.map(lambda name: labels.get(name, name))
 
     @property
     def best(self) -> dict[int, str]:
@@ -205,12 +188,11 @@ def _sections(comparisons: Sequence[Comparison], arms: pd.DataFrame) -> list[Sec
 
 def render(content: Content) -> str:
     """The whole page; the same content gives the same bytes."""
-    summary = summary_table(content.comparisons)
-    arms = summary.assign(arm=summary["model"].map(short_labels(summary)))
+    arms = named_summary(content.comparisons)
     sections = _sections(content.comparisons, arms)
     colours = ["arm", *varied(arms)]
     runs = sum(len(part.runs) for part in content.comparisons)
-    styles = {axis: styles_by_value(arms[axis].map(cell_text)) for axis in colours}
+    styles = _styles(content.comparisons, arms, colours)
     data = _data(arms, sections, styles, most=RUNS_SHOWN if runs <= RUNS_SHOWN else 0)
     drawn = [name for name, figures in data["figures"].items() if any(figures)]
     scripts = [*([_plotly()] if drawn else []), _asset("page.js")]
@@ -234,12 +216,11 @@ def render(content: Content) -> str:
             filters=_filters(arms, colours[1:]),
             paired=PAIRED,
             drawn=drawn,
-            symbols=SYMBOLS,
             styles=styles,
-            costs=[(name, COSTS[name][0]) for name in known_columns(arms, COSTS)],
+            costs=[(name, COSTS[name].label) for name in known_columns(arms, COSTS)],
             measures=list(MEASURES.items()),
             colours=[(axis, axis.replace("_", " ")) for axis in colours],
-            colour=colours[0 if len(arms) <= _FEW else -1],
+            colour=colours[0 if len(arms) <= LISTED else -1],
             left_out=RUNS_SHOWN if runs > RUNS_SHOWN else 0,
             bands=BANDS,
             style=_asset("page.css"),
@@ -249,6 +230,20 @@ def render(content: Content) -> str:
         )
     )
     return html.lstrip()
+
+
+def _styles(
+    comparisons: Sequence[Comparison], arms: pd.DataFrame, axes: Sequence[str]
+) -> dict[str, dict[str, Style]]:
+    """For each axis the style of its values; that of an arm is its look in all figures."""
+    looks = {axis: looks_by_value(arms[axis].map(cell_text)) for axis in axes}
+    if comparisons:
+        own = arms_of(comparisons[0])
+        looks["arm"] = {own.labels[name]: own.look(name) for name in arms["model"].unique()}
+    return {
+        axis: {value: style_of(look) for value, look in values.items()}
+        for axis, values in looks.items()
+    }
 
 
 def _data(
@@ -409,7 +404,7 @@ def _differences(section: Section) -> Table:
     """The arms that have a difference to their baseline, the best first."""
     rows = section.arms[section.arms["pairs"] > 0]
     rows = rows.sort_values("delta", ascending=False, kind="stable")
-    bases = section.labelled(rows["baseline"])
+    bases = section.comparison.labelled(rows["baseline"])
     one = bases.nunique() == 1
     base = bases.iloc[0] if one else "the baseline"
     cells = {
@@ -418,7 +413,7 @@ def _differences(section: Section) -> Table:
         "verdict": rows["verdict"],
     }
     decided = rows["verdict"] != UNDECIDED
-    return _table(pd.DataFrame(cells), rows.index.tolist(), forest=_forest(rows, DELTA, decided))
+    return _table(pd.DataFrame(cells), rows.index.tolist(), forest=forest(rows, DELTA, decided))
 
 
 def _predictions(predictions: pd.DataFrame) -> Table:
@@ -444,7 +439,7 @@ def _means(sections: Sequence[Section]) -> Table:
     """The accuracies of the arms of several comparisons, the best first."""
     if len(sections) < 2 or not any(section.best for section in sections):
         return Table({})
-    rows = pd.concat([s.arms.loc[[*s.best]].assign(runs=s.label) for s in sections])
+    rows = pd.concat([s.arms.loc[[*s.best]] for s in sections])
     rows = rows.sort_values("test_acc_mean", ascending=False, kind="stable")
     title = "test accuracy % [95 %]"
     cells = rows.assign(**{title: _intervals(rows, ACCURACY)})[["runs", title, "n", "arm"]]
@@ -455,7 +450,7 @@ def _runs(section: Section, files: Mapping[str, Links]) -> Table:
     """A row for each run, whatever became of it."""
     runs = section.comparison.runs
     cells = {
-        "arm": section.labelled(runs["model"]),
+        "arm": section.comparison.labelled(runs["model"]),
         **{name: runs[name] for name in ("seed", "status")},
         "test accuracy %": [f"{POINTS * x:.2f}" if x == x else "" for x in runs["test_acc"]],
         "seconds": [f"{x:.0f}" if x == x else "" for x in runs["seconds"]],
@@ -477,7 +472,7 @@ def _effects(effects: pd.DataFrame) -> Table:
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
     }
     main = effects["kind"] == "main"
-    return _table(pd.DataFrame(columns), forest=_forest(effects, ends, main))
+    return _table(pd.DataFrame(columns), forest=forest(effects, ends, main))
 
 
 def _readable(
@@ -488,28 +483,12 @@ def _readable(
         return Table({})
     cells = readable(frame)
     names = cells["model"] if "model" in cells else frame["model"]
-    cells = cells.apply(lambda c: section.labelled(c) if c.name in ("model", "against") else c)
+    cells = cells.apply(
+        lambda c: section.comparison.labelled(c) if c.name in ("model", "against") else c
+    )
     return _table(cells.rename(columns={"model": "arm"}), names.map(section.numbers).tolist())
 
 
 def _intervals(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
     sign = "" if names == ACCURACY else "+"
     return [interval(*row, sign=sign) for row in rows[[*names]].astype(float).to_numpy()]
-
-
-def _forest(rows: pd.DataFrame, names: Sequence[str], filled: pd.Series) -> Forest:
-    """Intervals on a scale that is symmetric about zero and ends at a number of one digit.
-
-    Args:
-        rows: has fractions.
-        names: the columns of the estimate and of the ends of its interval.
-        filled: whether the mark of each row is filled.
-    """
-    points = POINTS * rows[[*names]].astype(float)
-    largest = float(np.nanmax(points.abs().to_numpy(), initial=0.0)) or 1.0
-    digit = 10.0 ** math.floor(math.log10(largest))
-    reach = math.ceil(largest / digit) * digit
-    middle, low, high = (50 + 50 * points[name] / reach for name in names)
-    ends = zip(low.fillna(middle), middle, high.fillna(middle), strict=True)
-    marks = [None if math.isnan(end[1]) else tuple(round(x, 1) for x in end) for end in ends]
-    return Forest(f"{reach:g}", marks, filled.tolist())

@@ -14,18 +14,17 @@ from typing import Any, cast
 
 import pandas as pd
 
-from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
-from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.statistics import estimate
 from resnet_variants.analysis.verdicts import BETTER, WORSE
 from resnet_variants.models.variant import MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import FURTHER_COLUMNS
+from resnet_variants.reporting.names import named_summary
 from resnet_variants.reporting.text import (
     POINTS,
     cell_text,
     interval,
     latex_escaped,
-    markdown,
     p_value,
     span,
 )
@@ -38,9 +37,8 @@ _STRIDE = "stem_stride"  # names in Markdown have the rest of a network's size
 _BEST = "best"  # whether a row has the best mean of its comparison, and no other is tied with it
 _LITTLE = 0.02  # of itself; a cost that spans less is no column of a paper's table
 _LONG = 18  # letters of a label, from where on a column of 80 mm takes smaller letters
-_LABEL = "label"  # a network's short label among those of the table
 
-Row = Mapping[str, Any]  # a row of ``summary.csv``, by its columns
+Row = Mapping[str, Any]  # a row of ``named_summary``, by its columns
 Text = Callable[[Row], str]
 
 
@@ -141,13 +139,8 @@ def _latex_delta(row: Row) -> str:
 
 
 COLUMNS = (
-    Column(
-        "model",
-        "arm",
-        lambda row: row[_LABEL],
-        latex_title="Arm",
-    ),
-    *(Column(name, tables=(MARKDOWN, LATEX, TERMINAL), varied=True) for name in KEY),
+    Column("arm", latex_title="Arm"),
+    Column("runs", latex_title="Runs", tables=(MARKDOWN, LATEX, TERMINAL), varied=True),
     *(Column(name, tables=(PAGE,), varied=True) for name in shown_as(SIZE) if name != _STRIDE),
     *(Column(name, tables=(MARKDOWN, PAGE), varied=True) for name in (_STRIDE, *FURTHER_COLUMNS)),
     *(Column(name, tables=(MARKDOWN, PAGE)) for name in shown_as(MAIN)),
@@ -251,7 +244,7 @@ COLUMNS = (
 
 
 def shown_columns(summary: pd.DataFrame, table: str) -> list[Column]:
-    """The columns that one of the tables shows of this summary."""
+    """The columns that one of the tables shows of a ``named_summary``."""
     rows = _rows(summary)
 
     def is_shown(column: Column) -> bool:
@@ -263,25 +256,17 @@ def shown_columns(summary: pd.DataFrame, table: str) -> list[Column]:
 
 
 def summary_cells(summary: pd.DataFrame, table: str, *, wide: bool = False) -> pd.DataFrame:
-    """The summary as one of the tables shows it, all text: a column per header.
+    """A ``named_summary`` as one of the tables shows it, all text: a column per header.
 
     Networks have short labels, or their names where ``wide``.
     """
-    if wide:
-        cells = summary_cells(summary, table)
-        return cells.assign(arm=summary["model"].to_numpy())
-    rows = _rows(summary)
+    rows = _rows(summary.assign(arm=summary["model"]) if wide else summary)
     return pd.DataFrame(
         {
             column.header(table): [column.cell(row, table) for row in rows]
             for column in shown_columns(summary, table)
         }
     )
-
-
-def summary_markdown(summary: pd.DataFrame, *, wide: bool = False) -> str:
-    """The summary in Markdown; ``wide`` as in ``summary_cells``."""
-    return markdown(summary_cells(summary, MARKDOWN, wide=wide))
 
 
 def summary_latex(comparisons: Sequence[Comparison], name: str) -> str:
@@ -294,7 +279,7 @@ def summary_latex(comparisons: Sequence[Comparison], name: str) -> str:
         name: of the experiment, for the label.
     """
     best = pd.concat([_is_best_alone(comparison) for comparison in comparisons])
-    summary = summary_table(comparisons).assign(**{_BEST: best.to_numpy()})
+    summary = named_summary(comparisons).assign(**{_BEST: best.to_numpy()})
     cells = summary_cells(summary, LATEX)
     shown = [
         column
@@ -302,7 +287,7 @@ def summary_latex(comparisons: Sequence[Comparison], name: str) -> str:
         if column.name == ACCURACY[0] or _varies(summary, column, cells)
     ]
     form = "".join("r" if column.numeric else "l" for column in shown)
-    longest = max(map(len, comparisons[0].labels.values()))
+    longest = summary["arm"].map(len).max()
     size = "footnotesize" if longest < _LONG else "scriptsize"
     table = cells[[column.header(LATEX) for column in shown]]
     return "\n".join(
@@ -328,9 +313,8 @@ def _varies(summary: pd.DataFrame, column: Column, cells: pd.DataFrame) -> bool:
 
 def _caption(comparisons: Sequence[Comparison], summary: pd.DataFrame, shown: Sequence[str]) -> str:
     data = " and ".join(dict.fromkeys(part.data for part in comparisons))
-    bases = summary.loc[summary["pairs"] > 0, "baseline"]
-    labels = [part.labels.get(base, base) for part in comparisons for base in bases.unique()]
-    base = labels[0] if len(set(labels)) == 1 else "the baseline"
+    bases = comparisons[0].labelled(summary.loc[summary["pairs"] > 0, "baseline"])
+    base = bases.iloc[0] if bases.nunique() == 1 else "the baseline"
     sentences = [
         f"Test accuracy on {data}: mean and half of its 95 % Student interval over the seeds "
         f"(n = {span(summary['n'])}).",
@@ -361,5 +345,4 @@ def _is_best_alone(comparison: Comparison) -> pd.Series:
 
 
 def _rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    labelled = summary.assign(**{_LABEL: summary["model"].map(short_labels(summary))})
-    return cast("list[dict[str, Any]]", labelled.to_dict("records"))
+    return cast("list[dict[str, Any]]", summary.to_dict("records"))

@@ -94,11 +94,14 @@ def readable_endpoints(table: pd.DataFrame) -> pd.DataFrame:
     def cells(columns: Sequence[str], sign: str) -> list[str]:
         rows = zip(names, table[[*columns]].itertuples(index=False), strict=True)
         return [
-            (interval if ENDPOINTS[name].limits == SHARE else number_interval)(*row, sign=sign)
+            (interval if ENDPOINTS[str(name)].limits == SHARE else number_interval)(*row, sign=sign)
             for name, row in rows
         ]
 
-    about = {"endpoint": names.map(lambda name: ENDPOINTS[name].title), "role": table.get("role")}
+    about = {
+        "endpoint": [ENDPOINTS[name].title for name in map(str, names)],
+        "role": table.get("role"),
+    }
     return pd.DataFrame(
         {
             **(about if "role" in table else {}),

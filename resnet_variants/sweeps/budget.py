@@ -9,9 +9,10 @@ import math
 import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
@@ -31,11 +32,12 @@ from resnet_variants.sweeps.engines.local import (
     shared_dataset,
     worker_resources,
 )
+from resnet_variants.sweeps.estimate import RunTime, run_time
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.device import environment, make_fabric
-from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.interrupt import Stop, die_with_parent
 from resnet_variants.training.timing import seconds_per_image
 from resnet_variants.training.trainer import check_batch
 
@@ -44,8 +46,7 @@ _DEPTHS = {"cifar": (11, 29, 47), "imagenet": (14, 26, 50)}
 _ENOUGH_EPOCHS, _MOST_EPOCHS = 15, 100  # a deeper network must be able to have so many; at most
 _SIDE = 64  # pixels, for images of several sizes
 _MEASURING = 0.01  # of the time, for each depth
-_REPORTING, _BESIDE = 10.0, 0.7  # seconds after the last run; of a run, beside its epochs
-_FORWARD = 1 / 3  # time of a forward pass as a share of a training step's
+_REPORTING = 10.0  # seconds after the last run
 _SHARE = 0.85  # of the time that is planned: other work on the machine may slow the rest
 _ACCURACY = 0.8  # for which the smallest difference that will show is announced
 
@@ -157,21 +158,23 @@ def _budget(
 # --- measuring --------------------------------------------------------------------------------
 
 
+_Answer: TypeAlias = tuple[float, list[float]]  # what `_measure` sends
+
+
 @dataclass(frozen=True)
 class _Speed:
     """How long the runs of an experiment take."""
 
     rounds: int  # of as many runs as there are workers
-    per_epoch: float  # seconds of one run's epoch, with validation
-    beside: float  # seconds of one run besides its epochs
+    run: RunTime
 
     def seconds(self, epochs: int) -> float:
         """Of all runs."""
-        return self.rounds * (epochs * self.per_epoch + self.beside)
+        return self.rounds * self.run.of(epochs)
 
     def epochs(self, seconds: float) -> int:
         """As many as fit."""
-        return math.floor((seconds / self.rounds - self.beside) / self.per_epoch)
+        return math.floor((seconds / self.rounds - self.run.beside) / self.run.per_epoch)
 
 
 @dataclass(frozen=True)
@@ -191,44 +194,63 @@ def _measured(
         max(c.runs[: len(c.variants)], key=lambda run: run.cost(data).macs) for c in candidates
     ]
     resources = _resources(candidates[0], data, options)
-    images = [_speed(c, data, 1.0, len(resources)) for c in candidates]
-    limits = [seconds / _ENOUGH_EPOCHS / (one.rounds * one.per_epoch) for one in images]
-    context = multiprocessing.get_context("spawn")
+
+    def speed(candidate: Experiment, per_image: float) -> _Speed:
+        rounds = math.ceil(len(candidate.runs) / len(resources))
+        return _Speed(rounds, run_time(data, candidate.recipe, per_image))
+
+    images = [speed(candidate, 1.0) for candidate in candidates]
+    limits = [seconds / _ENOUGH_EPOCHS / (one.rounds * one.run.per_epoch) for one in images]
     begun = time.time()
     with shared_dataset(data) as shared:
-        pools = [ProcessPoolExecutor(1, mp_context=context) for _ in resources]
-        waiting = []
-        for pool, share in zip(pools, resources, strict=True):
-            with (
-                ctrl_c_blocked(),
-                environment(share.environment),
-            ):  # a process has it from its start
-                work = (_MEASURING * seconds, shared, options.machine, share)
-                waiting.append(pool.submit(_measure, costliest, limits, *work))
-        answers = [answer.result() for answer in waiting]
-        for pool in pools:
-            pool.shutdown()
+        work = (costliest, limits, _MEASURING * seconds, shared, options.machine)
+        answers = _answers(work, resources)
     starting = max(started for started, _ in answers) - begun
     by_candidate = zip(*(own for _, own in answers), strict=False)
-    each = [
-        _speed(c, data, max(own), len(resources))
-        for c, own in zip(candidates, by_candidate, strict=False)
-    ]
+    each = [speed(c, max(own)) for c, own in zip(candidates, by_candidate, strict=False)]
     return _Speeds(each, starting)
 
 
+def _answers(work: Sequence[Any], resources: Sequence[WorkerResources]) -> list[_Answer]:
+    """What ``_measure`` says in a process for each share; no process outlives an error or Ctrl-C.
+
+    Raises:
+        UserError: a process ended without an answer.
+    """
+    context, workers = multiprocessing.get_context("spawn"), []
+    try:
+        for share in resources:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_measure, args=(theirs, *work, share))
+            with ctrl_c_blocked(), environment(share.environment):  # it has both from its start
+                process.start()
+                workers.append((process, ours))
+            theirs.close()
+        return [ours.recv() for _, ours in workers]
+    except EOFError:
+        message = "a process that measured the speed has ended: see what it printed above"
+        raise UserError(message, field="minutes") from None
+    finally:
+        for process, ours in workers:
+            process.kill()
+            process.join()
+            ours.close()
+
+
 def _measure(
+    connection: Connection,
     runs: Sequence[Run],
     limits: Sequence[float],
     seconds: float,
     shared: SharedDataset,
     machine: Machine,
     share: WorkerResources,
-) -> tuple[float, list[float]]:
-    """When this process was ready, and the seconds that each run takes to train on an image.
+) -> None:
+    """Send when this process was ready, and the seconds that each run takes to train on an image.
 
     Nothing is measured after a run that exceeds its limit.
     """
+    die_with_parent()
     torch.set_num_threads(share.threads)
     data = shared.load(share.decoders)
     fabric = make_fabric(replace(machine, devices=1), runs[0].recipe.precision)
@@ -238,7 +260,7 @@ def _measure(
         each.append(seconds_per_image(model, data, run.recipe, fabric, seconds=seconds))
         if each[-1] > limit:
             break
-    return started, each
+    connection.send((started, each))
 
 
 def _resources(experiment: Experiment, data: Dataset, options: Options) -> list[WorkerResources]:
@@ -253,13 +275,3 @@ def _resources(experiment: Experiment, data: Dataset, options: Options) -> list[
         stop=Stop(),
     )
     return worker_resources(work, make_fabric(options.machine, "fp32").device.type)
-
-
-def _speed(experiment: Experiment, data: Dataset, seconds: float, workers: int) -> _Speed:
-    """From the seconds that one image takes in training."""
-    batch = experiment.recipe.batch_size
-    trained = len(data.train) // batch * batch
-    tested = (len(data.test) + len(data.val)) * _FORWARD
-    epoch = (trained + _FORWARD * len(data.val)) * seconds
-    rounds = math.ceil(len(experiment.runs) / workers)
-    return _Speed(rounds, epoch, _BESIDE + tested * seconds)

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
+from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.timing import seconds_per_image
 
 _SECONDS = 10.0  # for all measurements of a plan
 _SHARES = 4  # networks that share this time
+_BESIDE = 0.7  # seconds of a run beside its images
+_FORWARD = 1 / 3  # time of a forward pass as a share of a training step's
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """How long a run takes, in seconds."""
+
+    per_epoch: float  # with validation
+    beside: float  # start-up, test and files
+
+    def of(self, epochs: int) -> float:
+        """With so many epochs."""
+        return epochs * self.per_epoch + self.beside
+
+
+def run_time(data: Dataset, recipe: Recipe, seconds_per_image: float) -> RunTime:
+    """From the seconds that one image takes in training."""
+    trained = len(data.train) // recipe.batch_size * recipe.batch_size
+    tested = len(data.test) + len(data.val)
+    return RunTime(
+        seconds_per_image * (trained + _FORWARD * len(data.val)),
+        seconds_per_image * _FORWARD * tested + _BESIDE,
+    )
 
 
 def seconds_per_run(run: Run, machine: Machine, seconds: float = _SECONDS) -> float:
-    """Seconds of a run, from training steps measured for about ``seconds``.
-
-    Start-up, validation and test are not included.
-    """
+    """Seconds of a run, from training steps measured for about ``seconds``."""
     data, recipe = run.load(), run.recipe
     fabric = make_fabric(replace(machine, devices=1), recipe.precision)
     each = seconds_per_image(run.build(data), data, recipe, fabric, seconds=seconds)
     # On CPUs, several processes share the cores that were measured.
     devices = machine.devices if fabric.device.type == "cuda" else 1
-    steps = recipe.epochs * (len(data.train) // recipe.batch_size)
-    return steps * recipe.batch_size * each / devices
+    return run_time(data, recipe, each / devices).of(recipe.epochs)
 
 
 def seconds_of(runs: Sequence[Run], machine: Machine) -> tuple[list[float], int]:

@@ -38,7 +38,13 @@ from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine, determinism, make_fabric, peak_mb, reset_peak
 from resnet_variants.training.evaluate import Score, evaluate
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
-from resnet_variants.training.trainer import DivergedError, EpochRecord, StoppedError, fit
+from resnet_variants.training.trainer import (
+    DivergedError,
+    EpochRecord,
+    ReplayedRecord,
+    StoppedError,
+    fit,
+)
 
 _POLL_SECONDS = 0.1  # between two checks whether the processes of a run have ended
 
@@ -176,14 +182,15 @@ def _train(
             compiled=folder.compiled,
         ):
             records.append(record)
+            is_new = record.epoch > checkpointer.resumed_epoch
             if writes:
                 folder.append_epoch(asdict(record))
                 if checkpointer.is_current(record.epoch):
                     _keep_snapshot(job, model, record.epoch)
-                if record.epoch > checkpointer.resumed_epoch:
+                if is_new:
                     folder.log(_epoch_line(record))
                     log(asdict(record), record.epoch)
-            yield record
+            yield record if is_new else ReplayedRecord(**asdict(record))
         tested, predictions = _tested(run, model, data, fabric)
         log(tested, run.recipe.epochs)
     if writes:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from io import TextIOWrapper
+from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any, TextIO, TypeAlias, TypeVar, cast, get_type_hints
 
@@ -154,24 +155,29 @@ def _write(stream: TextIO | None, text: str) -> None:
         raise UserError(f"what it prints cannot be written: {error.strerror}") from error
 
 
-def given(argv: Sequence[str], flag: str) -> list[str]:
-    """What follows each occurrence of a flag, before the others can be read."""
-    found: list[str] = []
-    for at, word in enumerate(argv):
+def given(argv: Sequence[str]) -> dict[str, list[str]]:
+    """By flag what follows each of its occurrences, before the flags can be read."""
+    found: dict[str, list[str]] = {}
+    for word, following in pairwise([*argv, ""]):
         name, equals, value = word.partition("=")
-        if name == flag:
-            found += [value] if equals else argv[at + 1 : at + 2]
+        if name.startswith("--"):
+            found.setdefault(name, []).append(value if equals else following)
     return found
 
 
-def load_plugins(argv: Sequence[str]) -> None:
+def load_plugins(argv: Sequence[str]) -> dict[str, list[str]]:
     """Import the plugins that a command line names, for they change what its flags may say.
+
+    Returns:
+        See ``given``.
 
     Raises:
         UserError: one of them cannot be imported.
     """
-    for plugin in given(argv, _PLUGIN):
+    found = given(argv)
+    for plugin in found.get(_PLUGIN, ()):
         load_plugin(plugin)
+    return found
 
 
 _PLUGIN = "--plugin"
@@ -191,12 +197,9 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
     Raises:
         UserError: an unknown flag, or a value of the wrong type.
     """
-    names = [word.partition("=")[0] for word in argv if word.startswith("--")]
-    names = [name for name in names if name != _PLUGIN]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UserError("given twice: name all values after one flag", field=twice.lstrip("-"))
-    load_plugins(argv)
+    for name, values in load_plugins(argv).items():
+        if name != _PLUGIN and len(values) > 1:
+            raise UserError("given twice: name all values after one flag", field=name.lstrip("-"))
     extra = {} if default is None else {"default": default}
     with tyro_errors.on_parse_error(functools.partial(_refuse_flags, flags)):
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)

@@ -27,6 +27,7 @@ from resnet_variants.sweeps.sweep import (
     Started,
 )
 from resnet_variants.terminal.cli import say
+from resnet_variants.training.trainer import ReplayedRecord
 
 QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this often
 _LINES = 8  # of a terminal that are not rows of the table
@@ -59,7 +60,7 @@ def follow(events: Events) -> None:
 class Tally:
     """How many runs are over, and how long the others will take.
 
-    The time to go follows from the epochs that were trained so far, by their own clocks: the
+    The time to go follows from the epochs that this sweep has trained, by their own clocks: the
     start-up of workers does not count. Multiply-adds tell the networks' epochs apart.
     """
 
@@ -80,6 +81,8 @@ class Tally:
         match event:
             case EpochDone(run, record):
                 self.epochs[run.id] = record.epoch
+                if isinstance(record, ReplayedRecord):
+                    return
                 self.trained += self.cost[run.id]
                 self.seconds += record.seconds
                 self.own[run.id] += record.seconds

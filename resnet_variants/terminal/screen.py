@@ -26,7 +26,7 @@ def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
     if console.is_terminal:
         console.print(_summary_table(made, console, wide=wide))
     else:
-        say(markdown(summary_cells(made.summary, TERMINAL, wide=wide)))
+        say(markdown(summary_cells(made.named, TERMINAL, wide=wide)))
     for sentence in made.headline:
         say(sentence)
     say(", ".join(f"{n} {status}" for status, n in made.counts.items()))
@@ -39,8 +39,8 @@ def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
 
 def _summary_table(made: Report, console: Console, *, wide: bool) -> Table:
     """The table with as many columns as the terminal has room for."""
-    columns = shown_columns(made.summary, TERMINAL)
-    cells = summary_cells(made.summary, TERMINAL, wide=wide)
+    columns = shown_columns(made.named, TERMINAL)
+    cells = summary_cells(made.named, TERMINAL, wide=wide)
     columns = [column for column in columns if cells[column.header(TERMINAL)].ne("").any()]
     without, unlimited = [*_DISPENSABLE], console.options.update(width=_WIDEST)
     while True:

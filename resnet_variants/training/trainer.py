@@ -44,6 +44,11 @@ class EpochRecord:
     grad_norm: float  # mean over its steps, before clipping
 
 
+@dataclass(frozen=True)
+class ReplayedRecord(EpochRecord):
+    """An epoch that an earlier process trained."""
+
+
 class DivergedError(RuntimeError):
     """The training loss is no longer a finite number."""
 

@@ -25,7 +25,7 @@ _CHOICES: Mapping[str, Sequence[Any]] = {
     "linestyle": ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))),
     "fill": ("none", "full", "left", "top", "right", "bottom"),
 }
-_PLAIN: Look = {"color": "0.35", "marker": "o", "linestyle": "-", "fill": "full"}
+_PLAIN: Look = {"color": "#595959", "marker": "o", "linestyle": "-", "fill": "full"}
 # By the number of factors: what shows the first, what the second, what all others together.
 _SHOWN_BY = {
     1: (("color", "marker", "linestyle"),),
@@ -36,7 +36,7 @@ _ABSENT: dict[tuple[str, ...], Look] = {
     ("linestyle",): {"marker": ""},
     ("fill",): {"linestyle": ""},
 }  # from legends of choices
-_LISTED = 12  # networks that a legend lists; of more it lists the choices that make them
+LISTED = 12  # networks that a legend lists; of more it lists the choices that make them
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Part:
     values: pd.Series  # by network
     names: tuple[str, ...]  # the properties that show them
 
-    @property
+    @cached_property
     def looks(self) -> dict[str, Look]:
         """By value, in order of appearance: plain in all other properties."""
         return {
@@ -93,7 +93,7 @@ class Arms:
         looks = {design: self.look(model) | last for design, model in models.items()}
         if len({str(look) for look in looks.values()}) == len(looks):
             return looks
-        return _Part("design", pd.Series([*models]), _SHOWN_BY[1][0]).looks
+        return looks_by_value(pd.Series([*models]))
 
     def by_level(self, factor: str) -> dict[str, Look]:
         """A look for each choice of one factor."""
@@ -110,7 +110,7 @@ class Arms:
     def legend(self, models: Iterable[str]) -> list[Line2D]:
         """Handles for these networks, or for the choices that make them."""
         models = [*dict.fromkeys(models)]
-        if len(models) <= _LISTED or len(self._parts) == 1:
+        if len(models) <= LISTED or len(self._parts) == 1:
             return [handle(self.labels[model], self.look(model)) for model in models]
         return [
             handle(f"{part.title} {value}", look | _ABSENT.get(part.names, {}))
@@ -134,6 +134,11 @@ def arms_of(comparison: Comparison) -> Arms:
 def arms_by_name(models: Iterable[str]) -> Arms:
     """Looks of networks of which nothing but the names is known."""
     return _one_by_one({model: model for model in models})
+
+
+def looks_by_value(values: pd.Series) -> dict[str, Look]:
+    """A look for each distinct text, in order of appearance."""
+    return _Part("", values, _SHOWN_BY[1][0]).looks
 
 
 def _one_by_one(labels: Mapping[str, str]) -> Arms:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -18,9 +17,9 @@ from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.analysis.statistics import pareto_front
 from resnet_variants.analysis.verdicts import BASELINE
 from resnet_variants.reporting.figures.arms import Arms, arms_of, drawn
+from resnet_variants.reporting.figures.places import Places, is_alike, on_front, placed
 from resnet_variants.reporting.figures.style import (
     COLUMN,
     COSTS,
@@ -48,33 +47,18 @@ FRONT: dict[str, Any] = {
     "zorder": 1,
 }
 MAIN = "macs"  # the figure that each report has
-_LITTLE = 0.02  # of itself; a cost that spans less tells no networks apart
-_MANY = 20.0  # times as much, from where on costs are drawn on a logarithmic axis
 _BAND: dict[str, Any] = {"color": "0.9", "linewidth": 0, "zorder": 0}
 _SLOWER: dict[str, Any] = {"linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt", "zorder": 1}
 _GAP = 7.0  # points from a mark's middle to its label
 
 
-@dataclass(frozen=True)
-class Cost:
-    """A column of the summary to draw accuracy against.
-
-    Attributes:
-        second: the column on the upper axis, and its units per unit of this one.
-        noun: of an exact cost, whose ties are drawn side by side; empty for a measured cost.
-    """
-
-    column: str
-    second: tuple[str, float] | None = None
-    noun: str = ""
-
-
-COSTS_DRAWN = {  # by the name of the figure: accuracy_vs_NAME
-    MAIN: Cost("macs", ("flops", 2.0), "MACs"),
-    "params": Cost("params", noun="parameters"),
-    "train_time": Cost("train_ms_per_image"),
-    "latency": Cost("latency_ms"),
+COSTS_DRAWN = {  # by the name of the figure, accuracy_vs_NAME: the column of the summary
+    MAIN: "macs",
+    "params": "params",
+    "train_time": "train_ms_per_image",
+    "latency": "latency_ms",
 }
+_SECOND = {"macs": ("flops", 2.0)}  # the column on the upper axis, and its units for one of these
 
 
 def accuracy_vs_cost(comparison: Comparison, name: str = MAIN) -> Figure | None:
@@ -90,49 +74,34 @@ def accuracy_vs_cost(comparison: Comparison, name: str = MAIN) -> Figure | None:
         ``None`` where no network is left, or where a cost other than ``MAIN`` is nearly the same
         for all of them.
     """
-    cost = COSTS_DRAWN[name]
+    column = COSTS_DRAWN[name]
     summary = comparison.summary
-    rows = summary[(summary["n"] > 0) & summary[cost.column].notna()]
-    if rows.empty:
-        return None
-    costs = rows[cost.column].astype(float)
-    alike = _excess(costs) < _LITTLE
-    if alike and name != MAIN:
+    rows = summary[(summary["n"] > 0) & summary[column].notna()]
+    if rows.empty or (name != MAIN and is_alike(rows[column].astype(float))):
         return None
     arms = arms_of(comparison)
     limits = robust_range(rows[[*ACCURACY]].to_numpy(float))
     shown = rows["test_acc_mean"].clip(*(limits or (None, None)))
     rows = rows.assign(y=shown, edge=shown != rows["test_acc_mean"])
-    rows = rows.assign(slower=_slower(rows, cost.column))
+    rows = rows.assign(slower=_slower(rows, column))
     with styled():
         figure = Figure(figsize=(COLUMN, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        places, bands = _places(costs * COSTS[cost.column][1], exact=bool(cost.noun), alike=alike)
-        rows = rows.assign(x=places)
-        for band in bands:
+        places = placed(rows[column], column)
+        rows = rows.assign(x=places.x)
+        for band in places.bands:
             axes.axvspan(band.left, band.right, **_BAND)
         for row in rows.to_dict("records"):
             _point(axes, row, drawn(arms.look(row["model"])))
-        front = on_front(rows, cost.column).sort_values("x")
+        front = on_front(rows, column).sort_values("x")
         axes.plot(front["x"], front["y"], **FRONT)
-        _scales(axes, costs, cost, alike=alike)
+        _scales(axes, column, places)
         axes.set_ylim(limits)
-        headline(figure, _caption(rows, cost, comparison, alike=alike))
+        headline(figure, _caption(rows, places, comparison))
         if len(rows) > 1:
-            legend_below(figure, _legend(arms, rows, front, cost, bands))
+            legend_below(figure, _legend(arms, rows, front, places))
             _name_points(figure, axes, rows, front.index, arms)
     return figure
-
-
-def on_front(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The ranked networks on the Pareto front; none for training times, which are too noisy.
-
-    (``bench`` interleaves its measurements of latency; a sweep does not interleave its runs.)
-    """
-    ranked = rows[rows["test_acc_common"].notna()]
-    if column == "train_ms_per_image":
-        return ranked[:0]
-    return ranked[pareto_front(*ranked[[column, "test_acc_common"]].to_numpy(float).T)]
 
 
 def _slower(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -140,78 +109,6 @@ def _slower(rows: pd.DataFrame, column: str) -> pd.Series:
     if column != "train_ms_per_image":
         return pd.Series(0.0, index=rows.index)
     return (1000 / rows["images_per_second"] - rows[column]).clip(lower=0.0)
-
-
-def _excess(costs: pd.Series) -> float:
-    """How much more than the lowest cost the highest one is, as a part of it."""
-    return float(costs.max() / costs.min()) - 1
-
-
-# --- places on the axis -----------------------------------------------------------------------
-
-
-def dodged(costs: pd.Series) -> pd.Series:
-    """Costs, pushed apart in their order where markers would hide each other."""
-    values = costs.to_numpy(float)
-    step = _step(costs)
-    order = np.argsort(values, kind="stable")
-    clusters: list[list[float]] = []  # of neighbours that touch: their costs
-    for value in values[order]:
-        clusters.append([value])
-        while len(clusters) > 1 and _start(clusters[-1], step) < _end(clusters[-2], step) + step:
-            last = clusters.pop()
-            clusters[-1] += last
-    places = [_start(own, step) + step * i for own in clusters for i in range(len(own))]
-    return pd.Series(np.array(places)[np.argsort(order)], index=costs.index)
-
-
-def _step(costs: pd.Series) -> float:
-    width = float(np.ptp(costs)) or 0.5 * float(costs.max())
-    return width * min(0.035, 0.5 / len(costs))
-
-
-def _start(cluster: list[float], step: float) -> float:
-    return sum(cluster) / len(cluster) - step * (len(cluster) - 1) / 2
-
-
-def _end(cluster: list[float], step: float) -> float:
-    return _start(cluster, step) + step * (len(cluster) - 1)
-
-
-@dataclass(frozen=True)
-class _Band:
-    """A part of the cost axis in which networks are side by side."""
-
-    left: float
-    right: float
-    excess: float  # of the highest of their costs over the lowest
-
-
-def _places(costs: pd.Series, *, exact: bool, alike: bool) -> tuple[pd.Series, list[_Band]]:
-    """Where each network is drawn on the cost axis, and the bands."""
-    if not exact:
-        return costs, []
-    into, back = (np.log10, lambda x: 10**x) if _is_wide(costs) else (np.array, np.array)
-    own = pd.Series(into(costs), index=costs.index)
-    if alike:
-        own[:] = own.mean()
-    step = _step(own)
-    places = dodged(own).sort_values()
-    groups = [group for _, group in places.groupby((places.diff() > 1.01 * step).cumsum())]
-    bands = [
-        _Band(
-            float(back(group.iloc[0] - 0.7 * step)),
-            float(back(group.iloc[-1] + 0.7 * step)),
-            _excess(costs[group.index]),
-        )
-        for group in groups
-        if len(group) > 1
-    ]
-    return pd.Series(back(places), index=places.index), bands
-
-
-def _is_wide(costs: pd.Series) -> bool:
-    return bool(costs.max() > _MANY * costs.min())
 
 
 # --- what is drawn ----------------------------------------------------------------------------
@@ -237,23 +134,21 @@ def _point(axes: Axes, row: dict[Hashable, Any], look: dict[str, Any]) -> None:
         bar.set_linestyle(look["linestyle"])
 
 
-def _scales(axes: Axes, costs: pd.Series, cost: Cost, *, alike: bool) -> None:
-    label, scale = COSTS[cost.column]
-    axes.set_xlabel(label)
+def _scales(axes: Axes, column: str, places: Places) -> None:
+    axes.set_xlabel(COSTS[column].label)
     axes.set_ylabel("test accuracy")
     axes.margins(x=0.12, y=0.08)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if alike:  # room that says nothing of costs, around a single tick
-        middle = scale * float(costs.mean())
-        axes.set_xlim(0.7 * middle, 1.3 * middle)
-        axes.set_xticks([middle], [f"{middle:.4g}"])
-    elif _is_wide(costs):
+    if places.alike is not None:  # a single tick
+        axes.set_xlim(places.limits)
+        axes.set_xticks([places.alike], [f"{places.alike:.4g}"])
+    elif places.wide:
         logarithmic(axes, "x")
-    if cost.second:
-        column, factor = cost.second
-        top = axes.secondary_xaxis("top", functions=(_times(factor), _times(1 / factor)))
-        top.set_xlabel(COSTS[column][0])
-        if alike or _is_wide(costs):
+    if column in _SECOND:
+        second, factor = _SECOND[column]
+        top = axes.secondary_xaxis("top", (_times(factor), _times(1 / factor)))
+        top.set_xlabel(COSTS[second].label)
+        if places.alike is not None or places.wide:
             ticks = axes.get_xticks()
             top.set_xticks(factor * ticks, [f"{factor * tick:.4g}" for tick in ticks])
 
@@ -262,7 +157,7 @@ def _times(factor: float) -> Callable[[Any], Any]:
     return lambda values: values * factor
 
 
-def _caption(rows: pd.DataFrame, cost: Cost, comparison: Comparison, *, alike: bool) -> list[str]:
+def _caption(rows: pd.DataFrame, places: Places, comparison: Comparison) -> list[str]:
     sizes = [
         f"ResNet-{depth} ({family})"
         for family, depth in rows[["family", "depth"]].drop_duplicates().to_numpy()
@@ -274,16 +169,14 @@ def _caption(rows: pd.DataFrame, cost: Cost, comparison: Comparison, *, alike: b
         f"n = {counted(rows['n'], 'seed')}",
         intervals_named(rows["n"].max()),
     ]
-    if alike and len(rows) > 1:
-        notes.append(f"all have nearly the same {cost.noun}")
+    if places.notes["alike"]:
+        notes.append(places.notes["alike"])
     if rows["edge"].any():
         notes.append("an arrow: beyond the frame, with its value")
     return notes
 
 
-def _legend(
-    arms: Arms, rows: pd.DataFrame, front: pd.DataFrame, cost: Cost, bands: Sequence[_Band]
-) -> list[Artist]:
+def _legend(arms: Arms, rows: pd.DataFrame, front: pd.DataFrame, places: Places) -> list[Artist]:
     handles: list[Artist] = [*arms.legend(rows["model"])]
     bases = {plain(arms.labels[model]) for model in rows.loc[rows["verdict"] == BASELINE, "model"]}
     for handle in handles:
@@ -291,10 +184,8 @@ def _legend(
             handle.set_label(f"{handle.get_label()} (baseline)")
     if len(front):
         handles.append(Line2D([], [], **FRONT, label="Pareto front of the means"))
-    if bands:
-        excess = POINTS * max(band.excess for band in bands)
-        equal = f"equal {cost.noun}" if excess == 0 else f"{cost.noun} equal to {excess:.1g} %"
-        handles.append(Patch(color=_BAND["color"], label=f"{equal}, side by side"))
+    if places.bands:
+        handles.append(Patch(color=_BAND["color"], label=places.notes["bands"]))
     if rows["slower"].any():
         handles.append(Line2D([], [], color="0.4", **_SLOWER, label="to the median run"))
     return handles

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_variants.reporting.figures.cost import dodged, on_front
-from resnet_variants.reporting.figures.style import COSTS, PALETTE
+from resnet_variants.reporting.figures.arms import Look
+from resnet_variants.reporting.figures.places import Places, on_front, placed
+from resnet_variants.reporting.figures.style import COSTS, GREY
 from resnet_variants.reporting.summary import ACCURACY
 from resnet_variants.reporting.text import POINTS, cell_text, interval
 
@@ -29,13 +30,17 @@ MEASURES = {
 }
 CURVE_POINTS = 6_000  # of all curves together
 BANDS = 6  # arms beyond which bands only blur
-GREY = "#727a83"
-COLOURS = (*PALETTE[:-1], GREY)  # black would be invisible on a dark page
-SYMBOLS = {  # Plotly's markers, and the characters of the legend that look like them
-    **{"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚"},
-    **{"x": "✖", "triangle-down": "▼", "pentagon": "⬟", "hexagon": "⬢", "star": "★"},
+# How Plotly and the page's legend draw the looks of `figures.arms`.
+_SYMBOLS = {
+    **{"s": ("square", "■"), "o": ("circle", "●"), "D": ("diamond", "◆"), "P": ("cross", "✚")},
+    **{"^": ("triangle-up", "▲"), "v": ("triangle-down", "▼"), "X": ("x", "✖")},
+    **{"<": ("triangle-left", "◀"), ">": ("triangle-right", "▶"), "*": ("star", "★")},
+    **{"p": ("pentagon", "⬟"), "h": ("hexagon", "⬢")},
 }
-DASHES = ("solid", "7px,3px", "2px,3px", "7px,3px,2px,3px", "12px,4px")
+_DASHES = {"-": "solid", "--": "7px,3px", ":": "2px,3px", "-.": "7px,3px,2px,3px"}
+_MANY_DOTS = "9px,2px,2px,2px,2px,2px"
+_FILLS = {"full": "", "none": "-open", "top": "-dot"}  # Plotly has no halves of markers: a dot
+_HALF = "-open-dot"
 _LETTERS = 40  # of a name on one line of a hover text: more do not fit on a narrow screen
 _AXIS = {
     "gridcolor": f"{GREY}4d",
@@ -67,6 +72,16 @@ class Style:
     colour: str
     symbol: str
     dash: str
+    character: str  # of the legend
+    filling: str  # of this character: a class of the style sheet
+
+
+def style_of(look: Look) -> Style:
+    """A look for Plotly and for the page's legend."""
+    symbol, character = _SYMBOLS[look["marker"]]
+    filling = _FILLS.get(look["fill"], _HALF)
+    dash = _DASHES.get(look["linestyle"], _MANY_DOTS)
+    return Style(look["color"], symbol + filling, dash, character, f"fill{filling}")
 
 
 @dataclass(frozen=True)
@@ -92,15 +107,6 @@ class Interactive:
     columns: Columns
     options: Mapping[str, Mapping[str, Option]]
     layout: Part
-
-
-def styles_by_value(values: Iterable[str]) -> dict[str, Style]:
-    """A style for each distinct value, in order of appearance."""
-    symbols = [*SYMBOLS]
-    return {
-        value: Style(COLOURS[i % len(COLOURS)], symbols[i % len(symbols)], DASHES[i % len(DASHES)])
-        for i, value in enumerate(dict.fromkeys(values))
-    }
 
 
 def known_columns(frame: pd.DataFrame, columns: Iterable[str]) -> list[str]:
@@ -172,7 +178,7 @@ _COST_KINDS: dict[str, Part] = {
     "means": {
         "mode": "markers",
         "error_y": {"type": "data", "symmetric": False, "thickness": 1, "width": 3},
-        "marker": {"size": 10, "line": {"width": 1, "color": GREY}},
+        "marker": {"size": 10, "line": {"width": 1.5, "color": GREY}},
         "hovertemplate": "%{text}<extra></extra>",
     },
     "front": {
@@ -196,20 +202,42 @@ def _cost(
     runs: Sequence[pd.DataFrame],
     fronts: Mapping[str, pd.DataFrame],
 ) -> Option:
-    """The arms side by side at their costs, and the front by this cost."""
-    label, scale = COSTS[column]
+    """The arms at their costs, equal ones side by side in a band, and the front by this cost."""
     known = arms[column].dropna()
-    places = (dodged(known) * scale if len(known) else known).reindex(arms.index)
-    at = finite_numbers(places)
+    places = placed(known, column) if len(known) else None
+    x = places.x.reindex(arms.index) if places else pd.Series(np.nan, index=arms.index)
+    at = finite_numbers(x)
     columns: Columns = {
         "x": [
             *([x] * len(own) for x, own in zip(at, runs, strict=True)),
             *([x] for x in at),
-            *(finite_numbers(places[own.index]) for own in fronts.values()),
+            *(finite_numbers(x[own.index]) for own in fronts.values()),
         ],
         "visible": [*([None] * 2 * len(arms)), *(name == column for name in fronts)],
     }
-    return Option(columns, {"xaxis": {"title": {"text": label}}})
+    return Option(columns, _cost_axis(column, places))
+
+
+def _cost_axis(column: str, places: Places | None) -> Part:
+    """The axis of a cost, which says what the bands are."""
+    label = COSTS[column].label
+    if places is None:
+        return {"xaxis": {"title": {"text": label}}}
+    bands, alike = places.notes["bands"], places.notes["alike"]
+    notes = filter(None, [bands and f"grey: {bands}", alike])
+    axis: Part = {"title": {"text": "<br>".join([label, *notes])}}
+    if places.wide:
+        axis |= {"type": "log"}
+    if places.limits:
+        axis |= {"range": places.limits, "tickvals": [places.alike], "tickformat": ".4"}
+    shapes = [_BAND | {"x0": band.left, "x1": band.right} for band in places.bands]
+    return {"xaxis": axis, "shapes": shapes}
+
+
+_BAND: Part = {
+    **{"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"},
+    **{"fillcolor": f"{GREY}33", "line": {"width": 0}},
+}
 
 
 def _markers(styles: Sequence[Style]) -> Option:

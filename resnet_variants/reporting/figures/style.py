@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,8 +19,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from resnet_variants.reporting.text import span
 
-# Okabe and Ito's palette: distinct under the common colour vision deficiencies.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#727A83"  # can be seen on a light and on a dark page
+# Okabe and Ito's palette: distinct under the common colour vision deficiencies. Grey takes the
+# place of black, which a dark page hides.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY)
 COLUMN = 4.2  # inches wide; printed in a column of 80 mm, letters of 9 points are 6.7 points high
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -34,13 +36,23 @@ STYLE: dict[Any, Any] = {
 }
 DPI = 200
 _FAR = 8.0  # an outlier is so many times as far from the median as half of all values are
-COSTS = {  # columns of the summary: what an axis says, and how many of its units one is
-    "macs": ("MACs per image (millions)", 1e-6),
-    "flops": ("FLOPs per image (millions)", 1e-6),
-    "params": ("parameters (millions)", 1e-6),
-    "acts": ("activations per image (millions)", 1e-6),
-    "train_ms_per_image": ("training time per image, fastest run (ms)", 1.0),
-    "latency_ms": ("latency of one image, as measured (ms)", 1.0),
+
+
+class Cost(NamedTuple):
+    """A column of the summary as an axis shows it."""
+
+    label: str
+    scale: float  # how many units of the axis one of the column's is
+    noun: str = ""  # of an exact cost, whose ties are drawn side by side; empty if it is measured
+
+
+COSTS = {
+    "macs": Cost("MACs per image (millions)", 1e-6, "MACs"),
+    "flops": Cost("FLOPs per image (millions)", 1e-6, "FLOPs"),
+    "params": Cost("parameters (millions)", 1e-6, "parameters"),
+    "acts": Cost("activations per image (millions)", 1e-6, "activations"),
+    "train_ms_per_image": Cost("training time per image, fastest run (ms)", 1.0),
+    "latency_ms": Cost("latency of one image, as measured (ms)", 1.0),
 }
 
 
