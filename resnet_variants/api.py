@@ -36,6 +36,7 @@ from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
+_STATED = ("data_name", "expect", "margin", "endpoint", "compare")  # fields of an experiment
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 
 
@@ -44,7 +45,6 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     *,
     data: str = Experiment.data,
     seeds: int = Experiment.seeds,
-    expect: str | Sequence[str] = Experiment.expect,
     out: str | Path,
     img_size: int = Experiment.img_size,
     diagnose: bool = False,
@@ -63,16 +63,15 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         data: a SPEC, such as ``cifar10`` or ``folder:PATH``.
         seeds: how many: 0 to seeds - 1; if 0, as many as a verdict takes.
         out: results folder.
-        expect: what is expected, in words or as a list of predictions, which are judged.
         img_size: side to resize the images to, in pixels; 0 keeps them.
         diagnose: look into the trained networks, see ``rv.diagnose``; implies ``snapshots``.
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
         report: write tables, figures and page to ``out``; without, the result has frames only.
         plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
-        settings: ``data_name``, which captions call the data; fields of ``Recipe`` (with
-            ``preset``, those of a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``,
-            processes share the runs; they import the calling script, which must guard what it does
-            by ``if __name__ == "__main__"``.
+        settings: ``data_name``, ``expect``, ``margin``, ``endpoint`` and ``compare``, as in an
+            experiment file; fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``,
+            ``Loading`` and ``Workers``. With ``jobs``, processes share the runs; they import the
+            calling script, which must guard what it does by ``if __name__ == "__main__"``.
 
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.
@@ -83,7 +82,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options = _options(settings, log)
-    experiment = _experiment(variants, out, (data, img_size, seeds), expect, settings)
+    experiment = _experiment(variants, out, (data, img_size, seeds), settings)
     require_room(out)
     follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
@@ -112,24 +111,23 @@ def _experiment(
     variants: Iterable[Variant | str] | Variant | str,
     out: Path,
     asked: tuple[str, int, int],
-    expect: str | Sequence[str],
     settings: dict[str, Any],
 ) -> Experiment:
     """The experiment; ``asked`` are data, image size and seeds, the ``settings`` all others."""
     data, img_size, seeds = asked
     require_name(out, field="out")
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
+    stated = {name: settings.pop(name) for name in _STATED if name in settings}
     return Experiment(
         name=slug(out.resolve().name),
         data=data,
         img_size=img_size,
         seeds=seeds,
-        expect=expect,
         variants=tuple(kept),
         merged=tuple(merged),
         loading=_taken(settings, Loading),
-        data_name=settings.pop("data_name", Experiment.data_name),
         recipe=recipe_from(settings),
+        **stated,
     )
 
 

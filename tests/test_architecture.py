@@ -30,11 +30,12 @@ BELOW = {
     "plugins": {"registry", "tables", "data", "training"},
     "models": NETWORKS,
     "speed": TRAINING,
-    "analysis": {"registry", "tables", "records"},
+    "analysis": {"registry", "settings", "tables", "records"},
     "sweeps": TRAINING | {"analysis"},
     "diagnosis": TRAINING | {"analysis", "sweeps"},
     "reporting": {"registry", "tables", "records", "analysis"},
     "api": {*ROOMS, "terminal"},
+    "experiments": set(ROOMS),  # scripts beside the TOML files
     "terminal": set(ROOMS),
     "__init__": {*ROOMS, "api", "report", "terminal"},
     **{verb: {*ROOMS, "api", "terminal"} for verb in VERBS},

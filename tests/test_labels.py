@@ -179,7 +179,7 @@ def test_several_comparisons_with_too_few_seeds_say_how_many_it_takes():
     both = (*comparisons_of(scores), *comparisons_of(scores, dataset="other"))
     (said,) = headline(both)
     assert said == (
-        "2 comparisons: too few seeds for a verdict, which takes 7 pairs of seeds for each arm, "
+        "2 comparisons: too few seeds for a verdict, which takes 6 pairs of seeds for each arm, "
         "and there are 2."
     )
 

@@ -16,7 +16,7 @@ _WIDTH = 160  # pixels of a drawn interval
 
 def html(headline: Sequence[str], summary: pd.DataFrame) -> str:
     """Sentences and table as HTML that needs no style sheet; all text is escaped."""
-    drawn = forest(summary, DELTA, ~summary["verdict"].str.startswith(INCONCLUSIVE))
+    drawn = forest(summary, DELTA, summary["verdict"] != UNDECIDED)
     cells = summary_cells(summary, TERMINAL).map(lambda cell: escape(str(cell)))
     cells.columns = [escape(str(name)) for name in cells]
     scale = f"-{drawn.reach} to {drawn.reach} points"
