@@ -281,7 +281,7 @@ class _Arms:
             for axis in AXES
             if axis not in own and axis not in tied and groups[axis].nunique().max() > 1
         ]
-        chosen = [self.frame[axis] == choice for axis, choice in (own | given).items()]
+        chosen = [self.frame[axis] == choice for axis, choice in {**own, **given}.items()]
         rows = self.frame[np.logical_and.reduce(chosen)]
         return dict(zip(rows[left].itertuples(index=False, name=None), rows["model"], strict=True))
 
