@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import TEST, TRAINING
-from resnet_variants.analysis.effects import INTERACTION, MAIN, SIMPLE
+from resnet_variants.analysis.effects import DEPENDS, INTERACTION, MAIN, SIMPLE
 from resnet_variants.analysis.factors import factors, is_complete
 from resnet_variants.analysis.statistics import MEAN, SHARE, estimate
 from resnet_variants.analysis.verdicts import UNDECIDED
@@ -55,7 +55,7 @@ def forest(comparison: Comparison) -> Figure | None:
         axes.axvline(0, color="0.4", lw=1)
         rows = effects[["kind", "verdict"]].itertuples(index=False)
         for at, ((kind, verdict), own) in enumerate(zip(rows, numbers, strict=True)):
-            _effect(axes, -at, kind, own, limits, is_open=verdict == UNDECIDED)
+            _effect(axes, -at, kind, own, limits, is_open=verdict in (UNDECIDED, DEPENDS))
         axes.set_xlim(limits)
         names = (effects["effect"] + ": " + effects["contrast"]).tolist()
         names = [name if len(name) < _LONG else name.replace(": ", ":\n") for name in names]
