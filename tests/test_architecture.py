@@ -37,6 +37,7 @@ BELOW = {
     "api": {*ROOMS, "terminal"},
     "terminal": set(ROOMS),
     "__init__": {*ROOMS, "api", "report", "terminal"},
+    "experiments": {*ROOMS},  # programs that replay results
     **{verb: {*ROOMS, "api", "terminal"} for verb in VERBS},
 }
 
