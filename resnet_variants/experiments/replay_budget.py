@@ -2,20 +2,23 @@
 
 Each design is given the same scores, and sees only those of the runs that it asks for:
 
-fixed      nine seeds of every network, then one look
-budgeted   six seeds, then the pairs that ``allocation.choose`` names, until it names none or the
-           runs of the fixed design are used up
+nine seeds  of every network, then one look; the design that the others are measured by
+six seeds   the same with the fewest seeds that a verdict takes
+budgeted    six seeds, then the pairs that ``allocation.choose`` names, until it names none or the
+            runs of nine seeds are used up
 
 The scores are those of the committed results, and 1,000 simulated grids of twelve networks: two to
 four differ from the baseline by 2 to 3 standard deviations of a run, the others by nothing. It
-takes about N minutes on one core and writes ``replay_budget.csv`` beside this file.
+takes about ten minutes of one core and writes ``replay_budget.csv`` beside this file.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,7 @@ from resnet_variants.sweeps.allocation import arms_of, choose
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parents[1] / "results"
-FIRST, FIXED = 6, 9  # seeds
+SIX, NINE = 6, 9  # seeds
 GRIDS, NETWORKS, MOST = 1_000, 12, 24
 WORKERS = 2  # runs at a time
 SD = 0.01  # of a run's score
@@ -44,35 +47,42 @@ class Outcome:
 
 
 def fixed(
-    scores: pd.DataFrame, base: Mapping[str, str], cost: Mapping[str, float], margin: float
+    scores: pd.DataFrame,
+    base: Mapping[str, str],
+    cost: Mapping[str, float],
+    margin: float,
+    seeds: int = NINE,
 ) -> Outcome:
-    """All networks with ``FIXED`` seeds."""
-    seen = scores.iloc[:FIXED]
-    arms = arms_of(seen, base, Plan(FIXED, margin))
-    seconds = sum(FIXED * cost[str(name)] for name in seen)
+    """All networks with this number of seeds."""
+    seen = scores.iloc[:seeds]
+    arms = arms_of(seen, base, Plan(seeds, margin))
+    seconds = sum(seeds * cost[str(name)] for name in seen)
     return Outcome({arm.name: arm.verdict for arm in arms}, seen.size, seconds)
 
 
 def budgeted(
     scores: pd.DataFrame, base: Mapping[str, str], cost: Mapping[str, float], margin: float
 ) -> Outcome:
-    """``FIRST`` seeds of all networks, then the pairs that are chosen."""
-    plan, seen = Plan(FIRST, margin), scores.copy()
-    seen.iloc[FIRST:] = np.nan
+    """``SIX`` seeds of all networks, then the pairs that are chosen."""
+    plan, shown = (
+        Plan(SIX, margin),
+        pd.DataFrame(data=False, index=scores.index, columns=scores.columns),
+    )
+    shown.iloc[:SIX] = True
     absent = {(str(name), seed) for name in scores for seed in range(len(scores), MOST)}
-    whole = sum(FIXED * cost[str(name)] for name in scores)
+    whole = sum(NINE * cost[str(name)] for name in scores)
     while True:
-        spent = sum(cost[str(name)] * int(seen[name].notna().sum()) for name in seen)
-        arms = arms_of(seen, base, plan, absent)
+        spent = sum(cost[str(name)] * int(shown[name].sum()) for name in shown)
+        arms = arms_of(scores.where(shown), base, plan, absent)
         chosen = choose(arms, plan, cost, runs=WORKERS, left=whole - spent)
         if not chosen.pairs:
-            runs = int(seen.notna().to_numpy().sum())
+            runs = int(shown.to_numpy().sum())
             return Outcome({arm.name: arm.verdict for arm in arms}, runs, spent)
         for name, seed in (cell for pair in chosen.pairs for cell in pair):
-            seen.loc[seed, name] = scores.loc[seed, name]
+            shown.loc[seed, name] = True
 
 
-DESIGNS = {"fixed": fixed, "budgeted": budgeted}
+DESIGNS = {"nine seeds": fixed, "six seeds": partial(fixed, seeds=SIX), "budgeted": budgeted}
 
 
 # --- the scores -------------------------------------------------------------------------------
@@ -109,7 +119,7 @@ def simulation(margin: float, grids: int) -> list[dict[str, object]]:
             false = [is_false(word, truth[name], margin) for name, word in found.verdicts.items()]
             shown = [found.verdicts[n] not in (UNDECIDED, EQUAL) for n in names if truth[n]]
             open_rows = sum(word == UNDECIDED for word in found.verdicts.values())
-            numbers = {"runs": found.runs, "share": found.runs / (FIXED * NETWORKS)}
+            numbers = {"runs": found.runs, "share": found.runs / (NINE * NETWORKS)}
             numbers |= {"false": any(false), "found": float(np.mean(shown)), "open": open_rows}
             rows.setdefault(design, []).append(numbers)
     made = []
@@ -139,7 +149,7 @@ def committed(folder: str) -> list[dict[str, object]]:
     found = {
         design: decide(part.scores, part.baselines, cost, 0.0) for design, decide in DESIGNS.items()
     }
-    whole, made = found["fixed"], []
+    whole, made = found["nine seeds"], []
     for design, own in found.items():
         words = [(whole.verdicts[name], word) for name, word in own.verdicts.items()]
         made.append(
@@ -162,8 +172,9 @@ def main() -> None:
     """Replay, and write the table."""
     grids = int(sys.argv[1]) if len(sys.argv) > 1 else GRIDS
     rows = [*committed("bag_of_tricks"), *committed("digits_grid")]
-    for margin in MARGINS:
-        rows += simulation(margin, grids)
+    with ProcessPoolExecutor(len(MARGINS)) as pool:
+        for own in pool.map(simulation, MARGINS, [grids] * len(MARGINS)):
+            rows += own
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "replay_budget.csv", index=False)
     sys.stdout.write(table.to_string() + "\n")

@@ -218,10 +218,12 @@ class Rounds:
     @property
     def planned(self) -> list[Pair]:
         """The pairs of the planned seeds that lack a run, seed by seed."""
-        pairs, taken = list[Pair](), set[Cell]()
-        over = self._over()
+        pairs, taken, over = list[Pair](), set[Cell](), self._over()
+        baselines = self.experiment.baselines()
+        compared_with = {base for name, base in baselines.items() if name != base}
+        arms = [both for both in baselines.items() if both[0] not in compared_with]
         for seed in range(self.experiment.seeds):
-            for name, base in self.experiment.baselines().items():
+            for name, base in arms:
                 both = dict.fromkeys([(base, seed), (name, seed)])
                 pair = tuple(cell for cell in both if cell not in taken and cell not in over)
                 taken.update(pair)
