@@ -27,7 +27,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.statistics import FEWEST
@@ -211,7 +210,7 @@ def _cost(
     """Seconds of the runs that an arm's next pairs lack."""
     seeds = list(arm.missing)[given : int(min(need, len(arm.missing)))]
     cells = (cell for seed in seeds for cell in _cells(arm, seed))
-    return float(np.sum([seconds[name] for name, seed in cells if (name, seed) not in taken]))
+    return sum((seconds[name] for name, seed in cells if (name, seed) not in taken), 0.0)
 
 
 def _cells(arm: Arm, seed: int) -> list[Cell]:

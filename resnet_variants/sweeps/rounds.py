@@ -206,14 +206,15 @@ class Rounds:
             if name not in self.told
         ]
         self.told |= set(chosen.skipped)
-        undecided = sum(arm.verdict == UNDECIDED for arm in arms)
+        undecided = sum(arm.verdict in (UNDECIDED, "") for arm in arms)  # "": it has no pair
         count = f"{undecided} of {len(arms)} rows are undecided"
         if chosen.pairs:
             cells = [cell for pair in chosen.pairs for cell in pair]
             following = ", ".join(f"{self.labels[name]} seed {seed}" for name, seed in cells)
             until = f"; {time_text(self.left)} left" if math.isfinite(self.budget) else ""
             return chosen.pairs, [*lines, f"{count}; next: {following}{until}"]
-        return [], [*lines, f"{count}: it ends here" if undecided else "every row is decided"]
+        decided = bool(arms) and not undecided
+        return [], [*lines, "every row is decided" if decided else f"{count}: it ends here"]
 
     @property
     def planned(self) -> list[Pair]:
@@ -247,6 +248,8 @@ class Rounds:
         baselines = cast("Mapping[str, str]", record["baselines"])
         own = {run.id for run in self.experiment.runs}
         parts = comparisons(runs, baselines, plan=plan)
+        if not parts:
+            return [], plan
         part = max(parts, key=lambda part: part.done["run_id"].isin(own).sum())
         for name, longest in part.done.groupby("model")["seconds"].max().items():
             self._note(str(name), float(longest))  # other commands may work in the folder too
