@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from resnet_variants.settings import (
     check_fields,
     check_margin,
     require_few,
+    seconds_of_budget,
 )
 from resnet_variants.terminal.cli import (
     Plugins,
@@ -54,7 +56,7 @@ from resnet_variants.training.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from resnet_variants.sweeps.experiment import Experiment
-    from resnet_variants.sweeps.sweep import Options
+    from resnet_variants.sweeps.sweep import Events, Options
 
 _LOADING = "loading torch and timm"
 
@@ -85,6 +87,10 @@ class Comparison:
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
     # choose depth and epochs so that all is done within this time
     minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
+    # after the seeds, more of them for networks that are undecided, until this time is over
+    budget: Annotated[str, tyro.conf.arg(metavar="10h|90m|1d")] = ""
+    # the same, until no further seeds are expected to decide any
+    until_decided: Switch = False
     recipe: Annotated[
         str, tyro.conf.arg(help=f"of a paper: {', '.join(RECIPES)}", metavar="NAME")
     ] = "default"
@@ -98,6 +104,25 @@ class Comparison:
         if bool(self.more) != bool(self.arms):
             message = "--more N and --arms LABEL ... go together: so many seeds for these networks"
             raise UserError(message, field="more")
+        self._check_goal()
+
+    def _check_goal(self) -> None:
+        if self.budget:
+            seconds_of_budget(self.budget)
+        other = "minutes" if self.minutes is not None else "more" if self.more else ""
+        if self.goal and other:
+            fixed = {"minutes": "chooses epochs for a time", "more": "adds seeds that you choose"}
+            raise UserError(f"--{other} {fixed[other]}: drop one of the two", field=self.goal)
+
+    @property
+    def goal(self) -> str:
+        """The flag that lets undecided networks have more seeds; empty if none does."""
+        return "budget" if self.budget else "until_decided" if self.until_decided else ""
+
+    @property
+    def seconds(self) -> float:
+        """The budget."""
+        return seconds_of_budget(self.budget) if self.budget else math.inf
 
 
 @dataclass(frozen=True)
@@ -137,8 +162,8 @@ def command(argv: Sequence[str]) -> int:
     say("loading the images")
     from resnet_variants.api import diagnose_runs
     from resnet_variants.reporting.build import build, require_room
-    from resnet_variants.sweeps.sweep import check, is_complete, run_sweep
-    from resnet_variants.terminal.console import show_plan, show_settings
+    from resnet_variants.sweeps.sweep import check
+    from resnet_variants.terminal.console import show_settings
     from resnet_variants.terminal.live import show_events
     from resnet_variants.terminal.screen import show_report
 
@@ -149,15 +174,14 @@ def command(argv: Sequence[str]) -> int:
     if output.dry_run:
         check(experiment, out, options)
         require_room(out, adopt=False)
-        show_settings(experiment, out, options)
-        show_plan(experiment, options.machine)
+        _show_dry_run(experiment, flags, out, options)
         return 0
 
     require_room(out)
-    events = run_sweep(experiment, out, options)
+    events = _events(experiment, flags, out, options)
     show_settings(experiment, out, options)
     show_events(events)
-    complete = is_complete(experiment, out)
+    experiment, complete = _trained(experiment, flags, out)
     if output.diagnose:
         for folder, refusal in diagnose_runs(experiment, out, flags.machine.device):
             say(
@@ -191,6 +215,37 @@ def _fitted(
         experiment = experiment.with_more(more, flags.comparison.arms)
         require_few(len(experiment.runs), many=flags.output.yes)
     return experiment
+
+
+def _show_dry_run(experiment: Experiment, flags: Flags, out: Path, options: Options) -> None:
+    from resnet_variants.sweeps.rounds import forecast
+    from resnet_variants.terminal.console import show_goal, show_plan, show_settings
+
+    show_settings(experiment, out, options)
+    estimates = show_plan(experiment, options.machine)
+    if flags.comparison.goal:
+        show_goal(forecast(experiment, out, options, flags.comparison.seconds, estimates))
+
+
+def _events(experiment: Experiment, flags: Flags, out: Path, options: Options) -> Events:
+    """The training of what is missing; with a goal, round after round."""
+    from resnet_variants.sweeps.rounds import run_until_decided
+    from resnet_variants.sweeps.sweep import run_sweep
+
+    if flags.comparison.goal:
+        return run_until_decided(experiment, out, options, flags.comparison.seconds)
+    return run_sweep(experiment, out, options)
+
+
+def _trained(experiment: Experiment, flags: Flags, out: Path) -> tuple[Experiment, bool]:
+    """The experiment with the further seeds that it has now, and whether all went well."""
+    from resnet_variants.sweeps.rounds import grown, none_failed
+    from resnet_variants.sweeps.sweep import is_complete
+
+    if not flags.comparison.goal:
+        return experiment, is_complete(experiment, out)
+    experiment = grown(experiment, out)
+    return experiment, none_failed(experiment, out)
 
 
 def _options(flags: Flags) -> Options:
@@ -252,6 +307,9 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         recipe=flags.settings,
     )
     require_few(len(experiment.variants) * experiment.seeds, many=flags.output.yes)
+    if all(name == base for name, base in experiment.baselines().items()) and flags.comparison.goal:
+        message = "there is nothing to decide: no network is compared with another"
+        raise UserError(message, field=flags.comparison.goal)
     return experiment, flags
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -248,6 +249,23 @@ def check_margin(margin: object) -> None:
     if margin is not None and not (is_number and 0 < value < 100):
         message = f"margin {shown(margin)} must be a number of points above 0 and below 100"
         raise UserError(f"{message}, such as 0.2", field="margin")
+
+
+_UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def seconds_of_budget(text: str) -> float:
+    """The seconds of a time such as 90m, 10h, 2.5h or 1d.
+
+    Raises:
+        ValueError: no number above 0 with its unit.
+    """
+    found = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)([mhd])", text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        message = f"budget {shown(text)} must be a number above 0 and its unit"
+        raise UserError(f"{message}, such as 90m, 10h, 2.5h or 1d", field="budget")
+    return seconds
 
 
 def require_few(runs: int, *, many: bool) -> None:

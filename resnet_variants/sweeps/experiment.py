@@ -68,8 +68,7 @@ class Experiment:
     endpoint: EndpointName = "test_acc"  # the number that decides
     compare: Compared = "baseline"
     merged: tuple[str, ...] = ()
-    more: int = 0  # further seeds of the variants in `more_for`
-    more_for: tuple[Variant, ...] = ()
+    further: tuple[tuple[Variant, int], ...] = ()  # with a seed beyond the planned ones
     free_stem: bool = False  # whether the stem stride follows the images' size
     chosen: Mapping[str, object] = field(default_factory=dict)  # what `budget` chose, and for what
 
@@ -99,12 +98,12 @@ class Experiment:
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Seed by seed, so that every variant has a number early."""
-        return [
-            Run(variant, self.data, self.recipe, seed, self.img_size, self.loading)
-            for seed in range(self.seeds + self.more)
-            for variant in self.variants
-            if seed < self.seeds or variant in self.more_for
-        ]
+        planned = [(variant, seed) for seed in range(self.seeds) for variant in self.variants]
+        return [self.run(variant, seed) for variant, seed in (*planned, *self.further)]
+
+    def run(self, variant: Variant, seed: int) -> Run:
+        """The run of a network with a seed."""
+        return Run(variant, self.data, self.recipe, seed, self.img_size, self.loading)
 
     @functools.cached_property
     def predictions(self) -> Predictions:
@@ -130,8 +129,9 @@ class Experiment:
         baselines = self.baselines()
         names = {by_word[arm] for arm in arms}
         names |= {baselines[name] for name in names}
-        chosen = tuple(v for v in self.variants if v.name in names)
-        return replace(self, more=seeds, more_for=chosen)
+        chosen = [v for v in self.variants if v.name in names]
+        added = range(self.seeds, self.seeds + seeds)
+        return replace(self, further=tuple((v, seed) for seed in added for v in chosen))
 
     def fitted(self) -> Experiment:
         """The same with stem strides for the size of its images, where they are free.

@@ -65,12 +65,21 @@ class Planned:
         before: the result of each run that was over before.
         engine: who executes the runs, in words.
         slots: how many runs it executes at a time.
+        more: whether another round may follow.
     """
 
     todo: Sequence[Run]
     before: Mapping[Run, Json]
     engine: str
     slots: int
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A line for the reader on what is decided between two parts of a sweep."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -112,13 +121,16 @@ class Ended:
     seconds: float
 
 
-Event = Planned | Started | Held | EpochDone | Lost | Ended
+Event = Planned | Noted | Started | Held | EpochDone | Lost | Ended
 Events = Generator[Event, None, None]
 
 
-def run_sweep(experiment: Experiment, out: Path, options: Options) -> Events:
+def run_sweep(
+    experiment: Experiment, out: Path, options: Options, only: Sequence[Run] | None = None
+) -> Events:
     """Check and record the experiment in ``out``; the events train the runs that are missing.
 
+    With ``only``, no others are trained, in this order.
     Commands with the same folder share the work. After SIGINT or SIGTERM the current runs save
     their state, and the generator leaves as the signal would. A closed generator ends the workers.
     After an error of one run the others continue.
@@ -128,7 +140,8 @@ def run_sweep(experiment: Experiment, out: Path, options: Options) -> Events:
     """
     check(experiment, out, options)
     with claimed(out):
-        todo = prepare(experiment, out, options)
+        missing = prepare(experiment, out, options)
+    todo = missing if only is None else [run for run in only if run in set(missing)]
     return _train(experiment, todo, out / "runs", options)
 
 

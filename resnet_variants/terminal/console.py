@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import joblib
 
 from resnet_variants.reporting.text import POINTS
+from resnet_variants.sweeps.allocation import time_text
 from resnet_variants.sweeps.budget import Budget
 from resnet_variants.sweeps.estimate import bytes_of, seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name
+from resnet_variants.sweeps.rounds import Forecast
 from resnet_variants.sweeps.sweep import Options
 from resnet_variants.terminal.cli import say
 from resnet_variants.terminal.live import duration
@@ -34,7 +37,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
-        "seeds": f"{experiment.seeds}{_more(experiment)}, so {len(experiment.runs)} runs",
+        "seeds": f"{experiment.seeds}{_further(experiment)}, so {len(experiment.runs)} runs",
         "device": _device(options, recipe.precision),
         "output": str(out.resolve()),
     }
@@ -55,9 +58,9 @@ def _predicted(experiment: Experiment) -> str:
     return "; ".join(predictions.texts) + digest
 
 
-def _more(experiment: Experiment) -> str:
-    names = ", ".join(variant.name for variant in experiment.more_for)
-    return f", and {experiment.more} more of {names}" if experiment.more else ""
+def _further(experiment: Experiment) -> str:
+    seeds = Counter(variant.name for variant, _ in experiment.further)
+    return "".join(f", and {more} more of {name}" for name, more in seeds.items())
 
 
 def _device(options: Options, precision: str) -> str:
@@ -96,8 +99,12 @@ def show_budget(minutes: float, budget: Budget) -> None:
         )
 
 
-def show_plan(experiment: Experiment, machine: Machine) -> None:
-    """The runs, their cost, and estimates of time, from measured steps, and disk."""
+def show_plan(experiment: Experiment, machine: Machine) -> dict[str, float]:
+    """The runs, their cost, and estimates of time, from measured steps, and disk.
+
+    Returns:
+        Seconds of a run by the name of its network.
+    """
     total, disk, first = 0.0, 0, experiment.runs[: len(experiment.variants)]
     say("\nmodel, params, MACs, estimated seconds per run:")
     estimates, measured = seconds_of(first, machine)
@@ -118,3 +125,20 @@ def show_plan(experiment: Experiment, machine: Machine) -> None:
         f"an estimate: a few steps of {measured} of {len(first)} networks, within seconds; "
         "the others by their MACs"
     )
+    return dict(zip((run.variant.name for run in first), estimates, strict=True))
+
+
+def show_goal(expected: Forecast) -> None:
+    """What is expected of the planned seeds, and of what comes after them."""
+    planned, left = expected.planned, expected.budget - expected.planned
+    workers = f"{expected.slots} run{'s' if expected.slots > 1 else ''} at a time"
+    line = f"the planned seeds that are missing take about {time_text(planned)}, {workers}"
+    if left < 0:
+        line += (
+            f": the budget of {time_text(expected.budget)} ends before; the same command goes on"
+        )
+    else:
+        time = "more seeds" if math.isinf(left) else f"about {time_text(left)}"
+        line += f"; then undecided networks get {time}"
+        line += f", up to {expected.most} seeds each"
+    say(line)

@@ -23,6 +23,7 @@ from resnet_variants.sweeps.sweep import (
     Event,
     Events,
     Held,
+    Noted,
     Planned,
     Started,
 )
@@ -65,6 +66,12 @@ class Tally:
     """
 
     def __init__(self, plan: Planned) -> None:
+        self.trained, self.seconds = 0, 0.0  # cost of all epochs so far, and their time
+        self.beside: list[float] = []  # seconds of each run that were no epoch's
+        self._begin(plan)
+
+    def _begin(self, plan: Planned) -> None:
+        """A sweep begins, or its next round; how fast epochs are trained is still known."""
         self.plan = plan
         self.total = len(plan.todo) + len(plan.before)
         self.counts = Counter(str(result["status"]) for result in plan.before.values())
@@ -72,13 +79,13 @@ class Tally:
         # For one epoch of each run that is not over, in multiply-adds for one image.
         self.cost = {run.id: run.cost(run.load()).macs for run in plan.todo}
         self.epochs = {run.id: 0 for run in plan.todo}  # that are trained
-        self.trained, self.seconds = 0, 0.0  # cost of all epochs so far, and their time
         self.own = dict.fromkeys(self.cost, 0.0)  # seconds of the epochs of each run
-        self.beside: list[float] = []  # seconds of each run that were no epoch's
 
     def count(self, event: Event) -> None:
         """Take an event into account."""
         match event:
+            case Planned():
+                self._begin(event)
             case EpochDone(run, record):
                 self.epochs[run.id] = record.epoch
                 if isinstance(record, ReplayedRecord):
@@ -115,6 +122,11 @@ class Tally:
         seconds = cost * self.seconds / self.trained + beside * len(self.epochs)
         return duration(seconds / max(1, min(self.plan.slots, len(self.epochs))))
 
+    @property
+    def to_go(self) -> str:
+        """The time to go in words."""
+        return f"{self.left} to go" + (" in this round" if self.plan.more else "")
+
     def label(self, run: Run) -> str:
         """The run in few words."""
         return f"{self.labels[run.variant.name]} seed {run.seed}"
@@ -138,16 +150,18 @@ def show_lines(events: Events) -> None:
     for event in events:
         tally.count(event)
         match event:
+            case Noted(text):
+                say(text)
             case Held(run) if run.id not in held:
                 held.add(run.id)
                 say(f"{tally.label(run)}: another command has it")
                 continue
             case EpochDone(run, record) if time.monotonic() - spoke > QUIET_SECONDS:
                 at = f"epoch {record.epoch}/{run.recipe.epochs}, validation {record.val_acc:.2%}"
-                say(f"         {tally.label(run)} {at}, {tally.left} to go")
+                say(f"         {tally.label(run)} {at}, {tally.to_go}")
             case Ended(run, result):
                 count = f"[{tally.over:>{len(str(tally.total))}}/{tally.total}]"
-                say(f"{count} {tally.label(run)}: {result_line(result)}; {tally.left} to go")
+                say(f"{count} {tally.label(run)}: {result_line(result)}; {tally.to_go}")
             case _:
                 continue
         spoke = time.monotonic()
@@ -216,6 +230,9 @@ class SweepTable:
 
     def __init__(self, plan: Planned, console: Console) -> None:
         self.console, self.tally = console, Tally(plan)
+        self._begin(plan)
+
+    def _begin(self, plan: Planned) -> None:
         self.rows: dict[str, _Row] = {name: _Row() for name in self.tally.labels}
         for run in (*plan.before, *plan.todo):
             self.rows[run.variant.name].total += 1
@@ -224,8 +241,13 @@ class SweepTable:
 
     def count(self, event: Event) -> None:
         """Take an event into account; a run that has failed is printed above the table."""
-        assert not isinstance(event, Planned)
         self.tally.count(event)
+        if isinstance(event, Planned):
+            self._begin(event)
+            return
+        if isinstance(event, Noted):
+            self.console.print(Text(event.text))
+            return
         run, row = event.run, self.rows[event.run.variant.name]
         match event:
             case Started():
@@ -251,7 +273,7 @@ class SweepTable:
         failed = tally.over - tally.counts[DONE]
         head = f"{tally.counts[DONE]}/{tally.total} done, {running} running"
         head += f", {failed} failed" if failed else ""
-        head += f", {tally.left} to go; {tally.plan.engine}"
+        head += f", {tally.to_go}; {tally.plan.engine}"
         shown = Table("network", "done", "test %")
         shown.add_column("running: epoch, validation %", no_wrap=True)
         room = max(1, self.console.height - _LINES)

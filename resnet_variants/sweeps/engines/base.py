@@ -71,6 +71,11 @@ def start(work: Work) -> AbstractContextManager[Engine]:
     return _module(work.workers).engine(work)
 
 
+def slots(work: Work) -> int:
+    """How many runs at a time the engine would execute; ``check_engine`` has been called."""
+    return _module(work.workers).slots(work)
+
+
 def _module(workers: Workers) -> Any:
-    """The module of the engine's name, with functions ``check`` and ``engine``."""
+    """The module of the engine's name, with functions ``check``, ``slots`` and ``engine``."""
     return importlib.import_module(f"resnet_variants.sweeps.engines.{workers.engine}")

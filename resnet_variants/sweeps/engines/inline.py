@@ -20,6 +20,12 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
     make_fabric(machine, precision)
 
 
+def slots(work: Work) -> int:
+    """One run after another."""
+    del work
+    return 1
+
+
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
     """The calling process: for notebooks, and scripts that workers could not import."""

@@ -49,15 +49,19 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
         )
 
 
+def slots(work: Work) -> int:
+    """One run for each worker."""
+    return len(_resources(work))
+
+
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
     """Workers that share the cores, or the GPUs, of this machine.
 
     After an error, and where nobody waits for them any longer, they are ended at once.
     """
-    kind = make_fabric(work.machine, work.todo[0].recipe.precision).device.type
     with shared_dataset(work.data) as data:
-        pool = Pool(worker_resources(work, kind), data, work.stop)
+        pool = Pool(_resources(work), data, work.stop)
         # A script may end while its sweep is suspended: its exit would wait for the workers.
         atexit.register(pool.close, grace=0.0)
         try:
@@ -91,6 +95,11 @@ class WorkerResources:
             chosen = [names[gpu] if names else str(gpu) for gpu in self.gpus]
             changes["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         return changes
+
+
+def _resources(work: Work) -> list[WorkerResources]:
+    kind = make_fabric(work.machine, work.todo[0].recipe.precision).device.type
+    return worker_resources(work, kind)
 
 
 def worker_resources(work: Work, kind: str) -> list[WorkerResources]:

@@ -62,6 +62,13 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
         raise UserError(f"no node of the cluster has {asked} for a run", field="cpus_per_run")
 
 
+def slots(work: Work) -> int:
+    """As many runs as the cluster that ``check`` has found has room for."""
+    ray = _ray()
+    room = _slots(ray, _need(ray, work.machine, work.workers))
+    return min(room, work.workers.jobs or room)
+
+
 @contextlib.contextmanager
 def engine(work: Work) -> Iterator[Engine]:
     """The cluster that ``check`` has found, until the block ends.
