@@ -38,7 +38,6 @@ BELOW = {
     "experiments": set(ROOMS),  # scripts beside the TOML files
     "terminal": set(ROOMS),
     "__init__": {*ROOMS, "api", "report", "terminal"},
-    "experiments": {*ROOMS},  # programs that replay results
     **{verb: {*ROOMS, "api", "terminal"} for verb in VERBS},
 }
 
