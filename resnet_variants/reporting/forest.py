@@ -23,25 +23,28 @@ class Forest:
     svgs: Sequence[str]  # empty where a row has no estimate
 
 
-def forest(rows: pd.DataFrame, names: Sequence[str], filled: pd.Series) -> Forest:
+def forest(
+    rows: pd.DataFrame, names: Sequence[str], filled: pd.Series, margin: float = 0.0
+) -> Forest:
     """Intervals on a scale that is symmetric about zero and ends at a number of one digit.
 
     Args:
         rows: has fractions.
         names: the columns of the estimate and of the ends of its interval.
         filled: whether the mark of each row is filled.
+        margin: in points; differences within it are on a grey ground.
     """
     points = POINTS * rows[[*names]].astype(float)
-    largest = float(np.nanmax(points.abs().to_numpy(), initial=0.0)) or 1.0
+    largest = float(np.nanmax(points.abs().to_numpy(), initial=margin)) or 1.0
     digit = 10.0 ** math.floor(math.log10(largest))
     reach = math.ceil(largest / digit) * digit
     middle, low, high = (50 + 50 * points[name] / reach for name in names)
     fills = filled.map({True: "currentColor", False: _GROUND})
     ends = zip(low.fillna(middle), middle, high.fillna(middle), fills, strict=True)
-    return Forest(f"{reach:g}", [_svg(*row) for row in ends])
+    return Forest(f"{reach:g}", [_svg(*row, 50 * margin / reach) for row in ends])
 
 
-def _svg(low: float, at: float, high: float, fill: str) -> str:
+def _svg(low: float, at: float, high: float, fill: str, half: float) -> str:
     """A mark and its interval, in percent of the width; no style sheet is needed."""
     if math.isnan(at):
         return ""
@@ -49,6 +52,8 @@ def _svg(low: float, at: float, high: float, fill: str) -> str:
     return (
         f'<svg width="100%" height="{_HEIGHT}" overflow="visible" stroke="currentColor" '
         f'stroke-width="2" aria-hidden="true">'
+        f'<rect x="{50 - half:.1f}%" width="{2 * half:.1f}%" height="{_HEIGHT}" stroke="none" '
+        f'fill="currentColor" opacity="0.12"/>'
         f'<line class="zero" x1="50%" x2="50%" y1="0" y2="{_HEIGHT}" stroke-width="1" '
         f'opacity="0.6"/>'
         f'<line x1="{low:.1f}%" x2="{high:.1f}%" y1="{y}" y2="{y}"/>'

@@ -46,7 +46,13 @@ from resnet_variants.reporting.figures.interactive import (
 from resnet_variants.reporting.figures.style import COSTS
 from resnet_variants.reporting.forest import Forest, forest
 from resnet_variants.reporting.names import conditions, named_summary, recipes_in_words
-from resnet_variants.reporting.summary import ACCURACY, DELTA, PAGE, summary_cells
+from resnet_variants.reporting.summary import (
+    ACCURACY,
+    DELTA,
+    PAGE,
+    summary_cells,
+    what_it_takes,
+)
 from resnet_variants.reporting.text import (
     POINTS,
     cell_text,
@@ -411,9 +417,11 @@ def _differences(section: Section) -> Table:
         "arm": rows["arm"] if one else rows["arm"] + " against " + bases,
         f"difference to {base}, points [95 %]": _intervals(rows, DELTA),
         "verdict": rows["verdict"],
+        "what an undecided row would take": [what_it_takes(row) for row in rows.to_dict("records")],
     }
-    decided = rows["verdict"] != UNDECIDED
-    return _table(pd.DataFrame(cells), rows.index.tolist(), forest=forest(rows, DELTA, decided))
+    decided, margin = rows["verdict"] != UNDECIDED, section.comparison.plan.margin
+    drawn = forest(rows, DELTA, decided, margin)
+    return _table(pd.DataFrame(cells), rows.index.tolist(), forest=drawn)
 
 
 def _predictions(predictions: pd.DataFrame) -> Table:

@@ -107,6 +107,14 @@ def _p_value(row: Row) -> str:
     return p_value(row["p_adjusted"])
 
 
+def what_it_takes(row: Row) -> str:
+    """Of an undecided row: what would have shown, and the further seeds that a verdict takes."""
+    if math.isnan(row["detectable"]):
+        return ""
+    further = f"; {_further(row)} more seeds (hours)" if _further(row) else ""
+    return f"{POINTS * row['detectable']:.1f} points would have shown{further}"
+
+
 def _further(row: Row) -> str:
     if math.isnan(row["more_seeds"]):
         return ""
