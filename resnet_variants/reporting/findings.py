@@ -375,10 +375,10 @@ def _promise(plan: Plan) -> str:
     first = max(plan.seeds, FEWEST)
     text = (
         f"Verdicts begin at {first} seeds, the number planned before the first run ({FEWEST} where "
-        f"none was recorded), with an adjusted p of at most {level(first, first):.3f}. Each further "
-        f"seed is one more look with a lower level ({level(first + 3, first):.3f} at {first + 3} "
-        f"seeds). So seeds may be added until a verdict shows: at most {ALPHA:.0%} of tables without "
-        "effects get a false one. A verdict that was reached stays. An undecided row has the "
+        f"none was recorded), with an adjusted p of at most {level(first, first):.3f}. Each "
+        f"further seed is a look with a lower level ({level(first + 3, first):.3f} at {first + 3} "
+        f"seeds). So seeds may be added until a verdict shows: at most {ALPHA:.0%} of tables "
+        "without effects get a false one. A verdict that was reached stays. An undecided row has the "
         "difference that would have shown in 80 % of cases, and the further seeds that "
     )
     if not plan.margin:
