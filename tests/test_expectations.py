@@ -329,6 +329,14 @@ def test_a_list_after_the_first_result_is_marked(trained, tmp_path):
     assert rv.report(tmp_path / "together").headline == together.headline
 
 
+def test_the_sentence_is_shown_in_python_too(tmp_path):
+    variants, _ = expand({"family": "cifar", "depth": 8, "order": ["post", "preact"]})
+    more = {"epochs": 1, "batch_size": 256, "report": False}
+    made = rv.run(variants, seeds=1, out=tmp_path / "x", expect=["post < preact"], **more)
+    assert made.headline[-1] == "Of 1 prediction 1 is undecided."
+    assert plan(tmp_path / "x")["list"] == ["post < preact"]
+
+
 @pytest.mark.parametrize("flag", ["--dry-run", "--no-dry-run"])
 def test_a_list_that_cannot_hold_trains_nothing(tmp_path, flag):
     file = tmp_path / "orders.toml"

@@ -25,7 +25,7 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import ERRORS
-from resnet_variants.analysis.statistics import DIFFERENCE, SHARE, paired_comparison
+from resnet_variants.analysis.statistics import SHARE, paired_comparison
 from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import MISSING, STATUSES
@@ -62,6 +62,7 @@ from resnet_variants.reporting.text import (
     readable_diagnoses,
     readable_endpoints,
     readable_errors,
+    readable_predictions,
 )
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ def _tables(
         cells.insert(1, "verdict", cells.pop("verdict"))
     inside = [(s, s.comparison.diagnosis_summary) for s in sections]
     tables = {
-        "predictions": [_predictions(section.comparison.predictions) for section in sections],
+        "predictions": [_table(readable_predictions(s.comparison.predictions)) for s in sections],
         "differences": [_differences(section) for section in sections],
         "summary": [_table(cells.loc[s.arms.index], s.arms.index.tolist()) for s in sections],
         "runs": [_runs(section, content.run_files) for section in sections],
@@ -422,25 +423,6 @@ def _differences(section: Section) -> Table:
     decided, margin = rows["verdict"] != UNDECIDED, section.comparison.plan.margin
     drawn = forest(rows, DELTA, decided, margin)
     return _table(pd.DataFrame(cells), rows.index.tolist(), forest=drawn)
-
-
-def _predictions(predictions: pd.DataFrame) -> Table:
-    """A row for each prediction, with the differences that its parts are about."""
-    if predictions.empty:
-        return Table({})
-    shown = _intervals(predictions, DIFFERENCE), predictions["p_adjusted"].astype(float)
-    texts = [
-        f"{part} {difference or 'no number yet'}" + (f" p {p_value(p)}" if p == p else "")
-        for part, difference, p in zip(predictions["part"], *shown, strict=True)
-    ]
-    groups = predictions.assign(text=texts).groupby("number")
-    cells = {
-        "prediction": groups["prediction"].first(),
-        "verdict": groups["verdict"].first(),
-        "points [95 %], p": groups["text"].agg("; ".join),
-        "seeds": groups["seeds"].min(),
-    }
-    return _table(pd.DataFrame(cells))
 
 
 def _means(sections: Sequence[Section]) -> Table:

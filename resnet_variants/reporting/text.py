@@ -67,6 +67,23 @@ def latex_escaped(value: object) -> str:
     return "".join(special.get(letter, letter) for letter in str(value))
 
 
+def readable_predictions(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each prediction, all text, with the differences that its parts are about."""
+    texts = [
+        f"{part} {interval(*found, sign='+') or 'no number yet'}" + (f" p {p_value(p)}" * (p == p))
+        for part, *found, p in table[["part", *DIFFERENCE, "p_adjusted"]].itertuples(index=False)
+    ]
+    groups = table.assign(text=texts).groupby("number")
+    return pd.DataFrame(
+        {
+            "prediction": groups["prediction"].first(),
+            "verdict": groups["verdict"].first(),
+            "points [95 %], p": groups["text"].agg("; ".join),
+            "seeds": groups["seeds"].min(),
+        }
+    )
+
+
 def readable_errors(table: pd.DataFrame) -> pd.DataFrame:
     """``errors_by_depth`` of one group as a reader wants it, all text."""
     means, more = (table[[*names]].itertuples(index=False) for names in (MEAN, DIFFERENCE))
