@@ -378,8 +378,8 @@ def _promise(plan: Plan) -> str:
         f"none was recorded), with an adjusted p of at most {level(first, first):.3f}. Each "
         f"further seed is a look with a lower level ({level(first + 3, first):.3f} at {first + 3} "
         f"seeds). So seeds may be added until a verdict shows: at most {ALPHA:.0%} of tables "
-        "without effects get a false one. A verdict that was reached stays. An undecided row has the "
-        "difference that would have shown in 80 % of cases, and the further seeds that "
+        "without effects get a false one. A verdict that was reached stays. An undecided row has "
+        "the difference that would have shown in 80 % of cases, and the further seeds that "
     )
     if not plan.margin:
         return text + "the difference seen would take. No margin was given."
