@@ -14,16 +14,17 @@ takes about ten minutes of one core and writes ``replay_budget.csv`` beside this
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis import statistics, verdicts
 from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.verdicts import BETTER, EQUAL, UNDECIDED, WORSE, Plan
 from resnet_variants.sweeps.allocation import arms_of, choose
@@ -33,6 +34,7 @@ RESULTS = HERE.parents[1] / "results"
 SIX, NINE = 6, 9  # seeds
 GRIDS, NETWORKS, MOST = 1_000, 12, 24
 WORKERS = 2  # runs at a time
+PROCESSES = 4
 SD = 0.01  # of a run's score
 MARGINS = (0.0, 1.5)  # points
 
@@ -82,7 +84,11 @@ def budgeted(
             shown.loc[seed, name] = True
 
 
-DESIGNS = {"nine seeds": fixed, "six seeds": partial(fixed, seeds=SIX), "budgeted": budgeted}
+DESIGNS = {
+    "nine seeds": fixed,
+    "six seeds": functools.partial(fixed, seeds=SIX),
+    "budgeted": budgeted,
+}
 
 
 # --- the scores -------------------------------------------------------------------------------
@@ -107,38 +113,51 @@ def is_false(verdict: str, truth: float, margin: float) -> bool:
     return verdict == EQUAL and abs(truth) >= margin / 100
 
 
-def simulation(margin: float, grids: int) -> list[dict[str, object]]:
-    """A row of each design, over all grids."""
-    rng, rows = np.random.default_rng(0), dict[str, list[dict[str, float]]]()
-    for _ in range(grids):
-        scores, truth = simulated(rng)
-        names = list(truth)
-        base, cost = dict.fromkeys(names, names[0]), dict.fromkeys(names, 1.0)
-        for design, decide in DESIGNS.items():
-            found = decide(scores, base, cost, margin)
-            false = [is_false(word, truth[name], margin) for name, word in found.verdicts.items()]
-            shown = [found.verdicts[n] not in (UNDECIDED, EQUAL) for n in names if truth[n]]
-            open_rows = sum(word == UNDECIDED for word in found.verdicts.values())
-            numbers = {"runs": found.runs, "share": found.runs / (NINE * NETWORKS)}
-            numbers |= {"false": any(false), "found": float(np.mean(shown)), "open": open_rows}
-            rows.setdefault(design, []).append(numbers)
-    made = []
-    for design, own in rows.items():
-        mean = pd.DataFrame(own).astype(float).mean()
-        made.append(
-            {
-                "scores": f"{grids} simulated grids",
-                "margin": margin,
-                "design": design,
-                "runs": round(mean["runs"], 1),
-                "share_of_runs": round(mean["share"], 3),
-                "share_of_hours": round(mean["share"], 3),
-                "undecided_rows": round(mean["open"], 2),
-                "effects_found": round(mean["found"], 3),
-                "familywise_error": round(mean["false"], 4),
-            }
-        )
+def replayed(task: tuple[float, int]) -> list[dict[str, object]]:
+    """What each design does on one grid: its margin, and the number that its scores come from."""
+    margin, number = task
+    scores, truth = simulated(np.random.default_rng(number))
+    _step_down_p.cache_clear()
+    names, made = list(truth), []
+    base, cost = dict.fromkeys(names, names[0]), dict.fromkeys(names, 1.0)
+    for design, decide in DESIGNS.items():
+        found = decide(scores, base, cost, margin)
+        false = [is_false(word, truth[name], margin) for name, word in found.verdicts.items()]
+        shown = [found.verdicts[name] not in (UNDECIDED, EQUAL) for name in names if truth[name]]
+        share = found.runs / (NINE * NETWORKS)
+        numbers = {"runs": found.runs, "share_of_runs": share, "share_of_hours": share}
+        numbers |= {"undecided_rows": sum(w == UNDECIDED for w in found.verdicts.values())}
+        numbers |= {"effects_found": float(np.mean(shown)), "familywise_error": float(any(false))}
+        made.append({"margin": margin, "design": design} | numbers)
     return made
+
+
+def simulation(grids: int) -> list[dict[str, object]]:
+    """A row of each margin and design, over all grids."""
+    tasks = [(margin, number) for margin in MARGINS for number in range(grids)]
+    with ProcessPoolExecutor(PROCESSES, initializer=remember) as pool:
+        each = pd.DataFrame(
+            [row for rows in pool.map(replayed, tasks, chunksize=5) for row in rows]
+        )
+    means = each.groupby(["margin", "design"], sort=False).mean().round(4).reset_index()
+    means.insert(0, "scores", f"{grids} simulated grids")
+    return means.to_dict("records")  # type: ignore[return-value]
+
+
+@functools.cache
+def _step_down_p(
+    scores: bytes, columns: int, side: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    return statistics.step_down_p(np.frombuffer(scores).reshape(-1, columns), side)
+
+
+def remember() -> None:
+    """Let a process keep the p values of earlier looks, which ``judge`` computes every time."""
+
+    def kept(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return _step_down_p(scores.tobytes(), scores.shape[1], side).copy()
+
+    verdicts.step_down_p = kept
 
 
 def committed(folder: str) -> list[dict[str, object]]:
@@ -171,10 +190,7 @@ def committed(folder: str) -> list[dict[str, object]]:
 def main() -> None:
     """Replay, and write the table."""
     grids = int(sys.argv[1]) if len(sys.argv) > 1 else GRIDS
-    rows = [*committed("bag_of_tricks"), *committed("digits_grid")]
-    with ProcessPoolExecutor(len(MARGINS)) as pool:
-        for own in pool.map(simulation, MARGINS, [grids] * len(MARGINS)):
-            rows += own
+    rows = [*committed("bag_of_tricks"), *committed("digits_grid"), *simulation(grids)]
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "replay_budget.csv", index=False)
     sys.stdout.write(table.to_string() + "\n")

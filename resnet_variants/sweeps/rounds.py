@@ -6,7 +6,8 @@ so the same command goes on where another one ended.
 
 A pair is started if both runs are expected to end within the budget, and no run is cut off. So a
 budget never leaves half a pair. How long a run takes is known from the longest one of its network;
-before there is one, from a few measured steps. Of a new experiment the first round is one seed.
+before there is one, from a few measured steps. So the first round of a new experiment has no more
+seeds than it takes to keep all workers busy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import cast
+from typing import Any, cast
 
 from resnet_variants.analysis.comparison import comparisons
 from resnet_variants.analysis.factors import cells_of, short_labels
@@ -196,8 +197,7 @@ class Rounds:
         """The pairs that come next, whether they fit or not, and what is said about them."""
         planned = self.planned
         if planned:
-            first = [pair for pair in planned if pair[0][1] == planned[0][0][1]]
-            return (first if self._is_rough else planned), []
+            return self._first_seeds(planned) if self._is_rough else planned, []
         arms, plan = self._arms()
         chosen = choose(arms, plan, self.known, runs=self.slots, left=self.left * self.slots)
         lines = [
@@ -215,6 +215,11 @@ class Rounds:
             return chosen.pairs, [*lines, f"{count}; next: {following}{until}"]
         decided = bool(arms) and not undecided
         return [], [*lines, "every row is decided" if decided else f"{count}: it ends here"]
+
+    def _first_seeds(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs of the first seeds, as many as keep all workers busy."""
+        last = pairs[min(self.slots, len(pairs)) - 1][0][1]
+        return [pair for pair in pairs if pair[0][1] <= last]
 
     @property
     def planned(self) -> list[Pair]:
@@ -244,7 +249,7 @@ class Rounds:
     def _arms(self) -> tuple[list[Arm], Plan]:
         """The comparisons of this experiment, with the verdicts of its summary."""
         record, runs = read_experiment(self.out), read_runs(self.out)
-        plan = Plan.of(cast("Mapping[str, float]", record.get(PLAN, {})))
+        plan = Plan.of(cast("Mapping[str, Any]", record.get(PLAN, {})))
         baselines = cast("Mapping[str, str]", record["baselines"])
         own = {run.id for run in self.experiment.runs}
         parts = comparisons(runs, baselines, plan=plan)
