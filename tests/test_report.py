@@ -17,7 +17,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import ALWAYS, build
 
 TABLES = {"runs.csv", "runs.parquet", "epochs.csv", "summary.csv", "summary.md", "summary.tex"}
-TABLES |= {"effects.csv", "provenance.json", "report.html"}
+TABLES |= {"effects.csv", "endpoints.csv", "provenance.json", "report.html"}
 COSTS = ("accuracy_vs_macs", "accuracy_vs_params", "accuracy_vs_train_time")
 
 
