@@ -154,7 +154,7 @@ def step_down_p(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) ->
     return shares
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=16)  # the looks of a table
 def _signs(n: int) -> np.ndarray:
     """Patterns of n signs, (patterns, n): all of them, or some that are drawn."""
     if n <= EXACT:
