@@ -198,13 +198,22 @@ def test_an_undecided_row_says_what_a_verdict_would_take():
     found = judge(table(column), Plan()).loc[0]
     assert tuple(found.index) == JUDGED
     assert found["detectable"] == pytest.approx(detectable(np.std(column, ddof=1), 6, Plan()))
-    total = pairs_for(column.mean(), np.std(column, ddof=1), 6, Plan())
-    assert found["more_seeds"] == total - 6
-    sd = np.std(column, ddof=1)
-    assert detectable(sd, int(total), Plan()) <= column.mean()
-    assert detectable(sd, int(total) - 1, Plan()) > column.mean()
+    seen, sd = column.mean(), np.std(column, ddof=1)
+    assert found["more_seeds"] == pairs_for(seen, seen, sd, 6, Plan()) - 6
+    # A verdict is as likely as not where the threshold is the mean itself.
+    assert pairs_for(seen, seen, sd, 6, Plan()) < pairs_for(seen / 2, seen, sd, 6, Plan())
+
+
+@pytest.mark.parametrize("difference", [0.5, 0.6])
+def test_the_foreseen_seeds_are_about_those_that_a_verdict_takes(difference):
+    draw = np.random.default_rng(3)
+    foreseen = pairs_for(difference, difference, 1.0, 6, Plan(12))
+    assert foreseen > 12
+    columns = draw.normal(difference, 1.0, (int(foreseen), 200))
+    last = [two_sided_p(own[:, None])[0] <= level(int(foreseen), 12) for own in columns.T]
+    assert 0.4 < np.mean(last) < 0.6
 
 
 def test_no_number_of_seeds_shows_what_is_not_there():
-    assert math.isinf(pairs_for(0.0, 1.0, 6, Plan()))
+    assert math.isinf(pairs_for(0.0, 0.0, 1.0, 6, Plan()))
     assert math.isnan(judge(table([1.0, -1.0] * 3), Plan()).loc[0, "more_seeds"])

@@ -27,6 +27,7 @@ from resnet_variants.analysis.statistics import FEWEST, PAIRED, step_down_p
 from resnet_variants.settings import Compared, EndpointName, Range, check_fields
 
 POWER = 0.8  # with which a detectable difference is found
+_LIKELY = 0.5  # power at the number of seeds that is foreseen
 _FIRST = 2 / 2**FEWEST  # level at the planned number of seeds
 _DECAY = 3  # of the level, as a power of the number of seeds
 _EACH, _SOME = 32, 8  # seeds up to which each number is a look; beyond, each eighth
@@ -115,11 +116,8 @@ def judge(differences: pd.DataFrame, plan: Plan, scales: np.ndarray | None = Non
         word = _word(mean, plan.least, *shown) if n else ""
         row = [np.nan, np.nan]
         if word == UNDECIDED:
-            needed = pairs_for(plan.least or abs(mean), sd, n, plan)
-            row = [
-                detectable(sd, n, plan),
-                max(needed - n, 1.0) if math.isfinite(needed) else np.nan,
-            ]
+            needed = pairs_for(abs(mean), plan.least or abs(mean), sd, n, plan)
+            row = [detectable(sd, n, plan), needed - n if math.isfinite(needed) else np.nan]
         rows.append([word, *row])
     frame = pd.DataFrame(rows, columns=[*JUDGED[1:]], index=differences.columns)
     frame.insert(0, "p_adjusted", two_sided_p(scaled))
@@ -231,30 +229,35 @@ def detectable(sd: float, pairs: int, plan: Plan) -> float:
     first = max(plan.seeds, FEWEST)
     if not first <= pairs < first + _MOST:
         return np.nan
-    return sd * float(_detectable_sds(first)[pairs - first])
+    return sd * float(_detectable_sds(first, POWER)[pairs - first])
 
 
-def pairs_for(difference: float, sd: float, pairs: int, plan: Plan) -> float:
-    """The fewest pairs, from ``pairs`` on, with which a difference is ``detectable``; inf of none.
+def pairs_for(seen: float, difference: float, sd: float, pairs: int, plan: Plan) -> float:
+    """The total number of pairs at which a verdict is as likely as not; inf where there is none.
+
+    The mean of ``pairs`` differences is expected to move from the one ``seen`` to the true one.
 
     Args:
+        seen: mean difference of the pairs that are there.
         difference: the true one.
         sd: standard deviation of the paired differences.
-        pairs: the least.
+        pairs: that are there.
         plan: what was fixed before the first run.
     """
     first = max(plan.seeds, FEWEST)
-    enough = sd * _detectable_sds(first) <= difference
-    enough[: max(pairs - first, 0)] = False
-    return float(first + enough.argmax()) if enough.any() and difference > 0 else math.inf
+    totals = np.arange(first, first + _MOST)
+    further = np.maximum(totals - pairs, 0)
+    expected = (pairs * seen + further * difference) / np.maximum(totals, pairs)
+    enough = (sd * _detectable_sds(first, _LIKELY) <= expected) & (totals > pairs)
+    return float(totals[enough.argmax()]) if enough.any() and difference > 0 else math.inf
 
 
 @functools.lru_cache(maxsize=8)
-def _detectable_sds(first: int) -> np.ndarray:
-    """``detectable`` in standard deviations, of each number of pairs from the first on."""
+def _detectable_sds(first: int, power: float) -> np.ndarray:
+    """The difference, in standard deviations, that each number of pairs from the first on shows."""
     pairs = np.arange(first, first + _MOST)
     levels = _FIRST * (first / pairs) ** _DECAY
-    student = stats.t.ppf(1 - levels / 2, pairs - 1) + stats.t.ppf(POWER, pairs - 1)
+    student = stats.t.ppf(1 - levels / 2, pairs - 1) + stats.t.ppf(power, pairs - 1)
     flips = (1 + 1 / pairs) * student / np.sqrt(pairs)  # as simulated, for 1 to 30 comparisons
-    one_sign = stats.norm.ppf(POWER ** (1 / pairs))  # where only two patterns are rare enough
+    one_sign = stats.norm.ppf(power ** (1 / pairs))  # where only two patterns are rare enough
     return np.where(np.log2(levels) < 2 - pairs, one_sign, flips)

@@ -5,7 +5,7 @@ An arm is a network with the baseline that it is compared with. A pair is the tw
 The rule takes the arm whose verdict is expected to cost the least, so that the number of undecided
 rows falls as fast as it can for each hour:
 
-1. **Need.** ``verdicts.pairs_for`` says how many pairs show a difference in 80 % of cases. The
+1. **Need.** ``verdicts.pairs_for`` says after how many pairs a verdict is as likely as not. The
    difference seen is shrunk first: the arms that look best after six seeds were lucky too. The
    factor is 1 - (standard error / difference)^2, and 0 for a difference within its standard error
    (James and Stein's estimate for one mean).
@@ -160,8 +160,8 @@ def pairs_needed(arm: Arm, plan: Plan) -> float:
     seen = abs(arm.mean)
     error = arm.sd / math.sqrt(max(arm.pairs, 1))
     shrunk = seen * max(0.0, 1 - (error / seen) ** 2) if seen > 0 else 0.0
-    needed = pairs_for(max(shrunk, plan.least - shrunk), arm.sd, arm.pairs, plan)
-    return max(needed - arm.pairs, 1.0)
+    aim = max(shrunk, plan.least - shrunk)
+    return pairs_for(aim, aim, arm.sd, arm.pairs, plan) - arm.pairs
 
 
 def time_text(seconds: float) -> str:
