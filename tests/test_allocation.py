@@ -90,11 +90,11 @@ def test_a_difference_that_was_seen_is_shrunk():
 
 
 def test_a_margin_makes_a_small_difference_worth_its_seeds():
-    """0.1 points cannot be told from 0, but from 0.8 points."""
+    """0.1 points cannot be told from 0, but from a point."""
     small = arm("a", 0.3)
     assert math.isinf(pairs_needed(small, PLAN))
-    assert pairs_needed(small, Plan(margin=0.8)) < 18
-    assert pairs_needed(small, Plan(margin=0.8)) > pairs_needed(small, Plan(margin=3.0))
+    assert pairs_needed(small, Plan(margin=1.0)) < 18
+    assert pairs_needed(small, Plan(margin=1.0)) > pairs_needed(small, Plan(margin=3.0))
 
 
 def test_what_takes_longer_than_there_is_time_is_skipped():
