@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnet_variants.models.branches import BLOCKS, ORDERS, STRIDES
-from resnet_variants.models.catalogue import as_variant
+from resnet_variants.models.catalogue import as_variant, registered
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
 from resnet_variants.models.stems import STEM_STRIDES
@@ -131,7 +131,13 @@ def _names(variant: Variant) -> list[str]:
     from resnet_variants.models.zoo import weights_cfgs
 
     tags = list(weights_cfgs(variant))
+    name = variant.name
+    is_known = name in registered()
     return [
+        "in Python, after `import resnet_variants as rv`",
+        f"  {'timm' if is_known else 'rv'}.create_model({name!r})"
+        + ("" if is_known else f"; timm knows it after rv.parse_name({name!r})"),
+        "",
         "names elsewhere",
         *rows,
         "",

@@ -165,7 +165,7 @@ def command(argv: Sequence[str]) -> int:
     from resnet_variants.sweeps.sweep import check
     from resnet_variants.terminal.console import show_settings
     from resnet_variants.terminal.live import show_events
-    from resnet_variants.terminal.screen import show_report
+    from resnet_variants.terminal.screen import next_step, show_report
 
     ready()
     output, options = flags.output, _options(flags)
@@ -190,7 +190,10 @@ def command(argv: Sequence[str]) -> int:
                 else f"diagnosed {folder.name}"
             )
             complete = complete and not refusal
-    show_report(build(out), out, wide=output.wide)
+    made = build(out)
+    show_report(made, out, wide=output.wide)
+    if step := next_step(made):
+        say(step)
     return 0 if complete else 1
 
 
@@ -207,6 +210,7 @@ def _fitted(
 
         chosen = flags.networks
         free = not (chosen.depth or chosen.block or chosen.experiment or chosen.named)
+        say("measuring steps of the networks")
         spent = time.monotonic() - begun
         budget = fit_to(minutes, experiment, out, options, depth_is_free=free, spent=spent)
         show_budget(minutes, budget)

@@ -205,3 +205,19 @@ def test_a_narrow_terminal_shows_what_matters(scores, width, shown):
     headers = [column.header for column in table.columns]
     assert set(shown) <= set(headers)
     assert console.measure(table).maximum <= width
+
+
+def test_a_run_ends_with_the_next_step():
+    base = [0.60, 0.62, 0.61, 0.63, 0.60, 0.61]
+    better = [acc + 0.02 + i / 1000 for i, acc in enumerate(base)]
+    vague = [0.61, 0.63, 0.60, 0.64, 0.62, 0.60]
+
+    def step(**scores):
+        part = comparison(runs_frame(paired_rows({A: base} | scores)), dict.fromkeys((A, B, D), A))
+        return screen.next_step(SimpleNamespace(comparisons=[part], summary=part.summary))
+
+    assert step(**{B: better}) == ""
+    said = step(**{B: better, D: vague})
+    assert said.startswith("to go on: the same command with --more ")
+    assert '--arms "D" (' in said and "as likely as not" in said
+    assert "no number of further seeds" in step(**{D: base})

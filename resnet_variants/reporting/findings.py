@@ -154,7 +154,8 @@ def _plain_best(summary: pd.DataFrame) -> str:
     if len(best) != 1:
         return ""
     row = best.iloc[0]
-    text = f"The best mean, {POINTS * means.max():.1f} %, is that of {row['model']}"
+    over = "" if summary["n"].nunique() == 1 else " over common seeds"
+    text = f"The best mean{over}, {POINTS * means.max():.1f} %, is that of {row['model']}"
     base = ranked[ranked["model"] == row["baseline"]]
     if row["verdict"] == BASELINE or base.empty:
         return f"{text}."

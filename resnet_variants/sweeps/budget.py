@@ -43,7 +43,7 @@ from resnet_variants.training.trainer import check_batch
 
 # Depths of bottleneck units, in which all presets differ.
 _DEPTHS = {"cifar": (11, 29, 47), "imagenet": (14, 26, 50)}
-_ENOUGH_EPOCHS, _MOST_EPOCHS = 15, 100  # a deeper network must be able to have so many; at most
+ENOUGH_EPOCHS, _MOST_EPOCHS = 15, 100  # a deeper network must be able to have so many; at most
 _SIDE = 64  # pixels, for images of several sizes
 _MEASURING = 0.01  # of the time, for each depth
 _REPORTING = 10.0  # seconds after the last run
@@ -108,7 +108,7 @@ def fit_to(
     end = begun + 60 * minutes - speeds.starting - _REPORTING
     seconds = _SHARE * (end - time.monotonic())
     affordable = [speed.epochs(seconds) for speed in speeds.each]
-    at = max((i for i, n in enumerate(affordable) if n >= _ENOUGH_EPOCHS), default=0)
+    at = max((i for i, n in enumerate(affordable) if n >= ENOUGH_EPOCHS), default=0)
     speed, epochs = speeds.each[at], min(affordable[at], _MOST_EPOCHS)
     if epochs < 1:
         missing = (speed.seconds(1) - seconds) / _SHARE
@@ -188,7 +188,7 @@ def _measured(
 ) -> _Speeds:
     """Train the costliest network of each candidate for some steps, in all workers at once.
 
-    A candidate after one that is too slow for ``_ENOUGH_EPOCHS`` in all the ``seconds`` has none.
+    A candidate after one that is too slow for ``ENOUGH_EPOCHS`` in all the ``seconds`` has none.
     """
     costliest = [
         max(c.runs[: len(c.variants)], key=lambda run: run.cost(data).macs) for c in candidates
@@ -200,7 +200,7 @@ def _measured(
         return _Speed(rounds, run_time(data, candidate.recipe, per_image))
 
     images = [speed(candidate, 1.0) for candidate in candidates]
-    limits = [seconds / _ENOUGH_EPOCHS / (one.rounds * one.run.per_epoch) for one in images]
+    limits = [seconds / ENOUGH_EPOCHS / (one.rounds * one.run.per_epoch) for one in images]
     begun = time.time()
     with shared_dataset(data) as shared:
         work = (costliest, limits, _MEASURING * seconds, shared, options.machine)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
@@ -60,12 +62,14 @@ def seconds_of(runs: Sequence[Run], machine: Machine) -> tuple[list[float], int]
     order = sorted(range(len(runs)), key=macs.__getitem__)
     spread = (order[round(share * (len(runs) - 1))] for share in (0, 1, 0.5, 0.25, 0.75))
     seconds: dict[int, float] = {}
-    start = time.monotonic()
+    threads, start = torch.get_num_threads(), time.monotonic()
+    torch.set_num_threads(1)  # as a worker of one per core; several would wait for busy cores
     for i in dict.fromkeys([*spread, *order]):
         left = _SECONDS - (time.monotonic() - start)
         if seconds and left < _SECONDS / _SHARES:
             break
         seconds[i] = seconds_per_run(runs[i], machine, _SECONDS / _SHARES)
+    torch.set_num_threads(threads)
 
     def estimate(i: int) -> float:
         near = min(seconds, key=lambda j: abs(macs[j] - macs[i]))

@@ -42,7 +42,8 @@ def _versions() -> dict[str, str]:
 def command() -> str:
     """The command line of this process, without the path of the program."""
     spec = sys.modules["__main__"].__spec__
-    program = ["python", "-m", spec.name] if spec else [Path(sys.argv[0]).name]
+    module = spec.name.removesuffix(".__main__") if spec else ""
+    program = ["python", "-m", module] if spec else [Path(sys.argv[0]).name]
     return one_line(shlex.join([*program, *sys.argv[1:]]))
 
 

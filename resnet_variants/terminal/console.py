@@ -10,7 +10,7 @@ import joblib
 
 from resnet_variants.reporting.text import POINTS
 from resnet_variants.sweeps.allocation import time_text
-from resnet_variants.sweeps.budget import Budget
+from resnet_variants.sweeps.budget import ENOUGH_EPOCHS, Budget
 from resnet_variants.sweeps.estimate import bytes_of, seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name
@@ -85,13 +85,19 @@ def _settings(recipe: Recipe) -> list[str]:
 def show_budget(minutes: float, budget: Budget) -> None:
     """What was chosen for a time, and what it will be able to tell."""
     experiment = budget.experiment
+    epochs = experiment.recipe.epochs
     depths = sorted({variant.depth for variant in experiment.variants})
     took = "" if math.isnan(budget.seconds) else f", about {duration(budget.seconds)} of training"
     say(
         f"{'chosen':<11}for {minutes:g} minutes: depth {' and '.join(map(str, depths))}, "
-        f"{experiment.recipe.epochs} epochs, {experiment.seeds} seeds of "
+        f"{epochs} epoch{'s' if epochs > 1 else ''}, {experiment.seeds} seeds of "
         f"{len(experiment.variants)} networks{took}"
     )
+    if epochs < ENOUGH_EPOCHS:
+        say(
+            f"{'mind':<11}so few epochs say little about longer training: give more minutes, fewer "
+            f"networks or a smaller --img-size for {ENOUGH_EPOCHS}"
+        )
     if not math.isnan(budget.difference):
         say(
             f"{'':<11}differences of {POINTS * budget.difference:.1f} points or more will mostly "

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.registry import one_line
 from resnet_variants.reporting.build import Report
 from resnet_variants.reporting.summary import TERMINAL, shown_columns, summary_cells
@@ -35,6 +36,22 @@ def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
             log = out / "runs" / str(run_id) / "log.txt"
             say(f"  {run_id}: {one_line(str(error))}" + (f"; see {log}" if log.is_file() else ""))
     say(f"open {out / 'report.html'}; {len(made.files) - 1} tables and figures are beside it")
+
+
+def next_step(made: Report) -> str:
+    """What may be done about undecided arms; empty where there are none or several comparisons."""
+    if len(made.comparisons) != 1:
+        return ""
+    rows = made.summary[made.summary["verdict"] == UNDECIDED]
+    known = rows[rows["more_seeds"].notna()].sort_values("more_hours", kind="stable")
+    if known.empty:
+        return "" if rows.empty else "no number of further seeds is likely to tell the others apart"
+    row, labels = known.iloc[0], made.comparisons[0].labels
+    label = labels[str(row["model"])]
+    return (
+        f'to go on: the same command with --more {row["more_seeds"]:.0f} --arms "{label}" '
+        f"({row['more_hours']:.1f} hours, one run at a time) makes a verdict as likely as not"
+    )
 
 
 def _summary_table(made: Report, console: Console, *, wide: bool) -> Table:
