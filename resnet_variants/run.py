@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
@@ -81,7 +81,7 @@ class Comparison:
     # how many: 0 to N - 1. If 0: 6, the fewest that a verdict takes
     seeds: Seeds = SEEDS
     # smallest difference that matters, in points; fixed before the first run
-    margin: Annotated[float | None, tyro.conf.arg(metavar="POINTS")] = None
+    margin: Annotated[str, tyro.conf.arg(metavar="POINTS")] = ""
     # add so many seeds for the networks of --arms and for what these are compared with
     more: Annotated[int, Range(0, 10_000)] = 0
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
@@ -97,7 +97,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_margin(self.margin)
+        _ = self.points
         if self.minutes is not None and not 0 < self.minutes <= MILLION:
             message = f"minutes {self.minutes:g} must be a positive number"
             raise UserError(message, field="minutes")
@@ -113,6 +113,20 @@ class Comparison:
         if self.goal and other:
             fixed = {"minutes": "chooses epochs for a time", "more": "adds seeds that you choose"}
             raise UserError(f"--{other} {fixed[other]}: drop one of the two", field=self.goal)
+
+    @property
+    def points(self) -> float | None:
+        """The margin.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            margin = float(self.margin) if self.margin else None
+        except ValueError:
+            margin = self.margin
+        check_margin(margin)
+        return cast("float | None", margin)
 
     @property
     def goal(self) -> str:
@@ -288,7 +302,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         if base is None
         else Flags(
             images=Images(base.data, base.data_name, base.img_size),
-            comparison=Comparison(seeds=base.seeds, margin=base.margin),
+            comparison=Comparison(seeds=base.seeds, margin=f"{base.margin or ''}"),
             settings=base.recipe,
         )
     )
@@ -307,7 +321,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         img_size=flags.images.img_size,
         loading=flags.loading,
         seeds=flags.comparison.seeds,
-        margin=flags.comparison.margin,
+        margin=flags.comparison.points,
         recipe=flags.settings,
     )
     require_few(len(experiment.variants) * experiment.seeds, many=flags.output.yes)

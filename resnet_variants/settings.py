@@ -262,7 +262,7 @@ def seconds_of_budget(text: str) -> float:
     """
     found = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?)([mhd])", text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 0 < seconds < math.inf:
+    if not 0 < seconds <= 86_400 * MILLION:
         message = f"budget {shown(text)} must be a number above 0 and its unit"
         raise UserError(f"{message}, such as 90m, 10h, 2.5h or 1d", field="budget")
     return seconds

@@ -34,7 +34,7 @@ def test_the_answer_names_what_is_better_and_what_it_costs():
     assert "D by +2.04 [+2.02, +2.06] points), 1 undecided. Of the undecided, " in said[0]
     assert "differences of 0.2 points would have shown in 80 % of cases" in said[0]
     assert said[1] == (
-        "Averaged over the grid: preset D - A, better (+2.04 [+2.02, +2.06] points); "
+        "Effects of single choices: preset D - A, better (+2.04 [+2.02, +2.06] points); "
         "1 effect undecided."
     )
     assert said[2].startswith(

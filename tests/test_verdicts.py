@@ -13,6 +13,7 @@ from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.verdicts import (
     JUDGED,
     Plan,
+    _looks,
     detectable,
     equality_p,
     judge,
@@ -106,6 +107,30 @@ def test_there_is_no_verdict_before_the_planned_number_of_seeds():
     assert found["more_seeds"] == 1
 
 
+def test_looks_do_not_depend_on_how_many_seeds_there_are():
+    for planned in (6, 33, 50):
+        for seeds in range(1, 90):
+            looks = _looks(seeds, Plan(planned))
+            assert looks == [n for n in _looks(200, Plan(planned)) if n <= seeds]
+            assert (planned in looks) == (seeds >= planned)
+
+
+def test_a_clear_difference_is_seen_with_any_number_of_seeds():
+    rest = np.random.default_rng(0).normal(0.01, 0.002, 340)
+    assert words(np.r_[np.tile([0.01, -0.01], 30), rest]) == ["better"]
+
+
+def test_an_infinite_difference_is_no_pair():
+    found = judge(table([1.0, 2, 3, 4, 5, np.inf], [0.1, 0.2] * 3), Plan())
+    assert found["verdict"].tolist() == ["undecided", "better"]
+    assert np.isfinite(found["p_adjusted"]).all()
+
+
+def test_equal_scores_foresee_nothing():
+    found = judge(table([0.0] * 6), Plan()).loc[0]
+    assert (found["verdict"], math.isnan(found["detectable"])) == ("undecided", True)
+
+
 def test_a_verdict_that_was_reached_stays_unless_the_sign_turns():
     column = np.array([1.0, 1.1, 0.9, 1.2, 0.8, 1.0])
     later = np.append(column, [-1.0, -1.5, 0.5])
@@ -147,6 +172,7 @@ FLAT = np.array([0.0, 0.02, -0.02, 0.01, -0.01, 0.03]) / 100
         (FLAT + 0.0015, 0.2, "better (below the margin)"),
         (FLAT - 0.0015, 0.2, "worse (below the margin)"),
         (FLAT + 0.01, 0.2, "better"),
+        (0.0015 + 4 * FLAT, 0.2, "better"),  # it may be larger than the margin
         (30 * FLAT, 0.2, "undecided"),
         (FLAT[:5], 0.2, "undecided"),
         ([np.nan] * 6, 0.2, ""),

@@ -29,7 +29,7 @@ from resnet_variants.analysis.factors import word
 from resnet_variants.analysis.statistics import DIFFERENCE, estimate
 from resnet_variants.analysis.verdicts import BETTER, UNDECIDED, WORSE, Plan, judge
 from resnet_variants.models.variant import AXES
-from resnet_variants.records.files import Json, damaged
+from resnet_variants.records.files import Json, damaged, is_number
 from resnet_variants.records.results_folder import PLAN, PREDICTIONS, read_experiment
 from resnet_variants.registry import UserError, refuse
 
@@ -139,7 +139,7 @@ class Predictions:
         try:
             each = zip(content["list"], content["parts"], strict=True)
             read = cls(
-                tuple(Prediction(text, tuple(Part(**part) for part in own)) for text, own in each),
+                tuple(Prediction(text, tuple(map(_part_from, own))) for text, own in each),
                 bool(content["late"]),
                 tuple(map(tuple, content["earlier"])),
             )
@@ -157,6 +157,20 @@ class Predictions:
             return before
         former = (before.texts,) if before.each else ()
         return replace(self, late=True, earlier=(*before.earlier, *former))
+
+
+def _part_from(record: Mapping[str, Any]) -> Part:
+    """A part from ``experiment.json``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    part = Part(**record)
+    weights = part.arms.values() if isinstance(part.arms, dict) else ()
+    numbers = [*weights, part.points]
+    if not (weights and all(map(is_number, numbers)) and part.side in (ABOVE, BELOW, WITHIN)):
+        raise ValueError("no part of a prediction")
+    return part
 
 
 # --- reading statements -----------------------------------------------------------------------

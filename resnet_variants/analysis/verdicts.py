@@ -6,9 +6,10 @@ has. All patterns of signs are equally likely if, under the null hypothesis, the
 differences is symmetric about zero. Differences that share a baseline with a skewed
 distribution are not quite so; `experiments/calibration.csv` has what came out in simulations.
 
-**Over numbers of seeds** each has its own level (``level``). A table is looked at after every seed
-from the planned number on, in the order of the seeds, and a verdict that was reached stays. It does
-not matter who looked when, and adding seeds until a verdict shows keeps the promise of ``ALPHA``.
+**Over numbers of seeds** each has its own level (``level``). The runs that are there are looked at
+in the order of their seeds, after each seed from the planned number on, and a verdict that was
+reached stays. So it does not matter who looked when. A run that is filled in later is part of all
+looks from its seed on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from resnet_variants.analysis.statistics import FEWEST, PAIRED, step_down_p
+from resnet_variants.analysis.statistics import EXACT, FEWEST, PAIRED, step_down_p
 from resnet_variants.settings import Compared, EndpointName, Range, check_fields
 
 POWER = 0.8  # with which a detectable difference is found
@@ -36,7 +37,7 @@ _ROUNDING = 1e-12
 
 BASELINE, BETTER, WORSE = "baseline", "better", "worse"
 EQUAL, UNDECIDED = "equal", "undecided"
-BELOW = " (below the margin)"  # after a verdict on a difference that is too small to matter
+BELOW = " (below the margin)"  # after a verdict on a difference that was shown to be so small
 HIGHER, LOWER = "higher", "lower"
 DIRECTIONS = {BETTER: HIGHER, WORSE: LOWER}  # verdicts on a number that is no score
 JUDGED = ("p_adjusted", "verdict", "detectable", "more_seeds")
@@ -83,12 +84,16 @@ class Plan:
 def level(pairs: int, planned: int) -> float:
     """The largest adjusted p that is a verdict with this number of pairs.
 
-    It is 1/32 at the planned number and falls with the third power of the number of pairs. In 2,000
-    simulations a false verdict at any number from the planned one to four times as many came out in
-    at most 5 % (`experiments/calibration.csv`).
+    It is 1/32 at the planned number and falls with the third power of the number of pairs, down to
+    what drawn patterns can tell. How often tables without effects got a false verdict at any number
+    from the planned one to 20, is in `experiments/calibration.csv`.
     """
     first = max(planned, FEWEST)
-    return _FIRST * (first / max(pairs, first)) ** _DECAY
+    return float(_levels(first, np.array([max(pairs, first)]))[0])
+
+
+def _levels(first: int, pairs: np.ndarray) -> np.ndarray:
+    return np.maximum(_FIRST * (first / pairs) ** _DECAY, 2 / 2**EXACT)
 
 
 def judge(differences: pd.DataFrame, plan: Plan, scales: np.ndarray | None = None) -> pd.DataFrame:
@@ -102,6 +107,7 @@ def judge(differences: pd.DataFrame, plan: Plan, scales: np.ndarray | None = Non
             design; equal if None.
     """
     values = differences.to_numpy(float)
+    values = np.where(np.isfinite(values), values, np.nan)  # a loss may be infinite
     scaled = values if scales is None else values / scales
     pairs = np.isfinite(values).sum(axis=0)
     with np.errstate(invalid="ignore"):
@@ -146,7 +152,7 @@ def with_verdicts(
 def _word(mean: float, margin: float, direction: float, equal: float) -> str:
     """The verdict on a difference, from the signs with which it was shown (0: it was not)."""
     if direction and np.sign(mean) == direction:
-        return (BETTER if mean > 0 else WORSE) + (BELOW if abs(mean) < margin else "")
+        return (BETTER if mean > 0 else WORSE) + (BELOW if equal else "")
     return EQUAL if equal and abs(mean) < margin else UNDECIDED
 
 
@@ -174,10 +180,12 @@ def _decided(
 
 
 def _looks(seeds: int, plan: Plan) -> list[int]:
-    """The numbers of seeds at which a table is looked at: all, of many some, and the last."""
+    """The numbers of seeds at which a table is looked at: the planned one, then all, of many some.
+
+    They do not depend on how many seeds there are, so that no look is ever lost.
+    """
     first = max(plan.seeds, FEWEST)
-    looks = [n for n in range(first, seeds) if n <= _EACH or n % _SOME == 0]
-    return [*looks, seeds] if seeds >= first else []
+    return [n for n in range(first, seeds + 1) if n in (first, *range(_EACH + 1)) or n % _SOME == 0]
 
 
 # --- tests ------------------------------------------------------------------------------------
@@ -227,7 +235,7 @@ def detectable(sd: float, pairs: int, plan: Plan) -> float:
         plan: what was fixed before the first run.
     """
     first = max(plan.seeds, FEWEST)
-    if not first <= pairs < first + _MOST:
+    if not first <= pairs < first + _MOST or not sd > 0:  # equal scores do not mean that none vary
         return np.nan
     return sd * float(_detectable_sds(first, POWER)[pairs - first])
 
@@ -249,14 +257,14 @@ def pairs_for(seen: float, difference: float, sd: float, pairs: int, plan: Plan)
     further = np.maximum(totals - pairs, 0)
     expected = (pairs * seen + further * difference) / np.maximum(totals, pairs)
     enough = (sd * _detectable_sds(first, _LIKELY) <= expected) & (totals > pairs)
-    return float(totals[enough.argmax()]) if enough.any() and difference > 0 else math.inf
+    return float(totals[enough.argmax()]) if enough.any() and difference > 0 < sd else math.inf
 
 
 @functools.lru_cache(maxsize=8)
 def _detectable_sds(first: int, power: float) -> np.ndarray:
     """The difference, in standard deviations, that each number of pairs from the first on shows."""
     pairs = np.arange(first, first + _MOST)
-    levels = _FIRST * (first / pairs) ** _DECAY
+    levels = _levels(first, pairs)
     student = stats.t.ppf(1 - levels / 2, pairs - 1) + stats.t.ppf(power, pairs - 1)
     flips = (1 + 1 / pairs) * student / np.sqrt(pairs)  # as simulated, for 1 to 30 comparisons
     one_sign = stats.norm.ppf(power ** (1 / pairs))  # where only two patterns are rare enough

@@ -16,6 +16,7 @@ from resnet_variants.analysis.predictions import FAILED, HELD
 from resnet_variants.analysis.statistics import ALPHA, DRAWS, EXACT, FEWEST, pairing_gain
 from resnet_variants.analysis.verdicts import (
     BASELINE,
+    BELOW,
     BETTER,
     EQUAL,
     UNDECIDED,
@@ -96,17 +97,8 @@ def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
     compared = summary[summary["pairs"] > 0]
     bases = [*compared["baseline"].unique()]
     base = bases[0] if len(bases) == 1 else "the baseline"
-    parts, decided = [], 0
-    for word in (BETTER, WORSE):
-        rows = compared[compared["verdict"].str.startswith(word)]
-        rows = rows.reindex(rows["delta"].abs().sort_values(ascending=False).index)
-        decided += len(rows)
-        if len(rows):
-            verb = "is" if len(rows) == 1 else "are"
-            names = _enumerated(rows["model"], f"{len(rows)} arms")
-            points = [f"{POINTS * abs(delta):.1f}" for delta in rows["delta"]]
-            by = _enumerated(points, f"{points[-1]} to {points[0]}")
-            parts.append(f"{names} {verb} {word} than {base} by {by} points")
+    parts = _told_apart(compared, base)
+    decided = int(compared["verdict"].str.startswith((BETTER, WORSE)).sum())
     equal = compared.loc[compared["verdict"] == EQUAL, "model"]
     if len(equal):
         names = _enumerated(equal, f"{len(equal)} arms")
@@ -130,6 +122,22 @@ def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
     return "; ".join(parts) + "."
 
 
+def _told_apart(compared: pd.DataFrame, base: str) -> list[str]:
+    """Which arms are better and which are worse, and by how much."""
+    parts = []
+    for word in (BETTER, BETTER + BELOW, WORSE, WORSE + BELOW):
+        rows = compared[compared["verdict"] == word]
+        rows = rows.reindex(rows["delta"].abs().sort_values(ascending=False).index)
+        if len(rows):
+            verb = "is" if len(rows) == 1 else "are"
+            names = _enumerated(rows["model"], f"{len(rows)} arms")
+            points = [f"{POINTS * abs(delta):.1f}" for delta in rows["delta"]]
+            by = _enumerated(points, f"{points[-1]} to {points[0]}")
+            kind, below = word.removesuffix(BELOW), ", below the margin" if BELOW in word else ""
+            parts.append(f"{names} {verb} {kind} than {base} by {by} points{below}")
+    return parts
+
+
 def _declared(part: Comparison) -> str:
     """The verdicts by the primary endpoint, where this is not test accuracy."""
     rows = part.endpoints[part.endpoints["role"] == PRIMARY]
@@ -141,6 +149,8 @@ def _declared(part: Comparison) -> str:
         for word in (BETTER, WORSE, EQUAL, UNDECIDED)
         if len(own := rows.loc[words == word, "model"])
     ]
+    if not counts:
+        return ""
     bases = rows["baseline"].map(part.labels).unique()
     base = bases[0] if len(bases) == 1 else "the baseline"
     title = ENDPOINTS[part.plan.endpoint].title
@@ -198,8 +208,9 @@ def _nothing_to_compare(summary: pd.DataFrame, plan: Plan) -> str:
     if compared.empty:
         return "No variant shares a finished seed with a baseline, so none can be compared."
     if compared["pairs"].max() < FEWEST:
+        least = max(plan.seeds, FEWEST)
         return (
-            f"Too few seeds for a verdict: {_compared(compared)} take {FEWEST} pairs of seeds "
+            f"Too few seeds for a verdict: {_compared(compared)} take {least} pairs of seeds "
             f"each, and there are {span(compared['pairs'])}."
         )
     if compared["pairs"].max() < plan.seeds and (compared["verdict"] == UNDECIDED).all():
@@ -242,10 +253,12 @@ def _what_it_takes(compared: pd.DataFrame, plan: Plan) -> list[str]:
     if known.empty:
         return [f"{text}."]
     row = known.sort_values("more_seeds", kind="stable").iloc[0]
+    seeds = f"{row['more_seeds']:.0f} more seed" + ("s" if row["more_seeds"] > 1 else "")
+    others = ", no fewer of the others" if len(rows) > 1 else ""
     aim = f"the margin of {plan.margin:g} points" if plan.margin else "the difference seen"
     return [
-        f"{text}; {aim} would take {row['more_seeds']:.0f} more seeds of {row['model']} and of its "
-        f"baseline ({row['more_hours']:.1f} hours, one run at a time), and more of the others."
+        f"{text}; {aim} would take {seeds} of {row['model']} and of its baseline "
+        f"({row['more_hours']:.1f} hours, one run at a time){others}."
     ]
 
 
@@ -273,10 +286,10 @@ def _effects(effects: pd.DataFrame) -> str:
     shown = [
         *decided[:_NAMED],
         *([f"{len(decided) - _NAMED} more with a verdict"] if decided[_NAMED:] else []),
-        *(f"{row} depends on another choice" for row in known.loc[depending, "effect"].unique()),
+        *(f"{row} may depend on another choice" for row in known.loc[depending, "effect"].unique()),
         *([f"{rest} effect{'s' if rest > 1 else ''} undecided"] if rest else []),
     ]
-    return f"Averaged over the grid: {'; '.join(shown)}."
+    return f"Effects of single choices: {'; '.join(shown)}."
 
 
 def _lost(summary: pd.DataFrame) -> str:
@@ -332,7 +345,7 @@ _METHODS = (
     f"{DRAWS:,} draws of the seeds with replacement, from {FEWEST} seeds on; the cheapest "
     "always is. The best of many means flatters: on new images it will do a little less well.",
     "An effect is a contrast of variants, taken within each seed and tested as a difference is; "
-    "the effects of a table are adjusted together.",
+    "main effects and interactions are adjusted together, and simple effects by themselves.",
     "1 MAC is 2 FLOPs; convolutions and linear layers are counted. Training time per image is that "
     "of the fastest finished run: what else the machine did can only slow one.",
 )
@@ -379,8 +392,9 @@ def _promise(plan: Plan) -> str:
         f"none was recorded), with an adjusted p of at most {level(first, first):.3f}. Each "
         f"further seed is a look with a lower level ({level(first + 3, first):.3f} at {first + 3} "
         f"seeds). So seeds may be added until a verdict shows: at most {ALPHA:.0%} of tables "
-        "without effects get a false one. A verdict that was reached stays. An undecided row has "
-        "the difference that would have shown in 80 % of cases, and the further seeds that "
+        "without effects get a false one if differences are symmetric. A verdict that was reached "
+        "stays. An undecided row has the difference that would have shown in 80 % of cases, and "
+        "the further seeds that "
     )
     if not plan.margin:
         return text + "the difference seen would take. No margin was given."

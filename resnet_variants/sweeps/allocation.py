@@ -172,7 +172,9 @@ def time_text(seconds: float) -> str:
 def _refusal(arm: Arm, need: float, cost: float, left: float) -> str:
     """Why an undecided arm gets no further pair; empty if it gets some."""
     if need > len(arm.missing):
-        about = f"about {need:.0f} further seeds are expected to decide it"
+        if not arm.missing:
+            return "it has all the seeds that an arm may have"
+        about = f"it is expected to take {need:.0f} more"
         if math.isinf(need):
             about = "no number of further seeds is expected to decide it"
         return f"{about}, and {len(arm.missing)} are the most"

@@ -42,7 +42,6 @@ from resnet_variants.sweeps.sweep import (
     prepare,
     run_sweep,
 )
-from resnet_variants.training.device import make_fabric
 from resnet_variants.training.interrupt import Stop
 
 Pair = tuple[Cell, ...]  # its runs that are missing
@@ -64,6 +63,7 @@ def run_until_decided(
     Raises:
         ValueError: see ``run_sweep``; or no pair of runs fits into the budget.
     """
+    _require_rows(experiment)
     check(experiment, out, options)
     experiment = grown(experiment, out)
     rounds = Rounds(experiment, out, options, budget)
@@ -72,6 +72,19 @@ def run_until_decided(
         prepare(experiment, out, options)
     rounds.options = replace(options, fresh=False, retry_failed=False)  # that is done now
     return rounds.events()
+
+
+def _require_rows(experiment: Experiment) -> None:
+    """Refuse an experiment that has no verdicts to wait for.
+
+    Raises:
+        ValueError: nothing is compared, or not by test accuracy.
+    """
+    flags = "--budget and --until-decided"
+    if all(name == base for name, base in experiment.baselines().items()):
+        raise UserError(f"{flags} are for networks that are compared: give another one")
+    if experiment.endpoint != "test_acc":
+        raise UserError(f"{flags} go by test accuracy, and the endpoint is {experiment.endpoint}")
 
 
 def grown(experiment: Experiment, out: Path) -> Experiment:
@@ -113,6 +126,7 @@ def forecast(
     Raises:
         ValueError: no pair of runs fits into the budget.
     """
+    _require_rows(experiment)
     rounds = Rounds(grown(experiment, out), out, options, budget, estimates)
     rounds.require_room()
     cells = [cell for pair in rounds.planned for cell in pair]
@@ -146,8 +160,6 @@ class Rounds:
         self.variants = {variant.name: variant for variant in experiment.variants}
         self.labels = short_labels(cells_of(experiment.variants))
         self.slots = _slots(experiment, self.out, self.options)
-        device = make_fabric(machine, experiment.recipe.precision).device.type
-        self.shares_cores = device == "cpu" and self.options.workers.engine != "ray"
         for run in experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
             if result and result["status"] == DONE:
@@ -169,8 +181,9 @@ class Rounds:
                 lines = [
                     f"the budget ends: {time_text(self.left)} are left, a pair takes {longest}"
                 ]
+            before = self._over()
             yield from self._round(fitting, lines)
-            if not fitting:
+            if not fitting or self._over() == before:  # such as runs that another device has
                 return
 
     def _round(self, pairs: Sequence[Pair], lines: Iterable[str]) -> Events:
@@ -304,9 +317,7 @@ class Rounds:
 
     def _makespan(self, cells: Sequence[Cell]) -> float:
         """The same without the start of the workers: the next free worker takes the next run."""
-        # A process that measured steps had all cores of the CPU to itself.
-        share = min(self.slots, len(cells)) if self.shares_cores else 1
-        seconds = {name: share * each for name, each in self.estimates.items()} | self.known
+        seconds = {**self.estimates, **self.known}
         workers = [0.0] * self.slots
         for name, _ in cells:
             heapq.heapreplace(workers, workers[0] + seconds[name])
