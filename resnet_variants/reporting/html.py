@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import resources
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -414,11 +414,12 @@ def _differences(section: Section) -> Table:
     bases = section.comparison.labelled(rows["baseline"])
     one = bases.nunique() == 1
     base = bases.iloc[0] if one else "the baseline"
+    records = cast("list[dict[str, Any]]", rows.to_dict("records"))
     cells = {
         "arm": rows["arm"] if one else rows["arm"] + " against " + bases,
         f"difference to {base}, points [95 %]": _intervals(rows, DELTA),
         "verdict": rows["verdict"],
-        "what an undecided row would take": [what_it_takes(row) for row in rows.to_dict("records")],
+        "what an undecided row would take": [what_it_takes(row) for row in records],
     }
     decided, margin = rows["verdict"] != UNDECIDED, section.comparison.plan.margin
     drawn = forest(rows, DELTA, decided, margin)
