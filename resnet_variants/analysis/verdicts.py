@@ -117,11 +117,19 @@ def judge(differences: pd.DataFrame, plan: Plan, scales: np.ndarray | None = Non
     equals = np.zeros(len(means), bool)
     if plan.least:
         equals = _decided(values, plan, functools.partial(equality_p, margin=plan.least))
+    words = [
+        _word(mean, plan.least, *shown) if n else ""
+        for mean, n, *shown in zip(means, pairs, differs, equals, strict=True)
+    ]
+    undecided = np.array([word == UNDECIDED for word in words], bool)
+    # A difference must stand out of the noisiest one that is undecided.
+    ratios = np.ones(len(words)) if scales is None else scales
+    widest = np.max((sds / ratios)[undecided & np.isfinite(sds)], initial=0.0)
     rows = []
-    for mean, sd, n, *shown in zip(means, sds, pairs, differs, equals, strict=True):
-        word = _word(mean, plan.least, *shown) if n else ""
+    for word, mean, ratio, n in zip(words, means, ratios, pairs, strict=True):
         row = [np.nan, np.nan]
         if word == UNDECIDED:
+            sd = float(widest * ratio)
             needed = pairs_for(abs(mean), plan.least or abs(mean), sd, n, plan)
             row = [detectable(sd, n, plan), needed - n if math.isfinite(needed) else np.nan]
         rows.append([word, *row])
