@@ -248,6 +248,6 @@ def test_no_number_of_seeds_shows_what_is_not_there():
 def test_a_difference_must_stand_out_of_the_noisiest_that_is_undecided():
     quiet = np.array([0.5, -0.2, 0.6, -0.1, 0.4, 0.5])
     alone = judge(table(quiet), Plan()).loc[0]
-    beside = judge(table(quiet, 10 * quiet[::-1] - 3), Plan()).loc[0]
-    assert beside["detectable"] == pytest.approx(10 * alone["detectable"])
+    beside = judge(table(quiet, 2 * quiet[::-1] - 0.5), Plan()).loc[0]
+    assert beside["detectable"] == pytest.approx(2 * alone["detectable"])
     assert beside["more_seeds"] > alone["more_seeds"]
