@@ -205,9 +205,7 @@ def command(argv: Sequence[str]) -> int:
             )
             complete = complete and not refusal
     made = build(out)
-    show_report(made, out, wide=output.wide)
-    if step := next_step(made):
-        say(step)
+    show_report(made, out, wide=output.wide, step=next_step(made))
     return 0 if complete else 1
 
 

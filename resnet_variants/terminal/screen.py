@@ -20,8 +20,11 @@ _WIDEST = 10_000  # letters of a table
 _LEAST = 3  # columns that stay: of one network alone, its accuracy is among them
 
 
-def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
-    """The summary, the answer, what failed, and the page; ``wide`` shows whole names."""
+def show_report(made: Report, out: Path, *, wide: bool = False, step: str = "") -> None:
+    """The summary, the answer, what failed, the next step, and the page.
+
+    ``wide`` shows whole names.
+    """
     console = Console()
     say()
     if console.is_terminal:
@@ -35,6 +38,8 @@ def show_report(made: Report, out: Path, *, wide: bool = False) -> None:
         if error:
             log = out / "runs" / str(run_id) / "log.txt"
             say(f"  {run_id}: {one_line(str(error))}" + (f"; see {log}" if log.is_file() else ""))
+    if step:
+        say(step)
     say(f"open {out / 'report.html'}; {len(made.files) - 1} tables and figures are beside it")
 
 
@@ -42,7 +47,7 @@ def next_step(made: Report) -> str:
     """What may be done about undecided arms; empty where there are none or several comparisons."""
     if len(made.comparisons) != 1:
         return ""
-    rows = made.summary[made.summary["verdict"] == UNDECIDED]
+    rows = made.summary[(made.summary["verdict"] == UNDECIDED) & made.summary["detectable"].notna()]
     known = rows[rows["more_seeds"].notna()].sort_values("more_hours", kind="stable")
     if known.empty:
         return "" if rows.empty else "no number of further seeds is likely to tell the others apart"
