@@ -220,4 +220,4 @@ def test_a_run_ends_with_the_next_step():
     said = step(**{B: better, D: vague})
     assert said.startswith("to go on: the same command with --more ")
     assert '--arms "D" (' in said and "as likely as not" in said
-    assert "no number of further seeds" in step(**{D: base})
+    assert "no number of further seeds" in step(**{D: base[::-1]})
