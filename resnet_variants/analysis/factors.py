@@ -39,15 +39,19 @@ def _have_presets(cells: pd.DataFrame) -> bool:
 def _varied(cells: pd.DataFrame, *, presets: bool = False) -> pd.DataFrame:
     """The axes that the cells differ in, as text; with ``presets`` these replace their parts."""
     cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
-    stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
-    both = stride.where(shortcut == "conv", stride + "+" + shortcut)
-    frame = cells.assign(downsample=both)[["preset", *FACTORS]].astype(str)
+    frame = cells.assign(downsample=downsample(cells))[["preset", *FACTORS]].astype(str)
     frame = frame.drop(columns=_PARTS if presets else "preset")
     varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
     if len(varied) == 1 and not presets:  # by its own name
         frame = frame.rename(columns={"downsample": varied[0]})
         frame[varied[0]] = cells[varied[0]]
     return frame.loc[:, frame.nunique() > 1]
+
+
+def downsample(cells: pd.DataFrame) -> pd.Series:
+    """Stride and shortcut of each cell as grids spell them: ``3x3``, ``3x3+avgpool``."""
+    stride, shortcut = (cells[name].astype(str) for name in ("stride", "shortcut"))
+    return stride.where(shortcut == "conv", stride + "+" + shortcut)
 
 
 def _merged(frame: pd.DataFrame) -> pd.DataFrame:

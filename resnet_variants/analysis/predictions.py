@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from resnet_variants.analysis.factors import word
+from resnet_variants.analysis.factors import downsample, word
 from resnet_variants.analysis.statistics import DIFFERENCE, estimate
 from resnet_variants.analysis.verdicts import BETTER, UNDECIDED, WORSE, Plan, judge
 from resnet_variants.models.variant import AXES
@@ -244,9 +244,7 @@ class _Arms:
     def __init__(self, cells: pd.DataFrame) -> None:
         frame = cells.astype(object).astype(str).reset_index(drop=True)
         if min(frame["stride"].nunique(), frame["shortcut"].nunique()) > 1:
-            conv = frame["shortcut"] == "conv"
-            both = frame["stride"].where(conv, frame["stride"] + "+" + frame["shortcut"])
-            frame.insert(0, "downsample", both)  # as grids spell it
+            frame.insert(0, "downsample", downsample(frame))
         self.frame = frame
         self.words: dict[str, list[tuple[str, str]]] = {}
         for axis in sorted(self.frame, key=lambda axis: self.frame[axis].nunique() < 2):
