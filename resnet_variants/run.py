@@ -323,10 +323,19 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         recipe=flags.settings,
     )
     require_few(len(experiment.variants) * experiment.seeds, many=flags.output.yes)
-    if all(name == base for name, base in experiment.baselines().items()) and flags.comparison.goal:
-        message = "there is nothing to decide: no network is compared with another"
-        raise UserError(message, field=flags.comparison.goal)
+    if flags.comparison.goal:
+        _require_rows(experiment, flags.comparison.goal)
     return experiment, flags
+
+
+def _require_rows(experiment: Experiment, goal: str) -> None:
+    """Refuse to wait for verdicts that there are none of, or that are not by test accuracy."""
+    if all(name == base for name, base in experiment.baselines().items()):
+        message = "there is nothing to decide: no network is compared with another"
+        raise UserError(message, field=goal)
+    if experiment.endpoint != "test_acc":
+        message = f"further seeds go by test accuracy, and the endpoint is {experiment.endpoint}"
+        raise UserError(message, field=goal)
 
 
 def _from_flags(flags: Flags) -> Experiment:

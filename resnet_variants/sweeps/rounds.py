@@ -63,7 +63,6 @@ def run_until_decided(
     Raises:
         ValueError: see ``run_sweep``; or no pair of runs fits into the budget.
     """
-    _require_rows(experiment)
     check(experiment, out, options)
     experiment = grown(experiment, out)
     rounds = Rounds(experiment, out, options, budget)
@@ -72,19 +71,6 @@ def run_until_decided(
         prepare(experiment, out, options)
     rounds.options = replace(options, fresh=False, retry_failed=False)  # that is done now
     return rounds.events()
-
-
-def _require_rows(experiment: Experiment) -> None:
-    """Refuse an experiment that has no verdicts to wait for.
-
-    Raises:
-        ValueError: nothing is compared, or not by test accuracy.
-    """
-    flags = "--budget and --until-decided"
-    if all(name == base for name, base in experiment.baselines().items()):
-        raise UserError(f"{flags} are for networks that are compared: give another one")
-    if experiment.endpoint != "test_acc":
-        raise UserError(f"{flags} go by test accuracy, and the endpoint is {experiment.endpoint}")
 
 
 def grown(experiment: Experiment, out: Path) -> Experiment:
@@ -126,7 +112,6 @@ def forecast(
     Raises:
         ValueError: no pair of runs fits into the budget.
     """
-    _require_rows(experiment)
     rounds = Rounds(grown(experiment, out), out, options, budget, estimates)
     rounds.require_room()
     cells = [cell for pair in rounds.planned for cell in pair]
