@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
-from resnet_variants.data.specs import check_spec, specs
+from resnet_variants.data.specs import check_spec, require_folder, specs
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import MAIN, shown_as
 from resnet_variants.registry import UserError
@@ -42,6 +42,7 @@ from resnet_variants.settings import (
     require_few,
     seconds_of_budget,
 )
+from resnet_variants.sweeps.question import experiment_file, read_question
 from resnet_variants.terminal.cli import (
     Plugins,
     callable_module,
@@ -290,10 +291,12 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
     base = None
     if file is not None:
+        path = experiment_file(file)
+        read_question(path)
         say(_LOADING)
-        from resnet_variants.sweeps.experiment import experiment_file, read_toml
+        from resnet_variants.sweeps.experiment import read_toml
 
-        base = read_toml(experiment_file(file), many="--yes" in argv)
+        base = read_toml(path, many="--yes" in argv)
     # What the file or the recipe says stands where a flag is not given.
     default = (
         Flags(settings=RECIPES["default" if recipe is None else recipe])
@@ -305,6 +308,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         )
     )
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=default)
+    require_folder(flags.images.data)
     if flags.comparison.minutes is not None and "--epochs" in given:
         raise UserError("minutes chooses the epochs: drop --epochs", field="minutes")
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
@@ -329,12 +333,9 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
 
 
 def _require_rows(experiment: Experiment, goal: str) -> None:
-    """Refuse to wait for verdicts that there are none of, or that are not by test accuracy."""
+    """Refuse to wait for verdicts that there are none of."""
     if all(name == base for name, base in experiment.baselines().items()):
         message = "there is nothing to decide: no network is compared with another"
-        raise UserError(message, field=goal)
-    if experiment.endpoint != "test_acc":
-        message = f"further seeds go by test accuracy, and the endpoint is {experiment.endpoint}"
         raise UserError(message, field=goal)
 
 

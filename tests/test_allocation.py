@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -26,11 +27,11 @@ PLAN = Plan()
 SECONDS = dict.fromkeys(("base", "a", "b", "c"), 10.0)
 
 
-def arm(name, t, *, pairs=6, verdict=UNDECIDED, sd=0.01, base_to=6):
+def arm(name, t, *, pairs=6, verdict=UNDECIDED, sd=0.01, p=0.0, base_to=6):
     """An arm whose difference is t standard errors; the baseline has so many seeds."""
     mean = t * sd / math.sqrt(pairs)
     missing = {s: (name,) if s < base_to else ("base", name) for s in range(pairs, 24)}
-    return Arm(name, verdict, pairs, mean, sd, missing)
+    return Arm(name, verdict, pairs, mean, sd, p, missing)
 
 
 # --- the rule ---------------------------------------------------------------------------------
@@ -65,6 +66,12 @@ def test_an_arm_gets_no_more_at_once_than_it_is_expected_to_need():
     assert choose([clear], PLAN, SECONDS, runs=50).pairs == [(("base", 6), ("a", 6))]
 
 
+def test_each_further_pair_halves_p_at_most():
+    """Four of 64 patterns are as extreme: seven and eight seeds cannot be enough."""
+    needs = [pairs_needed(arm("a", 9.0, p=p), PLAN) for p in (2 / 64, 4 / 64, 16 / 64)]
+    assert needs == [1, 3, 6]
+
+
 def test_no_arm_starves():
     """What is far ahead waits, however cheap the next pair seems."""
     ahead, behind = arm("a", 5.0, pairs=10, base_to=10), arm("b", 3.2, base_to=10)
@@ -83,8 +90,8 @@ def test_a_difference_within_its_standard_error_is_skipped_and_that_is_said():
 
 def test_a_difference_that_was_seen_is_shrunk():
     seen = arm("a", 2.0)
-    shrunk = Arm("a", UNDECIDED, 6, 0.75 * seen.mean, 0.01, seen.missing)
-    flat = Arm("a", UNDECIDED, 60, 0.75 * seen.mean, 1e-9, seen.missing)
+    shrunk = replace(seen, mean=0.75 * seen.mean)
+    flat = replace(seen, mean=0.75 * seen.mean, pairs=60, sd=1e-9)
     assert pairs_needed(seen, PLAN) > 18
     assert pairs_needed(shrunk, PLAN) > pairs_needed(seen, PLAN) > pairs_needed(flat, PLAN)
 
@@ -95,6 +102,12 @@ def test_a_margin_makes_a_small_difference_worth_its_seeds():
     assert math.isinf(pairs_needed(small, PLAN))
     assert pairs_needed(small, Plan(margin=1.0)) < 18
     assert pairs_needed(small, Plan(margin=1.0)) > pairs_needed(small, Plan(margin=3.0))
+
+
+def test_an_arm_without_a_pair_is_skipped_and_that_is_said():
+    lost = arm("a", math.nan, pairs=1, verdict="")
+    chosen = choose([replace(lost, pairs=0)], PLAN, SECONDS, runs=2)
+    assert chosen.skipped == {"a": "no seed has a finished run of it and of its baseline"}
 
 
 def test_what_takes_longer_than_there_is_time_is_skipped():
@@ -146,7 +159,7 @@ def minutes(monkeypatch):
         now[0] += MINUTE
         own = OVER_POST[job.run.variant.order]
         acc = 0.5 + 0.01 * (job.run.seed % 3) + own[min(job.run.seed, len(own) - 1)]
-        yield {"status": "done", "test_acc": acc, "test_loss": 1.0, "val_acc": acc} | {
+        yield {"status": "done", "test_acc": acc, "test_loss": 1 - acc, "val_acc": acc} | {
             "train_loss": 1.0,
             "seconds": MINUTE,
             "n_test": 599,
@@ -180,8 +193,9 @@ def lines(events):
     return [event.text for event in events if isinstance(event, Noted)]
 
 
-def test_undecided_rows_get_seeds_until_further_ones_would_not_help(minutes, tmp_path):
-    events = heard(tmp_path / "out")
+@pytest.mark.parametrize("endpoint", ["test_acc", "test_loss"])
+def test_undecided_rows_get_seeds_until_further_ones_would_not_help(minutes, tmp_path, endpoint):
+    events = heard(tmp_path / "out", made=experiment(endpoint=endpoint))
     assert {order: len(own) for order, own in seeds(tmp_path / "out").items()} == {
         "post": 9,
         "preact": 6,

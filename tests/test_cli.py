@@ -54,8 +54,26 @@ def test_run_trains_reports_and_continues(tmp_path, capsys):
 
 
 def test_the_first_words_come_before_anything_is_loaded(tmp_path, capsys):
-    cli.main(f"{TINY} A --data folder:{tmp_path}/none".split())
+    cli.main(f"{TINY} A --data folder:{tmp_path}".split())
     assert capsys.readouterr().out == "".join(LOADING)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--variant A --data folder:none", "--data: the folder 'none' does not exist"),
+        ("--experiment none", "--experiment: unknown experiment 'none'; choices: "),
+        ("--experiment x.toml", "--experiment: 'x.toml': unknown key 'qestion'; did you mean"),
+    ],
+)
+def test_what_needs_no_library_is_refused_before_any_is_loaded(
+    flags, message, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    Path("x.toml").write_text('qestion = "?"')
+    status, out, err = typed(capsys, f"run {flags}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"resnet-variants run: {message}")
 
 
 def test_a_failed_run_is_status_1_and_its_error_one_line(tmp_path, capsys, monkeypatch):

@@ -10,13 +10,8 @@ from resnet_variants.analysis.statistics import FEWEST
 from resnet_variants.models.grids import preset
 from resnet_variants.registry import UserError
 from resnet_variants.run import read
-from resnet_variants.sweeps.experiment import (
-    PACKAGED,
-    Experiment,
-    experiment_file,
-    read_toml,
-    recipe_from,
-)
+from resnet_variants.sweeps.experiment import Experiment, read_toml, recipe_from
+from resnet_variants.sweeps.question import PACKAGED, experiment_file
 from resnet_variants.training.recipe import RECIPES, Recipe
 
 COMMITTED = sorted(PACKAGED.glob("*.toml"))

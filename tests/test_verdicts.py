@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from resnet_variants.analysis.results import load_results
+from resnet_variants.analysis.statistics import sign_flip_p
 from resnet_variants.analysis.verdicts import (
     JUDGED,
     Plan,
@@ -225,29 +226,37 @@ def test_an_undecided_row_says_what_a_verdict_would_take():
     assert tuple(found.index) == JUDGED
     assert found["detectable"] == pytest.approx(detectable(np.std(column, ddof=1), 6, Plan()))
     seen, sd = column.mean(), np.std(column, ddof=1)
-    assert found["more_seeds"] == pairs_for(seen, seen, sd, 6, Plan()) - 6
-    # A verdict is as likely as not where the threshold is the mean itself.
-    assert pairs_for(seen, seen, sd, 6, Plan()) < pairs_for(seen / 2, seen, sd, 6, Plan())
+    assert found["more_seeds"] == pairs_for(seen, sd, 6, Plan(), sign_flip_p(column)) - 6
 
 
-@pytest.mark.parametrize("difference", [0.5, 0.6])
-def test_the_foreseen_seeds_are_about_those_that_a_verdict_takes(difference):
-    draw = np.random.default_rng(3)
-    foreseen = pairs_for(difference, difference, 1.0, 6, Plan(12))
-    assert foreseen > 12
-    columns = draw.normal(difference, 1.0, (int(foreseen), 200))
-    last = [two_sided_p(own[:, None])[0] <= level(int(foreseen), 12) for own in columns.T]
-    assert 0.4 < np.mean(last) < 0.6
+@pytest.mark.parametrize("difference", [0.8, 1.0])
+def test_a_verdict_comes_as_likely_as_not_by_the_foreseen_number_of_seeds(difference):
+    decided = []
+    for column in np.random.default_rng(4).normal(difference, 1.0, (150, 60)):
+        first = column[:6]
+        if words(first) == ["undecided"]:
+            foreseen = pairs_for(difference, 1.0, 6, Plan(), sign_flip_p(first))
+            decided += words(column[: int(foreseen)])
+    assert 0.4 < decided.count("better") / len(decided) < 0.6
+
+
+def test_no_further_pair_more_than_halves_p():
+    column = np.array([3.0, -1.0, 2.0, -2.0, 1.0, 2.0])
+    p = sign_flip_p(column)
+    assert sign_flip_p(np.append(column, 100.0)) == p / 2
+    foreseen = pairs_for(100.0, 1.0, 6, Plan(), p)
+    assert p / 2 ** (foreseen - 6) <= level(int(foreseen), 6) < p / 2 ** (foreseen - 7)
 
 
 def test_no_number_of_seeds_shows_what_is_not_there():
-    assert math.isinf(pairs_for(0.0, 0.0, 1.0, 6, Plan()))
+    assert math.isinf(pairs_for(0.0, 1.0, 6, Plan()))
     assert math.isnan(judge(table([1.0, -1.0] * 3), Plan()).loc[0, "more_seeds"])
 
 
-def test_a_difference_must_stand_out_of_the_noisiest_that_is_undecided():
+def test_a_difference_must_stand_out_of_noisier_ones_that_are_undecided():
     quiet = np.array([0.5, -0.2, 0.6, -0.1, 0.4, 0.5])
     alone = judge(table(quiet), Plan()).loc[0]
     beside = judge(table(quiet, 2 * quiet[::-1] - 0.5), Plan()).loc[0]
-    assert beside["detectable"] == pytest.approx(2 * alone["detectable"])
+    ratio = ((1 + 2**8) / 2) ** (1 / 8)
+    assert beside["detectable"] == pytest.approx(ratio * alone["detectable"])
     assert beside["more_seeds"] > alone["more_seeds"]

@@ -100,7 +100,11 @@ class Comparison:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Test accuracy, (seeds, models); NaN where a seed has no finished run."""
-        return _by_seed(self.done, "test_acc")
+        return self.scores_by("test_acc")
+
+    def scores_by(self, endpoint: str) -> pd.DataFrame:
+        """A number of finished runs, see ``endpoints.ENDPOINTS``: (seeds, models)."""
+        return _by_seed(self.done, endpoint)
 
     @cached_property
     def common_scores(self) -> pd.DataFrame:
@@ -143,7 +147,7 @@ class Comparison:
     @cached_property
     def endpoints(self) -> pd.DataFrame:
         """One row per endpoint and network with a baseline: ``ENDPOINT_COLUMNS``, no key."""
-        scores = {name: _by_seed(self.done, name) for name in ENDPOINTS}
+        scores = {name: self.scores_by(name) for name in ENDPOINTS}
         return by_endpoint(scores, self.baselines, self.plan)
 
     @cached_property

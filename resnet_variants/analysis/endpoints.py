@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.statistics import SHARE, paired_comparison
 from resnet_variants.analysis.verdicts import COMPARED, Plan, with_verdicts
+
+Numbers = TypeVar("Numbers", pd.Series, pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,14 @@ class Endpoint:
     title: str
     limits: tuple[float, float] = (0.0, np.inf)
     lower_is_better: bool = False
+
+    def better(self, numbers: Numbers) -> Numbers:
+        """The numbers, with the sign with which more is better."""
+        return -numbers if self.lower_is_better else numbers
+
+    def plan(self, plan: Plan) -> Plan:
+        """The plan without its margin, which is of accuracies, where this is none."""
+        return plan if self.limits == SHARE else replace(plan, margin=0.0)
 
 
 ENDPOINTS = {
@@ -80,6 +91,5 @@ def _paired(
     if not compared:
         return pd.DataFrame(columns=[*PAIR_COLUMNS])
     rows = [{"model": model, "baseline": base} | c.row for (model, base), c in compared.items()]
-    sign = -1.0 if endpoint.lower_is_better else 1.0
-    own = plan if endpoint.limits == SHARE else replace(plan, margin=0.0)
-    return with_verdicts(pd.DataFrame(rows), [sign * c.differences for c in compared.values()], own)
+    differences = [endpoint.better(each.differences) for each in compared.values()]
+    return with_verdicts(pd.DataFrame(rows), differences, endpoint.plan(plan))

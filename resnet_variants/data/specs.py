@@ -63,3 +63,15 @@ def check_spec(spec: str) -> None:
         if spec and Path(spec).is_dir():
             raise UserError(f"{spec!r} is a folder: give folder:{spec}", field="data")
         refuse("data", spec, specs())
+
+
+def require_folder(spec: str) -> None:
+    """Refuse a SPEC of a folder that is not there.
+
+    Raises:
+        ValueError: it is not there, or it is a file.
+    """
+    prefix, _, path = spec.partition(":")
+    if prefix == "folder" and not Path(path).is_dir():
+        about = "is a file" if Path(path).exists() else "does not exist"
+        raise UserError(f"the folder {path!r} {about}", field="data")

@@ -19,12 +19,21 @@ import pandas as pd
 
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.factors import cells_of
-from resnet_variants.analysis.verdicts import BETTER, EQUAL, UNDECIDED, WORSE, Plan, judge
+from resnet_variants.analysis.verdicts import (
+    BETTER,
+    EQUAL,
+    UNDECIDED,
+    WORSE,
+    Plan,
+    judge,
+    level,
+    two_sided_p,
+)
 from resnet_variants.models.grids import expand
 
 TABLE = Path(__file__).with_name("calibration.csv")
 REPEATS = 2000
-MOST = 20  # seeds that are looked at
+MOST = 20  # seeds that are looked at; the rule of `allocation` goes to four times the planned ones
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
 
@@ -82,22 +91,30 @@ def false_equal(seeds: int, sd: float, repeat: int) -> float:
     return float((judge(columns, Plan(margin=1.0))["verdict"] == EQUAL).any())
 
 
-def decision(effect: float, sd: float, repeat: int) -> tuple[float, float]:
-    """Further seeds that an undecided arm with a real difference took, and those foreseen at six.
+def decision(effect: float, arms: int, repeat: int) -> tuple[float, float]:
+    """Further seeds that an arm with a real difference took after six, and those foreseen there.
 
-    NaN where six seeds decide, or ``MOST`` do not.
+    The other arms have none. NaN where six seeds decide, infinite where twice ``MOST`` do not.
     """
-    columns = differences(np.random.default_rng([repeat, 2]), "normal", MOST, [effect]) * sd
-    plan = Plan(margin=100 * sd * effect)
-    first = judge(columns[: plan.seeds], plan).to_dict("records")[0]
-    looks = range(plan.seeds + 1, MOST + 1)
-    words = [judge(columns[:seeds], plan)["verdict"][0] for seeds in looks]
-    took = next((n for n, word in enumerate(words, 1) if word != UNDECIDED), MOST)
-    is_known = first["verdict"] == UNDECIDED and words[-1] != UNDECIDED
-    return (float(took), float(first["more_seeds"])) if is_known else (np.nan, np.nan)
+    draw, shifts = np.random.default_rng([repeat, 2]), [effect] + [0.0] * (arms - 1)
+    columns = 0.01 * differences(draw, "normal", 2 * MOST, shifts)
+    plan = Plan(margin=effect)
+    first = judge(columns[: plan.seeds], plan).loc[0]
+    if first["verdict"] != UNDECIDED:
+        return np.nan, np.nan
+    foreseen = float(first["more_seeds"])
+    for further in range(1, 2 * MOST - plan.seeds + 1):
+        seen = columns[: plan.seeds + further].to_numpy()
+        if two_sided_p(seen)[0] <= level(len(seen), plan.seeds):
+            return float(further), foreseen
+    return np.inf, foreseen
 
 
-_LATER = (("normal", 1, 12), ("normal", 11, 12))  # looks that begin at twelve seeds
+_LATER = (  # looks that begin later, or go on longer: noise, comparisons, planned, seeds
+    *(("normal", arms, 12, MOST) for arms in (1, 11)),
+    *((noise, arms, 9, 36) for noise in ("normal", "exponential") for arms in (1, 11)),
+    *((noise, arms, 6, 24) for noise in ("normal", "exponential") for arms in (1, 11)),
+)
 Row = tuple[str, Callable[[int], float], Mapping[str, object]]
 
 
@@ -106,9 +123,9 @@ def rows() -> Iterator[Row]:
     for noise, arms, seeds in product(NOISE, (1, 11), (6, 9, 12)):
         own = {"noise": noise, "comparisons": arms, "planned": seeds, "seeds": seeds}
         yield "false verdict", partial(false_at, noise, arms, seeds, seeds), own
-    for noise, arms, planned in [*product(list(NOISE)[:4], (1, 11), (6,)), *_LATER]:
-        own = {"noise": noise, "comparisons": arms, "planned": planned, "seeds": MOST}
-        yield "false verdict at any look", partial(false_at, noise, arms, MOST, planned), own
+    for noise, arms, planned, seeds in [*product(NOISE, (1, 11), (6,), (MOST,)), *_LATER]:
+        own = {"noise": noise, "comparisons": arms, "planned": planned, "seeds": seeds}
+        yield "false verdict at any look", partial(false_at, noise, arms, seeds, planned), own
     for noise, seeds in [*product(("normal",), (6, 9, 12)), *product(list(NOISE)[1:4], (9,))]:
         own = {"noise": noise, "comparisons": 9, "planned": seeds, "seeds": seeds}
         yield "false effect", partial(false_effect, noise, seeds), own
@@ -121,13 +138,13 @@ def _mean(simulate: Callable[[int], float]) -> float:
     return float(np.mean([simulate(repeat) for repeat in range(REPEATS)]))
 
 
-def _foreseen(effect: float) -> dict[str, object]:
+def _foreseen(effect: float, arms: int) -> dict[str, object]:
     """Median of the further seeds that were foreseen, over the median of those that were taken."""
-    pairs = np.array([decision(effect, 0.01, repeat) for repeat in range(REPEATS // 4)])
-    took, foreseen = pairs[np.isfinite(pairs).all(axis=1)].T
-    about = {"noise": "normal", "comparisons": 1, "planned": 6, "seeds": MOST, "effect": effect}
-    share = float(np.median(foreseen) / np.median(took))
-    return about | {"number": "further seeds, foreseen over taken", "share": share}
+    pairs = np.array([decision(effect, arms, repeat) for repeat in range(REPEATS // 4)])
+    took, foreseen = np.median(pairs[~np.isnan(pairs[:, 0])], axis=0)
+    own = {"noise": "normal", "comparisons": arms, "planned": 6, "seeds": 2 * MOST}
+    number = {"number": "further seeds, foreseen over taken", "share": foreseen / took}
+    return own | {"effect": effect, "taken": took} | number
 
 
 def main() -> None:
@@ -136,7 +153,7 @@ def main() -> None:
     names, simulations, situations = zip(*rows(), strict=True)
     with ProcessPoolExecutor(int(sys.argv[1]) if sys.argv[1:] else os.cpu_count()) as pool:
         shares = pool.map(_mean, simulations)
-        further = pool.map(_foreseen, (1.5, 2.0, 2.5))
+        further = pool.map(_foreseen, *zip(*product((1.5, 2.0, 2.5), (1, 11)), strict=True))
         done = []
         for about, name, share in zip(situations, names, shares, strict=True):
             done.append({**about, "number": name, "share": share})

@@ -186,11 +186,17 @@ def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
             part = (rest or [""])[0]
             refuse(f"{axis} in name {name!r}:", part, tokens, field="name")
         spec |= _take(rest, axis, tokens)
+    known = list[str]()
     for axis in named_in(SUFFIX):
-        spec |= _take(rest, axis, _tokens(AXES[axis].choices))
+        tokens = _tokens(AXES[axis].choices)
+        known += [token for token, choice in tokens.items() if choice != AXES[axis].default]
+        spec |= _take(rest, axis, tokens)
+    end = "_".join(rest)
+    if rest and rest[0] in known:
+        message = f"cannot read {end!r} at the end of name {name!r}: it stands earlier in a name"
+        raise UserError(message, field="name")
     if rest:
-        end = "_".join(rest)
-        raise UserError(f"cannot read {end!r} at the end of name {name!r}", field="name")
+        refuse(f"end of name {name!r}:", end, known, field="name")
     return spec
 
 

@@ -5,7 +5,7 @@ An arm is a network with the baseline that it is compared with. A pair is the tw
 The rule takes the arm whose verdict is expected to cost the least, so that the number of undecided
 rows falls as fast as it can for each hour:
 
-1. **Need.** ``verdicts.pairs_for`` says after how many pairs a verdict is as likely as not. The
+1. **Need.** ``verdicts.pairs_for`` says by how many pairs a verdict is as likely as not. The
    difference seen is shrunk first: the arms that look best after six seeds were lucky too. The
    factor is 1 - (standard error / difference)^2, and 0 for a difference within its standard error
    (James and Stein's estimate for one mean).
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from resnet_variants.analysis.statistics import FEWEST
+from resnet_variants.analysis.statistics import FEWEST, sign_flip_p
 from resnet_variants.analysis.verdicts import UNDECIDED, Plan, judge, pairs_for
 
 Cell = tuple[str, int]  # name of a network, seed
@@ -52,6 +52,7 @@ class Arm:
         pairs: seeds that both networks have.
         mean: of the paired differences.
         sd: of the paired differences.
+        p: of the paired differences.
         missing: the networks whose runs are missing, by each seed that can give a further pair.
     """
 
@@ -60,6 +61,7 @@ class Arm:
     pairs: int
     mean: float
     sd: float
+    p: float
     missing: Mapping[int, tuple[str, ...]]
 
 
@@ -82,7 +84,7 @@ def arms_of(
     """The arms of a table, with the verdicts of its summary.
 
     Args:
-        scores: test accuracy, (seeds, models); NaN where a seed has no finished run.
+        scores: more is better, (seeds, models); NaN where a seed has no finished run.
         baselines: model name -> name of the model it is compared with.
         plan: what was fixed before the first run.
         lost: runs that have ended without a score.
@@ -106,7 +108,8 @@ def arms_of(
                 missing[seed] = absent
         mean = float(own.mean()) if len(own) else math.nan
         sd = float(own.std(ddof=1)) if len(own) > 1 else math.nan
-        arms.append(Arm(name, str(verdicts[name]), len(own), mean, sd, missing))
+        verdict, p = str(verdicts[name]), sign_flip_p(own)
+        arms.append(Arm(name, verdict, len(own), mean, sd, p, missing))
     return arms
 
 
@@ -131,7 +134,7 @@ def choose(
     """
     needs, skipped = dict[str, int](), dict[str, str]()
     for arm in arms:
-        if arm.verdict == UNDECIDED:
+        if arm.verdict in (UNDECIDED, ""):  # without a pair there is no verdict
             need = pairs_needed(arm, plan)
             why = _refusal(arm, need, _cost(arm, need, seconds), left)
             if why:
@@ -160,8 +163,8 @@ def pairs_needed(arm: Arm, plan: Plan) -> float:
     seen = abs(arm.mean)
     error = arm.sd / math.sqrt(max(arm.pairs, 1))
     shrunk = seen * max(0.0, 1 - (error / seen) ** 2) if seen > 0 else 0.0
-    aim = max(shrunk, plan.least - shrunk)
-    return pairs_for(aim, aim, arm.sd, arm.pairs, plan) - arm.pairs
+    aim, p = max((shrunk, arm.p), (plan.least - shrunk, 0.0))
+    return pairs_for(aim, arm.sd, arm.pairs, plan, p) - arm.pairs
 
 
 def time_text(seconds: float) -> str:
@@ -171,6 +174,8 @@ def time_text(seconds: float) -> str:
 
 def _refusal(arm: Arm, need: float, cost: float, left: float) -> str:
     """Why an undecided arm gets no further pair; empty if it gets some."""
+    if not arm.pairs:
+        return "no seed has a finished run of it and of its baseline"
     if need > len(arm.missing):
         if not arm.missing:
             return "it has all the seeds that an arm may have"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, varia
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
-from resnet_variants.records.files import Json, read_text
+from resnet_variants.records.files import Json
 from resnet_variants.records.results_folder import DATA_NAMES, PLAN
 from resnet_variants.registry import UserError, plain, refuse, require, sequence
 from resnet_variants.settings import (
@@ -35,6 +34,7 @@ from resnet_variants.settings import (
     check_margin,
     require_few,
 )
+from resnet_variants.sweeps.question import check_keys, read_question
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import RECIPES, Recipe
 
@@ -186,35 +186,9 @@ def _expectation(expect: object) -> str | tuple[str, ...]:
     return expect if isinstance(expect, str) else tuple(texts)
 
 
-_KEYS = (
-    *("question", "expect", "data", "data_name", "img_size", "seeds"),
-    *("baseline", "margin", "endpoint", "compare", "plugin", "grid", "recipe"),
-)
-
-
 def slug(text: str) -> str:
     """Text as a plain file name."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._") or "experiment"
-
-
-PACKAGED = Path(__file__).parents[1] / "experiments"
-
-
-def experiment_file(name_or_path: str) -> Path:
-    """The TOML file of an experiment: a path, or the name of one that the package brings along.
-
-    A word without a folder and without a suffix such as ``.toml`` is a name.
-
-    Raises:
-        UserError: an unknown name; the message lists the packaged experiments.
-    """
-    path = Path(name_or_path)
-    if path.name != name_or_path or path.suffix:
-        return path
-    packaged = {file.stem: file for file in sorted(PACKAGED.glob("*.toml"))}
-    if name_or_path not in packaged:
-        refuse("experiment", name_or_path, packaged)
-    return packaged[name_or_path]
 
 
 def read_toml(path: Path, *, many: bool = False) -> Experiment:
@@ -226,14 +200,7 @@ def read_toml(path: Path, *, many: bool = False) -> Experiment:
         ValueError: no such file, not TOML, an unknown key or choice, or more than ``MOST_RUNS``
             without ``many``; the message says where.
     """
-    try:
-        content = tomllib.loads(read_text(path).removeprefix("\ufeff"))
-    except OSError as error:
-        message = f"cannot read {str(path)!r}: {error.strerror}"
-        raise UserError(message, field="experiment") from error
-    except (ValueError, RecursionError) as error:
-        message = f"{str(path)!r} is not valid TOML: {error}"
-        raise UserError(message, field="experiment") from error
+    content = read_question(path)
     try:
         for plugin in _listed_plugins(content.pop("plugin", [])):
             load_plugin(plugin, folder=path.parent)
@@ -250,7 +217,6 @@ def _listed_plugins(value: object) -> list[str]:
 
 
 def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Experiment:
-    _check_keys(content, _KEYS, "key")
     settings = {key: value for key, value in content.items() if key not in ("grid", "recipe")}
     for key in ("question", "data", "data_name"):
         if not isinstance(settings.get(key, ""), str):
@@ -279,14 +245,8 @@ def recipe_from(settings: Mapping[str, object]) -> Recipe:
     Raises:
         ValueError: an unknown preset or field, or a value out of range.
     """
-    _check_keys(settings, ["preset", *(f.name for f in fields(Recipe))], "recipe setting")
+    check_keys(settings, ["preset", *(f.name for f in fields(Recipe))], "recipe setting")
     changed = cast("dict[str, Any]", dict(settings))
     preset = plain(changed.pop("preset", "default"))
     require("preset", preset, str, "a recipe's name")
     return replace(RECIPES[preset], **changed)
-
-
-def _check_keys(content: Mapping[str, object], known: Sequence[str], kind: str) -> None:
-    for key in content:
-        if key not in known:
-            refuse(kind, key, known)

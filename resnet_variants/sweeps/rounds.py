@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any, cast
 
 from resnet_variants.analysis.comparison import comparisons
+from resnet_variants.analysis.endpoints import ENDPOINTS
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.analysis.verdicts import UNDECIDED, Plan
 from resnet_variants.records.results_folder import PLAN, read_experiment, read_runs
@@ -75,10 +76,9 @@ def run_until_decided(
 
 def grown(experiment: Experiment, out: Path) -> Experiment:
     """The experiment with the further seeds that its folder holds."""
+    most = most_seeds(_plan(experiment, out))
     cells = (
-        (variant, seed)
-        for seed in range(experiment.seeds, most_seeds(experiment.plan))
-        for variant in experiment.variants
+        (variant, seed) for seed in range(experiment.seeds, most) for variant in experiment.variants
     )
     there = [cell for cell in cells if (out / "runs" / experiment.run(*cell).id).is_dir()]
     return replace(experiment, further=tuple(there))
@@ -115,7 +115,8 @@ def forecast(
     rounds = Rounds(grown(experiment, out), out, options, budget, estimates)
     rounds.require_room()
     cells = [cell for pair in rounds.planned for cell in pair]
-    return Forecast(rounds.wall(cells), budget, rounds.slots, most_seeds(experiment.plan))
+    most = most_seeds(_plan(experiment, out))
+    return Forecast(rounds.wall(cells), budget, rounds.slots, most)
 
 
 @dataclass
@@ -246,9 +247,8 @@ class Rounds:
 
     def _arms(self) -> tuple[list[Arm], Plan]:
         """The comparisons of this experiment, with the verdicts of its summary."""
-        record, runs = read_experiment(self.out), read_runs(self.out)
-        plan = Plan.of(cast("Mapping[str, Any]", record.get(PLAN, {})))
-        baselines = cast("Mapping[str, str]", record["baselines"])
+        runs, plan = read_runs(self.out), _plan(self.experiment, self.out)
+        baselines = cast("Mapping[str, str]", read_experiment(self.out)["baselines"])
         own = {run.id for run in self.experiment.runs}
         parts = comparisons(runs, baselines, plan=plan)
         if not parts:
@@ -258,7 +258,9 @@ class Rounds:
             self._note(str(name), float(longest))  # other commands may work in the folder too
         ended = part.runs[part.runs["status"].isin([FAILED, DIVERGED])]
         lost = set(zip(ended["model"], ended["seed"], strict=True))
-        arms = arms_of(part.scores, baselines, plan, lost)
+        endpoint = ENDPOINTS[plan.endpoint]
+        scores = endpoint.better(part.scores_by(plan.endpoint))
+        arms = arms_of(scores, baselines, endpoint.plan(plan), lost)
         known = set(self.variants)
         return [arm for arm in arms if {arm.name, baselines[arm.name]} <= known], plan
 
@@ -316,6 +318,13 @@ class Rounds:
     def _note(self, name: str, seconds: float) -> None:
         """Take the time of a finished run into account."""
         self.known[name] = max(self.known.get(name, 0.0), seconds)
+
+
+def _plan(experiment: Experiment, out: Path) -> Plan:
+    """What was fixed before the first run of the folder, or will be if it has none."""
+    record = read_experiment(out)
+    planned = cast("Mapping[str, Any]", record.get(PLAN, {}))
+    return Plan.of(planned) if record else experiment.plan
 
 
 def _slots(experiment: Experiment, out: Path, options: Options) -> int:
