@@ -99,7 +99,7 @@ def decision(effect: float, arms: int, repeat: int) -> tuple[float, float]:
     draw, shifts = np.random.default_rng([repeat, 2]), [effect] + [0.0] * (arms - 1)
     columns = 0.01 * differences(draw, "normal", 2 * MOST, shifts)
     plan = Plan(margin=effect)
-    first = judge(columns[: plan.seeds], plan).loc[0]
+    first = judge(columns[: plan.seeds], plan).to_dict("records")[0]
     if first["verdict"] != UNDECIDED:
         return np.nan, np.nan
     foreseen = float(first["more_seeds"])
