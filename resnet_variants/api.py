@@ -36,7 +36,8 @@ from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
-_STATED = ("data_name", "expect", "margin", "endpoint", "compare")  # fields of an experiment
+# Fields of an experiment.
+_STATED = ("data_name", "vary", "robust", "baseline", "expect", "margin", "endpoint", "compare")
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 
 
@@ -68,10 +69,12 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
         report: write tables, figures and page to ``out``; without, the result has frames only.
         plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
-        settings: ``data_name``, ``expect``, ``margin``, ``endpoint`` and ``compare``, as in an
-            experiment file; fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``,
-            ``Loading`` and ``Workers``. With ``jobs``, processes share the runs; they import the
-            calling script, which must guard what it does by ``if __name__ == "__main__"``.
+        settings: ``data_name``, ``baseline``, ``expect``, ``margin``, ``endpoint``, ``compare`` and
+            ``robust``, as in an experiment file; ``vary``, the lists of values of settings of the
+            recipe, such as ``{"mixup": [0.0, 0.2]}``; fields of ``Recipe`` (with ``preset``, those
+            of a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``, processes share
+            the runs; they import the calling script, which must guard what it does by
+            ``if __name__ == "__main__"``.
 
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -81,6 +81,10 @@ class Comparison:
 
     # how many: 0 to N - 1. If 0: 6, the fewest that a verdict takes
     seeds: Seeds = SEEDS
+    # settings of the recipe that vary, such as lr=0.03,0.1 mixup=0,0.2; names the arms
+    vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING=VALUE,...")] = ()
+    # of these, those at each of whose values arms are compared
+    robust: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING")] = ()
     # smallest difference that matters, in points; fixed before the first run
     margin: Annotated[str, tyro.conf.arg(metavar="POINTS")] = ""
     # add so many seeds for the networks of --arms and for what these are compared with
@@ -98,7 +102,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _ = self.points
+        _ = self.points, self.varied
         if self.minutes is not None and not 0 < self.minutes <= MILLION:
             message = f"minutes {self.minutes:g} must be a positive number"
             raise UserError(message, field="minutes")
@@ -114,6 +118,23 @@ class Comparison:
         if self.goal and other:
             fixed = {"minutes": "chooses epochs for a time", "more": "adds seeds that you choose"}
             raise UserError(f"--{other} {fixed[other]}: drop one of the two", field=self.goal)
+
+    @property
+    def varied(self) -> dict[str, list[object]]:
+        """The values of each setting that varies.
+
+        Raises:
+            ValueError: it is spelt otherwise, or named twice.
+        """
+        found = dict[str, list[object]]()
+        for text in self.vary:
+            name, equals, values = text.partition("=")
+            name = name.replace("-", "_")
+            if not equals or name in found:
+                message = f"{text!r} must be a setting with its values, once: lr=0.03,0.1"
+                raise UserError(message, field="vary")
+            found[name] = [_value(one) for one in values.split(",")]
+        return found
 
     @property
     def points(self) -> float | None:
@@ -138,6 +159,16 @@ class Comparison:
     def seconds(self) -> float:
         """The budget."""
         return seconds_of_budget(self.budget) if self.budget else math.inf
+
+
+def _value(text: str) -> object:
+    """A number, a truth value, or the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 @dataclass(frozen=True)
@@ -289,14 +320,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     file, recipe = (next(iter(given.get(f, ())), None) for f in ("--experiment", "--recipe"))
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
-    base = None
-    if file is not None:
-        path = experiment_file(file)
-        read_question(path)
-        say(_LOADING)
-        from resnet_variants.sweeps.experiment import read_toml
-
-        base = read_toml(path, many="--yes" in argv)
+    base = None if file is None else _from_file(file, many="--yes" in argv)
     # What the file or the recipe says stands where a flag is not given.
     default = (
         Flags(settings=RECIPES["default" if recipe is None else recipe])
@@ -314,7 +338,8 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
         message = "the file names the networks: drop the other flags that do"
         raise UserError(message, field="experiment")
-    base = base or _from_flags(flags)
+    vary = _varied(flags, given)
+    base = base or replace(_from_flags(flags), vary=vary, robust=flags.comparison.robust)
     experiment = replace(
         base,
         name=flags.output.name or base.name,
@@ -332,11 +357,31 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     return experiment, flags
 
 
+def _varied(flags: Flags, given: Mapping[str, object]) -> dict[str, list[object]]:
+    """The settings that vary; those of a file are in the file."""
+    vary = flags.comparison.varied
+    if flags.networks.experiment and (vary or flags.comparison.robust):
+        raise UserError("the file names what varies: drop --vary and --robust", field="experiment")
+    for name in vary:
+        if f"--{name.replace('_', '-')}" in given:
+            raise UserError(f"{name} is given and varied: drop one of the two", field=name)
+    return vary
+
+
 def _require_rows(experiment: Experiment, goal: str) -> None:
     """Refuse to wait for verdicts that there are none of."""
     if all(name == base for name, base in experiment.baselines().items()):
         message = "there is nothing to decide: no network is compared with another"
         raise UserError(message, field=goal)
+
+
+def _from_file(name: str, *, many: bool) -> Experiment:
+    path = experiment_file(name)
+    read_question(path)
+    say(_LOADING)
+    from resnet_variants.sweeps.experiment import read_toml
+
+    return read_toml(path, many=many)
 
 
 def _from_flags(flags: Flags) -> Experiment:
@@ -387,6 +432,7 @@ def _name(flags: Flags) -> str:
             if text
         ),
         "preact" if chosen.preact else "",
+        *flags.comparison.varied,
         "" if flags.comparison.recipe == "default" else flags.comparison.recipe,
         "" if minutes is None else f"{minutes:g}min",
     ]

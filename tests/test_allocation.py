@@ -17,7 +17,7 @@ from resnet_variants.records.results_folder import read_runs
 from resnet_variants.registry import UserError
 from resnet_variants.settings import seconds_of_budget
 from resnet_variants.sweeps import execute, rounds
-from resnet_variants.sweeps.allocation import Arm, arms_of, choose, pairs_needed
+from resnet_variants.sweeps.allocation import Row, choose, pairs_needed, rows_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.rounds import forecast, run_until_decided
 from resnet_variants.sweeps.sweep import Ended, Noted, Options, Planned
@@ -31,7 +31,7 @@ def arm(name, t, *, pairs=6, verdict=UNDECIDED, sd=0.01, p=0.0, base_to=6):
     """An arm whose difference is t standard errors; the baseline has so many seeds."""
     mean = t * sd / math.sqrt(pairs)
     missing = {s: (name,) if s < base_to else ("base", name) for s in range(pairs, 24)}
-    return Arm(name, verdict, pairs, mean, sd, p, missing)
+    return Row(name, verdict, pairs, mean, sd, p, missing)
 
 
 # --- the rule ---------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_arms_have_the_verdicts_of_the_summary_and_avoid_lost_runs():
         "net_d": [0.80, 0.82, 0.80, 0.79, 0.82, 0.81],
     }
     part = comparison(runs_frame(paired_rows(scores)), dict.fromkeys(scores, "net_a"))
-    arms = arms_of(part.scores, part.baselines, part.plan, {("net_a", 6), ("net_b", 7)})
+    arms = rows_of(part.scores, part.baselines, part.plan, {("net_a", 6), ("net_b", 7)})
     verdicts = part.summary.set_index("model")["verdict"]
     assert {arm.name: arm.verdict for arm in arms} == dict(verdicts.drop("net_a"))
     assert [list(arm.missing)[:2] for arm in arms] == [[8, 9], [7, 8]]
@@ -357,4 +357,4 @@ def test_a_dry_run_says_what_it_expects_to_spend(words, ends, capsys, tmp_path, 
 
 
 def test_runs_without_scores_are_no_arms():
-    assert arms_of(pd.DataFrame(), {}, PLAN) == []
+    assert rows_of(pd.DataFrame(), {}, PLAN) == []

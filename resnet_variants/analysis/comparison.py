@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.arms import SETTINGS, with_arms
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
@@ -30,7 +31,7 @@ from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
-from resnet_variants.records.run_folder import DONE, Provenance, recipe_digest, recipe_settings
+from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
 
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -52,6 +53,8 @@ class Comparison:
         names: what readers call a data set, by its id; one that is absent is called by its id.
         plan: what was fixed before the first run.
         stated: the predictions, whose arms may be in other comparisons.
+        varied: the settings of the recipe that vary, each with its usual value.
+        robust: those at each of whose values arms are compared.
     """
 
     key: Mapping[str, Any]
@@ -65,6 +68,8 @@ class Comparison:
     names: Mapping[str, str]
     plan: Plan
     stated: Predictions
+    varied: Mapping[str, str]
+    robust: Sequence[str]
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -93,9 +98,8 @@ class Comparison:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row per network with a finished run: its axes and costs."""
-        finished = self.runs["model"].isin(self.done["model"])
-        return self.runs[finished].drop_duplicates("model")
+        """One row per arm with a finished run: its axes, costs and settings."""
+        return _cells(self.runs[self.runs["model"].isin(self.done["model"])], self.varied)
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -126,7 +130,9 @@ class Comparison:
     def summary(self) -> pd.DataFrame:
         """One row per network: ``SUMMARY_COLUMNS`` without the key."""
         scores = self.scores, self.common_scores
-        return summarise(self.runs, *scores, self.baselines, self.latencies, self.plan)
+        frame = summarise(self.runs, *scores, self.baselines, self.latencies, self.plan)
+        settings = self.cells.set_index("model")[[*self.varied]]
+        return frame.join(settings, on="model")
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -188,6 +194,8 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     names: Mapping[str, str] | None = None,
     plan: Plan | None = None,
     stated: Predictions | None = None,
+    varied: Mapping[str, str] | None = None,
+    robust: Sequence[str] = (),
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -201,10 +209,18 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
         names: see ``Comparison``.
         plan: see ``Comparison``.
         stated: see ``Comparison``.
+        varied: see ``Comparison``.
+        robust: see ``Comparison``.
     """
+    runs = with_arms(runs, varied or {}, provenance or {})
+    arms = dict(zip(runs["run_id"], runs["model"], strict=True))
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
-    groups = with_recipe(runs).groupby([*KEY], sort=False)
+    if varied:
+        named = {name: table["run_id"].map(arms) for name, table in tables.items()}
+        tables = {name: table.assign(model=named[name]) for name, table in tables.items()}
+        epochs = epochs.assign(model=epochs["run_id"].map(arms))
+    groups = runs.groupby([*KEY], sort=False)
     return tuple(
         Comparison(
             key=dict(zip(KEY, values, strict=True)),
@@ -213,19 +229,28 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
             baselines=baselines,
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
-            recipe=recipe_settings(provenance or {}, str(values[KEY.index("recipe")])),
-            networks=runs.drop_duplicates("model"),
+            recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), varied or {}),
+            networks=_cells(runs, varied or {}),
             names=names or {},
             plan=plan or Plan(),
             stated=stated or Predictions(),
+            varied=varied or {},
+            robust=robust,
         )
         for values, own in groups
     )
 
 
-def with_recipe(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the digest of their recipe."""
-    return runs.assign(recipe=runs["run_id"].map(recipe_digest))
+def _cells(runs: pd.DataFrame, varied: Mapping[str, str]) -> pd.DataFrame:
+    """One row per arm. Numbers of the recipe that do not vary would pass for factors."""
+    others = [name for name in SETTINGS if name not in varied]
+    return runs.drop_duplicates("model").drop(columns=others, errors="ignore")
+
+
+def _fixed(provenance: Provenance, digest: str, varied: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a recipe that are not varied, as text."""
+    settings = recipe_settings(provenance, digest)
+    return {name: text for name, text in settings.items() if name not in varied}
 
 
 def summary_table(parts: Sequence[Comparison]) -> pd.DataFrame:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from itertools import chain
+from typing import Any, Protocol, cast
 
 import pandas as pd
 
+from resnet_variants.analysis.arms import SETTINGS, settings_in, spelt
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import AXES, Variant
 
@@ -39,7 +41,8 @@ def _have_presets(cells: pd.DataFrame) -> bool:
 def _varied(cells: pd.DataFrame, *, presets: bool = False) -> pd.DataFrame:
     """The axes that the cells differ in, as text; with ``presets`` these replace their parts."""
     cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
-    frame = cells.assign(downsample=downsample(cells))[["preset", *FACTORS]].astype(str)
+    settings = [name for name in SETTINGS if name in cells]
+    frame = cells.assign(downsample=downsample(cells))[["preset", *FACTORS, *settings]].astype(str)
     frame = frame.drop(columns=_PARTS if presets else "preset")
     varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
     if len(varied) == 1 and not presets:  # by its own name
@@ -73,18 +76,41 @@ def _merged(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def cells_of(variants: Iterable[Variant]) -> pd.DataFrame:
-    """One row per network: its name as ``model``, its preset and its axes."""
-    rows = [{"model": v.name, "preset": v.preset, **asdict(v)} for v in variants]
-    return pd.DataFrame(rows, columns=["model", "preset", *AXES])
+class Named(Protocol):
+    """A network with the varied settings of its recipe: an arm, or a run of it."""
+
+    @property
+    def name(self) -> str:
+        """Of the arm."""
+        ...
+
+    @property
+    def variant(self) -> Variant:
+        """The network."""
+        ...
+
+    @property
+    def settings(self) -> Sequence[tuple[str, str]]:
+        """The varied fields of the recipe, and their values as text."""
+        ...
+
+
+def cells_of(arms: Iterable[Named]) -> pd.DataFrame:
+    """One row per arm: its name as ``model``, its network's preset and axes, its settings."""
+    rows = [
+        {"model": arm.name, "preset": arm.variant.preset, **asdict(arm.variant)}
+        | dict(arm.settings)
+        for arm in arms
+    ]
+    return pd.DataFrame(rows, columns=[*dict.fromkeys(chain(["model", "preset", *AXES], *rows))])
 
 
 def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     """What tells each network from the others, in few letters: ``D preact``, ``20 plain``.
 
     A label has a word for each axis in which the networks differ. A choice that the other words
-    imply has none: the default of its axis, the parts of a preset, the own block of a depth. Labels
-    differ as the names do.
+    imply has none: the default of its axis, the parts of a preset, the own block of a depth. So has
+    a setting that the arm's name leaves out. Labels differ as the names do.
 
     Args:
         cells: one row per network: its ``model`` and its axes.
@@ -96,6 +122,8 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     sizes = cast("dict[Hashable, dict[str, Any]]", named[["family", "depth"]].to_dict("index"))
     for model, row in levels.to_dict("index").items():
         usual = _usual(sizes[model], has_families="family" in levels)
+        named = settings_in(str(model))
+        usual |= {s: row[s] for s in SETTINGS if s in row and spelt(s, row[s]) not in named}
         labels[str(model)] = " ".join(_words(row, usual) or _words(row, {}))
     uses = Counter(labels.values())
     return {m: text if text and uses[text] == 1 else m for m, text in labels.items()}
@@ -124,6 +152,8 @@ def word(axis: str, level: str) -> str:
     """A choice of an axis as a label has it."""
     if level == "none":
         return "plain" if axis == "shortcut" else f"no {axis}"
+    if axis in SETTINGS:
+        return spelt(axis.replace("_", " "), level)
     return f"{axis.replace('_', ' ')} {level}" if level.isdigit() and axis != "depth" else level
 
 

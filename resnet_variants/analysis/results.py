@@ -23,6 +23,8 @@ from resnet_variants.records.results_folder import (
     DATA_NAMES,
     IMAGE_COLUMNS,
     PLAN,
+    ROBUST,
+    VARIED,
     planned_runs,
     read_epochs,
     read_experiment,
@@ -59,6 +61,8 @@ class Results:
     unseen: Mapping[str, bool]
     diagnosis: Diagnosis
     outcomes: Mapping[str, Outcome]
+    varied: Mapping[str, str]
+    robust: Sequence[str]
 
 
 def load_results(folders: Sequence[Path]) -> Results:
@@ -89,10 +93,12 @@ def load_results(folders: Sequence[Path]) -> Results:
     where = {str(i): folders[at] for i, at in zip(kept["run_id"], kept["folder"], strict=True)}
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
     own_epochs, kept = own_epochs.drop(columns="folder"), kept.drop(columns="folder")
+    varied, robust = _varied(folders)
     baselines, latencies = _baselines(folders), _latencies(folders)
     diagnosis = _diagnosis(copies, folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
     about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
+    about |= {"varied": varied, "robust": robust}
     parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
     _require_one_result(parts)
     if not where:
@@ -107,6 +113,8 @@ def load_results(folders: Sequence[Path]) -> Results:
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
         outcomes=outcomes,
+        varied=varied,
+        robust=robust,
         **tables,
     )
 
@@ -200,6 +208,23 @@ def _baselines(folders: Sequence[Path]) -> dict[str, str]:
                 message = f"{model} is compared with {before} in {str(elsewhere)!r} and with {base}"
                 raise UserError(f"{message} in {str(folder)!r}: report them apart")
     return {model: base for model, (base, _) in found.items()}
+
+
+def _varied(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """The settings that vary in any folder with their usual values, and the robust ones.
+
+    Raises:
+        ValueError: two folders have other usual values; or these are no texts.
+    """
+    varied, robust = dict[str, str](), list[str]()
+    for folder in folders:
+        content = read_experiment(folder)
+        for name, value in cast("Mapping[str, str]", content.get(VARIED, {})).items():
+            if varied.setdefault(name, value) != value:
+                message = f"the usual {name} is {varied[name]} in one folder and {value} in another"
+                raise UserError(f"{message}: report them apart")
+        robust += cast("list[str]", content.get(ROBUST, []))
+    return varied, list(dict.fromkeys(robust))
 
 
 def _names(folders: Sequence[Path]) -> dict[str, str]:

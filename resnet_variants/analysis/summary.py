@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.statistics import (
     SHARE,
@@ -81,7 +82,8 @@ def summarise(
     frame["more_hours"] = frame["more_seeds"] * pair / 3600
     _add_cost_of_difference(frame)
     _add_ranking(frame, common)
-    keys = frame[[*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
+    networks = frame.assign(model=frame["model"].map(network_of))
+    keys = networks[[*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
     frame["latency_ms"] = [latencies.get(key, np.nan) for key in keys]
     return frame
 

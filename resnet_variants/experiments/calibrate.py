@@ -30,6 +30,8 @@ from resnet_variants.analysis.verdicts import (
     two_sided_p,
 )
 from resnet_variants.models.grids import expand
+from resnet_variants.sweeps.arms import arms_of
+from resnet_variants.training.recipe import Recipe
 
 TABLE = Path(__file__).with_name("calibration.csv")
 REPEATS = 2000
@@ -79,7 +81,12 @@ def false_effect(noise: str, seeds: int, repeat: int) -> float:
     variants, _ = expand(grid | {"downsample": ["1x1", "3x3", "3x3+avgpool"]})
     names = [variant.name for variant in variants]
     scores = pd.DataFrame(NOISE[noise](draw, (seeds, len(names))), columns=names)
-    found = effects(cells_of(variants), scores, dict.fromkeys(names, names[0]), Plan(seeds))
+    found = effects(
+        cells_of(arms_of(variants, Recipe(), {})),
+        scores,
+        dict.fromkeys(names, names[0]),
+        Plan(seeds),
+    )
     return float(not found["verdict"].isin([UNDECIDED]).all())
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 from resnet_variants.analysis import statistics, verdicts
 from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.verdicts import BETTER, EQUAL, UNDECIDED, WORSE, Plan
-from resnet_variants.sweeps.allocation import arms_of, choose
+from resnet_variants.sweeps.allocation import choose, rows_of
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parents[1] / "results"
@@ -57,7 +57,7 @@ def fixed(
 ) -> Outcome:
     """All networks with this number of seeds."""
     seen = scores.iloc[:seeds]
-    arms = arms_of(seen, base, Plan(seeds, margin))
+    arms = rows_of(seen, base, Plan(seeds, margin))
     seconds = sum(seeds * cost[str(name)] for name in seen)
     return Outcome({arm.name: arm.verdict for arm in arms}, seen.size, seconds)
 
@@ -75,7 +75,7 @@ def budgeted(
     whole = sum(NINE * cost[str(name)] for name in scores)
     while True:
         spent = sum(cost[str(name)] * int(shown[name].sum()) for name in shown)
-        arms = arms_of(scores.where(shown), base, plan, absent)
+        arms = rows_of(scores.where(shown), base, plan, absent)
         chosen = choose(arms, plan, cost, runs=WORKERS, left=whole - spent)
         if not chosen.pairs:
             runs = int(shown.to_numpy().sum())

@@ -208,6 +208,8 @@ def _kept_provenance(out: Path) -> Provenance:
 
 PLAN = "plan"  # in experiment.json: what was fixed before the first run, see `verdicts.Plan`
 PREDICTIONS = "predictions"  # in the plan, see `analysis.predictions`
+VARIED = "varied"  # in experiment.json: the varied fields of the recipe, each with its usual value
+ROBUST = "robust"  # in experiment.json: the fields at each of whose values arms are compared
 DATA_NAMES = "data_names"  # in experiment.json: what captions call data sets, by their ids
 
 
@@ -230,9 +232,13 @@ def read_experiment(out: Path) -> Json:
         raise damaged(file, "baselines is no table of names", remedy=remedy)
     if not isinstance(content.get(PLAN, {}), dict):
         raise damaged(file, f"{PLAN} is no table", remedy=remedy)
-    names = content.get(DATA_NAMES, {})
-    if not (isinstance(names, dict) and all(isinstance(v, str) for v in names.values())):
-        raise damaged(file, f"{DATA_NAMES} is no table of names", remedy=remedy)
+    for key in (DATA_NAMES, VARIED):
+        texts = content.get(key, {})
+        if not (isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())):
+            raise damaged(file, f"{key} is no table of names", remedy=remedy)
+    robust = content.get(ROBUST, [])
+    if not (isinstance(robust, list) and all(isinstance(name, str) for name in robust)):
+        raise damaged(file, f"{ROBUST} is no list of names", remedy=remedy)
     return content
 
 

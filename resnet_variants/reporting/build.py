@@ -32,7 +32,9 @@ from resnet_variants.records.results_folder import (
     DATA_NAMES,
     MISSING,
     PLAN,
+    ROBUST,
     RUNNING,
+    VARIED,
     read_experiment,
 )
 from resnet_variants.records.run_folder import DIVERGED, FAILED
@@ -271,6 +273,8 @@ def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]
         "expect": " ".join(expectations),
         "baselines": dict(results.baselines),
         DATA_NAMES: dict(results.names),
+        **({VARIED: dict(results.varied)} if results.varied else {}),
+        **({ROBUST: list(results.robust)} if results.robust else {}),
         PLAN: asdict(first.plan) | first.stated.record(),
         "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],

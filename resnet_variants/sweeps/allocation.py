@@ -43,7 +43,7 @@ def most_seeds(plan: Plan) -> int:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Row:
     """A comparison with a baseline, as far as it has come.
 
     Attributes:
@@ -78,9 +78,9 @@ class Choice:
     skipped: Mapping[str, str]
 
 
-def arms_of(
+def rows_of(
     scores: pd.DataFrame, baselines: Mapping[str, str], plan: Plan, lost: Collection[Cell] = ()
-) -> list[Arm]:
+) -> list[Row]:
     """The arms of a table, with the verdicts of its summary.
 
     Args:
@@ -109,12 +109,12 @@ def arms_of(
         mean = float(own.mean()) if len(own) else math.nan
         sd = float(own.std(ddof=1)) if len(own) > 1 else math.nan
         verdict, p = str(verdicts[name]), sign_flip_p(own)
-        arms.append(Arm(name, verdict, len(own), mean, sd, p, missing))
+        arms.append(Row(name, verdict, len(own), mean, sd, p, missing))
     return arms
 
 
 def choose(
-    arms: Sequence[Arm],
+    arms: Sequence[Row],
     plan: Plan,
     seconds: Mapping[str, float],
     *,
@@ -154,7 +154,7 @@ def choose(
     return Choice(pairs, skipped)
 
 
-def pairs_needed(arm: Arm, plan: Plan) -> float:
+def pairs_needed(arm: Row, plan: Plan) -> float:
     """Further pairs until an arm is likely decided; inf where no number is enough.
 
     A difference is shown to be other than 0, from which it is ``d`` away, or to be within the
@@ -172,7 +172,7 @@ def time_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else f"{seconds / 60:.1f} min"
 
 
-def _refusal(arm: Arm, need: float, cost: float, left: float) -> str:
+def _refusal(arm: Row, need: float, cost: float, left: float) -> str:
     """Why an undecided arm gets no further pair; empty if it gets some."""
     if not arm.pairs:
         return "no seed has a finished run of it and of its baseline"
@@ -189,18 +189,18 @@ def _refusal(arm: Arm, need: float, cost: float, left: float) -> str:
 
 
 def _next(
-    arms: Sequence[Arm],
+    arms: Sequence[Row],
     needs: Mapping[str, int],
     seconds: Mapping[str, float],
     taken: Collection[Cell],
     given: Mapping[str, int],
-) -> Arm:
+) -> Row:
     """The arm with the cheapest verdict, unless it is far ahead of another."""
 
-    def cost(arm: Arm) -> float:
+    def cost(arm: Row) -> float:
         return _cost(arm, needs[arm.name], seconds, taken, given[arm.name])
 
-    def pairs(arm: Arm) -> int:
+    def pairs(arm: Row) -> int:
         return arm.pairs + given[arm.name]
 
     cheapest, last = min(arms, key=cost), min(arms, key=pairs)
@@ -208,7 +208,7 @@ def _next(
 
 
 def _cost(
-    arm: Arm,
+    arm: Row,
     need: float,
     seconds: Mapping[str, float],
     taken: Collection[Cell] = (),
@@ -220,5 +220,5 @@ def _cost(
     return sum((seconds[name] for name, seed in cells if (name, seed) not in taken), 0.0)
 
 
-def _cells(arm: Arm, seed: int) -> list[Cell]:
+def _cells(arm: Row, seed: int) -> list[Cell]:
     return [(name, seed) for name in arm.missing[seed]]

@@ -92,6 +92,8 @@ def fit_to(
     """
     if options.workers.engine == "ray":
         raise UserError("minutes is for the engines of this machine", field="minutes")
+    if "epochs" in experiment.vary:
+        raise UserError("minutes chooses the epochs, and they vary", field="minutes")
     begun = time.monotonic() - spent
     request = _request(minutes, experiment, depth_is_free=depth_is_free)
     if not (experiment.img_size or open_source(experiment.data, experiment.loading.data_dir).side):
@@ -125,7 +127,7 @@ def _request(minutes: float, experiment: Experiment, *, depth_is_free: bool) -> 
         "run": replace(first, recipe=replace(first.recipe, epochs=1)).id,  # data, size and recipe
         "seeds": experiment.seeds,
         "depth_is_free": depth_is_free,
-        "arms": [variant.name for variant in experiment.variants],
+        "arms": [arm.name for arm in experiment.arms],
     }
 
 
@@ -190,9 +192,7 @@ def _measured(
 
     A candidate after one that is too slow for ``ENOUGH_EPOCHS`` in all the ``seconds`` has none.
     """
-    costliest = [
-        max(c.runs[: len(c.variants)], key=lambda run: run.cost(data).macs) for c in candidates
-    ]
+    costliest = [max(c.first_runs, key=lambda run: run.cost(data).macs) for c in candidates]
     resources = _resources(candidates[0], data, options)
 
     def speed(candidate: Experiment, per_image: float) -> _Speed:

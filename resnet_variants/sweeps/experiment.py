@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from resnet_variants.analysis.arms import SETTINGS, setting_text
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.analysis.predictions import Predictions, parse
 from resnet_variants.analysis.statistics import FEWEST
@@ -19,8 +21,8 @@ from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json
-from resnet_variants.records.results_folder import DATA_NAMES, PLAN
-from resnet_variants.registry import UserError, plain, refuse, require, sequence
+from resnet_variants.records.results_folder import DATA_NAMES, PLAN, ROBUST, VARIED
+from resnet_variants.registry import UserError, plain, refuse, require, sequence, shown
 from resnet_variants.settings import (
     DATA,
     SEEDS,
@@ -34,6 +36,7 @@ from resnet_variants.settings import (
     check_margin,
     require_few,
 )
+from resnet_variants.sweeps.arms import Arm, arms_of, usual, varied
 from resnet_variants.sweeps.question import check_keys, read_question
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import RECIPES, Recipe
@@ -43,7 +46,7 @@ _SEEDS_ALONE = 3  # of a network that is compared with none
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Variants x seeds on one data set under one recipe.
+    """Arms x seeds on one data set: networks, under one recipe or with some settings varied.
 
     0 ``seeds`` become as many as a verdict takes.
 
@@ -63,12 +66,14 @@ class Experiment:
     seeds: Seeds = SEEDS
     question: str = ""
     expect: str | Sequence[str] = ""  # in words, or as predictions that are judged
+    vary: Mapping[str, Sequence[object]] = field(default_factory=dict)  # settings of the recipe
+    robust: tuple[str, ...] = ()  # varied settings at each of which arms are compared
     baseline: Mapping[str, object] = field(default_factory=dict)
     margin: float | None = None  # the smallest difference that matters, in points
     endpoint: EndpointName = "test_acc"  # the number that decides
     compare: Compared = "baseline"
     merged: tuple[str, ...] = ()
-    further: tuple[tuple[Variant, int], ...] = ()  # with a seed beyond the planned ones
+    further: tuple[tuple[Arm, int], ...] = ()  # with a seed beyond the planned ones
     free_stem: bool = False  # whether the stem stride follows the images' size
     chosen: Mapping[str, object] = field(default_factory=dict)  # what `budget` chose, and for what
 
@@ -85,31 +90,55 @@ class Experiment:
             message = f"name {self.name!r} must be made of letters, digits and . _ + -"
             raise UserError(message, field="name")
         object.__setattr__(self, "expect", _expectation(self.expect))
+        object.__setattr__(self, "vary", varied(self.vary))
+        self._check_robust()
         _ = self.predictions
         baselines = self.baselines()
         if not self.seeds:
             compared = any(model != base for model, base in baselines.items())
             seeds = FEWEST if compared else _SEEDS_ALONE
             object.__setattr__(self, "seeds", seeds)
-        if len(self.variants) * self.seeds > MOST_CELLS:
-            message = f"{len(self.variants):,} variants x {self.seeds:,} seeds are"
+        if len(self.arms) * self.seeds > MOST_CELLS:
+            message = f"{len(self.arms):,} arms x {self.seeds:,} seeds are"
             raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
+
+    def _check_robust(self) -> None:
+        """Refuse a setting of ``robust`` that does not vary."""
+        names = sequence(self.robust)
+        if names is None:
+            message = f"robust {shown(self.robust)} must be a list of varied settings"
+            raise UserError(message, field="robust")
+        for name in names:
+            if name not in self.vary:
+                refuse("varied setting", name, self.vary, field="robust")
+        object.__setattr__(self, "robust", tuple(names))
+
+    @functools.cached_property
+    def arms(self) -> list[Arm]:
+        """Each network with each combination of the varied settings."""
+        return arms_of(self.variants, self.recipe, self.vary)
 
     @functools.cached_property
     def runs(self) -> list[Run]:
-        """Seed by seed, so that every variant has a number early."""
-        planned = [(variant, seed) for seed in range(self.seeds) for variant in self.variants]
-        return [self.run(variant, seed) for variant, seed in (*planned, *self.further)]
+        """Seed by seed, so that every arm has a number early."""
+        planned = [(arm, seed) for seed in range(self.seeds) for arm in self.arms]
+        return [self.run(arm, seed) for arm, seed in (*planned, *self.further)]
 
-    def run(self, variant: Variant, seed: int) -> Run:
-        """The run of a network with a seed."""
-        return Run(variant, self.data, self.recipe, seed, self.img_size, self.loading)
+    @property
+    def first_runs(self) -> list[Run]:
+        """One of each arm."""
+        return self.runs[: len(self.arms)]
+
+    def run(self, arm: Arm, seed: int) -> Run:
+        """The run of an arm with a seed."""
+        places = self.img_size, self.loading, arm.settings, arm.name
+        return Run(arm.variant, self.data, arm.recipe, seed, *places)
 
     @functools.cached_property
     def predictions(self) -> Predictions:
         """What is predicted; nothing where the expectation is in words."""
         statements = () if isinstance(self.expect, str) else self.expect
-        return parse(statements, cells_of(self.variants))
+        return parse(statements, cells_of(self.arms))
 
     def with_more(self, seeds: int, arms: Sequence[str]) -> Experiment:
         """The same with further seeds for some arms and for the baselines of these.
@@ -121,17 +150,17 @@ class Experiment:
         Raises:
             ValueError: no such arm.
         """
-        labels = short_labels(cells_of(self.variants))
-        by_word = {word: v.name for v in self.variants for word in (labels[v.name], v.name)}
+        labels = short_labels(cells_of(self.arms))
+        by_word = {word: a.name for a in self.arms for word in (labels[a.name], a.name)}
         for arm in arms:
             if arm not in by_word:
                 refuse("arm", arm, labels.values(), field="arms")
         baselines = self.baselines()
         names = {by_word[arm] for arm in arms}
         names |= {baselines[name] for name in names}
-        chosen = [v for v in self.variants if v.name in names]
+        chosen = [arm for arm in self.arms if arm.name in names]
         added = range(self.seeds, self.seeds + seeds)
-        return replace(self, further=tuple((v, seed) for seed in added for v in chosen))
+        return replace(self, further=tuple((arm, seed) for seed in added for arm in chosen))
 
     def fitted(self) -> Experiment:
         """The same with stem strides for the size of its images, where they are free.
@@ -146,17 +175,35 @@ class Experiment:
         return replace(self, variants=tuple(variants), free_stem=False)
 
     def baselines(self) -> dict[str, str]:
-        """Model name -> name of the model it is compared with: same family, depth and block."""
-        chosen: dict[tuple[str, int, str], Variant] = {}
-        for variant in self.variants:
+        """Name of each arm -> that of the arm it is compared with: same family, depth and block.
+
+        Without a ``baseline`` this is the first of that size with the usual settings. A baseline
+        that names settings only has the arm's own network. A setting of ``robust`` is the arm's own
+        too.
+        """
+        first: dict[tuple[str, int, str], Variant] = {}
+        by_place = {(arm.variant, arm.settings): arm.name for arm in self.arms}
+        network = {key: value for key, value in self.baseline.items() if key not in SETTINGS}
+        wanted = {key: setting_text(self.baseline[key]) for key in self.baseline if key in SETTINGS}
+        _check_baseline(wanted, self.vary)
+        found = {}
+        for arm in self.arms:
+            variant = arm.variant
             size = {"family": variant.family, "depth": variant.depth, "block": variant.block}
-            size |= {"stem_stride": variant.stem_stride}
-            base = variant_from(size | dict(self.baseline)) if self.baseline else variant
-            chosen.setdefault((variant.family, variant.depth, variant.block), base)
-        absent = [base.name for base in chosen.values() if base not in self.variants]
-        if absent:
-            raise UserError(f"baseline {absent[0]!r} is not among the variants of {self.name!r}")
-        return {v.name: chosen[v.family, v.depth, v.block].name for v in self.variants}
+            base = first.setdefault((variant.family, variant.depth, variant.block), variant)
+            if network:
+                base = variant_from(size | {"stem_stride": variant.stem_stride} | network)
+            elif wanted:
+                base = variant
+            settings = usual(self.recipe, self.vary) | wanted
+            settings |= {name: value for name, value in arm.settings if name in self.robust}
+            place = base, tuple((name, settings[name]) for name, _ in arm.settings)
+            if place not in by_place:
+                raise UserError(
+                    f"baseline {base.name!r} is not among the variants of {self.name!r}"
+                )
+            found[arm.name] = by_place[place]
+        return found
 
     @property
     def plan(self) -> Plan:
@@ -172,10 +219,21 @@ class Experiment:
             "baselines": self.baselines(),
             DATA_NAMES: {self.runs[0].dataset: self.data_name} if self.data_name else {},
             "merged": list(self.merged),
+            **({VARIED: usual(self.recipe, self.vary)} if self.vary else {}),
+            **({ROBUST: list(self.robust)} if self.robust else {}),
             PLAN: asdict(self.plan) | self.predictions.record(),
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
+
+
+def _check_baseline(settings: Mapping[str, str], vary: Mapping[str, Sequence[object]]) -> None:
+    """Refuse a baseline with a setting that does not vary, or with another value than these."""
+    for name, value in settings.items():
+        if name not in vary:
+            raise UserError(f"baseline: {name} does not vary: list its values in [grid]")
+        if value not in (texts := [setting_text(one) for one in vary[name]]):
+            refuse(f"{name} of the baseline", value, texts, field="baseline")
 
 
 def _expectation(expect: object) -> str | tuple[str, ...]:
@@ -226,17 +284,34 @@ def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Ex
             raise UserError(f"{table} must be a table")
     if not content.get("grid"):
         raise UserError("no [grid]: name the networks, for example depth and preset")
-    grid = cast(Mapping[str, object], content["grid"])
-    require_few(cells(grid), many=many)
+    grid, recipe = cast(Mapping[str, object], content["grid"]), content.get("recipe", {})
+    grid, fixed, vary = _split(grid, cast(Mapping[str, object], recipe))
+    require_few(cells(grid) * math.prod(map(len, vary.values())), many=many)
     variants, merged = expand(grid)
     return Experiment(
         name=name,
         variants=tuple(variants),
         merged=tuple(merged),
         free_stem="stem_stride" not in grid,
-        recipe=recipe_from(cast(Mapping[str, object], content.get("recipe", {}))),
+        vary=vary,
+        recipe=recipe_from(fixed),
         **settings,  # type: ignore[arg-type]
     )
+
+
+def _split(
+    grid: Mapping[str, object], recipe: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object], dict[str, Sequence[object]]]:
+    """What a file says of the networks, of the recipe, and of the settings that vary."""
+    networks = {key: value for key, value in grid.items() if key not in SETTINGS}
+    own = {key: value for key, value in grid.items() if key in SETTINGS}
+    for key, value in recipe.items():
+        if key in own:
+            raise UserError(f"{key} is fixed in [recipe] and varied in [grid]: name it once")
+        if isinstance(value, list) and key != "milestones":
+            raise UserError(f"{key} is a list: what varies belongs to [grid]")
+    vary = {key: value for key, value in own.items() if isinstance(value, list)}
+    return networks, {**recipe, **{k: v for k, v in own.items() if k not in vary}}, vary
 
 
 def recipe_from(settings: Mapping[str, object]) -> Recipe:

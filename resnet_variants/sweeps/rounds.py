@@ -25,10 +25,15 @@ from resnet_variants.analysis.comparison import comparisons
 from resnet_variants.analysis.endpoints import ENDPOINTS
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.analysis.verdicts import UNDECIDED, Plan
-from resnet_variants.records.results_folder import PLAN, read_experiment, read_runs
+from resnet_variants.records.results_folder import (
+    PLAN,
+    VARIED,
+    read_experiment,
+    read_runs_and_provenance,
+)
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.allocation import Arm, Cell, arms_of, choose, most_seeds, time_text
+from resnet_variants.sweeps.allocation import Cell, Row, choose, most_seeds, rows_of, time_text
 from resnet_variants.sweeps.engines.base import Work, slots
 from resnet_variants.sweeps.estimate import seconds_of
 from resnet_variants.sweeps.experiment import Experiment
@@ -77,9 +82,7 @@ def run_until_decided(
 def grown(experiment: Experiment, out: Path) -> Experiment:
     """The experiment with the further seeds that its folder holds."""
     most = most_seeds(_plan(experiment, out))
-    cells = (
-        (variant, seed) for seed in range(experiment.seeds, most) for variant in experiment.variants
-    )
+    cells = ((arm, seed) for seed in range(experiment.seeds, most) for arm in experiment.arms)
     there = [cell for cell in cells if (out / "runs" / experiment.run(*cell).id).is_dir()]
     return replace(experiment, further=tuple(there))
 
@@ -143,16 +146,16 @@ class Rounds:
 
     def __post_init__(self) -> None:
         experiment, machine = self.experiment, self.options.machine
-        self.variants = {variant.name: variant for variant in experiment.variants}
-        self.labels = short_labels(cells_of(experiment.variants))
+        self.arms = {arm.name: arm for arm in experiment.arms}
+        self.labels = short_labels(cells_of(experiment.arms))
         self.slots = _slots(experiment, self.out, self.options)
         for run in experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
             if result and result["status"] == DONE:
-                self._note(run.variant.name, float(str(result["seconds"])))
+                self._note(run.name, float(str(result["seconds"])))
         if self._is_rough and not self.estimates:
-            runs = [experiment.run(variant, 0) for variant in experiment.variants]
-            self.estimates = dict(zip(self.variants, seconds_of(runs, machine)[0], strict=True))
+            runs = [experiment.run(arm, 0) for arm in experiment.arms]
+            self.estimates = dict(zip(self.arms, seconds_of(runs, machine)[0], strict=True))
 
     # --- events -------------------------------------------------------------------------------
 
@@ -174,8 +177,10 @@ class Rounds:
 
     def _round(self, pairs: Sequence[Pair], lines: Iterable[str]) -> Events:
         begun, cells = monotonic(), [cell for pair in pairs for cell in pair]
-        runs = [self.experiment.run(self.variants[name], seed) for name, seed in cells]
-        further = [(run.variant, run.seed) for run in runs if run.seed >= self.experiment.seeds]
+        runs = [self.experiment.run(self.arms[name], seed) for name, seed in cells]
+        further = [
+            (self.arms[run.name], run.seed) for run in runs if run.seed >= self.experiment.seeds
+        ]
         further = dict.fromkeys([*self.experiment.further, *further])
         self.experiment = replace(self.experiment, further=tuple(further))
         sweep = run_sweep(self.experiment, self.out, self.options, only=runs)
@@ -185,7 +190,7 @@ class Rounds:
             for event in events:
                 if isinstance(event, Ended) and event.result["status"] == DONE:
                     whole = float(str(event.result["seconds"]))  # that of a resumed run is longer
-                    self._note(event.run.variant.name, max(whole, event.seconds))
+                    self._note(event.run.name, max(whole, event.seconds))
                 yield event
         if pairs and math.isfinite(self.budget):
             self.late = max(self.late, monotonic() - begun - self._makespan(cells))
@@ -242,15 +247,17 @@ class Rounds:
         for run in self.experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
             if result and result["status"] not in again and not self.options.fresh:
-                over.add((run.variant.name, run.seed))
+                over.add((run.name, run.seed))
         return over
 
-    def _arms(self) -> tuple[list[Arm], Plan]:
+    def _arms(self) -> tuple[list[Row], Plan]:
         """The comparisons of this experiment, with the verdicts of its summary."""
-        runs, plan = read_runs(self.out), _plan(self.experiment, self.out)
-        baselines = cast("Mapping[str, str]", read_experiment(self.out)["baselines"])
+        (runs, provenance), record = read_runs_and_provenance(self.out), read_experiment(self.out)
+        plan = _plan(self.experiment, self.out)
+        baselines = cast("Mapping[str, str]", record["baselines"])
+        varied = cast("Mapping[str, str]", record.get(VARIED, {}))
         own = {run.id for run in self.experiment.runs}
-        parts = comparisons(runs, baselines, plan=plan)
+        parts = comparisons(runs, baselines, plan=plan, provenance=provenance, varied=varied)
         if not parts:
             return [], plan
         part = max(parts, key=lambda part: part.done["run_id"].isin(own).sum())
@@ -260,8 +267,8 @@ class Rounds:
         lost = set(zip(ended["model"], ended["seed"], strict=True))
         endpoint = ENDPOINTS[plan.endpoint]
         scores = endpoint.better(part.scores_by(plan.endpoint))
-        arms = arms_of(scores, baselines, endpoint.plan(plan), lost)
-        known = set(self.variants)
+        arms = rows_of(scores, baselines, endpoint.plan(plan), lost)
+        known = set(self.arms)
         return [arm for arm in arms if {arm.name, baselines[arm.name]} <= known], plan
 
     # --- time ---------------------------------------------------------------------------------
@@ -313,7 +320,7 @@ class Rounds:
     @property
     def _is_rough(self) -> bool:
         """Whether a budget is planned without a finished run of each network."""
-        return math.isfinite(self.budget) and not self.variants.keys() <= self.known.keys()
+        return math.isfinite(self.budget) and not self.arms.keys() <= self.known.keys()
 
     def _note(self, name: str, seconds: float) -> None:
         """Take the time of a finished run into account."""

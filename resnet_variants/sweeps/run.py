@@ -96,6 +96,11 @@ class Run:
     seed: int
     img_size: int = 0  # 0: the images as they are
     loading: Loading = _LOADING
+    settings: tuple[tuple[str, str], ...] = ()  # the varied fields of the recipe, as text
+    name: str = ""  # of its arm; the network's if empty
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.variant.name)
 
     @property
     def dataset(self) -> str:

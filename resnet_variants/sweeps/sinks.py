@@ -142,7 +142,7 @@ class _Tracker:
         config = {"seed": run.seed, "dataset": run.dataset}
         config |= asdict(run.variant) | asdict(run.recipe)
         self.run = module.init(
-            project="resnet_variants", name=run.id, group=run.variant.name, config=config, **options
+            project="resnet_variants", name=run.id, group=run.name, config=config, **options
         )
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:

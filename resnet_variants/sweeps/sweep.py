@@ -13,6 +13,7 @@ from typing import cast
 
 from resnet_variants.analysis.predictions import Predictions
 from resnet_variants.analysis.verdicts import Plan
+from resnet_variants.data.dataset import Dataset
 from resnet_variants.records.files import (
     Json,
     StorageError,
@@ -21,7 +22,7 @@ from resnet_variants.records.files import (
     write_atomically,
     writing,
 )
-from resnet_variants.records.results_folder import PLAN, read_experiment
+from resnet_variants.records.results_folder import PLAN, VARIED, read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, require_name
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
@@ -33,6 +34,7 @@ from resnet_variants.sweeps.sinks import check_sinks
 from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
+from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import EpochRecord, check_batch
 
 TRIES = 3  # workers that a run may lose in a row before it counts as failed
@@ -189,17 +191,14 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         message = f"{str(out)!r} cannot be written: {str(there)!r} is no folder for it"
         raise UserError(message, field="out")
-    variants = experiment.runs[: len(experiment.variants)]
-    for run in variants:
+    for run in experiment.first_runs:
         run.check()
-    check_engine(options.machine, options.workers, experiment.recipe.precision)
     check_sinks(options.sinks)
+    check_engine(options.machine, options.workers, experiment.recipe.precision)
     data = experiment.runs[0].load()
-    check_batch(data, experiment.recipe, options.machine.devices)
-    if experiment.recipe.augment:
-        shape = (data.in_chans, data.img_size, data.img_size)
-        check_augment(experiment.recipe.augment, shape)
-    for run in variants:
+    for recipe in dict.fromkeys(run.recipe for run in experiment.first_runs):
+        _check_recipe(recipe, data, options.machine.devices)
+    for run in experiment.first_runs:
         run.cost(data)
     for run in experiment.runs:
         folder = RunFolder(out / "runs" / run.id)
@@ -209,6 +208,28 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
             run.build(data)
     _refuse_other_plugins(experiment, out, fresh=options.fresh)
     _plan(experiment, out, fresh=options.fresh)
+    _varied(experiment, out)
+
+
+def _check_recipe(recipe: Recipe, data: Dataset, devices: int) -> None:
+    check_batch(data, recipe, devices)
+    if recipe.augment:
+        check_augment(recipe.augment, (data.in_chans, data.img_size, data.img_size))
+
+
+def _varied(experiment: Experiment, out: Path) -> Json:
+    """The settings that vary in a folder with their usual values, those of before too.
+
+    Raises:
+        ValueError: a setting had another usual value, which names of arms leave out.
+    """
+    before = cast("dict[str, str]", read_experiment(out).get(VARIED, {}))
+    now = cast("dict[str, str]", experiment.record().get(VARIED, {}))
+    for name in before.keys() & now.keys():
+        if before[name] != now[name]:
+            message = f"arms of {str(out)!r} without a {name} in their name have {before[name]}"
+            raise UserError(f"{message}: give another --out for {now[name]}", field="out")
+    return {**before, **now}
 
 
 def _plan(experiment: Experiment, out: Path, *, fresh: bool) -> Json:
@@ -281,6 +302,8 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     record["runs"] = list(dict.fromkeys(planned))
     record["provenance"] = origin()
     record[PLAN] = _plan(experiment, out, fresh=options.fresh)
+    if varied := _varied(experiment, out):
+        record[VARIED] = varied
     if "chosen" in before:
         record.setdefault("chosen", before["chosen"])
     with writing(out):
@@ -294,7 +317,7 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
 def _refuse_other_plugins(experiment: Experiment, out: Path, *, fresh: bool) -> None:
     """Refuse to add to a folder in which runs of another version of a plugin would stay."""
     now: dict[str, str] = {}
-    for run in experiment.runs[: len(experiment.variants)]:
+    for run in experiment.first_runs:
         now |= run.plugins
     forgotten = {run.id for run in experiment.runs} if fresh else set[str]()
     for file in (out / "runs").glob("*/run.json") if now else ():

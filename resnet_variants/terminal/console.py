@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import joblib
 
+from resnet_variants.analysis.arms import setting_text
 from resnet_variants.reporting.text import POINTS
 from resnet_variants.sweeps.allocation import time_text
 from resnet_variants.sweeps.budget import ENOUGH_EPOCHS, Budget
@@ -34,6 +36,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "question": experiment.question,
         "predicted": _predicted(experiment),
         "networks": ", ".join(variant.name for variant in experiment.variants),
+        "varied": "; ".join(f"{name} {_listed(own)}" for name, own in experiment.vary.items()),
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
@@ -52,6 +55,10 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         say(f"{'merged':<11}{line}")
 
 
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(setting_text, values))
+
+
 def _predicted(experiment: Experiment) -> str:
     predictions = experiment.predictions
     digest = f" (SHA-256 {predictions.sha256[:12]})" if predictions.each else ""
@@ -59,7 +66,7 @@ def _predicted(experiment: Experiment) -> str:
 
 
 def _further(experiment: Experiment) -> str:
-    seeds = Counter(variant.name for variant, _ in experiment.further)
+    seeds = Counter(arm.name for arm, _ in experiment.further)
     return "".join(f", and {more} more of {name}" for name, more in seeds.items())
 
 
@@ -86,12 +93,13 @@ def show_budget(minutes: float, budget: Budget) -> None:
     """What was chosen for a time, and what it will be able to tell."""
     experiment = budget.experiment
     epochs = experiment.recipe.epochs
+    kind = "arms" if experiment.vary else "networks"
     depths = sorted({variant.depth for variant in experiment.variants})
     took = "" if math.isnan(budget.seconds) else f", about {duration(budget.seconds)} of training"
     say(
         f"{'chosen':<11}for {minutes:g} minutes: depth {' and '.join(map(str, depths))}, "
         f"{epochs} epoch{'s' if epochs > 1 else ''}, {experiment.seeds} seeds of "
-        f"{len(experiment.variants)} networks{took}"
+        f"{len(experiment.arms)} {kind}{took}"
     )
     if epochs < ENOUGH_EPOCHS:
         say(
@@ -109,17 +117,17 @@ def show_plan(experiment: Experiment, machine: Machine) -> dict[str, float]:
     """The runs, their cost, and estimates of time, from measured steps, and disk.
 
     Returns:
-        Seconds of a run by the name of its network.
+        Seconds of a run by the name of its arm.
     """
-    total, disk, first = 0.0, 0, experiment.runs[: len(experiment.variants)]
+    total, disk, first = 0.0, 0, experiment.first_runs
     say("\nmodel, params, MACs, estimated seconds per run:")
     estimates, measured = seconds_of(first, machine)
     for run, seconds in zip(first, estimates, strict=True):
         spent = run.cost(run.load())
-        seeds = sum(other.variant == run.variant for other in experiment.runs)
+        seeds = sum(other.name == run.name for other in experiment.runs)
         total += seconds * seeds
         disk += bytes_of(run, run.load()) * seeds
-        say(f"  {run.variant.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
+        say(f"  {run.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
     say("\nruns:")
     for run in experiment.runs:
         say(f"  {run.id}")
@@ -131,7 +139,7 @@ def show_plan(experiment: Experiment, machine: Machine) -> dict[str, float]:
         f"an estimate: a few steps of {measured} of {len(first)} networks, within seconds; "
         "the others by their MACs"
     )
-    return dict(zip((run.variant.name for run in first), estimates, strict=True))
+    return dict(zip((run.name for run in first), estimates, strict=True))
 
 
 def show_goal(expected: Forecast) -> None:

@@ -75,7 +75,7 @@ class Tally:
         self.plan = plan
         self.total = len(plan.todo) + len(plan.before)
         self.counts = Counter(str(result["status"]) for result in plan.before.values())
-        self.labels = short_labels(cells_of(run.variant for run in [*plan.before, *plan.todo]))
+        self.labels = short_labels(cells_of([*plan.before, *plan.todo]))
         # For one epoch of each run that is not over, in multiply-adds for one image.
         self.cost = {run.id: run.cost(run.load()).macs for run in plan.todo}
         self.epochs = {run.id: 0 for run in plan.todo}  # that are trained
@@ -129,7 +129,7 @@ class Tally:
 
     def label(self, run: Run) -> str:
         """The run in few words."""
-        return f"{self.labels[run.variant.name]} seed {run.seed}"
+        return f"{self.labels[run.name]} seed {run.seed}"
 
     def starting(self) -> str:
         """What is about to begin."""
@@ -235,9 +235,9 @@ class SweepTable:
     def _begin(self, plan: Planned) -> None:
         self.rows: dict[str, _Row] = {name: _Row() for name in self.tally.labels}
         for run in (*plan.before, *plan.todo):
-            self.rows[run.variant.name].total += 1
+            self.rows[run.name].total += 1
         for run, result in plan.before.items():
-            self.rows[run.variant.name].count(result)
+            self.rows[run.name].count(result)
 
     def count(self, event: Event) -> None:
         """Take an event into account; a run that has failed is printed above the table."""
@@ -248,7 +248,7 @@ class SweepTable:
         if isinstance(event, Noted):
             self.console.print(Text(event.text))
             return
-        run, row = event.run, self.rows[event.run.variant.name]
+        run, row = event.run, self.rows[event.run.name]
         match event:
             case Started():
                 row.running.setdefault(run.seed, "")

@@ -1,0 +1,88 @@
+"""Arms of a comparison: networks, each with the settings of the recipe that are varied.
+
+An arm stands in all tables as the ``model``. Where no setting varies it has its network's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import pandas as pd
+
+from resnet_variants.records.run_folder import Provenance, recipe_digest, recipe_settings
+from resnet_variants.registry import UserError
+from resnet_variants.training.recipe import Recipe
+
+SETTINGS = tuple(field.name for field in fields(Recipe))
+_AND = " + "  # before each setting in the name of an arm
+
+
+def setting_text(value: object) -> str:
+    """The value of a recipe's field as tables and names have it, and as JSON gives it back."""
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+def arm_name(network: str, settings: Mapping[str, str], usual: Mapping[str, str]) -> str:
+    """A network's name, and the settings that are not usual: ``rv_resnet18_d + mixup 0.2``."""
+    own = [spelt(name, value) for name, value in settings.items() if value != usual[name]]
+    return _AND.join([network, *own])
+
+
+def network_of(arm: str) -> str:
+    """The name of an arm's network."""
+    return arm.partition(_AND)[0]
+
+
+def spelt(name: str, value: str) -> str:
+    """A setting and its value in words."""
+    if value in ("True", "False", ""):
+        return name if value == "True" else f"no {name}"
+    return f"{name} {value}"
+
+
+def settings_in(arm: str) -> list[str]:
+    """The settings that the name of an arm tells, in words."""
+    return arm.split(_AND)[1:]
+
+
+def with_arms(
+    runs: pd.DataFrame, varied: Mapping[str, str], provenance: Provenance
+) -> pd.DataFrame:
+    """The runs, with the names of their arms as ``model``.
+
+    Further columns are each varied setting, as text, and ``recipe``: the digest in the run's id.
+    Of recipes that differ in nothing but varied settings it is the first one's.
+
+    Args:
+        runs: ``RUN_COLUMNS``.
+        varied: the usual value of each varied setting, which names leave out.
+        provenance: has the settings of each recipe.
+
+    Raises:
+        ValueError: the settings of a recipe are not recorded.
+    """
+    digests = runs["run_id"].map(recipe_digest)
+    if not varied:
+        return runs.assign(recipe=digests)
+    settings = {digest: recipe_settings(provenance, digest) for digest in digests.unique()}
+    unknown = [digest for digest, own in settings.items() if not varied.keys() <= own.keys()]
+    if unknown:
+        message = f"the settings of recipe {unknown[0]} are not recorded: report its runs apart"
+        raise UserError(message)
+    first: dict[tuple[tuple[str, str], ...], str] = {}
+    for digest, own in settings.items():
+        first.setdefault(_others(own, varied), digest)
+    each = pd.DataFrame([{name: settings[d][name] for name in varied} for d in digests])
+    models = [
+        arm_name(str(model), dict(zip(varied, values, strict=True)), varied)
+        for model, values in zip(runs["model"], each.to_numpy(), strict=True)
+    ]
+    recipes = digests.map(lambda digest: first[_others(settings[digest], varied)])
+    columns = {name: each[name].to_numpy() for name in varied}
+    return runs.assign(model=models, recipe=recipes, **columns)
+
+
+def _others(settings: Mapping[str, str], varied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The settings that are not varied."""
+    return tuple(sorted((name, text) for name, text in settings.items() if name not in varied))

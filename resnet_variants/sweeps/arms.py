@@ -1,0 +1,104 @@
+"""Arms: networks, each with the settings of the recipe that an experiment varies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from resnet_variants.analysis.arms import SETTINGS, arm_name, setting_text
+from resnet_variants.models.variant import Variant
+from resnet_variants.registry import UserError, plain, refuse, sequence, shown
+from resnet_variants.training.recipe import Recipe
+
+# What cannot vary within a comparison, and why.
+_SHARED = {
+    "crop_pct": "all arms are tested on the same images",
+    "epochs": "runs of other lengths are other comparisons: report two folders together",
+    "precision": "runs in another precision are another comparison: report two folders together",
+}
+Settings = tuple[tuple[str, str], ...]  # each varied field of the recipe, and its value as text
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: a network and its recipe.
+
+    Attributes:
+        variant: the network.
+        recipe: with the values of the varied settings.
+        settings: these values as text.
+        name: ``rv_resnet20_cifar_d + mixup 0.2``; the network's alone where all are the usual ones.
+    """
+
+    variant: Variant
+    recipe: Recipe
+    settings: Settings
+    name: str
+
+
+def varied(vary: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
+    """The values of each varied field of a recipe.
+
+    Raises:
+        ValueError: an unknown field, no list of values, or one value twice.
+    """
+    listed: dict[str, tuple[object, ...]] = {}
+    for field, values in vary.items():
+        if field not in SETTINGS:
+            refuse("recipe setting", field, SETTINGS, field="vary")
+        if field in _SHARED:
+            raise UserError(f"{field} cannot vary: {_SHARED[field]}", field="vary")
+        given = sequence(values)
+        if not given:
+            raise UserError(f"{field} {shown(values)} must be a list of values", field="vary")
+        own = [_as_recipes(field, plain(value)) for value in given]
+        texts = [setting_text(value) for value in own]
+        twice = next((text for text in texts if texts.count(text) > 1), None)
+        if twice is not None:
+            raise UserError(f"{field} lists {twice} twice: two arms would be one", field="vary")
+        listed[field] = tuple(own)
+    return listed
+
+
+def _as_recipes(field: str, value: object) -> object:
+    """The value as a recipe holds it: 0 as 0.0 where it may have a fraction."""
+    default = getattr(Recipe, field)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    return tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
+
+
+def usual(recipe: Recipe, vary: Mapping[str, Sequence[object]]) -> dict[str, str]:
+    """The value of each varied field that names leave out: the recipe's own, else the first."""
+    own = {field: setting_text(getattr(recipe, field)) for field in vary}
+    texts = {field: [setting_text(value) for value in values] for field, values in vary.items()}
+    return {field: own[field] if own[field] in texts[field] else texts[field][0] for field in vary}
+
+
+def arms_of(
+    variants: Sequence[Variant], recipe: Recipe, vary: Mapping[str, Sequence[object]]
+) -> list[Arm]:
+    """Every network with every combination of the varied settings; the last one varies fastest.
+
+    Raises:
+        ValueError: a value that the recipe cannot have.
+    """
+    left_out = usual(recipe, vary)
+    each = [_changed(recipe, dict(zip(vary, one, strict=True))) for one in product(*vary.values())]
+    return [
+        Arm(variant, own, tuple(settings.items()), arm_name(variant.name, settings, left_out))
+        for variant in variants
+        for own, settings in each
+    ]
+
+
+def _changed(recipe: Recipe, chosen: Mapping[str, Any]) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with the chosen values, and these as text."""
+    settings = {field: setting_text(value) for field, value in chosen.items()}
+    try:
+        return replace(recipe, **chosen), settings
+    except UserError as error:
+        at = ", ".join(f"{field} {text}" for field, text in settings.items())
+        raise UserError(f"at {at}: {error}", field=error.field) from error
