@@ -56,8 +56,8 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
 ) -> Report:
     """Train variants with paired seeds, skip what ``out`` holds; the results.
 
-    The result shows the answer and its table, in a notebook with the differences drawn; it has the
-    frames ``runs``, ``summary``, ``effects`` and the paths ``figures``, ``report``.
+    The result shows the answer and its table; it has the frames ``runs``, ``summary``, ``effects``
+    and the paths ``figures``, ``report``.
 
     Args:
         variants: ``Variant``s, their names or letters, or one; the first is the baseline.
@@ -69,12 +69,10 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         log: sinks for each epoch's numbers: ``tensorboard``, ``wandb``, ``trackio``.
         report: write tables, figures and page to ``out``; without, the result has frames only.
         plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
-        settings: ``data_name``, ``baseline``, ``expect``, ``margin``, ``endpoint``, ``compare`` and
-            ``robust``, as in an experiment file; ``vary``, the lists of values of settings of the
-            recipe, such as ``{"mixup": [0.0, 0.2]}``; fields of ``Recipe`` (with ``preset``, those
-            of a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``, processes share
-            the runs; they import the calling script, which must guard what it does by
-            ``if __name__ == "__main__"``.
+        settings: what an experiment file may hold, with ``vary={"mixup": [0.0, 0.2]}`` for varied
+            settings; fields of ``Recipe`` (with ``preset``, those of a paper), ``Machine``,
+            ``Loading`` and ``Workers``. With ``jobs``, processes share the runs; they import the
+            calling script, which must guard what it does by ``if __name__ == "__main__"``.
 
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.

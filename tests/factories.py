@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from resnet_variants.analysis import factors
 from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
+from resnet_variants.models.variant import Variant
 from resnet_variants.records.diagnosis import NOISE, TABLES
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import (
@@ -19,6 +21,8 @@ from resnet_variants.records.results_folder import (
 )
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.reporting.figures.style import rendered
+from resnet_variants.sweeps.arms import arms_of
+from resnet_variants.training.recipe import Recipe
 
 DRAWING = ("resnet_variants.api.rendered", "resnet_variants.reporting.build.rendered")
 AXES = ("preset", "stem", "stride", "shortcut", "order", "macs")
@@ -33,6 +37,11 @@ MODELS = {
 # What is known of a run before it starts; the rest of a row is its result.
 _BEFORE = RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")]
 CONFIG = ("run_id", *_BEFORE, "device", "precision", *FURTHER_COLUMNS)
+
+
+def cells_of(variants: Iterable[Variant]) -> pd.DataFrame:
+    """The networks as arms without varied settings."""
+    return factors.cells_of(arms_of(tuple(variants), Recipe(), {}))
 
 
 def undrawn(_: object, name: str) -> dict[str, bytes]:

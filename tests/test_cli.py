@@ -175,7 +175,7 @@ WRONG = {
     f"{MANY} --base-width {' '.join(map(str, range(1, 201)))} --yes": "the grid has 7,200,000 comb"
     "inations (3 depth x 3 stem_stride x 1,000 cardinality x 200 base_width x 4 preset), and mem",
     "--seeds 10000 --order post preact --stem conv3 deep tiered --shortcut conv avgpool pad "
-    "--attention none se eca --antialias none blur avg --yes": "162 variants x 10,000 seeds are m",
+    "--attention none se eca --antialias none blur avg --yes": "162 arms x 10,000 seeds are m",
     "--variant E": "--variant: unknown variant 'E'; choices: A, B, C, D",
     "--depth 21 --family cifar": "--depth: unknown depth 21 for family 'cifar'; choices: 6n+2",
     "--family cifra": "--family: unknown family 'cifra'; did you mean 'cifar'? choices: imagenet",

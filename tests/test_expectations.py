@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from factories import cells_of
 
 import resnet_variants as rv
-from resnet_variants.analysis.factors import cells_of
 from resnet_variants.analysis.predictions import Predictions, judged, parse
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.models.grids import expand

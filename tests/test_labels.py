@@ -8,10 +8,10 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
-from factories import A, B, D, comparison, paired_rows, runs_frame
+from factories import A, B, D, cells_of, comparison, paired_rows, runs_frame
 from rich.console import Console
 
-from resnet_variants.analysis.factors import cells_of, short_labels
+from resnet_variants.analysis.factors import short_labels
 from resnet_variants.models.branches import STRIDES
 from resnet_variants.models.grids import grid, variant_from
 from resnet_variants.models.shortcuts import SHORTCUTS

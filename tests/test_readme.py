@@ -265,7 +265,7 @@ COMMANDS = sorted(
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_exist(line, monkeypatch):
+def test_commands_exist(line, monkeypatch, tmp_path):
     command = line.replace("'", "").split()
     if command[0] == "make":
         assert f"\n{command[1]}: " in read(ROOT / "Makefile")
@@ -276,6 +276,8 @@ def test_commands_exist(line, monkeypatch):
         # Read, not trained: the full commands take minutes.
         from resnet_variants.run import read as read_flags
 
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "pets").mkdir()
         assert read_flags(words)[0].runs
     elif verb == "report":
         assert Path(words[0]).is_dir()

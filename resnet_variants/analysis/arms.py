@@ -6,15 +6,12 @@ An arm stands in all tables as the ``model``. Where no setting varies it has its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 
 import pandas as pd
 
 from resnet_variants.records.run_folder import Provenance, recipe_digest, recipe_settings
 from resnet_variants.registry import UserError
-from resnet_variants.training.recipe import Recipe
 
-SETTINGS = tuple(field.name for field in fields(Recipe))
 _AND = " + "  # before each setting in the name of an arm
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.arms import SETTINGS, with_arms
+from resnet_variants.analysis.arms import with_arms
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
@@ -99,7 +99,8 @@ class Comparison:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """One row per arm with a finished run: its axes, costs and settings."""
-        return _cells(self.runs[self.runs["model"].isin(self.done["model"])], self.varied)
+        finished = self.runs["model"].isin(self.done["model"])
+        return self.runs[finished].drop_duplicates("model")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -199,27 +200,16 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
-    Args:
-        runs: ``RUN_COLUMNS``.
-        baselines: model name -> name of the model it is compared with.
-        epochs: ``EPOCH_COLUMNS``.
-        latencies: see ``Comparison``.
-        diagnosis: the diagnosis tables of the runs.
-        provenance: has the settings of each recipe.
-        names: see ``Comparison``.
-        plan: see ``Comparison``.
-        stated: see ``Comparison``.
-        varied: see ``Comparison``.
-        robust: see ``Comparison``.
+    The arguments are attributes of ``Comparison``, for all runs together. ``provenance`` has the
+    settings of each recipe.
     """
     runs = with_arms(runs, varied or {}, provenance or {})
     arms = dict(zip(runs["run_id"], runs["model"], strict=True))
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
     if varied:
-        named = {name: table["run_id"].map(arms) for name, table in tables.items()}
-        tables = {name: table.assign(model=named[name]) for name, table in tables.items()}
-        epochs = epochs.assign(model=epochs["run_id"].map(arms))
+        tables = {name: _renamed(table, arms) for name, table in tables.items()}
+        epochs = _renamed(epochs, arms)
     groups = runs.groupby([*KEY], sort=False)
     return tuple(
         Comparison(
@@ -230,7 +220,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
             recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), varied or {}),
-            networks=_cells(runs, varied or {}),
+            networks=runs.drop_duplicates("model"),
             names=names or {},
             plan=plan or Plan(),
             stated=stated or Predictions(),
@@ -241,10 +231,9 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     )
 
 
-def _cells(runs: pd.DataFrame, varied: Mapping[str, str]) -> pd.DataFrame:
-    """One row per arm. Numbers of the recipe that do not vary would pass for factors."""
-    others = [name for name in SETTINGS if name not in varied]
-    return runs.drop_duplicates("model").drop(columns=others, errors="ignore")
+def _renamed(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
+    """A table of runs with the names of their arms."""
+    return table.assign(model=table["run_id"].map(arms))
 
 
 def _fixed(provenance: Provenance, digest: str, varied: Mapping[str, str]) -> dict[str, str]:

@@ -11,13 +11,16 @@ from typing import Any, Protocol, cast
 
 import pandas as pd
 
-from resnet_variants.analysis.arms import SETTINGS, settings_in, spelt
+from resnet_variants.analysis.arms import settings_in, spelt
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.records.results_folder import RUN_COLUMNS
 
 # The axes; ``downsample`` is stride and shortcut together, see ``factors``.
 FACTORS = ["downsample" if name == "stride" else name for name in AXES if name != "shortcut"]
 _PARTS = ["stem", "downsample"]  # of a preset
+_NO_SETTINGS = {*RUN_COLUMNS, "recipe"}  # any other column of an arm is a varied setting
+_AXES = {"preset", "downsample", *AXES}
 
 
 def factors(cells: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +44,7 @@ def _have_presets(cells: pd.DataFrame) -> bool:
 def _varied(cells: pd.DataFrame, *, presets: bool = False) -> pd.DataFrame:
     """The axes that the cells differ in, as text; with ``presets`` these replace their parts."""
     cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
-    settings = [name for name in SETTINGS if name in cells]
+    settings = [name for name in cells if name not in _NO_SETTINGS]
     frame = cells.assign(downsample=downsample(cells))[["preset", *FACTORS, *settings]].astype(str)
     frame = frame.drop(columns=_PARTS if presets else "preset")
     varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]
@@ -123,7 +126,8 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     for model, row in levels.to_dict("index").items():
         usual = _usual(sizes[model], has_families="family" in levels)
         named = settings_in(str(model))
-        usual |= {s: row[s] for s in SETTINGS if s in row and spelt(s, row[s]) not in named}
+        unnamed = {name for name in map(str, row) if spelt(name, row[name]) not in named} - _AXES
+        usual |= {name: row[name] for name in unnamed}
         labels[str(model)] = " ".join(_words(row, usual) or _words(row, {}))
     uses = Counter(labels.values())
     return {m: text if text and uses[text] == 1 else m for m, text in labels.items()}
@@ -152,7 +156,7 @@ def word(axis: str, level: str) -> str:
     """A choice of an axis as a label has it."""
     if level == "none":
         return "plain" if axis == "shortcut" else f"no {axis}"
-    if axis in SETTINGS:
+    if not _AXES.intersection(axis.split("/")):
         return spelt(axis.replace("_", " "), level)
     return f"{axis.replace('_', ' ')} {level}" if level.isdigit() and axis != "depth" else level
 

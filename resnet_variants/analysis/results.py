@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -93,12 +93,11 @@ def load_results(folders: Sequence[Path]) -> Results:
     where = {str(i): folders[at] for i, at in zip(kept["run_id"], kept["folder"], strict=True)}
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
     own_epochs, kept = own_epochs.drop(columns="folder"), kept.drop(columns="folder")
-    varied, robust = _varied(folders)
     baselines, latencies = _baselines(folders), _latencies(folders)
-    diagnosis = _diagnosis(copies, folders)
-    tables = {"epochs": own_epochs, "latencies": latencies, "diagnosis": diagnosis}
+    tables = {"epochs": own_epochs, "latencies": latencies}
+    tables["diagnosis"] = _diagnosis(copies, folders)
     about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
-    about |= {"varied": varied, "robust": robust}
+    about |= _varied(folders)
     parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
     _require_one_result(parts)
     if not where:
@@ -113,8 +112,7 @@ def load_results(folders: Sequence[Path]) -> Results:
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
         outcomes=outcomes,
-        varied=varied,
-        robust=robust,
+        **_varied(folders),
         **tables,
     )
 
@@ -210,7 +208,7 @@ def _baselines(folders: Sequence[Path]) -> dict[str, str]:
     return {model: base for model, (base, _) in found.items()}
 
 
-def _varied(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+def _varied(folders: Sequence[Path]) -> dict[str, Any]:
     """The settings that vary in any folder with their usual values, and the robust ones.
 
     Raises:
@@ -224,7 +222,7 @@ def _varied(folders: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
                 message = f"the usual {name} is {varied[name]} in one folder and {value} in another"
                 raise UserError(f"{message}: report them apart")
         robust += cast("list[str]", content.get(ROBUST, []))
-    return varied, list(dict.fromkeys(robust))
+    return {"varied": varied, "robust": list(dict.fromkeys(robust))}
 
 
 def _names(folders: Sequence[Path]) -> dict[str, str]:

@@ -189,11 +189,11 @@ def _build(
         **results.diagnosis,
         "diagnosis": diagnosed,
     }
-    outcomes = outcomes_parquet(results.outcomes, results.runs)
+    outcomes, runs = outcomes_parquet(results.outcomes, results.runs), _with_settings(results)
     content = _content(report, results)
     contents: dict[str, str | bytes] = {
-        "runs.csv": _csv(results.runs),
-        "runs.parquet": results.runs.to_parquet(index=False),
+        "runs.csv": _csv(runs),
+        "runs.parquet": runs.to_parquet(index=False),
         "epochs.csv": _csv(results.epochs),
         "summary.csv": _csv(report.summary),
         "summary.md": markdown(summary_cells(report.named, MARKDOWN)) + "\n",
@@ -213,6 +213,12 @@ def _build(
         pictures=_pictures(figures),
     )
     return report, contents | {"report.html": render(content)}
+
+
+def _with_settings(results: Results) -> pd.DataFrame:
+    """The runs, with a column for each varied setting."""
+    own = [part.runs.set_index("run_id")[[*results.varied]] for part in results.comparisons]
+    return results.runs.join(pd.concat(own), on="run_id")
 
 
 def _report(results: Results) -> Report:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
-from resnet_variants.analysis.arms import SETTINGS, arm_name, setting_text
+from resnet_variants.analysis.arms import arm_name, setting_text
+from resnet_variants.models.grids import variant_from
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError, plain, refuse, sequence, shown
 from resnet_variants.training.recipe import Recipe
 
+SETTINGS = tuple(field.name for field in fields(Recipe))
 # What cannot vary within a comparison, and why.
 _SHARED = {
     "crop_pct": "all arms are tested on the same images",
@@ -102,3 +104,67 @@ def _changed(recipe: Recipe, chosen: Mapping[str, Any]) -> tuple[Recipe, dict[st
     except UserError as error:
         at = ", ".join(f"{field} {text}" for field, text in settings.items())
         raise UserError(f"at {at}: {error}", field=error.field) from error
+
+
+def baselines(
+    arms: Sequence[Arm],
+    recipe: Recipe,
+    vary: Mapping[str, Sequence[object]],
+    baseline: Mapping[str, object],
+    robust: Sequence[str],
+) -> dict[str, str]:
+    """Name of each arm -> name of the arm it is compared with: same family, depth and block.
+
+    Without a ``baseline`` this is the first network of that size with the usual settings. A
+    baseline that names settings only has the arm's own network. A setting of ``robust`` is the
+    arm's own.
+
+    Raises:
+        ValueError: no such arm.
+    """
+    network = {key: value for key, value in baseline.items() if key not in SETTINGS}
+    wanted = {key: setting_text(value) for key, value in baseline.items() if key in SETTINGS}
+    _check_settings(wanted, vary)
+    first: dict[tuple[str, int, str], Variant] = {}
+    names = {(arm.variant, arm.settings): arm.name for arm in arms}
+    found = dict[str, str]()
+    for arm in arms:
+        own = arm.variant
+        base = first.setdefault((own.family, own.depth, own.block), own)
+        if network:
+            size = {name: getattr(own, name) for name in ("family", "depth", "block")}
+            base = variant_from(size | {"stem_stride": own.stem_stride} | network)
+        elif wanted:
+            base = own
+        settings = usual(recipe, vary) | wanted
+        settings |= {name: value for name, value in arm.settings if name in robust}
+        place = base, tuple((name, settings[name]) for name, _ in arm.settings)
+        if place not in names:
+            raise UserError(f"baseline {base.name!r} is not among the variants")
+        found[arm.name] = names[place]
+    return found
+
+
+def _check_settings(settings: Mapping[str, str], vary: Mapping[str, Sequence[object]]) -> None:
+    """Refuse a baseline with a setting that does not vary, or with another value than these."""
+    for name, value in settings.items():
+        if name not in vary:
+            raise UserError(f"baseline: {name} does not vary: list its values in [grid]")
+        if value not in (texts := [setting_text(one) for one in vary[name]]):
+            refuse(f"{name} of the baseline", value, texts, field="baseline")
+
+
+def checked_robust(robust: Sequence[str], vary: Mapping[str, Sequence[object]]) -> tuple[str, ...]:
+    """The settings at each of whose values arms are compared.
+
+    Raises:
+        ValueError: one of them does not vary.
+    """
+    names = sequence(robust)
+    if names is None:
+        message = f"robust {shown(robust)} must be a list of varied settings"
+        raise UserError(message, field="robust")
+    for name in names:
+        if name not in vary:
+            refuse("varied setting", name, vary, field="robust")
+    return tuple(names)

@@ -92,8 +92,6 @@ def fit_to(
     """
     if options.workers.engine == "ray":
         raise UserError("minutes is for the engines of this machine", field="minutes")
-    if "epochs" in experiment.vary:
-        raise UserError("minutes chooses the epochs, and they vary", field="minutes")
     begun = time.monotonic() - spent
     request = _request(minutes, experiment, depth_is_free=depth_is_free)
     if not (experiment.img_size or open_source(experiment.data, experiment.loading.data_dir).side):

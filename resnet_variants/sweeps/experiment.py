@@ -10,19 +10,18 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from resnet_variants.analysis.arms import SETTINGS, setting_text
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.analysis.predictions import Predictions, parse
 from resnet_variants.analysis.statistics import FEWEST
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.data.specs import check_spec
-from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge, variant_from
+from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json
 from resnet_variants.records.results_folder import DATA_NAMES, PLAN, ROBUST, VARIED
-from resnet_variants.registry import UserError, plain, refuse, require, sequence, shown
+from resnet_variants.registry import UserError, plain, refuse, require, sequence
 from resnet_variants.settings import (
     DATA,
     SEEDS,
@@ -36,7 +35,15 @@ from resnet_variants.settings import (
     check_margin,
     require_few,
 )
-from resnet_variants.sweeps.arms import Arm, arms_of, usual, varied
+from resnet_variants.sweeps.arms import (
+    SETTINGS,
+    Arm,
+    arms_of,
+    baselines,
+    checked_robust,
+    usual,
+    varied,
+)
 from resnet_variants.sweeps.question import check_keys, read_question
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.recipe import RECIPES, Recipe
@@ -91,7 +98,7 @@ class Experiment:
             raise UserError(message, field="name")
         object.__setattr__(self, "expect", _expectation(self.expect))
         object.__setattr__(self, "vary", varied(self.vary))
-        self._check_robust()
+        object.__setattr__(self, "robust", checked_robust(self.robust, self.vary))
         _ = self.predictions
         baselines = self.baselines()
         if not self.seeds:
@@ -101,17 +108,6 @@ class Experiment:
         if len(self.arms) * self.seeds > MOST_CELLS:
             message = f"{len(self.arms):,} arms x {self.seeds:,} seeds are"
             raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
-
-    def _check_robust(self) -> None:
-        """Refuse a setting of ``robust`` that does not vary."""
-        names = sequence(self.robust)
-        if names is None:
-            message = f"robust {shown(self.robust)} must be a list of varied settings"
-            raise UserError(message, field="robust")
-        for name in names:
-            if name not in self.vary:
-                refuse("varied setting", name, self.vary, field="robust")
-        object.__setattr__(self, "robust", tuple(names))
 
     @functools.cached_property
     def arms(self) -> list[Arm]:
@@ -175,35 +171,8 @@ class Experiment:
         return replace(self, variants=tuple(variants), free_stem=False)
 
     def baselines(self) -> dict[str, str]:
-        """Name of each arm -> that of the arm it is compared with: same family, depth and block.
-
-        Without a ``baseline`` this is the first of that size with the usual settings. A baseline
-        that names settings only has the arm's own network. A setting of ``robust`` is the arm's own
-        too.
-        """
-        first: dict[tuple[str, int, str], Variant] = {}
-        by_place = {(arm.variant, arm.settings): arm.name for arm in self.arms}
-        network = {key: value for key, value in self.baseline.items() if key not in SETTINGS}
-        wanted = {key: setting_text(self.baseline[key]) for key in self.baseline if key in SETTINGS}
-        _check_baseline(wanted, self.vary)
-        found = {}
-        for arm in self.arms:
-            variant = arm.variant
-            size = {"family": variant.family, "depth": variant.depth, "block": variant.block}
-            base = first.setdefault((variant.family, variant.depth, variant.block), variant)
-            if network:
-                base = variant_from(size | {"stem_stride": variant.stem_stride} | network)
-            elif wanted:
-                base = variant
-            settings = usual(self.recipe, self.vary) | wanted
-            settings |= {name: value for name, value in arm.settings if name in self.robust}
-            place = base, tuple((name, settings[name]) for name, _ in arm.settings)
-            if place not in by_place:
-                raise UserError(
-                    f"baseline {base.name!r} is not among the variants of {self.name!r}"
-                )
-            found[arm.name] = by_place[place]
-        return found
+        """Name of each arm -> name of the arm it is compared with: same family, depth and block."""
+        return baselines(self.arms, self.recipe, self.vary, self.baseline, self.robust)
 
     @property
     def plan(self) -> Plan:
@@ -225,15 +194,6 @@ class Experiment:
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
-
-
-def _check_baseline(settings: Mapping[str, str], vary: Mapping[str, Sequence[object]]) -> None:
-    """Refuse a baseline with a setting that does not vary, or with another value than these."""
-    for name, value in settings.items():
-        if name not in vary:
-            raise UserError(f"baseline: {name} does not vary: list its values in [grid]")
-        if value not in (texts := [setting_text(one) for one in vary[name]]):
-            refuse(f"{name} of the baseline", value, texts, field="baseline")
 
 
 def _expectation(expect: object) -> str | tuple[str, ...]:
@@ -310,7 +270,7 @@ def _split(
             raise UserError(f"{key} is fixed in [recipe] and varied in [grid]: name it once")
         if isinstance(value, list) and key != "milestones":
             raise UserError(f"{key} is a list: what varies belongs to [grid]")
-    vary = {key: value for key, value in own.items() if isinstance(value, list)}
+    vary: dict[str, Sequence[object]] = {k: v for k, v in own.items() if isinstance(v, list)}
     return networks, {**recipe, **{k: v for k, v in own.items() if k not in vary}}, vary
 
 
