@@ -27,6 +27,7 @@ from resnet_variants.analysis.endpoints import (
 )
 from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
+from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
@@ -152,6 +153,11 @@ class Comparison:
         return judged(replace(self.stated, each=tuple(each)), self.scores, self.plan)
 
     @cached_property
+    def robustness(self) -> pd.DataFrame:
+        """One row per arm, whatever its robust settings: ``ROBUSTNESS_COLUMNS``, no key."""
+        return robustness(self.summary, self.varied, self.robust)
+
+    @cached_property
     def endpoints(self) -> pd.DataFrame:
         """One row per endpoint and network with a baseline: ``ENDPOINT_COLUMNS``, no key."""
         scores = {name: self.scores_by(name) for name in ENDPOINTS}
@@ -265,6 +271,11 @@ def endpoints_table(parts: Sequence[Comparison]) -> pd.DataFrame:
 def pairs_table(parts: Sequence[Comparison]) -> pd.DataFrame:
     """The comparisons of all pairs of networks: ``KEY`` and ``PAIR_COLUMNS``."""
     return _concatenated(parts, lambda part: part.all_pairs, (*KEY, *PAIR_COLUMNS))
+
+
+def robustness_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The robustness of all comparisons: ``KEY`` and ``ROBUSTNESS_COLUMNS``."""
+    return _concatenated(parts, lambda part: part.robustness, (*KEY, *ROBUSTNESS_COLUMNS))
 
 
 def depths_table(parts: Sequence[Comparison]) -> pd.DataFrame:

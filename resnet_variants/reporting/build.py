@@ -20,6 +20,7 @@ from resnet_variants.analysis.comparison import (
     endpoints_table,
     pairs_table,
     predictions_table,
+    robustness_table,
     summary_table,
 )
 from resnet_variants.analysis.depths import ERRORS
@@ -185,6 +186,7 @@ def _build(
         "predictions": report.predictions,
         "endpoints": endpoints_table(parts),
         "pairs": pairs_table(parts),
+        "robustness": robustness_table(parts),
         ERRORS: report.depths,
         **results.diagnosis,
         "diagnosis": diagnosed,

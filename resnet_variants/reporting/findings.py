@@ -34,8 +34,9 @@ _LITTLE = 1.2  # times as many runs
 
 
 def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What came out in at most three plain sentences, without intervals."""
-    return tuple(filter(None, (*_came_out(comparisons), _predicted(comparisons))))
+    """What came out in at most four plain sentences, without intervals."""
+    more = _held_elsewhere(comparisons), _predicted(comparisons)
+    return tuple(filter(None, (*_came_out(comparisons), *more)))
 
 
 def _predicted(comparisons: Sequence[Comparison]) -> str:
@@ -51,6 +52,24 @@ def _predicted(comparisons: Sequence[Comparison]) -> str:
     stated = comparisons[0].stated.stated
     when = f" ({stated})" if stated else ""
     return f"Of {len(verdicts)} prediction{s}{when} {', '.join(parts)}."
+
+
+def _held_elsewhere(comparisons: Sequence[Comparison]) -> str:
+    """At how many values of a setting the verdicts hold; empty where none is varied for that."""
+    tables = [
+        part.robustness.assign(model=part.labelled(part.robustness["model"]))
+        for part in comparisons
+    ]
+    rows = pd.concat(tables) if tables else pd.DataFrame()
+    rows = rows[rows["verdict"] != UNDECIDED] if len(rows) else rows
+    if rows.empty:
+        return ""
+    each = [f"of {row.model} at {row.holds} of {row.values}" for row in rows.itertuples()]
+    told = "; ".join(each[:_NAMED]) + (
+        "" if len(each) <= _NAMED else f"; and {len(each) - _NAMED} more"
+    )
+    verb = "verdict" if len(each) == 1 else "verdicts"
+    return f"Values of {rows['settings'].iloc[0]} at which the {verb} hold: {told}."
 
 
 def _came_out(comparisons: Sequence[Comparison]) -> tuple[str, ...]:

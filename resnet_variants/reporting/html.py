@@ -63,6 +63,7 @@ from resnet_variants.reporting.text import (
     readable_endpoints,
     readable_errors,
     readable_predictions,
+    readable_robustness,
 )
 
 if TYPE_CHECKING:
@@ -393,6 +394,9 @@ def _tables(
         "effects": [_effects(section.comparison.effects) for section in sections],
         "endpoints": [_readable(s, s.comparison.endpoints, readable_endpoints) for s in sections],
         "pairs": [_readable(s, s.comparison.all_pairs, readable_endpoints) for s in sections],
+        "robustness": [
+            _readable(s, s.comparison.robustness, readable_robustness) for s in sections
+        ],
         "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
         "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],
         "compared": [_readable(*part, readable_comparisons) for part in inside],

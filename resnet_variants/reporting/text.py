@@ -101,6 +101,26 @@ def readable_errors(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def readable_robustness(table: pd.DataFrame) -> pd.DataFrame:
+    """At how many values of a setting verdicts hold, all text."""
+    points = [
+        f"{name} {text}" for name, text in zip(table["settings"], table["usual"], strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "model": table["model"],
+            "against": table["baseline"],
+            "at the usual": points,
+            "difference, points": (POINTS * table["delta"]).map("{:+.2f}".format),
+            "verdict": table["verdict"],
+            "same sign": [f"{n} of {m}" for n, m in table[["same_sign", "values"]].to_numpy()],
+            "verdict holds": [f"{n} of {m}" for n, m in table[["holds", "values"]].to_numpy()],
+            "lowest, points": (POINTS * table["delta_lowest"]).map("{:+.2f}".format),
+            "highest, points": (POINTS * table["delta_highest"]).map("{:+.2f}".format),
+        }
+    )
+
+
 def readable_endpoints(table: pd.DataFrame) -> pd.DataFrame:
     """Comparisons by endpoint as a reader wants them, all text; those of all pairs too.
 

@@ -296,8 +296,13 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
             pass
     before, record = read_experiment(out), experiment.record()
     known, new = (cast(Json, content.get("baselines", {})) for content in (before, record))
-    # A model that now runs alone keeps what it was compared with.
-    record["baselines"] = known | {m: b for m, b in new.items() if b != m or m not in known}
+    # An arm that now runs alone keeps what it was compared with.
+    compared_with = {base for arm, base in new.items() if base != arm}
+    record["baselines"] = known | {
+        arm: base
+        for arm, base in new.items()
+        if base != arm or arm in compared_with or arm not in known
+    }
     planned = [*cast("list[str]", record["runs"]), *cast("list[str]", before.get("runs", []))]
     record["runs"] = list(dict.fromkeys(planned))
     record["provenance"] = origin()

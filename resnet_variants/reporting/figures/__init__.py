@@ -14,6 +14,7 @@ from resnet_variants.reporting.figures.cost import COSTS_DRAWN, accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.effects import error_vs_depth, forest, interactions
+from resnet_variants.reporting.figures.robustness import heat_map
 
 
 def _diagnosis(comparison: Comparison, name: str) -> Figure | None:
@@ -26,6 +27,7 @@ FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "training_curves": training_curves,
     "effects": forest,
     "interactions": interactions,
+    "robustness": heat_map,
     ERRORS: error_vs_depth,
     **{name: partial(_diagnosis, name=name) for name in DIAGNOSIS_FIGURES},
 }
