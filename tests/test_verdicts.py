@@ -95,7 +95,7 @@ def test_the_committed_flagship_has_the_published_verdicts():
 
 def test_each_number_of_seeds_has_a_lower_level_than_the_one_before():
     levels = [level(n, 9) for n in range(9, 40)]
-    assert levels[0] == level(5, 9) == level(9, 9) == 2 / 2**6
+    assert levels[0] == level(5, 9) == level(9, 9) == 2 / 2**6 * (6 / 9) ** 0.5
     assert all(later < earlier for earlier, later in itertools.pairwise(levels))
 
 

@@ -28,7 +28,6 @@ from scipy.optimize import linprog
 from resnet_variants.analysis.factors import downsample, word
 from resnet_variants.analysis.statistics import DIFFERENCE, estimate
 from resnet_variants.analysis.verdicts import BETTER, UNDECIDED, WORSE, Plan, judge
-from resnet_variants.models.variant import AXES
 from resnet_variants.records.files import Json, damaged, is_number
 from resnet_variants.records.results_folder import PLAN, PREDICTIONS, read_experiment
 from resnet_variants.registry import UserError, refuse
@@ -44,6 +43,7 @@ _MOST = 100.0  # points between two accuracies
 _SLACK = 1e-5  # points by which all predictions must be able to hold
 _SIGN = re.compile(r"\s*([<>])\s*|\s+(-|within)\s+")
 _SAY = "say 'A < B < C', 'A - B > 0.2' or 'A - B within 0.1' with choices in place of the letters"
+_NO_AXES = ("model", "preset", "downsample")
 _JOINED = {  # an axis that is made of others
     "preset": ("stem", "stride", "shortcut"),
     "downsample": ("stride", "shortcut"),
@@ -290,8 +290,8 @@ class _Arms:
         groups = self.frame.groupby([*own], sort=False)
         left = [
             axis
-            for axis in AXES
-            if axis not in own and axis not in tied and groups[axis].nunique().max() > 1
+            for axis in self.frame
+            if axis not in (*_NO_AXES, *own, *tied) and groups[axis].nunique().max() > 1
         ]
         chosen = [self.frame[axis] == choice for axis, choice in {**own, **given}.items()]
         rows = self.frame[np.logical_and.reduce(chosen)]

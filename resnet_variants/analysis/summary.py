@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.arms import network_of
+from resnet_variants.analysis.arms import network_of, settings_in
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.statistics import (
     SHARE,
@@ -129,7 +129,8 @@ def _add_cost_of_difference(frame: pd.DataFrame) -> None:
         base = by_model.get(row["baseline"])
         more = 0.0 if base is None else 100 * (row["macs"] / base["macs"] - 1)
         gains.append(100 * row["delta"] / more if more > LEAST_MORE else np.nan)
-        effect = None if base is None or base is row else paper_effect(row, base)
+        alike = base is not None and settings_in(row["model"]) == settings_in(base["model"])
+        effect = paper_effect(row, base) if base is not None and base is not row and alike else None
         delta, where = effect or (np.nan, "")
         deltas.append(delta)
         papers.append(where)

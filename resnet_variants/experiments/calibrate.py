@@ -119,8 +119,8 @@ def decision(effect: float, arms: int, repeat: int) -> tuple[float, float]:
 
 _LATER = (  # looks that begin later, or go on longer: noise, comparisons, planned, seeds
     *(("normal", arms, 12, MOST) for arms in (1, 11)),
-    *((noise, arms, 9, 36) for noise in ("normal", "exponential") for arms in (1, 11)),
-    *((noise, arms, 6, 24) for noise in ("normal", "exponential") for arms in (1, 11)),
+    *((noise, 11, 9, 36) for noise in ("normal", "exponential")),
+    *((noise, 11, 6, 24) for noise in ("normal", "exponential")),
 )
 Row = tuple[str, Callable[[int], float], Mapping[str, object]]
 

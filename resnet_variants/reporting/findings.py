@@ -29,6 +29,11 @@ from resnet_variants.reporting.names import conditions
 from resnet_variants.reporting.summary import DELTA
 from resnet_variants.reporting.text import POINTS, interval, span
 
+# Settings with which the runs of a seed see other batches, or the images in another form.
+_OTHER_STEPS = {
+    *("batch_size", "accumulate", "mixup", "cutmix", "crop_padding", "crop_area", "flip"),
+    *("color_jitter", "cutout", "auto_augment", "augment", "size_start", "size_end"),
+}
 _NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
 
@@ -64,12 +69,10 @@ def _held_elsewhere(comparisons: Sequence[Comparison]) -> str:
     rows = rows[rows["verdict"] != UNDECIDED] if len(rows) else rows
     if rows.empty:
         return ""
-    each = [f"of {row.model} at {row.holds} of {row.values}" for row in rows.itertuples()]
-    told = "; ".join(each[:_NAMED]) + (
-        "" if len(each) <= _NAMED else f"; and {len(each) - _NAMED} more"
-    )
-    verb = "verdict" if len(each) == 1 else "verdicts"
-    return f"Values of {rows['settings'].iloc[0]} at which the {verb} hold: {told}."
+    each = [f"on {row.model} holds at {row.holds} of {row.values}" for row in rows.itertuples()]
+    more = f"; there are {len(each) - _NAMED} more" if len(each) > _NAMED else ""
+    told = ", that ".join(each[:_NAMED])
+    return f"Over values of {rows['settings'].iloc[0]}, the verdict {told}{more}."
 
 
 def _came_out(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
@@ -384,6 +387,14 @@ def notes(comparisons: Sequence[Comparison], provenance: Provenance) -> list[str
             f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
             f"as many runs ({len(pairs)} x {span(pairs)} pairs)"
             + (": here the seeds have little in common." if gain < _LITTLE else "."),
+        )
+    varied = [name for name in comparisons[0].varied if name in _OTHER_STEPS] if comparisons else []
+    if varied:
+        lines.insert(
+            3,
+            f"Arms differ in {', '.join(varied)}: with one seed they still see the same images in "
+            "the same order, but not in the same batches or not in the same form, so pairing gains "
+            "less.",
         )
     lines += _test_images(comparisons)
     if any((part.effects["model"] == ADDITIVE).any() for part in comparisons):

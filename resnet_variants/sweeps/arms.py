@@ -123,19 +123,20 @@ def baselines(
         ValueError: no such arm.
     """
     network = {key: value for key, value in baseline.items() if key not in SETTINGS}
-    wanted = {key: setting_text(value) for key, value in baseline.items() if key in SETTINGS}
+    own = {key: _as_recipes(key, value) for key, value in baseline.items() if key in SETTINGS}
+    wanted = {key: setting_text(value) for key, value in own.items()}
     _check_settings(wanted, vary)
     first: dict[tuple[str, int, str], Variant] = {}
     names = {(arm.variant, arm.settings): arm.name for arm in arms}
     found = dict[str, str]()
     for arm in arms:
-        own = arm.variant
-        base = first.setdefault((own.family, own.depth, own.block), own)
+        net = arm.variant
+        base = first.setdefault((net.family, net.depth, net.block), net)
         if network:
-            size = {name: getattr(own, name) for name in ("family", "depth", "block")}
-            base = variant_from(size | {"stem_stride": own.stem_stride} | network)
+            size = {name: getattr(net, name) for name in ("family", "depth", "block")}
+            base = variant_from(size | {"stem_stride": net.stem_stride} | network)
         elif wanted:
-            base = own
+            base = net
         settings = usual(recipe, vary) | wanted
         settings |= {name: value for name, value in arm.settings if name in robust}
         place = base, tuple((name, settings[name]) for name, _ in arm.settings)

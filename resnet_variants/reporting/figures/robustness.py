@@ -42,8 +42,8 @@ def heat_map(comparison: Comparison) -> Figure | None:
                 )
         axes.grid(visible=False)
         axes.set_xticks(range(len(values)), values, parse_math=False)
-        labels = comparison.labels
-        axes.set_yticks(range(len(arms)), [labels.get(arm, arm) for arm in arms], parse_math=False)
+        labels = [str(comparison.labels.get(arm, arm)) for arm in arms]
+        axes.set_yticks(range(len(arms)), labels, parse_math=False)
         axes.set_xlabel(", ".join(name.replace("_", " ") for name in comparison.robust))
         figure.colorbar(image, label="difference to the baseline, points")
         headline(figure, [shortened(comparison.data), "bold: there is a verdict"])

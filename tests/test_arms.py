@@ -1,0 +1,227 @@
+"""Arms: settings of the recipe that vary like axes of the network, and robust ones."""
+
+import contextlib
+import itertools
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from small import CPU, recipe
+
+from resnet_variants.analysis.results import load_results
+from resnet_variants.api import report
+from resnet_variants.models.grids import grid
+from resnet_variants.records.results_folder import read_experiment
+from resnet_variants.registry import UserError
+from resnet_variants.run import read
+from resnet_variants.sweeps import execute
+from resnet_variants.sweeps.experiment import Experiment, read_toml
+from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.sweep import Options, run_sweep
+from resnet_variants.terminal import cli
+
+B, D = "rv_resnet11_cifar_b", "rv_resnet11_cifar_d"
+NETWORKS = tuple(grid(family="cifar", depth=11, preset=["B", "D"]))
+
+
+def experiment(**fields):
+    return Experiment(**{"name": "x", "variants": NETWORKS, "recipe": recipe(epochs=1)} | fields)
+
+
+def names(**fields):
+    return [arm.name for arm in experiment(**fields).arms]
+
+
+# --- what an arm is ---------------------------------------------------------------------------
+
+
+def test_an_arm_is_named_by_what_is_not_usual():
+    assert names() == [B, D]
+    assert names(vary={"mixup": [0, 0.2]}) == [B, f"{B} + mixup 0.2", D, f"{D} + mixup 0.2"]
+    vary = {"zero_init_last": [True, False], "auto_augment": ["", "rand-m6"], "lr": [0.3, 0.1]}
+    assert names(variants=NETWORKS[:1], vary=vary)[:4] == [
+        f"{B} + zero_init_last + lr 0.3",
+        f"{B} + zero_init_last",
+        f"{B} + zero_init_last + auto_augment rand-m6 + lr 0.3",
+        f"{B} + zero_init_last + auto_augment rand-m6",
+    ]
+
+
+def test_where_the_recipes_own_value_is_not_listed_the_first_is_usual():
+    assert names(variants=NETWORKS[:1], vary={"lr": [0.3, 1]}) == [B, f"{B} + lr 1.0"]
+
+
+def test_an_arm_trains_as_its_recipe_alone_would():
+    varied = experiment(vary={"mixup": [0.0, 0.2]}).runs
+    alone = [
+        Run(network, "digits", recipe(epochs=1, mixup=mixup), 0)
+        for network in NETWORKS
+        for mixup in (0.0, 0.2)
+    ]
+    assert [run.id for run in varied[:4]] == [run.id for run in alone]
+
+
+@pytest.mark.parametrize(
+    ("fields", "bases"),
+    [
+        ({}, [B, B, B, B]),
+        ({"baseline": {"preset": "D"}}, [D, D, D, D]),
+        ({"baseline": {"preset": "D", "mixup": 0.2}}, [f"{D} + mixup 0.2"] * 4),
+        ({"baseline": {"mixup": 0}}, [B, B, D, D]),
+        ({"robust": ["mixup"]}, [B, f"{B} + mixup 0.2"] * 2),
+    ],
+)
+def test_a_baseline_names_fields_of_networks_and_settings(fields, bases):
+    assert [*experiment(vary={"mixup": [0.0, 0.2]}, **fields).baselines().values()] == bases
+
+
+FILE = """
+seeds = 6
+[grid]
+family = "cifar"
+depth = 11
+preset = ["B", "D"]
+mixup = [0.0, 0.2]
+batch_size = 64
+[recipe]
+epochs = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs = 1", "lr = [0.1, 0.3]", "lr is a list: what varies belongs to [grid]"),
+        ("epochs = 1", "mixup = 0.2", "mixup is fixed in [recipe] and varied in [grid]"),
+        ("[0.0, 0.2]", "[0.0, 0]", "mixup lists 0.0 twice: two arms would be one"),
+        ("[0.0, 0.2]", "[]", "mixup [] must be a list of values"),
+        ("[0.0, 0.2]", "[0.0, -1]", "at mixup -1.0: mixup -1.0 must be"),
+        ("seeds", "baseline = { mixup = 0.3 }\nseeds", "unknown mixup of the baseline '0.3'"),
+        ("seeds", "baseline = { lr = 0.3 }\nseeds", "lr does not vary: list its values in [grid]"),
+        ("seeds", 'robust = ["lr"]\nseeds', "unknown varied setting 'lr'; choices: mixup"),
+        ("mixup =", "crop_pct =", "crop_pct cannot vary: all arms are tested on the same images"),
+        ("mixup = [0.0, 0.2]", "epochs = [1, 2]", "epochs is fixed in [recipe] and varied"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_one_line(old, new, message, tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(FILE.replace(old, new))
+    with pytest.raises(UserError) as error:
+        read_toml(path)
+    assert message in str(error.value)
+
+
+def test_a_file_and_flags_say_the_same(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(FILE)
+    made = read_toml(path)
+    assert made.recipe.batch_size == 64  # one value is no axis
+    flags = "--variant B D --depth 11 --epochs 1 --batch-size 64 --vary mixup=0,0.2 --seeds 6"
+    told, _ = read(flags.split())
+    assert [run.id for run in told.runs] == [run.id for run in made.runs]
+    assert told.name == "digits_cifar11_BD_mixup"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--vary lr", "--vary: 'lr' must be a setting with its values, once: lr=0.03,0.1"),
+        ("--vary lr=1,2 lr=3", "--vary: 'lr=3' must be a setting"),
+        ("--vary lr=1,2 --lr 3", "--lr: lr is given and varied: drop one of the two"),
+        ("--vary foo=1", "--vary: unknown recipe setting 'foo'"),
+        ("--vary optimizer=sgd,foo", "--optimizer: at optimizer foo: unknown optimizer 'foo'"),
+        ("--experiment digits_grid --vary lr=1,2", "--experiment: the file names what varies"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_line(flags, message, capsys):
+    assert cli.main(["run", *flags.split()]) == 2
+    assert f"resnet-variants run: {message}" in capsys.readouterr().err
+
+
+# --- results ----------------------------------------------------------------------------------
+
+LR = (0.03, 0.1, 0.3)
+D_OVER_B = {0.03: 0.05, 0.1: 0.04, 0.3: -0.05}  # by learning rate
+
+
+def trained(out, monkeypatch, score, **fields):
+    """Results whose test accuracy is that of a function of network, recipe and seed."""
+
+    def train(job, data, fabric, stop):
+        acc = score(job.run.variant.preset, job.run.recipe, job.run.seed)
+        numbers = {"test_loss": 1.0, "val_acc": acc, "train_loss": 1.0, "seconds": 1.0}
+        yield {"status": "done", "test_acc": acc, "n_test": 599} | numbers
+
+    monkeypatch.setattr(execute, "_train", train)
+    with contextlib.closing(run_sweep(experiment(**fields), out, Options(machine=CPU))) as events:
+        list(events)
+    return out
+
+
+def test_a_verdict_holds_at_the_values_where_it_is_the_same(monkeypatch, tmp_path):
+    def score(preset, own, seed):
+        return 0.6 + 0.01 * seed + 0.001 * (seed % 2) + (preset == "D") * D_OVER_B[own.lr]
+
+    vary = {"lr": LR}
+    out = trained(tmp_path / "x", monkeypatch, score, seeds=6, vary=vary, robust=["lr"])
+    (part,) = load_results([out]).comparisons
+    (row,) = part.robustness.to_dict("records")
+    assert (row["model"], row["baseline"], row["verdict"]) == (D, B, "better")
+    assert (row["values"], row["same_sign"], row["holds"]) == (3, 2, 2)
+    assert (row["delta_lowest"], row["delta_highest"]) == pytest.approx((-0.05, 0.05))
+    made = report(out)
+    assert "Over values of lr, the verdict on D holds at 2 of 3." in " ".join(made.headline)
+    assert {"robustness.csv", "robustness.png"} <= {file.name for file in made.files}
+
+
+def test_effects_over_networks_and_settings_are_those_of_least_squares(monkeypatch, tmp_path):
+    """The grid of Bag of Tricks, table 6: three settings, two networks."""
+    vary = {"schedule": ["step", "cosine"], "label_smoothing": [0.0, 0.1], "mixup": [0.0, 0.2]}
+    draw = np.random.default_rng(0)
+    cells = itertools.product("BD", *vary.values(), range(6))
+    scores = {cell: 0.8 + 0.05 * draw.standard_normal() for cell in cells}
+
+    def score(preset, own, seed):
+        return scores[preset, *(getattr(own, name) for name in vary), seed]
+
+    out = trained(tmp_path / "x", monkeypatch, score, seeds=6, vary=vary)
+    (part,) = load_results([out]).comparisons
+    found = part.effects.set_index("effect")["estimate"]
+    usual = {"preset": "B", "schedule": "cosine", "label_smoothing": 0.0, "mixup": 0.0}
+    axes = ("preset", *vary)
+    is_other = np.array(
+        [[own != usual[axis] for axis, own in zip(axes, cell, strict=False)] for cell in scores]
+    )
+    signs = np.where(is_other, 0.5, -0.5)
+    columns = {axis: signs[:, i] for i, axis in enumerate(axes)}
+    for (i, one), (j, other) in itertools.combinations(enumerate(axes), 2):
+        columns[f"{one} x {other}"] = signs[:, i] * signs[:, j]
+    design = np.column_stack([np.ones(len(signs)), *columns.values()])
+    fit = np.linalg.lstsq(design, np.array([*scores.values()]), rcond=None)[0][1:]
+    expected = dict(zip(columns, fit, strict=True))
+    assert {*found.index} == {*expected}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_clone_has_the_arms_of_the_original(monkeypatch, tmp_path):
+    def score(preset, own, seed):
+        return 0.6 + 0.01 * seed + own.mixup / 10
+
+    out = trained(tmp_path / "x", monkeypatch, score, seeds=6, vary={"mixup": [0.0, 0.2]})
+    report(out)
+    first = pd.read_csv(out / "summary.csv")
+    assert first["model"].tolist() == names(vary={"mixup": [0.0, 0.2]})
+    assert first["mixup"].tolist() == [0.0, 0.2] * 2
+    assert set(pd.read_csv(out / "runs.csv")["mixup"]) == {0.0, 0.2}
+    shutil.rmtree(out / "runs")
+    report(out, out=tmp_path / "again")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / "summary.csv"), first)
+
+
+def test_a_folder_keeps_what_names_leave_out(monkeypatch, tmp_path):
+    out = trained(tmp_path / "x", monkeypatch, lambda *_: 0.5, seeds=1, vary={"mixup": [0.0, 0.2]})
+    trained(out, monkeypatch, lambda *_: 0.5, seeds=1, vary={"lr": [0.1, 0.3]})
+    assert read_experiment(out)["varied"] == {"mixup": "0.0", "lr": "0.1"}
+    with pytest.raises(UserError, match="without a mixup in their name have"):
+        trained(out, monkeypatch, lambda *_: 0.5, seeds=1, vary={"mixup": [0.1, 0.2]})
