@@ -32,12 +32,23 @@ from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagn
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
+from resnet_variants.sweeps.search import FOLDER, search_of, tuned
 from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
 # Fields of an experiment.
-_STATED = ("data_name", "vary", "robust", "baseline", "expect", "margin", "endpoint", "compare")
+_STATED = (
+    "data_name",
+    "vary",
+    "robust",
+    "tune",
+    "baseline",
+    "expect",
+    "margin",
+    "endpoint",
+    "compare",
+)
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 
 
@@ -85,6 +96,9 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     options = _options(settings, log)
     experiment = _experiment(variants, out, (data, img_size, seeds), settings)
     require_room(out)
+    if experiment.tune:
+        follow(run_sweep(search_of(experiment), out / FOLDER, options))
+        experiment = tuned(experiment, out)
     follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
     made = build(out) if report else read(out)

@@ -85,6 +85,8 @@ class Comparison:
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING=VALUE,...")] = ()
     # of these, those at each of whose values arms are compared
     robust: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING")] = ()
+    # first search each arm's own values of these by validation accuracy: lr=0.03,0.1 seeds=2
+    tune: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING=VALUE,...")] = ()
     # smallest difference that matters, in points; fixed before the first run
     margin: Annotated[str, tyro.conf.arg(metavar="POINTS")] = ""
     # add so many seeds for the networks of --arms and for what these are compared with
@@ -102,7 +104,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _ = self.points, self.varied
+        _ = self.points, self.varied, self.tuned
         if self.minutes is not None and not 0 < self.minutes <= MILLION:
             message = f"minutes {self.minutes:g} must be a positive number"
             raise UserError(message, field="minutes")
@@ -121,20 +123,14 @@ class Comparison:
 
     @property
     def varied(self) -> dict[str, list[object]]:
-        """The values of each setting that varies.
+        """The values of each setting that varies."""
+        return _values("vary", self.vary)
 
-        Raises:
-            ValueError: it is spelt otherwise, or named twice.
-        """
-        found = dict[str, list[object]]()
-        for text in self.vary:
-            name, equals, values = text.partition("=")
-            name = name.replace("-", "_")
-            if not equals or name in found:
-                message = f"{text!r} must be a setting with its values, once: lr=0.03,0.1"
-                raise UserError(message, field="vary")
-            found[name] = [_value(one) for one in values.split(",")]
-        return found
+    @property
+    def tuned(self) -> dict[str, object]:
+        """The values that a search tries for each setting, and how many ``seeds`` it has."""
+        found: dict[str, object] = {**_values("tune", self.tune)}
+        return found | {name: own for name, (own, *_) in found.items() if name == "seeds"}
 
     @property
     def points(self) -> float | None:
@@ -159,6 +155,23 @@ class Comparison:
     def seconds(self) -> float:
         """The budget."""
         return seconds_of_budget(self.budget) if self.budget else math.inf
+
+
+def _values(flag: str, texts: Sequence[str]) -> dict[str, list[object]]:
+    """The values of each setting.
+
+    Raises:
+        ValueError: it is spelt otherwise, or named twice.
+    """
+    found = dict[str, list[object]]()
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name in found:
+            message = f"{text!r} must be a setting with its values, once: lr=0.03,0.1"
+            raise UserError(message, field=flag)
+        found[name] = [_value(one) for one in values.split(",")]
+    return found
 
 
 def _value(text: str) -> object:
@@ -224,6 +237,7 @@ def command(argv: Sequence[str]) -> int:
         return 0
 
     require_room(out)
+    experiment = _tuned(experiment, out, options)
     events = _events(experiment, flags, out, options)
     show_settings(experiment, out, options)
     show_events(events)
@@ -239,6 +253,24 @@ def command(argv: Sequence[str]) -> int:
     made = build(out)
     show_report(made, out, wide=output.wide, step=next_step(made))
     return 0 if complete else 1
+
+
+def _tuned(experiment: Experiment, out: Path, options: Options) -> Experiment:
+    """The experiment with each arm's own values, after a search where it asks for one."""
+    if not experiment.tune:
+        return experiment
+    from resnet_variants.sweeps.search import FOLDER, search_of, tuned
+    from resnet_variants.sweeps.sweep import run_sweep
+    from resnet_variants.terminal.live import show_events
+
+    search = search_of(experiment)
+    seeds, values = experiment.tuning
+    say(f"a search first: {len(search.runs)} runs, {', '.join(values)} with {seeds} seeds")
+    show_events(run_sweep(search, out / FOLDER, options))
+    experiment = tuned(experiment, out)
+    for arm, own in experiment.tuned.items():
+        say(f"{arm}: {', '.join(f'{name} {value}' for name, value in own.items())}")
+    return experiment
 
 
 def _fitted(
@@ -339,7 +371,10 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         message = "the file names the networks: drop the other flags that do"
         raise UserError(message, field="experiment")
     vary = _varied(flags, given)
-    base = base or replace(_from_flags(flags), vary=vary, robust=flags.comparison.robust)
+    told = {"robust": flags.comparison.robust, "tune": flags.comparison.tuned}
+    base = base or replace(_from_flags(flags), vary=vary, **told)
+    if base.tune and flags.comparison.minutes is not None:
+        raise UserError("minutes chooses what a search would be for: drop it", field="minutes")
     experiment = replace(
         base,
         name=flags.output.name or base.name,
@@ -360,11 +395,12 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
 def _varied(flags: Flags, given: Mapping[str, object]) -> dict[str, list[object]]:
     """The settings that vary; those of a file are in the file."""
     vary = flags.comparison.varied
-    if flags.networks.experiment and (vary or flags.comparison.robust):
-        raise UserError("the file names what varies: drop --vary and --robust", field="experiment")
-    for name in vary:
+    if flags.networks.experiment and (vary or flags.comparison.robust or flags.comparison.tune):
+        message = "the file names what varies: drop --vary, --robust and --tune"
+        raise UserError(message, field="experiment")
+    for name in (*vary, *(own for own in flags.comparison.tuned if own != "seeds")):
         if f"--{name.replace('_', '-')}" in given:
-            raise UserError(f"{name} is given and varied: drop one of the two", field=name)
+            raise UserError(f"{name} is given and varied, or tuned: drop one", field=name)
     return vary
 
 
@@ -433,6 +469,7 @@ def _name(flags: Flags) -> str:
         ),
         "preact" if chosen.preact else "",
         *flags.comparison.varied,
+        "tuned" if flags.comparison.tune else "",
         "" if flags.comparison.recipe == "default" else flags.comparison.recipe,
         "" if minutes is None else f"{minutes:g}min",
     ]

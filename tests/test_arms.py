@@ -18,6 +18,7 @@ from resnet_variants.run import read
 from resnet_variants.sweeps import execute
 from resnet_variants.sweeps.experiment import Experiment, read_toml
 from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.search import search_of, tuned
 from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal import cli
 
@@ -128,7 +129,7 @@ def test_a_file_and_flags_say_the_same(tmp_path):
     [
         ("--vary lr", "--vary: 'lr' must be a setting with its values, once: lr=0.03,0.1"),
         ("--vary lr=1,2 lr=3", "--vary: 'lr=3' must be a setting"),
-        ("--vary lr=1,2 --lr 3", "--lr: lr is given and varied: drop one of the two"),
+        ("--vary lr=1,2 --lr 3", "--lr: lr is given and varied, or tuned: drop one"),
         ("--vary foo=1", "--vary: unknown recipe setting 'foo'"),
         ("--vary optimizer=sgd,foo", "--optimizer: at optimizer foo: unknown optimizer 'foo'"),
         ("--experiment digits_grid --vary lr=1,2", "--experiment: the file names what varies"),
@@ -145,8 +146,8 @@ LR = (0.03, 0.1, 0.3)
 D_OVER_B = {0.03: 0.05, 0.1: 0.04, 0.3: -0.05}  # by learning rate
 
 
-def trained(out, monkeypatch, score, **fields):
-    """Results whose test accuracy is that of a function of network, recipe and seed."""
+def trains_by(monkeypatch, score):
+    """Every run gets the accuracy that a function of network, recipe and seed says."""
 
     def train(job, data, fabric, stop):
         acc = score(job.run.variant.preset, job.run.recipe, job.run.seed)
@@ -154,8 +155,16 @@ def trained(out, monkeypatch, score, **fields):
         yield {"status": "done", "test_acc": acc, "n_test": 599} | numbers
 
     monkeypatch.setattr(execute, "_train", train)
-    with contextlib.closing(run_sweep(experiment(**fields), out, Options(machine=CPU))) as events:
+
+
+def swept(made, out):
+    with contextlib.closing(run_sweep(made, out, Options(machine=CPU))) as events:
         list(events)
+
+
+def trained(out, monkeypatch, score, **fields):
+    trains_by(monkeypatch, score)
+    swept(experiment(**fields), out)
     return out
 
 
@@ -225,3 +234,66 @@ def test_a_folder_keeps_what_names_leave_out(monkeypatch, tmp_path):
     assert read_experiment(out)["varied"] == {"mixup": "0.0", "lr": "0.1"}
     with pytest.raises(UserError, match="without a mixup in their name have"):
         trained(out, monkeypatch, lambda *_: 0.5, seeds=1, vary={"mixup": [0.1, 0.2]})
+
+
+# --- a search before ---------------------------------------------------------------------------
+
+
+TUNE = {"lr": LR, "seeds": 2}
+BEST = {"B": 0.1, "D": 0.3}  # of seeds from 10,000 on; other seeds are never asked
+
+
+def by_own_best(preset, own, seed):
+    return 0.6 + 0.001 * seed % 0.005 + 0.2 * (own.lr == BEST[preset]) + 0.05 * (preset == "D")
+
+
+def test_each_arm_is_trained_with_its_own_best_value_and_fresh_seeds(monkeypatch, tmp_path):
+    trains_by(monkeypatch, by_own_best)
+    out, made = tmp_path / "x", experiment(seeds=6, tune=TUNE)
+    search = search_of(made)
+    assert {run.seed for run in search.runs} == {10_000, 10_001}
+    assert [arm.recipe.lr for arm in search.arms] == [*LR] * 2
+    with pytest.raises(UserError, match="has not ended"):
+        tuned(made, out)
+    swept(search, out / "search")
+    made = tuned(made, out)
+    assert made.tuned == {B: {"lr": 0.1}, D: {"lr": 0.3}}
+    assert {(run.name, run.recipe.lr) for run in made.runs} == {(B, 0.1), (D, 0.3)}
+    assert {run.seed for run in made.runs} == set(range(6))
+    swept(made, out)
+    (part,) = load_results([out]).comparisons  # other recipes, one comparison
+    (row,) = part.summary.loc[part.summary["model"] == D].to_dict("records")
+    assert (row["baseline"], row["verdict"], row["pairs"]) == (B, "better", 6)
+    assert row["delta"] == pytest.approx(0.05)
+    assert [row["chosen"] for row in part.searched] == [False, True, False, False, False, True]
+    made = report(out)
+    assert {"search.png", "search.svg"} <= {file.name for file in made.files}
+    assert "The search took" in (out / "report.html").read_text()
+
+
+def test_a_value_at_which_a_run_fails_is_not_chosen(monkeypatch, tmp_path):
+    def score(preset, own, seed):
+        if own.lr == BEST[preset]:
+            raise ValueError("diverged")
+        return by_own_best(preset, own, seed)
+
+    trains_by(monkeypatch, score)
+    made = experiment(seeds=6, tune=TUNE)
+    swept(search_of(made), tmp_path / "search")
+    assert tuned(made, tmp_path).tuned == {B: {"lr": 0.03}, D: {"lr": 0.03}}
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ({"seeds": 2}, "tune names no setting"),
+        ({"lr": [0.1, 0.3], "seeds": 0}, "seeds 0 of tune must be a whole number from 1"),
+        ({"mixup": [0.0, 0.2]}, "mixup is varied and tuned: name it once"),
+        ({"foo": [1]}, "unknown recipe setting 'foo'"),
+        ({"lr": 0.1}, "lr 0.1 must be a list of values"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_one_line(tune, message):
+    with pytest.raises(UserError) as error:
+        experiment(tune=tune, vary={"mixup": [0.0, 0.2]})
+    assert message in str(error.value)

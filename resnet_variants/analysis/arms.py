@@ -5,7 +5,8 @@ An arm stands in all tables as the ``model``. Where no setting varies it has its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -38,48 +39,62 @@ def spelt(name: str, value: str) -> str:
     return f"{name} {value}"
 
 
+_OUTCOME = ("arm", "val_acc", "runs", "seconds", "chosen")  # in a row of a search
+
+
+def tuned_in(searched: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that a search tried."""
+    return [name for name in (searched[0] if searched else ()) if name not in _OUTCOME]
+
+
 def settings_in(arm: str) -> list[str]:
     """The settings that the name of an arm tells, in words."""
     return arm.split(_AND)[1:]
 
 
 def with_arms(
-    runs: pd.DataFrame, varied: Mapping[str, str], provenance: Provenance
+    runs: pd.DataFrame,
+    varied: Mapping[str, str],
+    provenance: Provenance,
+    tuned: Collection[str] = (),
 ) -> pd.DataFrame:
     """The runs, with the names of their arms as ``model``.
 
     Further columns are each varied setting, as text, and ``recipe``: the digest in the run's id.
-    Of recipes that differ in nothing but varied settings it is the first one's.
+    Of recipes that differ in nothing but varied and tuned settings it is the first one's.
 
     Args:
         runs: ``RUN_COLUMNS``.
         varied: the usual value of each varied setting, which names leave out.
         provenance: has the settings of each recipe.
+        tuned: the settings of which each arm has its own value.
 
     Raises:
         ValueError: the settings of a recipe are not recorded.
     """
     digests = runs["run_id"].map(recipe_digest)
-    if not varied:
+    apart = {*varied, *tuned}
+    if not apart:
         return runs.assign(recipe=digests)
     settings = {digest: recipe_settings(provenance, digest) for digest in digests.unique()}
-    unknown = [digest for digest, own in settings.items() if not varied.keys() <= own.keys()]
+    unknown = [digest for digest, own in settings.items() if not apart <= own.keys()]
     if unknown:
         message = f"the settings of recipe {unknown[0]} are not recorded: report its runs apart"
         raise UserError(message)
     first: dict[tuple[tuple[str, str], ...], str] = {}
     for digest, own in settings.items():
-        first.setdefault(_others(own, varied), digest)
-    each = pd.DataFrame([{name: settings[d][name] for name in varied} for d in digests])
+        first.setdefault(_others(own, apart), digest)
+    rows = [[settings[digest][name] for name in varied] for digest in digests]
+    each = pd.DataFrame(rows, columns=[*varied])
     models = [
         arm_name(str(model), dict(zip(varied, values, strict=True)), varied)
         for model, values in zip(runs["model"], each.to_numpy(), strict=True)
     ]
-    recipes = digests.map(lambda digest: first[_others(settings[digest], varied)])
+    recipes = digests.map(lambda digest: first[_others(settings[digest], apart)])
     columns = {name: each[name].to_numpy() for name in varied}
     return runs.assign(model=models, recipe=recipes, **columns)
 
 
-def _others(settings: Mapping[str, str], varied: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The settings that are not varied."""
-    return tuple(sorted((name, text) for name, text in settings.items() if name not in varied))
+def _others(settings: Mapping[str, str], apart: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """The other settings."""
+    return tuple(sorted((name, text) for name, text in settings.items() if name not in apart))

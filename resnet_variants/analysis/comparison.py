@@ -6,7 +6,7 @@ table, sentence and figure takes a ``Comparison``, or a sequence of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.arms import with_arms
+from resnet_variants.analysis.arms import tuned_in, with_arms
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
@@ -56,6 +56,7 @@ class Comparison:
         stated: the predictions, whose arms may be in other comparisons.
         varied: the settings of the recipe that vary, each with its usual value.
         robust: those at each of whose values arms are compared.
+        searched: what came out at each value that a search tried, see ``sweeps.search``.
     """
 
     key: Mapping[str, Any]
@@ -71,6 +72,7 @@ class Comparison:
     stated: Predictions
     varied: Mapping[str, str]
     robust: Sequence[str]
+    searched: Sequence[Mapping[str, Any]]
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -203,13 +205,15 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     stated: Predictions | None = None,
     varied: Mapping[str, str] | None = None,
     robust: Sequence[str] = (),
+    searched: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
     The arguments are attributes of ``Comparison``, for all runs together. ``provenance`` has the
     settings of each recipe.
     """
-    runs = with_arms(runs, varied or {}, provenance or {})
+    apart = {*(varied or {}), *tuned_in(searched)}
+    runs = with_arms(runs, varied or {}, provenance or {}, tuned_in(searched))
     arms = dict(zip(runs["run_id"], runs["model"], strict=True))
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
@@ -225,13 +229,14 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
             baselines=baselines,
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
-            recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), varied or {}),
+            recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), apart),
             networks=runs.drop_duplicates("model"),
             names=names or {},
             plan=plan or Plan(),
             stated=stated or Predictions(),
             varied=varied or {},
             robust=robust,
+            searched=searched,
         )
         for values, own in groups
     )
@@ -242,10 +247,10 @@ def _renamed(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
     return table.assign(model=table["run_id"].map(arms))
 
 
-def _fixed(provenance: Provenance, digest: str, varied: Mapping[str, str]) -> dict[str, str]:
-    """The settings of a recipe that are not varied, as text."""
+def _fixed(provenance: Provenance, digest: str, apart: Collection[str]) -> dict[str, str]:
+    """The settings of a recipe that all arms share, as text."""
     settings = recipe_settings(provenance, digest)
-    return {name: text for name, text in settings.items() if name not in varied}
+    return {name: text for name, text in settings.items() if name not in apart}
 
 
 def summary_table(parts: Sequence[Comparison]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from resnet_variants.records.results_folder import (
     IMAGE_COLUMNS,
     PLAN,
     ROBUST,
+    SEARCHED,
     VARIED,
     planned_runs,
     read_epochs,
@@ -63,6 +64,7 @@ class Results:
     outcomes: Mapping[str, Outcome]
     varied: Mapping[str, str]
     robust: Sequence[str]
+    searched: Sequence[Json]
 
 
 def load_results(folders: Sequence[Path]) -> Results:
@@ -214,7 +216,7 @@ def _varied(folders: Sequence[Path]) -> dict[str, Any]:
     Raises:
         ValueError: two folders have other usual values; or these are no texts.
     """
-    varied, robust = dict[str, str](), list[str]()
+    varied, robust, searched = dict[str, str](), list[str](), list[Json]()
     for folder in folders:
         content = read_experiment(folder)
         for name, value in cast("Mapping[str, str]", content.get(VARIED, {})).items():
@@ -222,7 +224,9 @@ def _varied(folders: Sequence[Path]) -> dict[str, Any]:
                 message = f"the usual {name} is {varied[name]} in one folder and {value} in another"
                 raise UserError(f"{message}: report them apart")
         robust += cast("list[str]", content.get(ROBUST, []))
-    return {"varied": varied, "robust": list(dict.fromkeys(robust))}
+        searched += cast("list[Json]", content.get(SEARCHED, []))
+    robust = list(dict.fromkeys(robust))
+    return {"varied": varied, "robust": robust, "searched": searched}
 
 
 def _names(folders: Sequence[Path]) -> dict[str, str]:

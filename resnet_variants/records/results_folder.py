@@ -12,7 +12,7 @@ runs.csv, epochs.csv       the same as tables
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -210,7 +210,32 @@ PLAN = "plan"  # in experiment.json: what was fixed before the first run, see `v
 PREDICTIONS = "predictions"  # in the plan, see `analysis.predictions`
 VARIED = "varied"  # in experiment.json: the varied fields of the recipe, each with its usual value
 ROBUST = "robust"  # in experiment.json: the fields at each of whose values arms are compared
+SEARCHED = "searched"  # in experiment.json: what came out at each value that a search tried
 DATA_NAMES = "data_names"  # in experiment.json: what captions call data sets, by their ids
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _table_of_texts(value: object) -> bool:
+    return isinstance(value, dict) and _texts([*value.values()])
+
+
+# What the keys of experiment.json hold.
+_EXPERIMENT: dict[str, tuple[Callable[[object], bool], str]] = {
+    "runs": (_texts, "list of ids"),
+    "baselines": (_table_of_texts, "table of names"),
+    PLAN: (lambda value: isinstance(value, dict), "table"),
+    DATA_NAMES: (_table_of_texts, "table of names"),
+    VARIED: (_table_of_texts, "table of names"),
+    ROBUST: (_texts, "list of names"),
+    SEARCHED: (
+        lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
+        "list of tables",
+    ),
+}
+_NEEDED_KEYS = ("runs", "baselines")
 
 
 def read_experiment(out: Path) -> Json:
@@ -225,20 +250,9 @@ def read_experiment(out: Path) -> Json:
         content = read_json(file, remedy=remedy)
     except FileNotFoundError:
         return {}
-    runs, baselines = content.get("runs"), content.get("baselines")
-    if not (isinstance(runs, list) and all(isinstance(run, str) for run in runs)):
-        raise damaged(file, "runs is no list of ids", remedy=remedy)
-    if not (isinstance(baselines, dict) and all(isinstance(v, str) for v in baselines.values())):
-        raise damaged(file, "baselines is no table of names", remedy=remedy)
-    if not isinstance(content.get(PLAN, {}), dict):
-        raise damaged(file, f"{PLAN} is no table", remedy=remedy)
-    for key in (DATA_NAMES, VARIED):
-        texts = content.get(key, {})
-        if not (isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())):
-            raise damaged(file, f"{key} is no table of names", remedy=remedy)
-    robust = content.get(ROBUST, [])
-    if not (isinstance(robust, list) and all(isinstance(name, str) for name in robust)):
-        raise damaged(file, f"{ROBUST} is no list of names", remedy=remedy)
+    for key, (fits, kind) in _EXPERIMENT.items():
+        if (key in content or key in _NEEDED_KEYS) and not fits(content.get(key)):
+            raise damaged(file, f"{key} is no {kind}", remedy=remedy)
     return content
 
 

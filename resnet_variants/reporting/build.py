@@ -35,6 +35,7 @@ from resnet_variants.records.results_folder import (
     PLAN,
     ROBUST,
     RUNNING,
+    SEARCHED,
     VARIED,
     read_experiment,
 )
@@ -283,6 +284,7 @@ def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]
         DATA_NAMES: dict(results.names),
         **({VARIED: dict(results.varied)} if results.varied else {}),
         **({ROBUST: list(results.robust)} if results.robust else {}),
+        **({SEARCHED: list(results.searched)} if results.searched else {}),
         PLAN: asdict(first.plan) | first.stated.record(),
         "runs": [*results.runs["run_id"], *results.unseen],
         TOGETHER: [folder.resolve().name for folder in folders],

@@ -20,6 +20,7 @@ _SHARED = {
     "epochs": "runs of other lengths are other comparisons: report two folders together",
     "precision": "runs in another precision are another comparison: report two folders together",
 }
+_SEARCH_SEEDS, _MOST_SEARCH_SEEDS = 2, 1_000
 Settings = tuple[tuple[str, str], ...]  # each varied field of the recipe, and its value as text
 
 
@@ -169,3 +170,24 @@ def checked_robust(robust: Sequence[str], vary: Mapping[str, Sequence[object]]) 
         if name not in vary:
             refuse("varied setting", name, vary, field="robust")
     return tuple(names)
+
+
+def tuning(
+    tune: Mapping[str, object], vary: Mapping[str, Sequence[object]]
+) -> tuple[int, dict[str, tuple[object, ...]]]:
+    """How many seeds a search has, and the values of each setting that it tries.
+
+    Raises:
+        ValueError: no such number, no values, or a setting that is varied too.
+    """
+    seeds = plain(tune.get("seeds", _SEARCH_SEEDS))
+    values = varied({name: own for name, own in tune.items() if name != "seeds"})
+    if type(seeds) is not int or not 1 <= seeds <= _MOST_SEARCH_SEEDS:
+        message = f"seeds {shown(seeds)} of tune must be a whole number from 1 to"
+        raise UserError(f"{message} {_MOST_SEARCH_SEEDS}", field="tune")
+    if tune and not values:
+        raise UserError("tune names no setting: for example lr = [0.03, 0.1]", field="tune")
+    for name in values:
+        if name in vary:
+            raise UserError(f"{name} is varied and tuned: name it once", field="tune")
+    return seeds, values

@@ -20,7 +20,7 @@ from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json
-from resnet_variants.records.results_folder import DATA_NAMES, PLAN, ROBUST, VARIED
+from resnet_variants.records.results_folder import DATA_NAMES, PLAN, ROBUST, SEARCHED, VARIED
 from resnet_variants.registry import UserError, plain, refuse, require, sequence
 from resnet_variants.settings import (
     DATA,
@@ -41,6 +41,7 @@ from resnet_variants.sweeps.arms import (
     arms_of,
     baselines,
     checked_robust,
+    tuning,
     usual,
     varied,
 )
@@ -75,6 +76,10 @@ class Experiment:
     expect: str | Sequence[str] = ""  # in words, or as predictions that are judged
     vary: Mapping[str, Sequence[object]] = field(default_factory=dict)  # settings of the recipe
     robust: tuple[str, ...] = ()  # varied settings at each of which arms are compared
+    tune: Mapping[str, object] = field(default_factory=dict)  # values to try, and seeds for that
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # each arm's own values
+    searched: tuple[Json, ...] = ()  # what came out at each value that was tried
+    first_seed: int = 0
     baseline: Mapping[str, object] = field(default_factory=dict)
     margin: float | None = None  # the smallest difference that matters, in points
     endpoint: EndpointName = "test_acc"  # the number that decides
@@ -99,6 +104,7 @@ class Experiment:
         object.__setattr__(self, "expect", _expectation(self.expect))
         object.__setattr__(self, "vary", varied(self.vary))
         object.__setattr__(self, "robust", checked_robust(self.robust, self.vary))
+        _ = self.tuning
         _ = self.predictions
         baselines = self.baselines()
         if not self.seeds:
@@ -112,12 +118,24 @@ class Experiment:
     @functools.cached_property
     def arms(self) -> list[Arm]:
         """Each network with each combination of the varied settings."""
-        return arms_of(self.variants, self.recipe, self.vary)
+        arms = arms_of(self.variants, self.recipe, self.vary)
+        own = self.tuned
+        return [replace(a, recipe=replace(a.recipe, **own.get(a.name, {}))) for a in arms]
+
+    @property
+    def tuning(self) -> tuple[int, dict[str, tuple[object, ...]]]:
+        """How many seeds a search has, and the values of each setting that it tries.
+
+        Raises:
+            ValueError: there are none, or a setting is varied too.
+        """
+        return tuning(self.tune, self.vary)
 
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Seed by seed, so that every arm has a number early."""
-        planned = [(arm, seed) for seed in range(self.seeds) for arm in self.arms]
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        planned = [(arm, seed) for seed in seeds for arm in self.arms]
         return [self.run(arm, seed) for arm, seed in (*planned, *self.further)]
 
     @property
@@ -190,6 +208,7 @@ class Experiment:
             "merged": list(self.merged),
             **({VARIED: usual(self.recipe, self.vary)} if self.vary else {}),
             **({ROBUST: list(self.robust)} if self.robust else {}),
+            **({SEARCHED: list(self.searched)} if self.searched else {}),
             PLAN: asdict(self.plan) | self.predictions.record(),
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),

@@ -15,7 +15,7 @@ from resnet_variants.registry import UserError, refuse
 
 _KEYS = (
     *("question", "expect", "data", "data_name", "img_size", "seeds"),
-    *("baseline", "robust", "margin", "endpoint", "compare", "plugin", "grid", "recipe"),
+    *("baseline", "robust", "tune", "margin", "endpoint", "compare", "plugin", "grid", "recipe"),
 )
 PACKAGED = Path(__file__).parents[1] / "experiments"
 

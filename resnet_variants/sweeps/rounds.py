@@ -27,6 +27,7 @@ from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.analysis.verdicts import UNDECIDED, Plan
 from resnet_variants.records.results_folder import (
     PLAN,
+    SEARCHED,
     VARIED,
     read_experiment,
     read_runs_and_provenance,
@@ -255,9 +256,10 @@ class Rounds:
         (runs, provenance), record = read_runs_and_provenance(self.out), read_experiment(self.out)
         plan = _plan(self.experiment, self.out)
         baselines = cast("Mapping[str, str]", record["baselines"])
-        varied = cast("Mapping[str, str]", record.get(VARIED, {}))
+        about: dict[str, Any] = {"provenance": provenance, "plan": plan}
+        about |= {"varied": record.get(VARIED, {}), "searched": record.get(SEARCHED, [])}
         own = {run.id for run in self.experiment.runs}
-        parts = comparisons(runs, baselines, plan=plan, provenance=provenance, varied=varied)
+        parts = comparisons(runs, baselines, **about)
         if not parts:
             return [], plan
         part = max(parts, key=lambda part: part.done["run_id"].isin(own).sum())

@@ -22,7 +22,7 @@ from resnet_variants.records.files import (
     write_atomically,
     writing,
 )
-from resnet_variants.records.results_folder import PLAN, VARIED, read_experiment
+from resnet_variants.records.results_folder import PLAN, ROBUST, SEARCHED, VARIED, read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, require_name
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
@@ -309,8 +309,9 @@ def prepare(experiment: Experiment, out: Path, options: Options) -> list[Run]:
     record[PLAN] = _plan(experiment, out, fresh=options.fresh)
     if varied := _varied(experiment, out):
         record[VARIED] = varied
-    if "chosen" in before:
-        record.setdefault("chosen", before["chosen"])
+    for key in ("chosen", SEARCHED, ROBUST):
+        if key in before:
+            record.setdefault(key, before[key])
     with writing(out):
         write_atomically(out / "experiment.json", to_json(record))
     for run, flag in redo.items():

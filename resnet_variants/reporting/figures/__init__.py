@@ -14,7 +14,7 @@ from resnet_variants.reporting.figures.cost import COSTS_DRAWN, accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.effects import error_vs_depth, forest, interactions
-from resnet_variants.reporting.figures.robustness import heat_map
+from resnet_variants.reporting.figures.robustness import heat_map, search_curves
 
 
 def _diagnosis(comparison: Comparison, name: str) -> Figure | None:
@@ -28,6 +28,7 @@ FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "effects": forest,
     "interactions": interactions,
     "robustness": heat_map,
+    "search": search_curves,
     ERRORS: error_vs_depth,
     **{name: partial(_diagnosis, name=name) for name in DIAGNOSIS_FIGURES},
 }

@@ -1,14 +1,25 @@
-"""The heat map of differences by the value of a setting, such as the learning rate."""
+"""Figures by the value of a setting, such as the learning rate: differences, and a search."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
+from resnet_variants.analysis.arms import tuned_in
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.robustness import by_value
 from resnet_variants.analysis.verdicts import UNDECIDED
-from resnet_variants.reporting.figures.style import headline, shortened, styled
+from resnet_variants.reporting.figures.arms import arms_of, drawn
+from resnet_variants.reporting.figures.style import (
+    COLUMN,
+    headline,
+    legend_below,
+    plain,
+    shortened,
+    styled,
+)
 from resnet_variants.reporting.text import POINTS
 
 
@@ -47,4 +58,34 @@ def heat_map(comparison: Comparison) -> Figure | None:
         axes.set_xlabel(", ".join(name.replace("_", " ") for name in comparison.robust))
         figure.colorbar(image, label="difference to the baseline, points")
         headline(figure, [shortened(comparison.data), "bold: there is a verdict"])
+    return figure
+
+
+def search_curves(comparison: Comparison) -> Figure | None:
+    """Validation accuracy by the value that a search tried, a line for each arm.
+
+    ``None`` where there was no search of one setting with numbers.
+    """
+    names = tuned_in(comparison.searched)
+    table = pd.DataFrame(comparison.searched)
+    if len(names) != 1 or not pd.api.types.is_numeric_dtype(table[names[0]]):
+        return None
+    (name,) = names
+    arms = arms_of(comparison)
+    with styled():
+        figure = Figure(figsize=(COLUMN, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        for arm, own in table.astype({"val_acc": float}).groupby("arm", sort=False):
+            label = plain(comparison.labels.get(str(arm), arm))
+            axes.plot(own[name], own["val_acc"], **drawn(arms.look(str(arm))), label=label)
+        values = sorted(table[name].unique())
+        if values[0] > 0:
+            axes.set_xscale("log")
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel(name.replace("_", " "))
+        axes.set_ylabel("validation accuracy")
+        headline(figure, [shortened(comparison.data), "the search before: runs of other seeds"])
+        legend_below(figure, axes.get_legend_handles_labels()[0])
     return figure

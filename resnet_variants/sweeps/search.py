@@ -1,0 +1,96 @@
+"""``tune``: each arm's own value of a setting, such as the learning rate, before arms are compared.
+
+Every arm gets the same search, in a results folder of its own beside the runs. Its seeds are used
+for nothing else, and the choice is by validation accuracy. Then each arm is trained with its best
+values and fresh seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from resnet_variants.records.files import Json
+from resnet_variants.records.run_folder import DONE, RunFolder
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps.arms import Arm, arms_of
+from resnet_variants.sweeps.experiment import Experiment
+
+FOLDER = "search"  # in the results folder
+_FIRST_SEED = 10_000  # no planned seed is as large
+
+
+def search_of(experiment: Experiment) -> Experiment:
+    """The runs of the search, as an experiment: the arms at each value that is tried.
+
+    Raises:
+        ValueError: the images have no validation split, or a setting is varied and tuned.
+    """
+    if not len(experiment.runs[0].load().val):
+        message = "tune chooses by validation accuracy, and the images have no validation split"
+        raise UserError(message, field="tune")
+    seeds, values = experiment.tuning
+    return replace(
+        experiment,
+        name=f"{experiment.name}_search",
+        question=f"Which {' and '.join(values)} is best for each arm, by validation accuracy?",
+        expect="",
+        tune={},
+        vary={**experiment.vary, **values},
+        seeds=seeds,
+        first_seed=_FIRST_SEED,
+        baseline={},
+        robust=(),
+        margin=None,
+        endpoint="val_acc",
+        compare="baseline",
+    )
+
+
+def tuned(experiment: Experiment, out: Path) -> Experiment:
+    """The experiment with the best values of each arm, by the runs of its search in ``out``.
+
+    The best are those with the highest mean validation accuracy; of equal ones the first. Values at
+    which a run failed or diverged are none.
+
+    Raises:
+        ValueError: the search of an arm has not ended, or has no value at which all runs are done.
+    """
+    search = search_of(experiment)
+    _, values = experiment.tuning
+    chosen, rows = dict[str, Mapping[str, Any]](), list[Json]()
+    for arm in experiment.arms:
+        best = -1.0
+        for one in itertools.product(*values.values()):
+            setting = dict(zip(values, one, strict=True))
+            (tried,) = arms_of([arm.variant], replace(arm.recipe, **setting), {})
+            row = _outcome(search, out, replace(tried, name=arm.name))
+            rows.append({"arm": arm.name, **setting, **row})
+            if row["val_acc"] is not None and row["val_acc"] > best:
+                best, chosen[arm.name] = row["val_acc"], setting
+        if arm.name not in chosen:
+            message = f"the search of {arm.name} has no value at which all runs are done"
+            raise UserError(f"{message}: see {str(out / FOLDER)!r}", field="tune")
+    for row in rows:
+        row["chosen"] = all(row[name] == value for name, value in chosen[row["arm"]].items())
+    return replace(experiment, tune={}, tuned=chosen, searched=tuple(rows))
+
+
+def _outcome(search: Experiment, out: Path, arm: Arm) -> Json:
+    """Mean validation accuracy of an arm's runs in the search (None without), and their time."""
+    seeds = range(search.first_seed, search.first_seed + search.seeds)
+    folders = [RunFolder(out / FOLDER / "runs" / search.run(arm, seed).id) for seed in seeds]
+    results = [folder.result() for folder in folders]
+    if not all(results):
+        raise UserError(f"the search of {arm.name} has not ended", field="tune")
+    done = [result for result in results if result and result["status"] == DONE]
+    accuracies = [float(result["val_acc"]) for result in done]
+    return {
+        "val_acc": fmean(accuracies) if len(done) == len(results) else None,
+        "runs": len(results),
+        "seconds": sum(float(result["seconds"]) for result in done),
+    }
