@@ -96,15 +96,21 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     options = _options(settings, log)
     experiment = _experiment(variants, out, (data, img_size, seeds), settings)
     require_room(out)
-    if experiment.tune:
-        follow(run_sweep(search_of(experiment), out / FOLDER, options))
-        experiment = tuned(experiment, out)
-    follow(run_sweep(experiment, out, options))
+    experiment = _trained(experiment, out, options)
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
     made = build(out) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return made
+
+
+def _trained(experiment: Experiment, out: Path, options: Options) -> Experiment:
+    """The experiment as it was trained, after a search where it asks for one."""
+    if experiment.tune:
+        follow(run_sweep(search_of(experiment), out / FOLDER, options))
+        experiment = tuned(experiment, out)
+    follow(run_sweep(experiment, out, options))
+    return experiment
 
 
 def _load(plugins: Sequence[str | Path] | str | Path) -> None:

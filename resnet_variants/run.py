@@ -129,8 +129,9 @@ class Comparison:
     @property
     def tuned(self) -> dict[str, object]:
         """The values that a search tries for each setting, and how many ``seeds`` it has."""
-        found: dict[str, object] = {**_values("tune", self.tune)}
-        return found | {name: own for name, (own, *_) in found.items() if name == "seeds"}
+        found = _values("tune", self.tune)
+        seeds = found.pop("seeds", None)
+        return {**found, **({"seeds": seeds[0]} if seeds else {})}
 
     @property
     def points(self) -> float | None:
@@ -264,13 +265,17 @@ def _tuned(experiment: Experiment, out: Path, options: Options) -> Experiment:
     from resnet_variants.terminal.live import show_events
 
     search = search_of(experiment)
-    seeds, values = experiment.tuning
-    say(f"a search first: {len(search.runs)} runs, {', '.join(values)} with {seeds} seeds")
+    _say_search(search, experiment)
     show_events(run_sweep(search, out / FOLDER, options))
     experiment = tuned(experiment, out)
     for arm, own in experiment.tuned.items():
         say(f"{arm}: {', '.join(f'{name} {value}' for name, value in own.items())}")
     return experiment
+
+
+def _say_search(search: Experiment, experiment: Experiment) -> None:
+    seeds, values = experiment.tuning
+    say(f"a search first: {len(search.runs)} runs, {', '.join(values)} with {seeds} seeds")
 
 
 def _fitted(
@@ -301,6 +306,10 @@ def _show_dry_run(experiment: Experiment, flags: Flags, out: Path, options: Opti
     from resnet_variants.sweeps.rounds import forecast
     from resnet_variants.terminal.console import show_goal, show_plan, show_settings
 
+    if experiment.tune:
+        from resnet_variants.sweeps.search import search_of
+
+        _say_search(search_of(experiment), experiment)
     show_settings(experiment, out, options)
     estimates = show_plan(experiment, options.machine)
     if flags.comparison.goal:

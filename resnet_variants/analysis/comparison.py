@@ -160,6 +160,11 @@ class Comparison:
         return robustness(self.summary, self.varied, self.robust)
 
     @cached_property
+    def search(self) -> pd.DataFrame:
+        """One row per arm and value that a search tried; ``val_acc`` is NaN where a run failed."""
+        return pd.DataFrame(self.searched).astype({"val_acc": float} if self.searched else {})
+
+    @cached_property
     def endpoints(self) -> pd.DataFrame:
         """One row per endpoint and network with a baseline: ``ENDPOINT_COLUMNS``, no key."""
         scores = {name: self.scores_by(name) for name in ENDPOINTS}

@@ -290,7 +290,7 @@ class _Arms:
         groups = self.frame.groupby([*own], sort=False)
         left = [
             axis
-            for axis in self.frame
+            for axis in map(str, self.frame)
             if axis not in (*_NO_AXES, *own, *tied) and groups[axis].nunique().max() > 1
         ]
         chosen = [self.frame[axis] == choice for axis, choice in {**own, **given}.items()]

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from resnet_variants.analysis.arms import tuned_in
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.analysis.statistics import SHARE, paired_comparison
@@ -65,6 +64,7 @@ from resnet_variants.reporting.text import (
     readable_errors,
     readable_predictions,
     readable_robustness,
+    readable_search,
 )
 
 if TYPE_CHECKING:
@@ -215,9 +215,6 @@ def render(content: Content) -> str:
             bad=BAD,
             provenance=_provenance(content),
             sections=sections,
-            search_hours=sum(
-                row["seconds"] / 3600 for part in content.comparisons[:1] for row in part.searched
-            ),
             stated=content.comparisons[0].stated if content.comparisons else None,
             groups=[(i, section.label) for i, section in enumerate(sections)],
             arms=arms,
@@ -401,7 +398,7 @@ def _tables(
         "robustness": [
             _readable(s, s.comparison.robustness, readable_robustness) for s in sections
         ],
-        "search": [_search(section) for section in sections],
+        "search": [_readable(s, s.comparison.search, readable_search) for s in sections],
         "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
         "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],
         "compared": [_readable(*part, readable_comparisons) for part in inside],
@@ -414,19 +411,6 @@ def _tables(
 
 def _table(cells: pd.DataFrame, arms: Sequence[int] = (), **more: Any) -> Table:
     return Table({str(name): cells[name].map(cell_text).tolist() for name in cells}, arms, **more)
-
-
-def _search(section: Section) -> Table:
-    """Validation accuracy of each arm at each value that a search tried."""
-    part = section.comparison
-    if not part.searched:
-        return Table({})
-    frame = pd.DataFrame(part.searched)
-    accuracies = [f"{POINTS * acc:.2f}" for acc in frame["val_acc"].astype(float)]
-    chosen = frame["chosen"].map({True: "chosen", False: ""})
-    cells = {"arm": part.labelled(frame["arm"]), **frame[tuned_in(part.searched)].to_dict("list")}
-    cells |= {"validation accuracy %": accuracies, "": chosen, "runs": frame["runs"]}
-    return _table(pd.DataFrame(cells), frame["arm"].map(section.numbers).tolist())
 
 
 def _differences(section: Section) -> Table:

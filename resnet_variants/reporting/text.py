@@ -121,6 +121,14 @@ def readable_robustness(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def readable_search(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation accuracy of each arm at each value that a search tried, all text."""
+    return table.assign(
+        val_acc=(POINTS * table["val_acc"]).map("{:.2f}".format),
+        chosen=table["chosen"].map({True: "chosen", False: ""}),
+    ).rename(columns={"arm": "model", "val_acc": "validation accuracy %"})
+
+
 def readable_endpoints(table: pd.DataFrame) -> pd.DataFrame:
     """Comparisons by endpoint as a reader wants them, all text; those of all pairs too.
 

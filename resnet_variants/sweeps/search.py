@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.arms import Arm, arms_of
@@ -62,7 +61,7 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
     """
     search = search_of(experiment)
     _, values = experiment.tuning
-    chosen, rows = dict[str, Mapping[str, Any]](), list[Json]()
+    chosen, rows = dict[str, Mapping[str, Any]](), list[dict[str, Any]]()
     for arm in experiment.arms:
         best = -1.0
         for one in itertools.product(*values.values()):
@@ -80,7 +79,7 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
     return replace(experiment, tune={}, tuned=chosen, searched=tuple(rows))
 
 
-def _outcome(search: Experiment, out: Path, arm: Arm) -> Json:
+def _outcome(search: Experiment, out: Path, arm: Arm) -> dict[str, Any]:
     """Mean validation accuracy of an arm's runs in the search (None without), and their time."""
     seeds = range(search.first_seed, search.first_seed + search.seeds)
     folders = [RunFolder(out / FOLDER / "runs" / search.run(arm, seed).id) for seed in seeds]
@@ -88,9 +87,9 @@ def _outcome(search: Experiment, out: Path, arm: Arm) -> Json:
     if not all(results):
         raise UserError(f"the search of {arm.name} has not ended", field="tune")
     done = [result for result in results if result and result["status"] == DONE]
-    accuracies = [float(result["val_acc"]) for result in done]
+    accuracies = [float(str(result["val_acc"])) for result in done]
     return {
         "val_acc": fmean(accuracies) if len(done) == len(results) else None,
         "runs": len(results),
-        "seconds": sum(float(result["seconds"]) for result in done),
+        "seconds": sum(float(str(result["seconds"])) for result in done),
     }

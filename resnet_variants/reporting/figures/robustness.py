@@ -67,7 +67,7 @@ def search_curves(comparison: Comparison) -> Figure | None:
     ``None`` where there was no search of one setting with numbers.
     """
     names = tuned_in(comparison.searched)
-    table = pd.DataFrame(comparison.searched)
+    table = comparison.search
     if len(names) != 1 or not pd.api.types.is_numeric_dtype(table[names[0]]):
         return None
     (name,) = names
@@ -75,7 +75,7 @@ def search_curves(comparison: Comparison) -> Figure | None:
     with styled():
         figure = Figure(figsize=(COLUMN, 3.4), layout="constrained")
         axes = figure.add_subplot()
-        for arm, own in table.astype({"val_acc": float}).groupby("arm", sort=False):
+        for arm, own in table.groupby("arm", sort=False):
             label = plain(comparison.labels.get(str(arm), arm))
             axes.plot(own[name], own["val_acc"], **drawn(arms.look(str(arm))), label=label)
         values = sorted(table[name].unique())
