@@ -34,6 +34,7 @@ OTHERS = {
     "size_end": (0.5, {}),
     "normalise": ("imagenet", {}),
     "drop_path_rate": (0.5, {}),
+    "drop_rate": (0.5, {}),
     "zero_init_last": (True, {}),
     "clip_grad": (0.1, {}),
     "accumulate": (2, {}),

@@ -82,6 +82,9 @@ class Recipe:
     normalise: Literal["auto", "data", "imagenet"] = "auto"
     # stochastic depth (arXiv:1603.09382): the rate at the last unit, rising linearly
     drop_path_rate: Fraction = 0.0
+    drop_rate: Fraction = 0.0  # dropout before the classifier
+    # of the last maps before the classifier
+    global_pool: Literal["avg", "max", "avgmax"] = "avg"
     zero_init_last: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
     init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
     weights: str = ""  # initial weights of the body: a run, a results folder, or pretrained
