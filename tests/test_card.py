@@ -7,6 +7,7 @@ import timm
 import torch
 
 import resnet_variants as rv
+from resnet_variants.models.arguments import with_axes
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 
@@ -33,7 +34,8 @@ def test_a_saved_model_loads_as_it_was(variant, arguments, tmp_path):
         rv.save_pretrained(model, str(folder))
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         assert torch.equal(loaded(x), model.eval()(x))
-        assert loaded.variant == variant
+        assert loaded.variant == model.variant == with_axes(variant, arguments)[0]
+        assert torch.equal(rv.load_weights(model, folder)(x), loaded(x))
 
 
 @BOTH

@@ -62,11 +62,19 @@ def test_convolutions_start_kaiming_normal_by_either_fan(fan):
         assert conv.bias is None
 
 
-@pytest.mark.parametrize("norm_layer", ["batch", "group"])
-def test_norms_start_as_the_identity_with_the_usual_constants(norm_layer):
-    norms = [m for m in ResNet(small(), norm_layer=norm_layer).modules() if hasattr(m, "eps")]
+def test_without_norms_all_convolutions_have_a_bias_that_starts_at_zero():
+    model = ResNet(small(norm="none"))
+    assert not [name for name, _ in model.named_modules() if "bn" in name]
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 15
+    assert not any(conv.bias.any() for conv in convs)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("batch", 1e-5), ("group", 1e-5), ("layer", 1e-6)])
+def test_norms_start_as_the_identity_with_the_usual_constants(norm, eps):
+    norms = [m for m in ResNet(small(norm=norm)).modules() if hasattr(m, "eps")]
     assert len(norms) == 15
-    assert {(m.eps, getattr(m, "momentum", 0.1)) for m in norms} == {(1e-5, 0.1)}
+    assert {(m.eps, getattr(m, "momentum", 0.1)) for m in norms} == {(eps, 0.1)}
     assert all((m.weight == 1).all() and not m.bias.any() for m in norms)
 
 

@@ -11,7 +11,7 @@ import torch
 from timm.layers import DropBlock2d, DropPath
 from torch import Tensor, nn
 
-from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, STRIDES
 from resnet_variants.models.layers import Layers, Pad
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.variant import Variant
@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
                 self.add_module(name, module)
         self.steps = tuple(steps)
         # An activation keeps its output for the backward pass, so it must not change in place.
-        self.adds_in_place = ORDERS[variant.order].ends_with != "act"
+        self.adds_in_place = variant.lines.ends_with != "act"
         self.keeps_shape = change.keeps_shape
         self.pads = any(isinstance(module, Pad) for module in self.modules())
 
@@ -120,7 +120,7 @@ def _steps(
     change: Change, variant: Variant, drops: Drops, layers: Layers
 ) -> Iterator[tuple[str, nn.Module | None]]:
     """A unit's steps in order of execution, each with its layer; ``+`` has none."""
-    order, kernels = ORDERS[variant.order], BLOCKS[variant.block].kernels
+    order, kernels = variant.lines, BLOCKS[variant.block].kernels
     lines = [order.unit] * (len(kernels) - 1) + [order.last]
     words = [(word, i) for i, line in enumerate(lines) for word in line.split()]
     filters = dict(_antialias(change, variant, layers))
@@ -184,7 +184,7 @@ def _shortcut(change: Change, variant: Variant, layers: Layers) -> Iterator[tupl
     modules = SHORTCUTS[variant.shortcut](change, layers)
     if modules:
         learns = any(True for module in modules for _ in module.parameters())
-        if learns and ORDERS[variant.order].project:
+        if learns and variant.lines.project:
             modules.append(layers.norm(change.w_out))
         yield "downsample", nn.Sequential(*modules)
 
