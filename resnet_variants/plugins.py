@@ -23,7 +23,7 @@ from typing import Any, cast
 from resnet_variants.data.specs import DATASETS
 from resnet_variants.models.branches import BLOCKS, AntiAlias, Order
 from resnet_variants.models.families import FAMILIES, PRESETS
-from resnet_variants.models.norms import Activation
+from resnet_variants.models.norms import Activation, BranchScale
 from resnet_variants.models.stems import ConvSpec
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, named_in, token
 from resnet_variants.registry import Registry, UserError, blamed, is_within, require_path, shown
@@ -239,6 +239,7 @@ _ENTRIES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "stem": ("a function of width and stride that returns a list of ConvSpec", _is_stem),
     "order": ("an Order", lambda entry: isinstance(entry, Order)),
     "antialias": ("an AntiAlias", lambda entry: isinstance(entry, AntiAlias)),
+    "branch_scale": ("a BranchScale", lambda entry: isinstance(entry, BranchScale)),
     "act": ("an Activation", lambda entry: isinstance(entry, Activation)),
 }
 

@@ -199,9 +199,18 @@ def test_drop_block_reads_what_follows_the_first_3x3_in_the_last_two_stages(dept
         (
             {"order": "relu_before_add"},
             {"zero_init_last": True},
-            "zero_init_last: in order 'relu_before_add' an activation ends the branch",
+            "zero_init_last does not go with order 'relu_before_add': an activation ends",
         ),
-        ({"norm": "none"}, {"zero_init_last": True}, "zero_init_last zeroes the scale of norms"),
+        (
+            {"norm": "none"},
+            {"zero_init_last": True},
+            "zero_init_last zeroes a norm, and norm 'none'",
+        ),
+        (
+            {"branch_scale": "skipinit"},
+            {"zero_init_last": True},
+            "zero_init_last goes with branch_scale 'none' only, not with 'skipinit'",
+        ),
         ({"shortcut": "none"}, {"zero_init_last": True}, "zero_init_last needs a shortcut"),
         ({"shortcut": "none"}, {"drop_path_rate": 0.1}, "drop_path_rate needs a shortcut"),
         ({"stem_stride": 4}, {"output_stride": 2}, "output_stride 2 is below the stem's stride 4"),

@@ -57,7 +57,10 @@ FALLING = ["silu", "gelu", "mish", "hard_swish"]
 
 
 def computes(variant):
-    return function(ResNet(variant, num_classes=2, dtype=torch.float64), X)
+    """How many weights start at zero, and some outputs: a start too makes a network."""
+    model = ResNet(variant, num_classes=2, dtype=torch.float64)
+    zeros = sum(name.endswith("weight") and not p.any() for name, p in model.named_parameters())
+    return zeros, *function(model, X)
 
 
 def repeated(pairs):

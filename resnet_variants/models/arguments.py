@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 import torch
 
 from resnet_variants.models.layers import Gate, Layers
-from resnet_variants.models.norms import NORMS, no_norm
 from resnet_variants.models.shortcuts import SKIPS
-from resnet_variants.models.variant import Variant
+from resnet_variants.models.variant import Variant, scale_fault
 from resnet_variants.registry import UserError, plain, require, shown
 from resnet_variants.settings import CHANNELS, FINITE, Fraction, Head, InitFan, Range, check_fields
 
@@ -63,27 +62,25 @@ class ModelArgs:
                 f"{variant.stem_stride}",
                 field="output_stride",
             )
-        if variant.is_plain:
-            for name in ("drop_path_rate", "zero_init_last"):
-                if getattr(self, name):
-                    message = f"{name} needs a shortcut: without one nothing would pass a unit"
-                    raise UserError(message, field=name)
+        if variant.is_plain and self.drop_path_rate:
+            message = "drop_path_rate needs a shortcut: without one nothing would pass a unit"
+            raise UserError(message, field="drop_path_rate")
         parts = SKIPS[variant.skip](1, Layers(device="meta")).values()
         gated = any(isinstance(part, Gate) for part in parts)
         if self.gate_bias != type(self).gate_bias and not gated:
             message = f"gate_bias is that of gates, and skip {variant.skip!r} has none"
             raise UserError(message, field="gate_bias")
-        if self.zero_init_last and NORMS[variant.norm] is no_norm:
-            message = (
-                f"zero_init_last zeroes the scale of norms, and norm {variant.norm!r} has none"
-            )
-            raise UserError(message, field="zero_init_last")
-        if self.zero_init_last and variant.lines.ends_with == "act":
-            raise UserError(
-                f"zero_init_last: in order {variant.order!r} an activation ends the branch, and "
-                "at zero it would pass no gradient",
-                field="zero_init_last",
-            )
+        if self.zero_init_last:
+            _check_zero_init(variant)
+
+
+def _check_zero_init(variant: Variant) -> None:
+    """``zero_init_last`` is the axis' choice ``zero_gamma``, as an argument and in a recipe."""
+    fault = scale_fault(variant, "zero_gamma")
+    if variant.branch_scale != type(variant).branch_scale:
+        fault = f"goes with branch_scale 'none' only, not with {variant.branch_scale!r}"
+    if fault:
+        raise UserError(f"zero_init_last {fault}", field="zero_init_last")
 
 
 # timm's arguments that are axes of a variant here.

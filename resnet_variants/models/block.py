@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, STRIDES
 from resnet_variants.models.layers import Layers, Pad
+from resnet_variants.models.norms import BRANCH_SCALES
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.variant import Variant
 
@@ -97,16 +98,6 @@ class ResidualBlock(nn.Module):
         else:
             x = x + shortcut
         return x, shortcut
-
-    def zero_init_last(self) -> None:
-        """Zero the branch: the weight of its last norm, or of its last convolution.
-
-        With ``preact`` it is the convolution: a norm with weight 0 before an activation passes no
-        gradient.
-        """
-        branch = self.steps[: self.steps.index("+")] if "+" in self.steps else self.steps
-        last = next(step for step in reversed(branch) if step.startswith(("bn", "conv")))
-        nn.init.zeros_(self.get_submodule(last).weight)  # type: ignore[arg-type]
 
 
 def unused(name: str, taken: Container[str]) -> str:
@@ -196,6 +187,9 @@ def _addition(
     attention = ATTENTIONS[variant.attention](width, layers)
     if attention is not None:
         yield "se", attention  # timm's name for any attention: its weights load
+    scale = BRANCH_SCALES[variant.branch_scale]
+    if scale.start is not None:
+        yield "branch_scale", layers.learned_scale(width if scale.each else 1, scale.start)
     if not variant.is_plain:
         yield from SKIPS[variant.skip](width, layers).items()
         yield "drop_path", DropPath(drops.path) if drops.path else nn.Identity()

@@ -12,6 +12,7 @@ from timm.layers import (
     BlurPool2d,
     GroupNorm,
     LayerNorm2d,
+    LayerScale2d,
     create_act_layer,
     create_attn,
 )
@@ -114,6 +115,10 @@ class Layers:
     def scale(self, factor: float) -> nn.Module:
         """A multiplication by a constant."""
         return Scale(factor)
+
+    def learned_scale(self, width: int, start: float) -> nn.Module:
+        """A learned factor for each of ``width`` channels; of width 1, for all channels."""
+        return LayerScale2d(width, start, **self.factory_kwargs)
 
     def gate(self, width: int) -> nn.Module:
         """The gate g(x) over ``width`` channels."""

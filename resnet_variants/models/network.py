@@ -19,7 +19,9 @@ from resnet_variants.models.arguments import ModelArgs, require_count
 from resnet_variants.models.block import Drops, ResidualBlock, unused
 from resnet_variants.models.branches import ANTIALIASES, BLOCKS
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.layers import Gate, Layers
+from resnet_variants.models.initial import initialise
+from resnet_variants.models.layers import Layers
+from resnet_variants.models.norms import BRANCH_SCALES
 from resnet_variants.models.shortcuts import Change
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.variant import Variant
@@ -120,19 +122,10 @@ class ResNet(nn.Module):
         fan: str = ModelArgs.init_fan,
         gate_bias: float = ModelArgs.gate_bias,
     ) -> None:
-        """Kaiming-normal convolutions (arXiv:1502.01852); norms become the identity."""
-        if any(parameter.is_meta for parameter in self.parameters()):
-            return  # there are no values
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-                module.reset_parameters()
-            elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")  # type: ignore[arg-type]
-            elif isinstance(module, Gate):
-                nn.init.constant_(cast(Tensor, module.conv.bias), gate_bias)
-        for module in self.modules() if zero_init_last else ():
-            if isinstance(module, ResidualBlock):
-                module.zero_init_last()
+        """See ``initial.initialise``; on the meta device there are no values."""
+        scale = "zero_gamma" if zero_init_last else self.variant.branch_scale
+        if not any(parameter.is_meta for parameter in self.parameters()):
+            initialise(self, BRANCH_SCALES[scale], fan=fan, gate_bias=gate_bias)
 
     # --- running ------------------------------------------------------------------------------
 

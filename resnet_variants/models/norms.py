@@ -1,6 +1,7 @@
-"""Norms and activations: what stands between the convolutions.
+"""What sets the size of a signal: norms, activations, and scales of the branches.
 
-To add one, write one function below ``NORMS`` or one line in ``ACTIVATIONS``.
+To add one, write one function below ``NORMS``, or one entry of ``ACTIVATIONS`` or
+``BRANCH_SCALES``.
 """
 
 from __future__ import annotations
@@ -69,4 +70,44 @@ ACTIVATIONS = Registry(
     tanh=Activation("tanh(x)"),
     sigmoid=Activation("1 / (1 + exp(-x))"),
     hard_sigmoid=Activation("relu6(x + 3) / 6"),
+)
+
+
+@dataclass(frozen=True)
+class BranchScale:
+    """How small the branches of a network start, so that a unit starts close to its shortcut."""
+
+    text: str
+    start: float | None = None  # of a learned factor at the branch's end; ``None``: no factor
+    each: bool = False  # whether each channel has a factor of its own
+    zeroes: bool = False  # whether the branch's last norm, or last convolution, starts at zero
+    shrinks: bool = False  # whether its other convolutions start with Fixup's factor
+
+
+BRANCH_SCALES = Registry(
+    "branch_scale",
+    none=BranchScale(""),
+    zero_gamma=BranchScale(
+        "the last norm of a branch starts at 0 (arXiv:1706.02677, section 5.1); the last "
+        "convolution, where it follows that norm",
+        zeroes=True,
+    ),
+    skipinit=BranchScale(
+        "a learned factor, from 0 (arXiv:2002.10444); ReZero (arXiv:2003.04887) is the same here",
+        start=0.0,
+    ),
+    # CaiT's own start depends on the depth: 0.1 up to 18 layers, 1e-5 at 24, 1e-6 above.
+    layerscale=BranchScale(
+        "a learned factor for each channel, from 1e-5 (arXiv:2103.17239): a unit starts 1e-5 "
+        "branches away from its shortcut",
+        start=1e-5,
+        each=True,
+    ),
+    # Rules 1 and 2 of the paper, without its classifier that starts at 0 and its scalars.
+    fixup=BranchScale(
+        "without norms: a branch's last convolution starts at 0, its others L^(-1/(2m-2)) times as "
+        "large, for L branches of m convolutions (arXiv:1901.09321)",
+        zeroes=True,
+        shrinks=True,
+    ),
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES, Order
 from resnet_variants.models.families import FAMILIES, PRESETS, Family
-from resnet_variants.models.norms import ACTIVATIONS, NORMS, no_norm
+from resnet_variants.models.norms import ACTIVATIONS, BRANCH_SCALES, NORMS, no_norm
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, plain
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.registry import UserError, refuse
@@ -72,6 +72,8 @@ def axis(
 class Variant:
     """One network without its weights; valid by construction, equal exactly when the same network.
 
+    How it starts is part of it: two choices of ``branch_scale`` may differ in initial weights only.
+
     An empty string or a zero becomes the family's own choice. Other spellings of one network
     become one:
 
@@ -108,6 +110,7 @@ class Variant:
     antialias: str = axis("none", "filter instead of a conv's stride", ANTIALIASES)
     norm: str = axis("batch", "between the convolutions", NORMS, noun="norm")
     act: str = axis("relu", "the activation, by timm's name", ACTIVATIONS)
+    branch_scale: str = axis("none", "how small a branch starts", BRANCH_SCALES)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -133,6 +136,9 @@ class Variant:
             self._set(name, choice)
         self._check_groups(family)
         self._check_shortcut(family)
+        fault = scale_fault(self, self.branch_scale)
+        if fault:
+            raise UserError(f"branch_scale {self.branch_scale!r} {fault}", field="branch_scale")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -245,8 +251,8 @@ class Variant:
         """The one name of this network, a legal timm name; ``parse_name`` inverts it.
 
         ``rv_<model>[_<family>][_<block>][_<groups>][_s<stem stride>]_<design>[_<order>][_<skip>]
-        [_<attention>][_<antialias>][_<norm>norm][_<act>]`` where a part equal to the default is
-        left out and
+        [_<attention>][_<antialias>][_<norm>norm][_<act>][_<branch scale>]`` where a part equal
+        to the default is left out and
 
         - ``<model>`` is ``resnet<depth>``; ``resnext<depth>_<cardinality>x<base width>d``; or, with
           one group k times as wide as the family's own, ``wide_resnet<depth>_<k>``;
@@ -296,6 +302,23 @@ class Variant:
 
 
 AXES: Mapping[str, Axis] = {each.name: each.metadata["axis"] for each in fields(Variant)}
+
+
+def scale_fault(variant: Variant, choice: str) -> str:
+    """Why a network cannot have a choice of ``branch_scale``; empty where it can."""
+    scale = BRANCH_SCALES[choice]
+    if variant.is_plain and scale is not BRANCH_SCALES["none"]:
+        return "needs a shortcut: without one nothing would pass a unit"
+    if scale.shrinks and variant.has_norms:
+        return f"needs norm 'none': norm {variant.norm!r} undoes a factor of the weights before it"
+    if scale.zeroes and not (scale.shrinks or variant.has_norms):
+        return f"zeroes a norm, and norm {variant.norm!r} has none: take branch_scale 'fixup'"
+    if scale.zeroes and variant.lines.ends_with == "act":
+        return (
+            f"does not go with order {variant.order!r}: an activation ends the branch, and at zero "
+            "it would pass no gradient"
+        )
+    return ""
 
 
 def named_in(part: str) -> list[str]:

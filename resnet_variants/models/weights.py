@@ -40,6 +40,7 @@ _V2_HAS: Mapping[str, tuple[object, ...]] = {
     "stem": ("conv7", "deep", "deep_wide", "tiered_narrow"),
     "shortcut": ("conv", "avgpool"),
     "act": tuple(ACTIVATIONS),  # no weights tell it
+    "branch_scale": ("none", "zero_gamma"),  # initial weights alone
 }
 _V2_DEPTHS = ("depth", "block")  # all that the family has
 _USUAL = Variant()
