@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from resnet_variants.models.arguments import AXIS_OF, with_axes
+from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.norms import ACTIVATIONS
 from resnet_variants.models.variant import AXES, Variant
@@ -124,8 +126,10 @@ def _check_architecture(folder: Path, model: nn.Module) -> None:
     if not (config and isinstance(model, ResNet)):
         return
     arguments = config.get("model_args")
-    generic = arguments.get("variant") if isinstance(arguments, dict) else None
-    name = str(generic or config.get("architecture"))
+    arguments = arguments if isinstance(arguments, dict) else {}
+    name = str(arguments.get("variant") or config.get("architecture"))
+    if name.startswith("rv_") and AXIS_OF.keys() & arguments.keys():  # saved by timm itself
+        name = with_axes(parse_name(name), arguments)[0].name
     if name.startswith("rv_") and name not in (model.variant.name, *model.variant.aliases):
         raise UserError(f"{str(folder)!r} holds weights of {name}, not of {model.variant.name}")
 
