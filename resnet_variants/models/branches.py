@@ -6,7 +6,7 @@ To add an activation order, write one line below ``ORDERS``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnet_variants.registry import Registry, UserError, refuse
@@ -72,15 +72,6 @@ class Order:
     def ends_with(self) -> str:
         """The branch's last layer before the addition: ``conv``, ``norm`` or ``act``."""
         return self.last.partition("+")[0].split()[-1]
-
-    @property
-    def without_norms(self) -> Order:
-        """The same lines without the word ``norm``."""
-        lines = {
-            field: " ".join(word for word in line.split() if word != "norm")
-            for field, line in vars(self).items()
-        }
-        return replace(self, **lines)
 
 
 # (a) to (e) of fig. 4. A projection shortcut has the same input as the branch's first convolution:

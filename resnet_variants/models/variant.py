@@ -6,7 +6,7 @@ Needs no torch, as the tables of choices do not: commands read them before they 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -136,9 +136,7 @@ class Variant:
             self._set(name, choice)
         self._check_groups(family)
         self._check_shortcut(family)
-        fault = scale_fault(self, self.branch_scale)
-        if fault:
-            raise UserError(f"branch_scale {self.branch_scale!r} {fault}", field="branch_scale")
+        _check_scale(self)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -173,7 +171,7 @@ class Variant:
 
     def _check_shortcut(self, family: Family) -> None:
         if self.is_plain:
-            self._check_plain()
+            _check_plain(self)
         if self.skip == "conv":
             if self.shortcut not in ("conv", "conv_all", "pad"):
                 message = "skip 'conv' is the shortcut 'conv_all': it does not go with shortcut "
@@ -196,17 +194,6 @@ class Variant:
         same = _SAME_ORDER[self.has_norms, moves]
         self._set("order", same.get(self.order, self.order))
 
-    def _check_plain(self) -> None:
-        if self.order != type(self).order:
-            raise UserError(
-                f"a plain net is conv-norm-act throughout: shortcut 'none' goes with order "
-                f"{type(self).order!r}, not {self.order!r}",
-                field="order",
-            )
-        if self.skip != type(self).skip:
-            message = f"skip {self.skip!r} acts on a shortcut, and shortcut 'none' has none"
-            raise UserError(message, field="skip")
-
     @property
     def is_plain(self) -> bool:
         """Whether no unit has a shortcut."""
@@ -221,7 +208,7 @@ class Variant:
     def lines(self) -> Order:
         """Its order, as it is built: without norms the lines have none."""
         order = ORDERS[self.order]
-        return order if self.has_norms else order.without_norms
+        return order if self.has_norms else without_norms(order)
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -304,6 +291,36 @@ class Variant:
 AXES: Mapping[str, Axis] = {each.name: each.metadata["axis"] for each in fields(Variant)}
 
 
+def without_norms(order: Order) -> Order:
+    """The same lines without the word ``norm``."""
+    lines = {
+        name: " ".join(word for word in line.split() if word != "norm")
+        for name, line in vars(order).items()
+    }
+    return replace(order, **lines)
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def _check_plain(variant: Variant) -> None:
+    if variant.order != Variant.order:
+        raise UserError(
+            f"a plain net is conv-norm-act throughout: shortcut 'none' goes with order "
+            f"{Variant.order!r}, not {variant.order!r}",
+            field="order",
+        )
+    if variant.skip != Variant.skip:
+        message = f"skip {variant.skip!r} acts on a shortcut, and shortcut 'none' has none"
+        raise UserError(message, field="skip")
+
+
+def _check_scale(variant: Variant) -> None:
+    fault = scale_fault(variant, variant.branch_scale)
+    if fault:
+        raise UserError(f"branch_scale {variant.branch_scale!r} {fault}", field="branch_scale")
+
+
 def scale_fault(variant: Variant, choice: str) -> str:
     """Why a network cannot have a choice of ``branch_scale``; empty where it can."""
     scale = BRANCH_SCALES[choice]
@@ -319,6 +336,9 @@ def scale_fault(variant: Variant, choice: str) -> str:
             "it would pass no gradient"
         )
     return ""
+
+
+# --- what the tables of axes say --------------------------------------------------------------
 
 
 def named_in(part: str) -> list[str]:
