@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_variants.models.branches import BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.branches import BLOCKS, STRIDES
 from resnet_variants.models.catalogue import as_variant, registered
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
@@ -112,7 +112,7 @@ def _entry_text(entry: object) -> str:
 
 
 def _order_text(variant: Variant) -> str:
-    order = ORDERS[variant.order]
+    order = variant.lines
     units = [order.unit] * (len(BLOCKS[variant.block].kernels) - 1)
     branch = " | ".join([*units, order.last])
     if variant.is_plain:

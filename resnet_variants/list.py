@@ -18,7 +18,7 @@ from resnet_variants.models.catalogue import (
     stored_costs,
 )
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in
+from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in, spelt
 from resnet_variants.registry import UserError
 from resnet_variants.terminal.cli import Plugins, guard, parse, say
 from resnet_variants.terminal.starting import ready
@@ -59,7 +59,7 @@ def _facts(variant: Variant) -> str:
     side = FAMILIES[variant.family].img_size
     axes = f"{variant.stem} stem, stride in {variant.stride}, {variant.shortcut} shortcut"
     further = [
-        choice
+        spelt(axis, choice)
         for axis in named_in(SUFFIX)
         if (choice := getattr(variant, axis)) != AXES[axis].default or axis == "order"
     ]

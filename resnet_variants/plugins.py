@@ -23,6 +23,7 @@ from typing import Any, cast
 from resnet_variants.data.specs import DATASETS
 from resnet_variants.models.branches import BLOCKS, AntiAlias, Order
 from resnet_variants.models.families import FAMILIES, PRESETS
+from resnet_variants.models.norms import Activation, BranchScale
 from resnet_variants.models.stems import ConvSpec
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, named_in, token
 from resnet_variants.registry import Registry, UserError, blamed, is_within, require_path, shown
@@ -238,6 +239,8 @@ _ENTRIES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "stem": ("a function of width and stride that returns a list of ConvSpec", _is_stem),
     "order": ("an Order", lambda entry: isinstance(entry, Order)),
     "antialias": ("an AntiAlias", lambda entry: isinstance(entry, AntiAlias)),
+    "branch_scale": ("a BranchScale", lambda entry: isinstance(entry, BranchScale)),
+    "act": ("an Activation", lambda entry: isinstance(entry, Activation)),
 }
 
 
@@ -262,9 +265,10 @@ def _check_name(kind: str, name: object) -> None:
     if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9]*", name)):
         message = "must be small letters and digits: it is one word in the names of networks"
         raise UserError(f"the name of {kind} {shown(name)} {message}")
-    words = [token(choice) for axis in _SPELT for choice in AXES[axis].choices or ()]
-    words += [*map(token, BLOCKS), *(family.token for family in FAMILIES.values())]
-    if words.count(name) > 1 or name.upper() in PRESETS or re.fullmatch(r"[sgw][0-9]+", name):
+    words = [token(axis, choice) for axis in _SPELT for choice in AXES[axis].choices or ()]
+    words += [*BLOCKS, *(family.token for family in FAMILIES.values())]
+    word = token(kind, name)
+    if words.count(word) > 1 or word.upper() in PRESETS or re.fullmatch(r"[sgw][0-9]+", word):
         message = "means something else in the names of networks: take another one"
         raise UserError(f"the name of {kind} {name!r} {message}")
 

@@ -63,8 +63,8 @@ def variant_columns(model: str) -> dict[str, object]:
     axes = dict(zip(AXES, MODELS[model], strict=True))
     size = {"params": 70_000, "flops": 2 * MODELS[model][-1], "acts": 90_000}
     own = {"model": model, "family": "cifar", "depth": 29, "stem_stride": 1}
-    own |= {"block": "bottleneck", "skip": "identity", "cardinality": 1, "base_width": 16}
-    return own | {"attention": "none", "antialias": "none"} | axes | size
+    own |= {"block": "bottleneck", "base_width": 16}
+    return {name: vars(Variant())[name] for name in FURTHER_COLUMNS} | own | axes | size
 
 
 def run_row(model: str, seed: int = 0, acc: float = 0.9, **changes: object) -> dict[str, object]:

@@ -128,12 +128,12 @@ def function(model, x):
             numbers = torch.arange(tensor.numel(), dtype=torch.float64)
             waves = (1.7 * numbers + 2.9 * seen[type(module)]).sin().reshape(tensor.shape)
             # Below zero an activation like silu falls: no max-pool may stand on its other side.
-            shift = {"bias": -1.0, "weight": 1.0}[name] if tensor.ndim == 1 else 0.0
+            shift = (-1.0 if name == "bias" else 1.0) if tensor.ndim == 1 else 0.0
             scale = tensor[0].numel() ** -0.5
             tensor.data.copy_(waves * scale + shift)
         seen[type(module)] += 1
     torch.manual_seed(0)
-    return tuple(round(y, 6) for y in model(x).flatten().tolist())
+    return tuple(round(y, 9) for y in model(x).flatten().tolist())
 
 
 def trains(variant):

@@ -1,5 +1,7 @@
 """A residual unit written out from the papers, for comparison: no table of the package is used.
 
+It has batch norm, or no norms and biases; its activation is a function.
+
 Figures 2 and 4 of arXiv:1603.05027, options A to C of arXiv:1512.03385 and figure 2 of
 arXiv:1812.01187, on the state dict of one unit. What the papers leave open is this package's
 choice: a shortcut that changes shape reads what the branch's first convolution reads; its
@@ -7,6 +9,7 @@ convolution takes a norm, but for ``bn_after_add`` and ``preact``; attention and
 stand right before the addition, the function of the skip connection on what the shortcut carries.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +34,7 @@ class Unit:
     skip: str = "identity"
     attention: str = "none"
     drop_path: float = 0.0
+    act: Callable[[Tensor], Tensor] = functional.relu
 
     def forward(self, order: str, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the output of the unit."""
@@ -42,34 +46,34 @@ class Unit:
     def post(self, x):
         y = x
         for i in range(1, self.convs):
-            y = functional.relu(self.norm(i, self.conv(i, y)))
+            y = self.act(self.norm(i, self.conv(i, y)))
         y = self.norm(self.convs, self.conv(self.convs, y))
-        return functional.relu(self.add(y, self.carried(x, x, norm=True)))
+        return self.act(self.add(y, self.carried(x, x, norm=True)))
 
     def bn_after_add(self, x):
         y = x
         for i in range(1, self.convs):
-            y = functional.relu(self.norm(i, self.conv(i, y)))
+            y = self.act(self.norm(i, self.conv(i, y)))
         y = self.conv(self.convs, y)
-        return functional.relu(self.norm(self.convs, self.add(y, self.carried(x, x, norm=False))))
+        return self.act(self.norm(self.convs, self.add(y, self.carried(x, x, norm=False))))
 
     def relu_before_add(self, x):
         y = x
         for i in range(1, self.convs + 1):
-            y = functional.relu(self.norm(i, self.conv(i, y)))
+            y = self.act(self.norm(i, self.conv(i, y)))
         return self.add(y, self.carried(x, x, norm=True))
 
     def relu_preact(self, x):
-        y = activated = functional.relu(x)
+        y = activated = self.act(x)
         for i in range(1, self.convs + 1):
-            y = self.norm(i, self.conv(i, y if i == 1 else functional.relu(y)))
+            y = self.norm(i, self.conv(i, y if i == 1 else self.act(y)))
         return self.add(y, self.carried(x, activated, norm=True))
 
     def preact(self, x):
-        activated = functional.relu(self.norm(1, x))
+        activated = self.act(self.norm(1, x))
         y = self.conv(1, activated)
         for i in range(2, self.convs + 1):
-            y = self.conv(i, functional.relu(self.norm(i, y)))
+            y = self.conv(i, self.act(self.norm(i, y)))
         return self.add(y, self.carried(x, activated, norm=False))
 
     # --- layers -------------------------------------------------------------------------------
@@ -81,14 +85,17 @@ class Unit:
             y = self.downsampled(y)
         stride = self.stride if i == self.strided and not filtered else 1
         groups = y.shape[1] // weight.shape[1]
+        bias = self.state.get(f"conv{i}.bias")
         return functional.conv2d(
-            y, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups
+            y, weight, bias, stride=stride, padding=weight.shape[-1] // 2, groups=groups
         )
 
     def norm(self, i, y):
         return self._norm(f"bn{i}", y)
 
     def _norm(self, name, y):
+        if f"{name}.weight" not in self.state:
+            return y
         mean = y.mean((0, 2, 3), keepdim=True)
         variance = (y - mean).square().mean((0, 2, 3), keepdim=True)
         weight, bias = (self.state[f"{name}.{key}"][:, None, None] for key in ("weight", "bias"))
@@ -115,11 +122,13 @@ class Unit:
             return torch.cat([h, zeros], 1)
         if not weights:
             return x
+        biased = "conv1.bias" in self.state
+        bias = weights[1] if biased else None
         if self.shortcut == "avgpool":
-            h = functional.conv2d(mean_2x2(read) if self.stride > 1 else read, weights[0])
+            h = functional.conv2d(mean_2x2(read) if self.stride > 1 else read, weights[0], bias)
         else:
-            h = functional.conv2d(read, weights[0], stride=self.stride)
-        assert norm == (len(weights) > 1)
+            h = functional.conv2d(read, weights[0], bias, stride=self.stride)
+        assert biased or norm == (len(weights) > 1)
         place = 2 if self.shortcut == "avgpool" else 1
         return self._norm(f"downsample.{place}", h) if norm else h
 
@@ -183,7 +192,7 @@ CHANGES = {"identity": Change(16, 16, 1), "wider": Change(8, 16, 1), "strided": 
 
 def unit_pair(variant, change, drop_path=0.0):
     """One of the package's units with random parameters, and the same unit written out."""
-    layers = Layers(dtype=torch.float64)
+    layers = Layers(variant.norm, variant.act, dtype=torch.float64)
     unit = ResidualBlock(change, variant, drops=Drops(drop_path), layers=layers)
     for parameter in unit.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)
@@ -198,6 +207,7 @@ def unit_pair(variant, change, drop_path=0.0):
         skip=variant.skip,
         attention=variant.attention,
         drop_path=drop_path,
+        act=getattr(functional, variant.act),
     )
     return unit.train(), written
 

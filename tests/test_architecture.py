@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "resnet_variants"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # The axes and their choices: the part of the room ``models`` that needs no torch and lies lowest.
-TABLES = ("variant", "families", "stems", "branches", "shortcuts")
+TABLES = ("variant", "families", "stems", "branches", "shortcuts", "norms")
 # From the bottom up; a module imports its own room and those below it.
 ROOMS = (
     *("registry", "settings", "tables", "records", "data", "training", "plugins", "models"),

@@ -2,13 +2,13 @@
 
 import itertools
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import timm
 import torch
 from nets import structure
-from timm.layers import DropBlock2d, DropPath, GroupNorm
+from timm.layers import DropBlock2d, DropPath, GroupNorm, LayerNorm2d, create_act_layer
 from torch import nn
 
 import resnet_variants as rv
@@ -16,7 +16,9 @@ from resnet_variants.models.arguments import ModelArgs
 from resnet_variants.models.branches import ATTENTIONS, ORDERS
 from resnet_variants.models.layers import Layers
 from resnet_variants.models.network import ResNet
+from resnet_variants.models.norms import ACTIVATIONS, NORMS
 from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
 
 GATED = Variant(family="cifar", depth=11, stem_stride=4, skip="exclusive_gate")
@@ -49,8 +51,6 @@ OTHERS = {
     "drop_rate": 0.5,
     "drop_path_rate": 0.5,
     "drop_block_rate": 0.5,
-    "norm_layer": "group",
-    "act_layer": "silu",
     "zero_init_last": True,
     "init_fan": "fan_in",
     "head": "bn_linear",
@@ -76,7 +76,32 @@ def test_drop_rates_are_off_in_evaluation():
     assert not torch.equal(dropping.train()(x), dropping(x))
 
 
-# --- norms and activations --------------------------------------------------------------------
+# --- norms and activations: axes that timm's arguments choose too ------------------------------
+
+
+@pytest.mark.parametrize("make", [rv.create_model, build])
+def test_timms_arguments_for_norm_and_activation_choose_the_axes(make):
+    variant = small(norm="layer")
+    chosen = replace(variant, norm="group", act="silu")
+    assert make(variant, norm_layer="group", act_layer="silu", device="meta").variant == chosen
+    assert make(variant, norm_layer=None, device="meta").variant == variant
+
+
+def test_a_network_loads_by_the_arguments_that_earlier_versions_saved():
+    saved = {"norm_layer": "group", "act_layer": "silu"}
+    model = timm.create_model("rv_resnet20_cifar_b", **saved, device="meta")
+    assert model.variant.name == "rv_resnet20_cifar_b_groupnorm_silu"
+
+
+def test_activations_are_timms_without_parameters_and_differ():
+    x = torch.linspace(-9, 9, 999)
+    outputs = []
+    for name in ACTIVATIONS:
+        layer = create_act_layer(name)
+        assert not [*layer.parameters()]
+        assert type(Layers(act_layer=name).act(inplace=False)) is type(layer)
+        outputs.append(tuple(layer(x).tolist()))
+    assert len({*outputs}) == len(outputs)
 
 
 @pytest.mark.parametrize(
@@ -87,33 +112,34 @@ def test_group_norm_has_32_groups_of_two_channels_or_more(width, groups):
     assert Layers("group").norm(width).num_groups == groups
 
 
+@pytest.mark.parametrize(("norm", "kind"), [("group", GroupNorm), ("layer", LayerNorm2d)])
 @pytest.mark.parametrize("order", ORDERS)
-def test_group_norm_and_another_activation_stand_wherever_batch_norm_and_relu_did(order):
+def test_another_norm_and_activation_stand_wherever_batch_norm_and_relu_did(order, norm, kind):
     variant = small(depth=11, order=order, stem="deep", stem_stride=4)
     usual = ResNet(variant)
-    other = ResNet(variant, norm_layer="group", act_layer="silu").train()
-    for kind, ours in ((nn.BatchNorm2d, GroupNorm), (nn.ReLU, nn.SiLU)):
-        places = [n for n, m in usual.named_modules() if isinstance(m, kind)]
+    other = ResNet(replace(variant, norm=norm, act="silu")).train()
+    for own, ours in ((nn.BatchNorm2d, kind), (nn.ReLU, nn.SiLU)):
+        places = [n for n, m in usual.named_modules() if isinstance(m, own)]
         assert [n for n, m in other.named_modules() if isinstance(m, ours)] == places
     x = torch.randn(4, 3, 17, 17)
     assert torch.allclose(other(x)[:1], other(x[:1]), atol=1e-5)  # it does not see the batch
 
 
-@pytest.mark.parametrize("act_layer", ["gelu", "leaky_relu", "elu", "mish", "hard_swish"])
-def test_timms_activations_train(act_layer):
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_every_activation_trains_with_and_without_norms(act):
     # In place or not: a backward pass needs what they keep.
-    for order in ORDERS:
-        model = ResNet(small(order=order), act_layer=act_layer)
+    for order, norm in itertools.product(ORDERS, ("batch", "none")):
+        model = ResNet(small(order=order, act=act, norm=norm))
         model(torch.randn(2, 3, 9, 9)).square().sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("place", [{"device": "meta"}, {"dtype": torch.float64}], ids=repr)
-@pytest.mark.parametrize("norm_layer", ["batch", "group"])
-def test_every_tensor_is_where_it_was_asked_for(norm_layer, place):
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_tensor_is_where_it_was_asked_for(norm, place):
     for attention, skip in itertools.product(ATTENTIONS, ("shortcut_gate", "dropout")):
-        variant = small(attention=attention, skip=skip, antialias="blur")
-        model = ResNet(variant, norm_layer=norm_layer, **place)
+        variant = small(attention=attention, skip=skip, antialias="blur", norm=norm)
+        model = ResNet(variant, **place)
         tensors = [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
         wanted = (place.get("device", "cpu"), place.get("dtype", torch.float32))
         assert {(t.device.type, t.dtype) for t in tensors} == {wanted}
@@ -167,18 +193,23 @@ def test_drop_block_reads_what_follows_the_first_3x3_in_the_last_two_stages(dept
 @pytest.mark.parametrize(
     ("fields", "arguments", "message"),
     [
-        ({}, {"norm_layer": "layer"}, "unknown norm_layer 'layer'; choices: batch, group"),
-        ({}, {"norm_layer": nn.BatchNorm2d}, "BatchNorm2d'> must be of type str"),
-        ({}, {"act_layer": "rely"}, "unknown act_layer 'rely': timm has none of that name"),
-        ({}, {"act_layer": ""}, "unknown act_layer ''"),
-        ({}, {"act_layer": "prelu"}, "act_layer 'prelu' has parameters"),
         ({}, {"device": "gpu"}, "unknown device 'gpu': torch has none of that name"),
         ({}, {"dtype": torch.int8}, "dtype torch.int8 must be a floating-point type"),
         ({}, {"gate_bias": 0.0}, "gate_bias is that of gates, and skip 'identity' has none"),
         (
             {"order": "relu_before_add"},
             {"zero_init_last": True},
-            "zero_init_last: in order 'relu_before_add' an activation ends the branch",
+            "zero_init_last does not go with order 'relu_before_add': an activation ends",
+        ),
+        (
+            {"norm": "none"},
+            {"zero_init_last": True},
+            "zero_init_last zeroes a norm, and norm 'none'",
+        ),
+        (
+            {"branch_scale": "skipinit"},
+            {"zero_init_last": True},
+            "zero_init_last goes with branch_scale 'none' only, not with 'skipinit'",
         ),
         ({"shortcut": "none"}, {"zero_init_last": True}, "zero_init_last needs a shortcut"),
         ({"shortcut": "none"}, {"drop_path_rate": 0.1}, "drop_path_rate needs a shortcut"),
@@ -191,6 +222,22 @@ def test_what_a_variant_cannot_have_is_one_line_that_names_the_argument(fields, 
             make(small(**fields), **arguments)
         assert error.value.field in arguments
         assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"norm_layer": "instance"}, "norm_layer: unknown norm 'instance'; choices: batch, group"),
+        ({"norm_layer": nn.BatchNorm2d}, "BatchNorm2d'> must be of type str"),
+        ({"act_layer": "rely"}, "act_layer: unknown act 'rely'; did you mean 'relu'? choices:"),
+        ({"act_layer": ""}, "unknown act ''"),
+        ({"act_layer": "prelu"}, "unknown act 'prelu'"),
+    ],
+)
+def test_an_unknown_norm_or_activation_is_one_line_that_names_the_argument(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        rv.create_model(small(), **arguments)
+    assert error.value.field in arguments
 
 
 def test_an_argument_that_no_model_has_is_a_type_error():

@@ -8,7 +8,7 @@ import pytest
 from resnet_variants import describe
 from resnet_variants.analysis import effects, summary
 from resnet_variants.models.grids import parse_name
-from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in, token
 from resnet_variants.records.results_folder import RUN_COLUMNS
 from resnet_variants.records.schema import RUNS
 from resnet_variants.reporting.html import varied
@@ -44,6 +44,17 @@ def test_an_axis_is_a_flag_a_part_of_the_name_and_a_column_of_its_type(axis):
     assert axis in summary.SUMMARY_COLUMNS
     (column,) = [column for column in RUNS if column.name == axis]
     assert type(getattr(OWN, axis)) is column.kind
+
+
+def test_no_two_choices_are_one_word_at_the_end_of_names():
+    words = [
+        token(axis, choice)
+        for axis in named_in(SUFFIX)
+        for choice in AXES[axis].choices
+        if choice != AXES[axis].default
+    ]
+    assert len({*words}) == len(words)
+    assert {"groupnorm", "nonorm", "hardswish", "zerogamma"} <= {*words}
 
 
 @pytest.mark.parametrize("axis", AXES)

@@ -17,6 +17,7 @@ from resnet_variants.models.branches import (
     AntiAlias,
     Order,
 )
+from resnet_variants.models.initial import zero_last
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.stems import STEMS, ConvSpec
@@ -40,6 +41,15 @@ def variants(block, order, **axes):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_orders_are_those_of_the_figure(block, order):
     for variant in variants(block, order, stride=STRIDES, shortcut=SHORTCUTS):
+        for change in CHANGES.values():
+            assert_exact(variant, change)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_activations_take_relus_place_and_norms_may_be_left_out(block, order):
+    axes = {"act": ["silu", "gelu"], "norm": ["batch", "none"], "shortcut": SHORTCUTS}
+    for variant in variants(block, order, **axes):
         for change in CHANGES.values():
             assert_exact(variant, change)
 
@@ -171,7 +181,7 @@ def test_a_new_order_is_one_line_that_may_have_a_step_twice(monkeypatch):
     y = unit.eval().conv1(unit.bn1(x).relu())
     y = unit.bn2b(unit.conv2(unit.bn2(y).relu()))
     assert torch.equal(unit(x), x + y)
-    unit.zero_init_last()
+    zero_last(unit)
     assert not unit.bn2b.weight.any() and unit.bn2.weight.all()
 
 

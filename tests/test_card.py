@@ -5,13 +5,17 @@ import json
 import pytest
 import timm
 import torch
+from timm.models import save_for_hf
 
 import resnet_variants as rv
+from resnet_variants.models.arguments import with_axes
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 
 NAMED = rv.parse_name("rv_resnet20_cifar_b")
-UNNAMED = Variant(family="cifar", depth=8, stem_stride=2, skip="shortcut_gate")
+UNNAMED = Variant(
+    family="cifar", depth=8, stem_stride=2, skip="shortcut_gate", branch_scale="skipinit"
+)
 BOTH = pytest.mark.parametrize("variant", [NAMED, UNNAMED], ids=lambda v: v.name)
 ARGUMENTS = [
     {},
@@ -33,7 +37,17 @@ def test_a_saved_model_loads_as_it_was(variant, arguments, tmp_path):
         rv.save_pretrained(model, str(folder))
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         assert torch.equal(loaded(x), model.eval()(x))
-        assert loaded.variant == variant
+        assert loaded.variant == model.variant == with_axes(variant, arguments)[0]
+        assert torch.equal(rv.load_weights(model, folder)(x), loaded(x))
+
+
+def test_what_timm_saves_with_a_norm_as_argument_is_weights_of_the_network_with_that_norm(tmp_path):
+    model = timm.create_model("resnet_variant", variant=NAMED.name, norm_layer="group")
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=True).variant == model.variant
+    rv.load_weights(rv.create_model(model.variant.name), tmp_path)
+    with pytest.raises(UserError, match="holds weights of rv_resnet20_cifar_b_groupnorm, not of"):
+        rv.load_weights(rv.create_model(NAMED), tmp_path)
 
 
 @BOTH

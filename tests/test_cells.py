@@ -11,6 +11,7 @@ from timm.models import group_parameters
 
 from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, ORDERS, STRIDES
 from resnet_variants.models.network import ResNet
+from resnet_variants.models.norms import BRANCH_SCALES, NORMS
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.variant import Variant
@@ -59,13 +60,14 @@ AXES = {axis: list(table) for axis, table in TABLES.items()} | {
     "skip": [skip for skip in SKIPS if skip != "conv"],  # a spelling of conv_all
     "attention": list(ATTENTIONS),
     "antialias": list(ANTIALIASES),
-    "norm_layer": ["batch", "group"],
-    "act_layer": ["relu", "silu"],
+    "norm": list(NORMS),
+    "act": ["relu", "silu"],  # all are built in test_arguments
+    "branch_scale": list(BRANCH_SCALES),
     "drop_path_rate": [0.0, 0.3],
     "drop_block_rate": [0.0, 0.3],
     "global_pool": ["avg", "catavgmax"],
 }
-ARGUMENTS = ("norm_layer", "act_layer", "drop_path_rate", "drop_block_rate", "global_pool")
+ARGUMENTS = ("drop_path_rate", "drop_block_rate", "global_pool")
 
 
 def split(row):
@@ -113,6 +115,15 @@ def test_the_sample_leaves_out_only_what_is_no_variant():
     wanted = [{"shortcut": "none", "skip": skip} for skip in AXES["skip"][1:]]
     wanted += [{"shortcut": "none", "order": order} for order in AXES["order"][1:]]
     wanted += [{"shortcut": "none", "drop_path_rate": 0.3}]
+    wanted += [{"shortcut": "none", "branch_scale": scale} for scale in AXES["branch_scale"][1:]]
+    wanted += [{"norm": "none", "branch_scale": "zero_gamma"}]
+    wanted += [{"norm": norm, "branch_scale": "fixup"} for norm in AXES["norm"] if norm != "none"]
+    wanted += [
+        {"order": order, "branch_scale": "fixup"}
+        for order in ("bn_after_add", "relu_before_add", "relu_preact")
+    ]
+    wanted += [{"order": "relu_before_add", "branch_scale": "zero_gamma"}]
+    wanted += [{"order": order, "norm": "none"} for order in ("bn_after_add", "relu_preact")]
     wanted += [{"stride": "1x1", "size": size} for size in SIZES if "basic" in size]
     wanted += [{"shortcut": "conv_all", "size": size} for size in SIZES if size[0] == 11]
     assert [pair for pair in wanted if pair not in impossible] == []

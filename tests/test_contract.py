@@ -114,14 +114,17 @@ def test_cells_without_a_name_have_a_cfg_too(family, depth, without_values):
 
 # --- tools that read the model's code ---------------------------------------------------------
 
-# Every choice but of stems is in one of these.
+# Every choice but of stems and some activations is in one of these.
 BRANCHES = [
     small(shortcut="conv_all", skip="scale", attention="se", stem_stride=4, antialias="blur"),
     small(order="bn_after_add", shortcut="pad", skip="exclusive_gate", attention="eca"),
     small(order="relu_before_add", skip="shortcut_gate", stem_stride=4, antialias="avg"),
     small(order="relu_preact", depth=11, stem="deep", stride="1x1", skip="dropout"),
     small(order="preact", depth=11, shortcut="avgpool", skip="scale_both"),
-    small(shortcut="none"),
+    small(shortcut="none", act="gelu"),
+    small(norm="group", branch_scale="skipinit"),
+    small(norm="layer", branch_scale="layerscale", act="hard_swish"),
+    small(norm="none", branch_scale="fixup", act="silu", order="preact"),
 ]
 
 

@@ -1,6 +1,9 @@
 """Initialisation: Kaiming's deviation, norms and branches that start as the identity, gates."""
 
+import itertools
 import math
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,23 +21,36 @@ def small(block="basic", **fields):
     return Variant(family="cifar", depth=DEPTHS[block], block=block, **fields)
 
 
-def after_the_addition(order, x):
+def after_the_addition(variant, x):
     """What an order does to a sum: nothing, or what stands after the ``+``."""
-    if order == "bn_after_add":
+    if variant.order == "bn_after_add":
         return nn.functional.batch_norm(x, None, None, training=True).relu()
-    return x.relu() if order == "post" else x
+    return x.relu() if variant.order == "post" else x
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("order", [order for order in ORDERS if order != "relu_before_add"])
-@pytest.mark.parametrize("block", BLOCKS)
-def test_zeroed_units_start_as_the_identity_and_nothing_in_them_is_dead(block, order, attention):
-    variant = small(block, order=order, attention=attention)
-    model = ResNet(variant, num_classes=5, zero_init_last=True).train()
-    zeroed, usual = model.layer2[1], ResNet(variant).train().layer2[1]
+# Networks whose branches start at zero.
+ZEROED = [
+    *({"branch_scale": "zero_gamma", "attention": attention} for attention in ATTENTIONS),
+    {"branch_scale": "zero_gamma", "norm": "group"},
+    *({"branch_scale": "skipinit", "norm": norm} for norm in ("batch", "none")),
+    {"branch_scale": "fixup", "norm": "none"},
+]
+ZERO_CELLS = [
+    small(block, order=order, **axes)
+    for block, order, axes in itertools.product(BLOCKS, ORDERS, ZEROED)
+    if axes["branch_scale"] == "skipinit" or order != "relu_before_add"
+    if axes.get("norm") != "group" or order != "bn_after_add"
+]
+
+
+@pytest.mark.parametrize("variant", dict.fromkeys(ZERO_CELLS), ids=lambda variant: variant.name)
+def test_zeroed_units_start_as_the_identity_and_nothing_in_them_is_dead(variant):
+    model = ResNet(variant, num_classes=5).train()
+    usual = ResNet(replace(variant, branch_scale="none")).train().layer2[1]
+    zeroed = model.layer2[1]
     x = torch.randn(4, zeroed.conv1.in_channels, 9, 9)
-    assert torch.equal(zeroed(x), after_the_addition(order, x))
-    assert not torch.allclose(usual(x), after_the_addition(order, x))
+    assert torch.equal(zeroed(x), after_the_addition(variant, x))
+    assert not torch.allclose(usual(x), after_the_addition(variant, x))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x, y = torch.randn(8, 3, 17, 17), torch.arange(8) % 5
     dead = {name for name, _ in model.named_parameters()}
@@ -44,6 +60,46 @@ def test_zeroed_units_start_as_the_identity_and_nothing_in_them_is_dead(block, o
         optimizer.step()
         dead -= {n for n, p in model.named_parameters() if p.grad.any()}
     assert dead == set()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_units_with_layer_scale_start_1e_5_branches_away_from_the_identity(norm, order):
+    unit = ResNet(small(order=order, norm=norm, branch_scale="layerscale")).double().layer2[1]
+    x = torch.randn(4, 32, 9, 9, dtype=torch.float64)
+    branches = []
+    unit.drop_path.register_forward_hook(lambda _, args, out: branches.append(out.clone()))
+    unit(x.clone())
+    nn.init.ones_(unit.branch_scale.gamma)
+    unit(x.clone())
+    scaled, branch = branches
+    assert torch.allclose(scaled, 1e-5 * branch, rtol=1e-6, atol=0)
+    assert 1e-6 < scaled.norm() / x.norm() < 1e-4
+
+
+@pytest.mark.parametrize("order", [order for order in ORDERS if order != "relu_before_add"])
+def test_zero_init_last_is_zero_gamma(order):
+    states = []
+    for scale, arguments in (("zero_gamma", {}), ("none", {"zero_init_last": True})):
+        torch.manual_seed(0)
+        variant = small(order=order, branch_scale=scale)
+        states.append(ResNet(variant, **arguments).state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_fixup_shrinks_all_convolutions_of_a_branch_but_the_last_which_is_zero(block):
+    states = []
+    for scale in ("fixup", "none"):
+        torch.manual_seed(0)
+        states.append(ResNet(small(block, norm="none", branch_scale=scale)).state_dict())
+    last = {"basic": "conv2", "bottleneck": "conv3"}[block]
+    factor = {"basic": 6 ** (-1 / 2), "bottleneck": 6 ** (-1 / 4)}[block]  # of six branches
+    for name, own in states[0].items():
+        branch = re.search(r"layer\d\.\d\.(conv\d)\.weight", name)
+        share = (0 if branch[1] == last else factor) if branch else 1
+        assert torch.allclose(own, share * states[1][name], rtol=1e-5, atol=0)
 
 
 def deviation(conv, fan):
@@ -62,11 +118,19 @@ def test_convolutions_start_kaiming_normal_by_either_fan(fan):
         assert conv.bias is None
 
 
-@pytest.mark.parametrize("norm_layer", ["batch", "group"])
-def test_norms_start_as_the_identity_with_the_usual_constants(norm_layer):
-    norms = [m for m in ResNet(small(), norm_layer=norm_layer).modules() if hasattr(m, "eps")]
+def test_without_norms_all_convolutions_have_a_bias_that_starts_at_zero():
+    model = ResNet(small(norm="none"))
+    assert not [name for name, _ in model.named_modules() if "bn" in name]
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 15
+    assert not any(conv.bias.any() for conv in convs)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("batch", 1e-5), ("group", 1e-5), ("layer", 1e-6)])
+def test_norms_start_as_the_identity_with_the_usual_constants(norm, eps):
+    norms = [m for m in ResNet(small(norm=norm)).modules() if hasattr(m, "eps")]
     assert len(norms) == 15
-    assert {(m.eps, getattr(m, "momentum", 0.1)) for m in norms} == {(1e-5, 0.1)}
+    assert {(m.eps, getattr(m, "momentum", 0.1)) for m in norms} == {(eps, 0.1)}
     assert all((m.weight == 1).all() and not m.bias.any() for m in norms)
 
 

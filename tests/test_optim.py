@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.functional import log_softmax, logsigmoid, one_hot
 from torch.optim.lr_scheduler import OneCycleLR
 
+from resnet_variants.models.variant import Variant
+from resnet_variants.models.zoo import build
 from resnet_variants.training.optim import make_loss, make_optimizer, make_schedule
 
 
@@ -148,6 +150,15 @@ def test_weight_decay_acts_on_matrices_or_on_all(name):
     model, optimizer = groups(name, weight_decay=0.07, decay="all")
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decay == {id(p): 0.07 for p in model.parameters()}
+
+
+@pytest.mark.parametrize("scale", ["skipinit", "layerscale"])
+def test_factors_of_branches_do_not_decay(scale):
+    model = build(Variant(family="cifar", depth=8, branch_scale=scale))
+    groups = make_optimizer(model, recipe(weight_decay=0.07)).param_groups
+    free = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    factors = [id(p) for name, p in model.named_parameters() if name.endswith("gamma")]
+    assert len(factors) == 3 and free.issuperset(factors)
 
 
 # --- losses -----------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_a_peers_weights_give_its_outputs_and_running_statistics(network, side):
 
 
 def test_with_group_norm_ours_is_timms_resnet50_gn():
-    assert_same_outputs(*pair(create("timm resnet50_gn"), "rv_resnet50_b", norm_layer="group"), 97)
+    assert_same_outputs(*pair(create("timm resnet50_gn"), "rv_resnet50_b_groupnorm"), 97)
 
 
 @pytest.mark.parametrize("stride", [8, 16])

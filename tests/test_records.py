@@ -225,6 +225,17 @@ def test_a_table_from_before_there_were_further_columns_has_no_numbers_there(tmp
     assert epochs["images_per_second"].notna().all()
 
 
+def test_a_run_from_before_there_was_an_axis_has_the_axis_default(tmp_path):
+    out = results_folder(tmp_path / "out", [run_row(A)])
+    clone = as_tables(out, tmp_path / "clone")
+    pd.read_csv(clone / "runs.csv").drop(columns=["norm", "skip"]).to_csv(clone / "runs.csv")
+    (config,) = out.glob("runs/*/run.json")
+    record = json.loads(config.read_text())
+    config.write_text(json.dumps({k: v for k, v in record.items() if k not in ("norm", "skip")}))
+    for folder in (out, clone):
+        assert read_runs(folder)[["norm", "skip"]].to_numpy().tolist() == [["batch", "identity"]]
+
+
 @pytest.mark.parametrize("name", ["runs.csv", "epochs.csv"])
 def test_a_table_that_lacks_columns_is_refused_by_name(tmp_path, name):
     clone = as_tables(results_folder(tmp_path / "out", [run_row(A)]), tmp_path / "clone")

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from timm.layers import LayerScale2d
 
 from resnet_variants.diagnosis.activations import recorded
+from resnet_variants.diagnosis.distances import identity_distance
 from resnet_variants.diagnosis.gradients import gradient_flow
 from resnet_variants.diagnosis.lesions import lesion_study
 from resnet_variants.diagnosis.units import (
@@ -29,6 +31,8 @@ def net(depth=14, **axes):
             torch.nn.init.uniform_(module.bias, -0.3, 0.3)
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+        if isinstance(module, LayerScale2d):
+            torch.nn.init.uniform_(module.gamma, 0.5, 1.5)
     return model.eval()
 
 
@@ -57,12 +61,10 @@ def assert_untouched(model, before):
 
 def zero_branch(module, order):
     """By hand: what ends the branch before the addition gives zero."""
-    if ORDERS[order].ends_with == "conv":
-        module.conv2.weight.data.zero_()
-    else:
-        norm = module.bn2b if order == "twice" else module.bn2
-        norm.weight.data.zero_()
-        norm.bias.data.zero_()
+    last = module.bn2b if order == "twice" else getattr(module, "bn2", module.conv2)
+    last = module.conv2 if ORDERS[order].ends_with == "conv" else last
+    for parameter in last.parameters():
+        parameter.data.zero_()
 
 
 RESIDUAL = [
@@ -70,7 +72,32 @@ RESIDUAL = [
     *({"shortcut": shortcut} for shortcut in ("pad", "avgpool", "conv_all")),
     *({"skip": skip} for skip in ("scale", "scale_both", "exclusive_gate", "shortcut_gate")),
     {"attention": "se"},
+    {"norm": "none"},
+    {"norm": "layer", "act": "gelu", "branch_scale": "skipinit"},
+    {"order": "preact", "branch_scale": "layerscale"},
 ]
+
+
+@pytest.mark.parametrize(
+    ("axes", "branch"),
+    [
+        ({"branch_scale": "zero_gamma"}, 0),
+        ({"branch_scale": "skipinit"}, 0),
+        ({"branch_scale": "fixup", "norm": "none"}, 0),
+        ({"branch_scale": "layerscale", "norm": "group"}, 1e-5),
+    ],
+    ids=str,
+)
+def test_branches_that_start_small_are_measured_as_such(axes, branch):
+    torch.manual_seed(0)
+    variant = Variant(family="cifar", depth=14, order="preact" if branch else "post", **axes)
+    model = build(variant, in_chans=1, num_classes=10).double().eval()
+    found = identity_distance(model, batch()[0])["branch_to_shortcut"].dropna()
+    assert len(found) and (found.between(branch / 30, branch * 30)).all()
+    lesions = lesion_study(model, *batch())
+    assert lesions["loss"].max() - lesions["loss"].min() <= 1e3 * branch
+    gradients = gradient_flow(model, *batch())
+    assert gradients["grad_norm"].gt(0).all()
 
 
 @pytest.mark.parametrize("end", [None, torch.nn.Identity()], ids=["none", "shared"])

@@ -73,6 +73,10 @@ SMALL = {"family": "cifar"}
     [
         (Variant(), "rv_resnet50_b"),
         (rv.preset("B", family="cifar", depth=20), "rv_resnet20_cifar_b"),
+        (Variant(norm="group"), "rv_resnet50_b_groupnorm"),
+        (Variant(branch_scale="zero_gamma"), "rv_resnet50_b_zerogamma"),
+        (Variant(norm="none", branch_scale="fixup"), "rv_resnet50_b_nonorm_fixup"),
+        (Variant(norm="none", act="silu", order="preact"), "rv_resnet50_b_preact_nonorm_silu"),
         (Variant(depth=18, stem="conv3", stem_stride=1), "rv_resnet18_s1_conv3_3x3_conv"),
         (Variant(depth=50, stem="deep_wide"), "rv_resnet50_deepwide_3x3_conv"),
         (Variant(**SMALL, depth=110, block="bottleneck"), "rv_resnet110_cifar_bottleneck_b"),
@@ -101,8 +105,12 @@ SMALL = {"family": "cifar"}
                 skip="exclusive_gate",
                 attention="se",
                 antialias="avg",
+                norm="layer",
+                act="leaky_relu",
+                branch_scale="skipinit",
             ),
-            "rv_resnet110_cifar_bottleneck_g4_s2_conv3_3x3_convall_preact_exclusivegate_se_avg",
+            "rv_resnet110_cifar_bottleneck_g4_s2_conv3_3x3_convall_preact_exclusivegate_se_avg"
+            "_layernorm_leakyrelu_skipinit",
         ),
     ],
 )
@@ -169,6 +177,26 @@ GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution
         ({"skip": "gates"}, "unknown skip 'gates'; choices: identity, scale"),
         ({"attention": ""}, "unknown attention ''; choices: none, se, eca"),
         ({"antialias": "blurr"}, "unknown antialias 'blurr'; did you mean 'blur'?"),
+        ({"norm": "instance"}, "unknown norm 'instance'; choices: batch, group, layer, none"),
+        ({"act": "prelu"}, "unknown act 'prelu'; did you mean 'relu'?"),
+        ({"branch_scale": "rezero"}, "unknown branch_scale 'rezero'"),
+        ({"branch_scale": "fixup"}, "branch_scale 'fixup' needs norm 'none': norm 'batch' undoes"),
+        (
+            {"branch_scale": "zero_gamma", "norm": "none"},
+            "branch_scale 'zero_gamma' zeroes a norm, and norm 'none' has none",
+        ),
+        (
+            {"branch_scale": "zero_gamma", "order": "relu_before_add"},
+            "branch_scale 'zero_gamma' does not go with order 'relu_before_add'",
+        ),
+        (
+            {"branch_scale": "fixup", "norm": "none", "order": "relu_before_add"},
+            "branch_scale 'fixup' does not go with order 'relu_before_add'",
+        ),
+        (
+            {"branch_scale": "layerscale", "shortcut": "none"},
+            "branch_scale 'layerscale' needs a shortcut",
+        ),
         ({"depth": 18, "cardinality": 32}, GROUPS + "18 of family 'imagenet' has basic blocks"),
         (
             {"base_width": 32, "family": "cifar", "depth": 164, "block": "basic"},

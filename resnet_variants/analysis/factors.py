@@ -155,7 +155,7 @@ def _words(row: Mapping[Hashable, str], usual: Mapping[str, str]) -> list[str]:
 def word(axis: str, level: str) -> str:
     """A choice of an axis as a label has it."""
     if level == "none":
-        return "plain" if axis == "shortcut" else f"no {axis}"
+        return "plain" if axis == "shortcut" else f"no {axis.replace('_', ' ')}"
     if not _AXES.intersection(axis.split("/")):
         return spelt(axis.replace("_", " "), level)
     return f"{axis.replace('_', ' ')} {level}" if level.isdigit() and axis != "depth" else level

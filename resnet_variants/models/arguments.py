@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import torch
-from timm.layers import create_act_layer
 
-from resnet_variants.models.branches import ORDERS
-from resnet_variants.models.layers import NORMS, Gate, Layers
+from resnet_variants.models.layers import Gate, Layers
 from resnet_variants.models.shortcuts import SKIPS
-from resnet_variants.models.variant import Variant
+from resnet_variants.models.variant import Variant, scale_fault
 from resnet_variants.registry import UserError, plain, require, shown
 from resnet_variants.settings import CHANNELS, FINITE, Fraction, Head, InitFan, Range, check_fields
 
@@ -35,8 +34,6 @@ class ModelArgs:
     drop_rate: Fraction = 0.0  # dropout before the classifier
     drop_path_rate: Fraction = 0.0  # stochastic depth, rising linearly to this at the last unit
     drop_block_rate: Fraction = 0.0  # DropBlock in the last two stages, as timm's ResNet has it
-    norm_layer: str = "batch"  # or "group"
-    act_layer: str = "relu"  # any of timm's
     zero_init_last: bool = False  # every branch starts as zero (timm's ResNet: True)
     init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
     head: Head = "linear"  # bn_linear: a batch norm of the pooled features before the classifier
@@ -47,14 +44,11 @@ class ModelArgs:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        NORMS[self.norm_layer]  # refuses an unknown one
-        _check_activation(self.act_layer)
         _check_factory_kwargs(self.device, self.dtype)
 
-    @property
-    def layers(self) -> Layers:
-        """The factory of the network's layers."""
-        return Layers(self.norm_layer, self.act_layer, self.device, self.dtype)
+    def layers(self, variant: Variant) -> Layers:
+        """The factory of a network's layers."""
+        return Layers(variant.norm, variant.act, self.device, self.dtype)
 
     def check(self, variant: Variant) -> None:
         """Refuse arguments that this variant cannot have.
@@ -68,22 +62,45 @@ class ModelArgs:
                 f"{variant.stem_stride}",
                 field="output_stride",
             )
-        if variant.is_plain:
-            for name in ("drop_path_rate", "zero_init_last"):
-                if getattr(self, name):
-                    message = f"{name} needs a shortcut: without one nothing would pass a unit"
-                    raise UserError(message, field=name)
+        if variant.is_plain and self.drop_path_rate:
+            message = "drop_path_rate needs a shortcut: without one nothing would pass a unit"
+            raise UserError(message, field="drop_path_rate")
         parts = SKIPS[variant.skip](1, Layers(device="meta")).values()
         gated = any(isinstance(part, Gate) for part in parts)
         if self.gate_bias != type(self).gate_bias and not gated:
             message = f"gate_bias is that of gates, and skip {variant.skip!r} has none"
             raise UserError(message, field="gate_bias")
-        if self.zero_init_last and ORDERS[variant.order].ends_with == "act":
-            raise UserError(
-                f"zero_init_last: in order {variant.order!r} an activation ends the branch, and "
-                "at zero it would pass no gradient",
-                field="zero_init_last",
-            )
+        if self.zero_init_last:
+            _check_zero_init(variant)
+
+
+def _check_zero_init(variant: Variant) -> None:
+    """``zero_init_last`` is the axis' choice ``zero_gamma``, as an argument and in a recipe."""
+    fault = scale_fault(variant, "zero_gamma")
+    if variant.branch_scale != type(variant).branch_scale:
+        fault = f"goes with branch_scale 'none' only, not with {variant.branch_scale!r}"
+    if fault:
+        raise UserError(f"zero_init_last {fault}", field="zero_init_last")
+
+
+# timm's arguments that are axes of a variant here.
+AXIS_OF = {"norm_layer": "norm", "act_layer": "act"}
+
+
+def with_axes(variant: Variant, model_args: Mapping[str, Any]) -> tuple[Variant, dict[str, Any]]:
+    """The variant with the axes that timm's arguments choose, and the arguments that are left.
+
+    Raises:
+        ValueError: names the argument and the reason.
+    """
+    left = dict(model_args)
+    for argument, axis in AXIS_OF.items():
+        choice = left.pop(argument, None)  # timm passes None for "not given"
+        try:
+            variant = variant if choice is None else replace(variant, **{axis: choice})
+        except UserError as error:
+            raise UserError(f"{argument}: {error}", field=argument) from error
+    return variant, left
 
 
 def require_count(name: str, value: object, low: int) -> int:
@@ -97,21 +114,6 @@ def require_count(name: str, value: object, low: int) -> int:
         message = f"{name} {shown(value)} must be a whole number from {low} to {LARGEST}"
         raise UserError(message, field=name)
     return count
-
-
-def _check_activation(name: str) -> None:
-    """Refuse a name that is no activation of timm's, or an activation with parameters."""
-    try:
-        layer = create_act_layer(name)
-    except KeyError:
-        layer = None
-    if layer is None:
-        raise UserError(
-            f"unknown act_layer {shown(name)}: timm has none of that name", field="act_layer"
-        )
-    if any(True for _ in layer.parameters()):
-        message = f"act_layer {name!r} has parameters: a network's name would not tell them"
-        raise UserError(message, field="act_layer")
 
 
 def _check_factory_kwargs(device: object, dtype: object) -> None:

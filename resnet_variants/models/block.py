@@ -11,8 +11,9 @@ import torch
 from timm.layers import DropBlock2d, DropPath
 from torch import Tensor, nn
 
-from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, STRIDES
 from resnet_variants.models.layers import Layers, Pad
+from resnet_variants.models.norms import BRANCH_SCALES
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, Change
 from resnet_variants.models.variant import Variant
 
@@ -49,7 +50,7 @@ class ResidualBlock(nn.Module):
                 self.add_module(name, module)
         self.steps = tuple(steps)
         # An activation keeps its output for the backward pass, so it must not change in place.
-        self.adds_in_place = ORDERS[variant.order].ends_with != "act"
+        self.adds_in_place = variant.lines.ends_with != "act"
         self.keeps_shape = change.keeps_shape
         self.pads = any(isinstance(module, Pad) for module in self.modules())
 
@@ -98,16 +99,6 @@ class ResidualBlock(nn.Module):
             x = x + shortcut
         return x, shortcut
 
-    def zero_init_last(self) -> None:
-        """Zero the branch: the weight of its last norm, or of its last convolution.
-
-        With ``preact`` it is the convolution: a norm with weight 0 before an activation passes no
-        gradient.
-        """
-        branch = self.steps[: self.steps.index("+")] if "+" in self.steps else self.steps
-        last = next(step for step in reversed(branch) if step.startswith(("bn", "conv")))
-        nn.init.zeros_(self.get_submodule(last).weight)  # type: ignore[arg-type]
-
 
 def unused(name: str, taken: Container[str]) -> str:
     """The name with as many ``b`` as it needs to be new: ``bn2``, ``bn2b``, ``bn2bb``."""
@@ -120,7 +111,7 @@ def _steps(
     change: Change, variant: Variant, drops: Drops, layers: Layers
 ) -> Iterator[tuple[str, nn.Module | None]]:
     """A unit's steps in order of execution, each with its layer; ``+`` has none."""
-    order, kernels = ORDERS[variant.order], BLOCKS[variant.block].kernels
+    order, kernels = variant.lines, BLOCKS[variant.block].kernels
     lines = [order.unit] * (len(kernels) - 1) + [order.last]
     words = [(word, i) for i, line in enumerate(lines) for word in line.split()]
     filters = dict(_antialias(change, variant, layers))
@@ -184,7 +175,7 @@ def _shortcut(change: Change, variant: Variant, layers: Layers) -> Iterator[tupl
     modules = SHORTCUTS[variant.shortcut](change, layers)
     if modules:
         learns = any(True for module in modules for _ in module.parameters())
-        if learns and ORDERS[variant.order].project:
+        if learns and variant.lines.project:
             modules.append(layers.norm(change.w_out))
         yield "downsample", nn.Sequential(*modules)
 
@@ -196,6 +187,9 @@ def _addition(
     attention = ATTENTIONS[variant.attention](width, layers)
     if attention is not None:
         yield "se", attention  # timm's name for any attention: its weights load
+    scale = BRANCH_SCALES[variant.branch_scale]
+    if scale.start is not None:
+        yield "branch_scale", layers.learned_scale(width if scale.each else 1, scale.start)
     if not variant.is_plain:
         yield from SKIPS[variant.skip](width, layers).items()
         yield "drop_path", DropPath(drops.path) if drops.path else nn.Identity()

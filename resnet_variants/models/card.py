@@ -13,7 +13,7 @@ import torch
 from timm.models import save_for_hf
 from timm.models._hub import generate_readme
 
-from resnet_variants.models.arguments import ModelArgs
+from resnet_variants.models.arguments import AXIS_OF, ModelArgs
 from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.peers import names_elsewhere
@@ -94,8 +94,10 @@ def save_pretrained(
     (folder / "model.safetensors").chmod(0o644)  # safetensors lets only the owner read it
     config = folder / "config.json"
     written = read_json(config, remedy="save the model again")
-    # timm reads num_classes from the top level; transformers would pass it twice.
-    cast("Json", written.get("model_args", {})).pop("num_classes", None)
+    # timm reads num_classes from the top level; transformers would pass it twice. The name of the
+    # variant tells what its axes are.
+    for name in ("num_classes", *AXIS_OF):
+        cast("Json", written.get("model_args", {})).pop(name, None)
     write_atomically(config, json.dumps(written, indent=2))
     readme = generate_readme(model_card(model, training), model.variant.name)
     write_atomically(folder / "README.md", readme)

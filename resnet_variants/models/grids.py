@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from resnet_variants.models.branches import BLOCKS
 from resnet_variants.models.families import DOWNSAMPLES, FAMILIES, PRESETS
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, Variant, named_in, token
@@ -171,7 +170,7 @@ def parse_name(name: str) -> Variant:
 
 def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
     """The fields that the parts after a name's head say, as a grid spells them."""
-    spec = _take(rest, "block", _tokens(BLOCKS))
+    spec = _take(rest, "block", _tokens("block"))
     spec |= _take_groups(rest)
     spec |= _take(rest, "stem_stride", {f"s{stride}": stride for stride in STEM_STRIDES})
     if rest and re.fullmatch(r"s[0-9]+", rest[0]):
@@ -181,14 +180,14 @@ def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
     letter = _take(rest, "preset", {key.lower(): key for key in PRESETS})
     spec |= letter
     for axis in () if letter else named_in(DESIGN):
-        tokens = _tokens(AXES[axis].choices)
+        tokens = _tokens(axis)
         if not rest or rest[0] not in tokens:
             part = (rest or [""])[0]
             refuse(f"{axis} in name {name!r}:", part, tokens, field="name")
         spec |= _take(rest, axis, tokens)
     known = list[str]()
     for axis in named_in(SUFFIX):
-        tokens = _tokens(AXES[axis].choices)
+        tokens = _tokens(axis)
         known += [token for token, choice in tokens.items() if choice != AXES[axis].default]
         spec |= _take(rest, axis, tokens)
     end = "_".join(rest)
@@ -200,10 +199,11 @@ def _read_rest(name: str, rest: list[str]) -> dict[str, object]:
     return spec
 
 
-def _tokens(choices: Mapping[str, object] | None) -> dict[str, object]:
+def _tokens(axis: str) -> dict[str, object]:
     """The choices of an axis by their spelling in names."""
+    choices = AXES[axis].choices
     assert choices is not None, "an axis without choices is spelt in the head of a name"
-    return {token(choice): choice for choice in choices}
+    return {token(axis, choice): choice for choice in choices}
 
 
 _MODEL = re.compile(

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from timm.layers import AvgPool2dSame, BlurPool2d, GroupNorm, create_act_layer, create_attn
+from timm.layers import (
+    AvgPool2dSame,
+    BlurPool2d,
+    GroupNorm,
+    LayerNorm2d,
+    LayerScale2d,
+    create_act_layer,
+    create_attn,
+)
 from torch import Tensor, nn
 
-from resnet_variants.registry import Registry
-
-NORMS: Registry[Callable[..., nn.Module]] = Registry("norm_layer", batch=nn.BatchNorm2d)
-
-
-@NORMS.register("group")
-def group_norm(width: int, **factory_kwargs: Any) -> GroupNorm:
-    """32 groups (arXiv:1803.08494), fewer if a group would have less than two channels.
-
-    timm always has 32 groups: one channel per group in deep stems.
-    """
-    groups = math.gcd(32, width)
-    return GroupNorm(
-        width, num_groups=groups if groups < width else max(1, groups // 2), **factory_kwargs
-    )
+from resnet_variants.models.norms import ACTIVATIONS, NORMS, no_norm
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class Layers:
     """Makes the layers of one network, on one device and with one dtype."""
 
     norm_layer: str = "batch"
-    act_layer: str = "relu"  # any of timm's
+    act_layer: str = "relu"
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
 
@@ -52,9 +45,12 @@ class Layers:
         dilation: int = 1,
         groups: int = 1,
     ) -> nn.Conv2d:
-        """(N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)); odd kernel, no bias."""
+        """(N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)); odd kernel.
+
+        It has a bias, which starts at 0, only in a network without norms: a norm has its own.
+        """
         dilation = dilation if kernel > 1 else 1
-        return nn.Conv2d(
+        conv = nn.Conv2d(
             w_in,
             w_out,
             kernel,
@@ -62,18 +58,39 @@ class Layers:
             padding=dilation * (kernel // 2),
             dilation=dilation,
             groups=groups,
-            bias=False,
+            bias=NORMS[self.norm_layer] is no_norm,
             device=self.device,
             dtype=self.dtype,
         )
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+        return conv
 
     def norm(self, width: int) -> nn.Module:
-        """A normalisation over ``width`` channels, eps 1e-5 (batch: momentum 0.1)."""
-        return NORMS[self.norm_layer](width, **self.factory_kwargs)
+        """The network's norm over ``width`` channels."""
+        return NORMS[self.norm_layer](width, self)
+
+    def batch_norm(self, width: int) -> nn.Module:
+        """Batch norm, eps 1e-5, momentum 0.1."""
+        return nn.BatchNorm2d(width, **self.factory_kwargs)
+
+    def group_norm(self, width: int) -> nn.Module:
+        """Group norm, eps 1e-5: 32 groups, fewer if a group would have less than two channels.
+
+        timm always has 32 groups: one channel per group in deep stems.
+        """
+        groups = math.gcd(32, width)
+        groups = groups if groups < width else max(1, groups // 2)
+        return GroupNorm(width, num_groups=groups, **self.factory_kwargs)
+
+    def layer_norm(self, width: int) -> nn.Module:
+        """Layer norm over channels, eps 1e-6 as timm has it."""
+        return LayerNorm2d(width, **self.factory_kwargs)
 
     def act(self, *, inplace: bool) -> nn.Module:
-        """An activation. Use ``inplace`` only where no other layer reads its input."""
-        return cast(nn.Module, create_act_layer(self.act_layer, inplace=inplace))
+        """The network's activation. ``inplace`` only where no other layer reads its input."""
+        own = ACTIVATIONS[self.act_layer].layer
+        return own() if own else cast(nn.Module, create_act_layer(self.act_layer, inplace=inplace))
 
     def attention(self, name: str, width: int) -> nn.Module:
         """One of timm's attentions over ``width`` channels."""
@@ -98,6 +115,10 @@ class Layers:
     def scale(self, factor: float) -> nn.Module:
         """A multiplication by a constant."""
         return Scale(factor)
+
+    def learned_scale(self, width: int, start: float) -> nn.Module:
+        """A learned factor for each of ``width`` channels; of width 1, for all channels."""
+        return LayerScale2d(width, start, **self.factory_kwargs)
 
     def gate(self, width: int) -> nn.Module:
         """The gate g(x) over ``width`` channels."""

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from resnet_variants.models.arguments import ModelArgs, require_count
 from resnet_variants.models.block import Drops, ResidualBlock, unused
-from resnet_variants.models.branches import ANTIALIASES, BLOCKS, ORDERS
+from resnet_variants.models.branches import ANTIALIASES, BLOCKS
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.layers import Gate, Layers
+from resnet_variants.models.initial import initialise
+from resnet_variants.models.layers import Layers
+from resnet_variants.models.norms import BRANCH_SCALES
 from resnet_variants.models.shortcuts import Change
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.models.variant import Variant
@@ -51,11 +53,11 @@ class ResNet(nn.Module):
         self.head_type = args.head
         self.grad_checkpointing = False
         self.feature_info = list[dict[str, object]]()
-        layers = args.layers
+        layers = args.layers(cfg)
 
         width = self._add_stem(cfg, args.in_chans, layers)
-        width = self._add_stages(cfg, width, args)
-        self._add_norm_act(ORDERS[cfg.order].head, width, ("norm", "act"), layers)
+        width = self._add_stages(cfg, width, args, layers)
+        self._add_norm_act(cfg.lines.head, width, ("norm", "act"), layers)
         self.num_features = width
         # The modules up to the features, in order. A module that a user adds later does not run.
         self.body = tuple(self._modules)
@@ -76,7 +78,7 @@ class ResNet(nn.Module):
             modules.append(layers.conv(width, spec.width, spec.kernel, stride=spec.stride))
             width = spec.width
         self.conv1 = nn.Sequential(*modules) if len(modules) > 1 else modules[0]
-        self._add_norm_act(ORDERS[variant.order].stem, width, ("bn1", "act1"), layers)
+        self._add_norm_act(variant.lines.stem, width, ("bn1", "act1"), layers)
         last = next(reversed(self._modules))
         self.feature_info.append({"num_chs": width, "reduction": conv_stride, "module": last})
         if pool:
@@ -92,7 +94,7 @@ class ResNet(nn.Module):
                 act = layers.act(inplace="norm" in steps.partition("act")[0])
                 self.add_module(unused(names[1], self._modules), act)
 
-    def _add_stages(self, variant: Variant, width: int, args: ModelArgs) -> int:
+    def _add_stages(self, variant: Variant, width: int, args: ModelArgs, layers: Layers) -> int:
         family, block = FAMILIES[variant.family], BLOCKS[variant.block]
         drops = _drops(args, variant.units)
         reduction, dilation = variant.stem_stride, 1
@@ -105,7 +107,7 @@ class ResNet(nn.Module):
             for _ in range(units):
                 w_out = stage_width * block.expansion
                 change = Change(width, w_out, stride, dilation=dilation, dilation_in=dilation_in)
-                unit = ResidualBlock(change, variant, drops=next(drops), layers=args.layers)
+                unit = ResidualBlock(change, variant, drops=next(drops), layers=layers)
                 stage.append(unit)
                 width, stride, dilation_in = w_out, 1, dilation
             self.add_module(f"layer{i + 1}", stage)
@@ -120,19 +122,10 @@ class ResNet(nn.Module):
         fan: str = ModelArgs.init_fan,
         gate_bias: float = ModelArgs.gate_bias,
     ) -> None:
-        """Kaiming-normal convolutions (arXiv:1502.01852); norms become the identity."""
-        if any(parameter.is_meta for parameter in self.parameters()):
-            return  # there are no values
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
-                module.reset_parameters()
-            elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")  # type: ignore[arg-type]
-            elif isinstance(module, Gate):
-                nn.init.constant_(cast(Tensor, module.conv.bias), gate_bias)
-        for module in self.modules() if zero_init_last else ():
-            if isinstance(module, ResidualBlock):
-                module.zero_init_last()
+        """See ``initial.initialise``; on the meta device there are no values."""
+        scale = "zero_gamma" if zero_init_last else self.variant.branch_scale
+        if not any(parameter.is_meta for parameter in self.parameters()):
+            initialise(self, BRANCH_SCALES[scale], fan=fan, gate_bias=gate_bias)
 
     # --- running ------------------------------------------------------------------------------
 

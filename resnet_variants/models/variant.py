@@ -6,20 +6,27 @@ Needs no torch, as the tables of choices do not: commands read them before they 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES
+from resnet_variants.models.branches import ANTIALIASES, ATTENTIONS, BLOCKS, ORDERS, STRIDES, Order
 from resnet_variants.models.families import FAMILIES, PRESETS, Family
+from resnet_variants.models.norms import ACTIVATIONS, BRANCH_SCALES, NORMS, no_norm
 from resnet_variants.models.shortcuts import SHORTCUTS, SKIPS, plain
 from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.settings import check_fields
 
-# Without an identity shortcut and without a stem pool, these orders compute the same function as
-# another one: only the block boundaries move.
-_WITHOUT_IDENTITY = {"relu_preact": "post", "bn_after_add": "preact"}
+# Orders that are the same network as another one, whatever the norm and the activation are. Without
+# an identity shortcut and without a stem pool, only the block boundaries move. Without norms, two
+# orders have the same lines.
+_SAME_ORDER: Mapping[tuple[bool, bool], Mapping[str, str]] = {  # has norms; boundaries move
+    (True, False): {},
+    (True, True): {"relu_preact": "post", "bn_after_add": "preact"},
+    (False, False): {"relu_preact": "preact", "bn_after_add": "post"},
+    (False, True): dict.fromkeys(("relu_preact", "bn_after_add", "preact"), "post"),
+}
 WIDEST = 2**14  # a 3x3 convolution with more channels is a typing error
 
 # How a name spells an axis: in its head, which ``Variant._spell`` and ``grids`` write and read by
@@ -39,6 +46,7 @@ class Axis:
     choices: Mapping[Any, Any] | None  # ``None``: any number that the other fields allow
     in_name: str
     shown: str
+    noun: str = ""  # ends each choice in words and in names: ``group norm``, ``groupnorm``
 
     @property
     def is_text(self) -> bool:
@@ -53,15 +61,18 @@ def axis(
     *,
     in_name: str = SUFFIX,
     shown: str = FURTHER,
+    noun: str = "",
 ) -> Any:
     """A dataclass field that describes an axis."""
-    about = Axis(default, meaning, choices, in_name, shown)
+    about = Axis(default, meaning, choices, in_name, shown, noun)
     return field(default=default, metadata={"axis": about})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One network without its weights; valid by construction, equal exactly when the same network.
+
+    How it starts is part of it: two choices of ``branch_scale`` may differ in initial weights only.
 
     An empty string or a zero becomes the family's own choice. Other spellings of one network
     become one:
@@ -71,8 +82,10 @@ class Variant:
     - ``skip="conv"`` becomes ``shortcut="conv_all"``, and that becomes ``conv`` in a network whose
       every unit changes the shape.
     - Without an identity shortcut and without a stem pool, ``relu_preact`` becomes ``post`` and
-      ``bn_after_add`` becomes ``preact``. With a pool, ``relu_preact`` equals ``post`` for ReLU
-      only, and both stay.
+      ``bn_after_add`` becomes ``preact``. With a pool, ``relu_preact`` equals ``post`` only for an
+      activation that never falls, such as ReLU, and both stay.
+    - Without norms, ``relu_preact`` becomes ``preact`` and ``bn_after_add`` becomes ``post``. Where
+      there is no identity shortcut and no stem pool either, ``preact`` becomes ``post``.
 
     Raises:
         ValueError: an unknown choice, or two fields that exclude each other; the message names
@@ -95,6 +108,9 @@ class Variant:
     base_width: int = axis(0, "channels per group in the first stage", in_name=HEAD)
     attention: str = axis("none", "before the addition", ATTENTIONS)
     antialias: str = axis("none", "filter instead of a conv's stride", ANTIALIASES)
+    norm: str = axis("batch", "between the convolutions", NORMS, noun="norm")
+    act: str = axis("relu", "the activation, by timm's name", ACTIVATIONS)
+    branch_scale: str = axis("none", "how small a branch starts", BRANCH_SCALES)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,6 +136,7 @@ class Variant:
             self._set(name, choice)
         self._check_groups(family)
         self._check_shortcut(family)
+        _check_scale(self)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -154,7 +171,7 @@ class Variant:
 
     def _check_shortcut(self, family: Family) -> None:
         if self.is_plain:
-            self._check_plain()
+            _check_plain(self)
         if self.skip == "conv":
             if self.shortcut not in ("conv", "conv_all", "pad"):
                 message = "skip 'conv' is the shortcut 'conv_all': it does not go with shortcut "
@@ -173,24 +190,25 @@ class Variant:
         if every_unit_changes_shape and self.shortcut == "conv_all":
             self._set("shortcut", "conv")
         has_identity = not (every_unit_changes_shape or self.shortcut == "conv_all")
-        if not (has_identity or self.is_plain or STEM_STRIDES[self.stem_stride].pool):
-            self._set("order", _WITHOUT_IDENTITY.get(self.order, self.order))
-
-    def _check_plain(self) -> None:
-        if self.order != type(self).order:
-            raise UserError(
-                f"a plain net is conv-norm-act throughout: shortcut 'none' goes with order "
-                f"{type(self).order!r}, not {self.order!r}",
-                field="order",
-            )
-        if self.skip != type(self).skip:
-            message = f"skip {self.skip!r} acts on a shortcut, and shortcut 'none' has none"
-            raise UserError(message, field="skip")
+        moves = not (has_identity or self.is_plain or STEM_STRIDES[self.stem_stride].pool)
+        same = _SAME_ORDER[self.has_norms, moves]
+        self._set("order", same.get(self.order, self.order))
 
     @property
     def is_plain(self) -> bool:
         """Whether no unit has a shortcut."""
         return SHORTCUTS[self.shortcut] is plain
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether there is any norm between its layers."""
+        return NORMS[self.norm] is not no_norm
+
+    @property
+    def lines(self) -> Order:
+        """Its order, as it is built: without norms the lines have none."""
+        order = ORDERS[self.order]
+        return order if self.has_norms else without_norms(order)
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -220,13 +238,15 @@ class Variant:
         """The one name of this network, a legal timm name; ``parse_name`` inverts it.
 
         ``rv_<model>[_<family>][_<block>][_<groups>][_s<stem stride>]_<design>[_<order>][_<skip>]
-        [_<attention>][_<antialias>]`` where a part equal to the default is left out and
+        [_<attention>][_<antialias>][_<norm>norm][_<act>][_<branch scale>]`` where a part equal
+        to the default is left out and
 
         - ``<model>`` is ``resnet<depth>``; ``resnext<depth>_<cardinality>x<base width>d``; or, with
           one group k times as wide as the family's own, ``wide_resnet<depth>_<k>``;
         - ``<groups>`` is ``[g<cardinality>][_w<base width>]`` where ``resnext`` and ``wide_resnet``
           are names of other networks, as in the family ``cifar``;
-        - ``<design>`` is a preset letter or, for any other cell, ``<stem>_<stride>_<shortcut>``.
+        - ``<design>`` is a preset letter or, for any other cell, ``<stem>_<stride>_<shortcut>``;
+        - ``nonorm`` is a network without norms.
         """
         return self._spell(self.preset.lower())
 
@@ -245,9 +265,9 @@ class Variant:
             self.block if self.block != block else "",
             *self._groups(family),
             f"s{self.stem_stride}" if self.stem_stride != family.stem_stride else "",
-            *([letter] if letter else (token(getattr(self, name)) for name in named_in(DESIGN))),
+            *([letter] if letter else (token(n, getattr(self, n)) for n in named_in(DESIGN))),
             *(
-                token(getattr(self, name))
+                token(name, getattr(self, name))
                 for name in named_in(SUFFIX)
                 if getattr(self, name) != AXES[name].default
             ),
@@ -271,6 +291,56 @@ class Variant:
 AXES: Mapping[str, Axis] = {each.name: each.metadata["axis"] for each in fields(Variant)}
 
 
+def without_norms(order: Order) -> Order:
+    """The same lines without the word ``norm``."""
+    lines = {
+        name: " ".join(word for word in line.split() if word != "norm")
+        for name, line in vars(order).items()
+    }
+    return replace(order, **lines)
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def _check_plain(variant: Variant) -> None:
+    if variant.order != Variant.order:
+        raise UserError(
+            f"a plain net is conv-norm-act throughout: shortcut 'none' goes with order "
+            f"{Variant.order!r}, not {variant.order!r}",
+            field="order",
+        )
+    if variant.skip != Variant.skip:
+        message = f"skip {variant.skip!r} acts on a shortcut, and shortcut 'none' has none"
+        raise UserError(message, field="skip")
+
+
+def _check_scale(variant: Variant) -> None:
+    fault = scale_fault(variant, variant.branch_scale)
+    if fault:
+        raise UserError(f"branch_scale {variant.branch_scale!r} {fault}", field="branch_scale")
+
+
+def scale_fault(variant: Variant, choice: str) -> str:
+    """Why a network cannot have a choice of ``branch_scale``; empty where it can."""
+    scale = BRANCH_SCALES[choice]
+    if variant.is_plain and scale is not BRANCH_SCALES["none"]:
+        return "needs a shortcut: without one nothing would pass a unit"
+    if scale.shrinks and variant.has_norms:
+        return f"needs norm 'none': norm {variant.norm!r} undoes a factor of the weights before it"
+    if scale.zeroes and not (scale.shrinks or variant.has_norms):
+        return f"zeroes a norm, and norm {variant.norm!r} has none: take branch_scale 'fixup'"
+    if scale.zeroes and variant.lines.ends_with == "act":
+        return (
+            f"does not go with order {variant.order!r}: an activation ends the branch, and at zero "
+            "it would pass no gradient"
+        )
+    return ""
+
+
+# --- what the tables of axes say --------------------------------------------------------------
+
+
 def named_in(part: str) -> list[str]:
     """The axes that one part of a name spells: ``HEAD``, ``DESIGN`` or ``SUFFIX``."""
     return [name for name, about in AXES.items() if about.in_name == part]
@@ -281,6 +351,12 @@ def shown_as(*kinds: str) -> list[str]:
     return [name for name, about in AXES.items() if about.shown in kinds]
 
 
-def token(choice: str) -> str:
+def spelt(axis: str, choice: str) -> str:
+    """A choice in words: ``preact``, ``group norm``, ``no norm``."""
+    noun = AXES[axis].noun
+    return " ".join(["no" if choice == "none" else choice, noun]) if noun else choice
+
+
+def token(axis: str, choice: str) -> str:
     """A choice as names spell it: without underscores, which separate their parts."""
-    return choice.replace("_", "")
+    return spelt(axis, choice).replace("_", "").replace(" ", "")

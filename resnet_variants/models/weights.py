@@ -21,7 +21,10 @@ from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from resnet_variants.models.arguments import AXIS_OF, with_axes
+from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
+from resnet_variants.models.norms import ACTIVATIONS
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.records.files import Json, damaged, read_json
 from resnet_variants.registry import UserError, require
@@ -38,6 +41,8 @@ _V2_HAS: Mapping[str, tuple[object, ...]] = {
     "order": ("preact",),
     "stem": ("conv7", "deep", "deep_wide", "tiered_narrow"),
     "shortcut": ("conv", "avgpool"),
+    "act": tuple(ACTIVATIONS),  # no weights tell it
+    "branch_scale": ("none", "zero_gamma"),  # initial weights alone
 }
 _V2_DEPTHS = ("depth", "block")  # all that the family has
 _USUAL = Variant()
@@ -48,8 +53,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def load_weights(model: Model, source: Mapping[str, Tensor] | str | Path) -> Model:
     """Load weights that fit exactly; where anything does not fit, the model stays as it is.
 
-    A state dict does not tell stride placement, anti-aliasing or constant scaling, and of the order
-    only part: that is for the caller to know. A folder says which network it holds.
+    A state dict does not tell stride placement, anti-aliasing, constant scaling or activation, and
+    of the order only part: that is for the caller to know. A folder says which network it holds.
 
     Args:
         model: one of our networks.
@@ -121,8 +126,10 @@ def _check_architecture(folder: Path, model: nn.Module) -> None:
     if not (config and isinstance(model, ResNet)):
         return
     arguments = config.get("model_args")
-    generic = arguments.get("variant") if isinstance(arguments, dict) else None
-    name = str(generic or config.get("architecture"))
+    arguments = arguments if isinstance(arguments, dict) else {}
+    name = str(arguments.get("variant") or config.get("architecture"))
+    if name.startswith("rv_") and AXIS_OF.keys() & arguments.keys():  # saved by timm itself
+        name = with_axes(parse_name(name), arguments)[0].name
     if name.startswith("rv_") and name not in (model.variant.name, *model.variant.aliases):
         raise UserError(f"{str(folder)!r} holds weights of {name}, not of {model.variant.name}")
 
@@ -225,8 +232,6 @@ def resnetv2_state_dict(model: ResNet) -> dict[str, Tensor]:
             message = f"timm's ResNetV2 has no {axis} {choice!r}, only {choices}"
             raise UserError(message, field=axis)
     state = {v2_key(key): value for key, value in model.state_dict().items()}
-    if "norm.running_mean" not in state:
-        raise UserError("timm's ResNetV2 of these names has batch norm", field="norm_layer")
     if "head.fc.weight" in state:
         state["head.fc.weight"] = state["head.fc.weight"][:, :, None, None]
     return state

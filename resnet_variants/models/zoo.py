@@ -27,6 +27,7 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 
+from resnet_variants.models.arguments import with_axes
 from resnet_variants.models.catalogue import aliases, as_variant, registered
 from resnet_variants.models.families import FAMILIES, Family
 from resnet_variants.models.grids import parse_name as read_name
@@ -77,6 +78,7 @@ def weights_cfgs(variant: Variant) -> dict[str, PretrainedCfg]:
 
 def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build through timm's builder: ``features_only``, ``pretrained_cfg`` and the like work."""
+    variant, kwargs = with_axes(variant, kwargs)
     cfg = kwargs.pop("pretrained_cfg", None)  # timm passes None for "not given"
     tags = weights_cfgs(variant)
     require("pretrained_cfg", cfg or {}, (str, Mapping, PretrainedCfg), "a tag or a configuration")
@@ -92,6 +94,7 @@ def build(variant: Variant, *, pretrained: bool = False, **kwargs: Any) -> ResNe
         message = f"weights are read from files and the Hub, not from {overlay['url']!r}"
         raise UserError(message, field="pretrained_cfg_overlay")
     cfg = resolve_pretrained_cfg(variant.name, cast(Any, cfg), overlay)
+    cfg = replace(cfg, architecture=architecture(variant)[0])
     taps = tuple(range(1 + len(variant.units)))
     try:
         model = build_model_with_cfg(

@@ -28,12 +28,13 @@ class Column:
 
     Attributes:
         name: the key in JSON, the header in a table.
-        kind: ``str``, ``int`` or ``float``. A missing text is empty, a missing number is NaN.
+        kind: ``str``, ``int`` or ``float``. A missing number is NaN.
         low: the smallest number.
         high: the largest number.
         file: the file of a run's directory that holds it.
         optional: the number may be missing.
         later: folders of earlier versions lack the column.
+        missing: a missing text.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Column:
     file: str = CONFIG
     optional: bool = False
     later: bool = False
+    missing: str = ""
 
     def wrong(self, values: pd.Series) -> pd.Series:
         """Which numbers this column cannot hold."""
@@ -66,10 +68,10 @@ _measured = partial(Column, file=RESULT, optional=True)
 
 
 def _axis(name: str) -> Column:
-    """The column of an axis. A folder may lack an axis that was not varied."""
+    """The column of an axis. Folders of versions without the axis have its default."""
     axis, later = AXES[name], name in shown_as(FURTHER)
     if axis.is_text:
-        return Column(name, str, later=later)
+        return Column(name, str, later=later, missing=str(axis.default) if later else "")
     return Column(name, int, later=True) if later else _size(name)
 
 
@@ -158,7 +160,9 @@ def checked(
     for column in columns:
         given = frame[column.name]
         if column.kind is str:
-            found[column.name] = given.astype(object).where(given.notna(), "").astype(str)
+            found[column.name] = (
+                given.astype(object).where(given.notna(), column.missing).astype(str)
+            )
             continue
         values = pd.to_numeric(given, errors="coerce").astype(float)
         wrong = column.wrong(values) | (values.isna() & given.notna())
