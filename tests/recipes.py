@@ -27,6 +27,8 @@ OTHERS = {
     "crop_pct": 0.5,
     "normalise": "imagenet",
     "drop_path_rate": 0.5,
+    "drop_rate": 0.5,
+    "global_pool": "max",
     "zero_init_last": True,
     "init_fan": "fan_in",
     "weights": "pretrained",

@@ -78,10 +78,10 @@ def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes)
     events = []
 
     def lose_a_node(event):
-        """End the second node when the second run is over."""
+        """End the second node while both nodes have a run."""
         events.append(event)
-        begun = sum(isinstance(e, Started) for e in events)
-        if isinstance(event, EpochDone) and begun > 3 and second.poll() is None:
+        begun, over = (sum(isinstance(e, kind) for e in events) for kind in (Started, Ended))
+        if isinstance(event, EpochDone) and begun - over == 2 and second.poll() is None:
             os.killpg(second.pid, signal.SIGKILL)
             second.wait()
 
