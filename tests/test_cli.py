@@ -184,9 +184,9 @@ WRONG = {
     "--order pre": "--order: unknown order 'pre'; did you mean 'preact'?",
     "--preact --order post": "--preact: give either --preact or --order",
     "--grid --stem deep": "--stem: --grid sets it already: drop --stem",
-    "--experiment=": "--experiment: unknown experiment ''; choices: activation_orders, bag",
+    "--experiment=": "--experiment: unknown experiment ''; choices: activation_orders, attention,",
     "--experiment bag_of_trick": "--experiment: unknown experiment 'bag_of_trick'; did you mean "
-    "'bag_of_tricks'? choices: activation_orders, bag_of_tricks, digits_grid, full_grid,",
+    "'bag_of_tricks'? choices: activation_orders, attention, bag_of_tricks,",
     "--experiment .": "--experiment: cannot read '.': Is a directory",
     "--experiment none.toml": "--experiment: cannot read 'none.toml': No such file or directory",
     "--nonsense": "unknown words '--nonsense'; see --help",

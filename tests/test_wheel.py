@@ -38,4 +38,7 @@ def test_the_wheel_holds_every_file_and_finds_its_experiments_without_a_checkout
         check=False,
     )
     assert done.returncode == 2
-    assert "did you mean 'bag_of_tricks'? choices: activation_orders, bag_of_tricks" in done.stderr
+    assert (
+        "did you mean 'bag_of_tricks'? choices: activation_orders, attention, bag_of_tricks"
+        in done.stderr
+    )
