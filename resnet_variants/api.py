@@ -39,15 +39,8 @@ from resnet_variants.terminal.live import follow
 Kind = TypeVar("Kind")
 # Fields of an experiment.
 _STATED = (
-    "data_name",
-    "vary",
-    "robust",
-    "tune",
-    "baseline",
-    "expect",
-    "margin",
-    "endpoint",
-    "compare",
+    *("data_name", "vary", "robust", "tune", "baseline"),
+    *("expect", "margin", "endpoint", "compare"),
 )
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 

@@ -256,6 +256,8 @@ def test_each_arm_is_trained_with_its_own_best_value_and_fresh_seeds(monkeypatch
     with pytest.raises(UserError, match="has not ended"):
         tuned(made, out)
     swept(search, out / "search")
+    more = tuned(made.with_more(1, [D]), out).runs[12:]  # have the tuned values too
+    assert {(run.name, run.recipe.lr, run.seed) for run in more} == {(B, 0.1, 6), (D, 0.3, 6)}
     made = tuned(made, out)
     assert made.tuned == {B: {"lr": 0.1}, D: {"lr": 0.3}}
     assert {(run.name, run.recipe.lr) for run in made.runs} == {(B, 0.1), (D, 0.3)}

@@ -16,7 +16,7 @@ from typing import Any
 
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.arms import Arm, arms_of
+from resnet_variants.sweeps.arms import Arm
 from resnet_variants.sweeps.experiment import Experiment
 
 FOLDER = "search"  # in the results folder
@@ -41,6 +41,7 @@ def search_of(experiment: Experiment) -> Experiment:
         tune={},
         vary={**experiment.vary, **values},
         seeds=seeds,
+        further=(),
         first_seed=_FIRST_SEED,
         baseline={},
         robust=(),
@@ -66,8 +67,7 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
         best = -1.0
         for one in itertools.product(*values.values()):
             setting = dict(zip(values, one, strict=True))
-            (tried,) = arms_of([arm.variant], replace(arm.recipe, **setting), {})
-            row = _outcome(search, out, replace(tried, name=arm.name))
+            row = _outcome(search, out, replace(arm, recipe=replace(arm.recipe, **setting)))
             rows.append({"arm": arm.name, **setting, **row})
             if row["val_acc"] is not None and row["val_acc"] > best:
                 best, chosen[arm.name] = row["val_acc"], setting
@@ -76,7 +76,9 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
             raise UserError(f"{message}: see {str(out / FOLDER)!r}", field="tune")
     for row in rows:
         row["chosen"] = all(row[name] == value for name, value in chosen[row["arm"]].items())
-    return replace(experiment, tune={}, tuned=chosen, searched=tuple(rows))
+    made = replace(experiment, tune={}, tuned=chosen, searched=tuple(rows))
+    own = {arm.name: arm for arm in made.arms}
+    return replace(made, further=tuple((own[arm.name], seed) for arm, seed in made.further))
 
 
 def _outcome(search: Experiment, out: Path, arm: Arm) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from resnet_variants.records.files import (
 from resnet_variants.records.results_folder import PLAN, ROBUST, SEARCHED, VARIED, read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, require_name
+from resnet_variants.sweeps.arms import usual
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
 from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment
@@ -224,7 +225,7 @@ def _varied(experiment: Experiment, out: Path) -> Json:
         ValueError: a setting had another usual value, which names of arms leave out.
     """
     before = cast("dict[str, str]", read_experiment(out).get(VARIED, {}))
-    now = cast("dict[str, str]", experiment.record().get(VARIED, {}))
+    now = usual(experiment.recipe, experiment.vary)
     for name in before.keys() & now.keys():
         if before[name] != now[name]:
             message = f"arms of {str(out)!r} without a {name} in their name have {before[name]}"
