@@ -1,5 +1,6 @@
 """From runs to one row per variant: who is averaged, who is paired with whom, what is shown."""
 
+import dataclasses
 import math
 import re
 
@@ -21,11 +22,13 @@ from test_plots import SCORES as ACCURACIES
 from test_plots import compared
 
 from resnet_variants.analysis.comparison import comparisons, summary_table
-from resnet_variants.analysis.published import paper_effect
+from resnet_variants.analysis.published import PLACE, paper_effect, published
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
+from resnet_variants.models.variant import AXES
 from resnet_variants.reporting.names import named_summary
 from resnet_variants.reporting.summary import MARKDOWN, summary_cells, summary_latex
 from resnet_variants.reporting.text import markdown
+from resnet_variants.training.recipe import Recipe
 
 BASELINES = {A: A, B: A, D: A, D_PRE: A}
 PROMISED = """
@@ -255,7 +258,8 @@ def test_the_paper_is_shown_beside_the_same_change_and_no_other():
     ("dataset", "family", "block", "depth", "paper"),
     [
         ("digits", "cifar", "bottleneck", 29, "ResNet-164, CIFAR-10"),
-        ("digits", "cifar", "basic", 29, "ResNet-110, CIFAR-10"),
+        ("digits", "cifar", "basic", 26, "ResNet-32, CIFAR-10"),
+        ("digits", "cifar", "basic", 80, "ResNet-110, CIFAR-10"),
         ("cifar100", "cifar", "basic", 110, "ResNet-164, CIFAR-100"),
         ("folder-cifar100-jpeg", "cifar", "basic", 110, "ResNet-164, CIFAR-100"),
         ("cifar1000", "cifar", "basic", 110, "ResNet-110, CIFAR-10"),
@@ -269,7 +273,54 @@ def test_the_paper_is_the_one_nearest_by_data_family_block_and_depth(
 ):
     base = variant_columns(A) | {"preset": "", "dataset": dataset, "family": family}
     base |= {"block": block, "depth": depth}
-    assert paper_effect(base | {"order": "preact"}, base)[1].startswith(f"{paper}, arXiv:1603")
+    assert paper_effect(base | {"order": "preact"}, base)[1].startswith(f"{paper}, ")
+
+
+@pytest.mark.parametrize(
+    ("own", "base", "points", "where"),
+    [
+        ({"skip": "scale_both"}, {}, -5.74, "ResNet-110, CIFAR-10, arXiv:1603.05027 table 1"),
+        ({"skip": "scale"}, {}, None, None),  # it failed: there is no accuracy
+        ({"attention": "se"}, {}, 1.19, "ResNet-50, CIFAR-100, github.com/weiaicunzai"),
+        ({"cardinality": 32, "base_width": 4}, {"base_width": 64}, 1.35, "ResNet-50, ImageNet"),
+        ({"depth": 110}, {}, 0.54, "ResNet, CIFAR-10, arXiv:1512.03385 table 6 (zero-padded"),
+        ({"depth": 110, "order": "preact"}, {}, None, None),
+        ({"schedule": "cosine"}, {"schedule": "step"}, 0.75, "table 6 (D)"),
+        ({"mixup": "0.2"}, {"mixup": "0.0"}, 0.84, "table 6 (D with cosine"),
+        ({"mixup": "0.5"}, {"mixup": "0.0"}, 0.6, "CIFAR-10, github.com/dmlc/gluon-cv"),
+        ({"mixup": "0.0"}, {"mixup": "0.2"}, -0.84, "table 6 (D with cosine"),
+        ({"label_smoothing": "0.2"}, {"label_smoothing": "0.0"}, 1.3, "arXiv:2103.07579 table 1"),
+        ({"mixup": "0.2", "order": "preact"}, {"mixup": "0.0"}, None, None),  # two changes
+        ({"lr": "0.2"}, {"lr": "0.1"}, None, None),  # nobody's
+    ],
+)
+def test_a_published_difference_in_any_axis_or_setting_is_found(own, base, points, where):
+    settings = [name for name in base if name not in AXES]
+    common = variant_columns(B) | {"dataset": "digits", "preset": "", "depth": 56, **base}
+    common |= {"block": "basic", "stem": "conv3", "shortcut": "pad", "family": "cifar"}
+    effect = paper_effect(common | own, common, settings)
+    assert (effect is None) == (points is None)
+    if effect is not None:
+        assert 100 * effect[0] == pytest.approx(points)
+        assert where in effect[1]
+
+
+def test_every_published_row_can_be_compared_with_another_of_its_place():
+    settings = {setting.name for setting in dataclasses.fields(Recipe)}
+    rows = published()
+    assert len({tuple(row.values()) for row in rows}) == len(rows) > 200
+    axes = {*AXES, *settings, "preset", "groups"}
+    for row in rows:
+        assert row["axis"] in axes and 0 < float(row["top1_acc"]) < 100
+        axis = AXES.get(row["axis"])
+        if axis is not None and axis.choices is not None:
+            assert row["level"] in axis.choices
+        rest = dict(part.split("=") for part in row["rest"].split())
+        assert all(set(rest[name].split("|")) <= {*AXES[name].choices} for name in rest)
+        alike = [
+            other for other in rows if all(other[name] == row[name] for name in (*PLACE, "axis"))
+        ]
+        assert len(alike) == len({other["level"] for other in alike}) > 1
 
 
 def test_speed_is_the_median_of_the_runs_and_time_that_of_the_fastest_finished_one():

@@ -134,8 +134,9 @@ class Comparison:
     def summary(self) -> pd.DataFrame:
         """One row per network: ``SUMMARY_COLUMNS`` without the key."""
         scores = self.scores, self.common_scores
-        frame = summarise(self.runs, *scores, self.baselines, self.latencies, self.plan)
         settings = self.cells.set_index("model")[[*self.varied]]
+        fixed = self.baselines, self.latencies, self.plan
+        frame = summarise(self.runs, *scores, *fixed, settings)
         return frame.join(settings, on="model")
 
     @cached_property

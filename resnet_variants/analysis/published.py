@@ -1,9 +1,10 @@
-"""What papers report for the same change: effects beside ours, never levels.
+"""What papers and model zoos report for the same change: effects beside ours, never levels.
 
 ``published.csv`` has the accuracies that the effects are taken from, with table and confidence. A
-paper's comparison is the same as ours if one axis changes between the same two choices, nothing
-else does, and the rest is what the paper had (``_REST``). Recipe and crops are the paper's own;
-data set and depth are named beside the number.
+published comparison is the same as ours if the same axis changes between the same two choices and
+nothing else does, and if both of our networks meet what ``rest`` says of theirs
+(``axis=choice|choice``). The recipe is their own and stands in ``recipe`` as far as it tells
+experiments of one table apart. The level ``on`` is any value but the one that turns a thing off.
 """
 
 from __future__ import annotations
@@ -12,21 +13,16 @@ import csv
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 
-from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
+from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.variant import AXES, MAIN, shown_as
 
-_PARTS = shown_as(MAIN)
-_SAME = shown_as(SIZE, FURTHER)
-_PLAIN = ("conv3", "conv7")
-_BASIC = {"imagenet": (18, 34), "cifar": (20, 32, 44, 56, 110)}  # depths of basic blocks
-# What the networks of the papers are beside the axis that changes.
-_REST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "preset": {"order": ("post",)},
-    "order": {"stem": _PLAIN, "shortcut": ("conv", "pad")},
-    "shortcut": {"stem": _PLAIN, "order": ("post",)},
-}
+_PARTS = {*shown_as(MAIN)}
+_GROUPS = ("cardinality", "base_width")  # as the level 32x4
+_ON, _OFF = "on", ("", "0.0", "False", "none")
+PLACE = ("source", "table", "dataset", "depth", "recipe", "rest")
 
 
 @functools.cache
@@ -37,75 +33,86 @@ def published() -> tuple[dict[str, str], ...]:
 
 
 def paper_effect(
-    model: Mapping[str, object], baseline: Mapping[str, object]
+    model: Mapping[str, object], baseline: Mapping[str, object], settings: Collection[str] = ()
 ) -> tuple[float, str] | None:
-    """What a paper found for the change from ``baseline`` to ``model``, and where.
+    """What was published for the change from ``baseline`` to ``model``, and where.
 
-    Of several it is the one on the same data set, of the same family and block, at the nearest
-    depth.
+    Of several it is the one with our values rather than ``on``, on the same data set, of the same
+    family and block, at the nearest depth.
 
     Args:
-        model: a row of ``summary.SUMMARY_COLUMNS``.
-        baseline: the same of the other network.
+        model: a row of ``summary.SUMMARY_COLUMNS`` and a column of text for each of ``settings``.
+        baseline: the same of the other arm.
+        settings: the settings of the recipe that vary.
 
     Returns:
         The difference as a fraction of 1 and its source, or ``None`` where no table has it.
     """
-    change = _change(model, baseline)
+    change = _change(model, baseline, settings)
     if change is None:
         return None
     axis, level, base = change
-    rows = [row for row in published() if row["axis"] == axis]
-    places = ("source", "table", "dataset", "depth")
-    before = {tuple(row[key] for key in places): row for row in rows if row["level"] == base}
-    both = [
-        (row, before[place])
-        for row in rows
-        if row["level"] == level and (place := tuple(row[key] for key in places)) in before
-    ]
+    rows = [row for row in published() if row["axis"] == axis and _rest_is(row, model, baseline)]
+    before = {_place(row): row for row in rows if _is(row, base)}
+    both = [(row, before[_place(row)]) for row in rows if _is(row, level) and _place(row) in before]
     if not both:
         return None
-    row, other = min(both, key=lambda pair: _distance(pair[0], model))
+    row, other = min(
+        both,
+        key=lambda pair: (_ON in (pair[0]["level"], pair[1]["level"]), *_distance(pair[0], model)),
+    )
     delta = (float(row["top1_acc"]) - float(other["top1_acc"])) / 100
-    where = f"ResNet-{row['depth']}, {row['dataset']}, {row['source']} {row['table']}"
-    return round(delta, 6), where
+    network = f"ResNet-{row['depth']}" if row["depth"] else "ResNet"
+    recipe = f" ({row['recipe']})" if row["recipe"] else ""
+    return round(delta, 6), f"{network}, {row['dataset']}, {row['source']} {row['table']}{recipe}"
+
+
+def _place(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[key] for key in PLACE)
+
+
+def _is(row: Mapping[str, str], level: str) -> bool:
+    return row["level"] == level or (row["level"] == _ON and level not in _OFF)
+
+
+def _rest_is(row: Mapping[str, str], *arms: Mapping[str, object]) -> bool:
+    """Whether both arms are what the published networks are beside the axis that changes."""
+    rest = dict(part.split("=") for part in row["rest"].split())
+    return all(str(arm[axis]) in rest[axis].split("|") for arm in arms for axis in rest)
 
 
 def _distance(row: Mapping[str, str], model: Mapping[str, object]) -> tuple[bool, bool, float]:
-    """How far a paper's experiment is from ours: data set, then family, then depth."""
+    """How far a published experiment is from ours: data set, then family, then depth."""
     name = row["dataset"].lower().replace("-", "-?")
     own = re.sub("^(folder|timm)-((torch|tfds|hfds)-)?", "", str(model["dataset"]).lower())
     same = re.match(rf"{name}(?!\w|-\d)", own)
-    family = "cifar" if row["dataset"].startswith("CIFAR") else "imagenet"
-    depths = int(row["depth"]), int(str(model["depth"]))
-    other = family != model["family"] or _block(family, depths[0]) != model["block"]
-    return not same, other, abs(math.log(depths[0] / depths[1]))
-
-
-def _block(family: str, depth: int) -> str:
-    """The papers' block at a depth."""
-    return "basic" if depth in _BASIC[family] else "bottleneck"
+    depth = int(row["depth"] or row["level"])
+    family = "imagenet" if depth in FAMILIES["imagenet"].layouts else "cifar"
+    block = next(iter(FAMILIES[family].layouts[depth]))
+    other = (family, block) != (model["family"], model["block"])
+    return not same, other, abs(math.log(depth / int(str(model["depth"]))))
 
 
 def _change(
-    model: Mapping[str, object], baseline: Mapping[str, object]
+    model: Mapping[str, object], baseline: Mapping[str, object], settings: Collection[str]
 ) -> tuple[str, str, str] | None:
     """The one axis that differs, with both choices; a step of presets counts as one."""
-    if not all(_equal(model[name], baseline[name]) for name in _SAME):
-        return None
-    differ = [name for name in _PARTS if model[name] != baseline[name]]
-    presets = str(model["preset"]), str(baseline["preset"])
+    differ = {name for name in (*AXES, *settings) if not _equal(model[name], baseline[name])}
     if "stem" in differ and model["family"] != "imagenet":
-        return None  # the papers' deep stem takes the place of a 7x7
-    if all(presets) and presets[0] != presets[1]:
-        axis, change = "preset", presets
-    elif len(differ) == 1:
-        axis, change = differ[0], (str(model[differ[0]]), str(baseline[differ[0]]))
-    else:
+        return None  # the published deep stem takes the place of a 7x7
+    presets = str(model["preset"]), str(baseline["preset"])
+    if differ <= _PARTS and all(presets) and presets[0] != presets[1]:
+        return ("preset", *presets)
+    if "depth" in differ and differ <= {"depth", "block"}:
+        return "depth", str(model["depth"]), str(baseline["depth"])
+    if differ and differ <= {*_GROUPS}:
+        return "groups", *(
+            "x".join(str(arm[name]) for name in _GROUPS) for arm in (model, baseline)
+        )
+    if len(differ) != 1:
         return None
-    rest = _REST.get(axis, {})
-    alike = all(own[name] in rest[name] for own in (model, baseline) for name in rest)
-    return (axis, *change) if alike else None
+    (axis,) = differ
+    return axis, str(model[axis]), str(baseline[axis])
 
 
 def _equal(a: object, b: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.arms import network_of, settings_in
+from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.published import paper_effect
 from resnet_variants.analysis.statistics import (
     SHARE,
@@ -46,6 +46,7 @@ def summarise(
     baselines: Mapping[str, str],
     latencies: Mapping[tuple[str, ...], float],
     plan: Plan,
+    settings: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row per network of runs that may be compared.
 
@@ -68,6 +69,7 @@ def summarise(
         baselines: model name -> name of the model it is compared with.
         latencies: milliseconds for one image by ``LATENCY_OF``.
         plan: what was fixed before the first run.
+        settings: those that vary, (models, settings).
     """
     by_model = {str(model): own for model, own in runs.groupby("model", sort=False)}
     compared = [_compared(scores, model, baselines.get(model, "")) for model in by_model]
@@ -80,7 +82,7 @@ def summarise(
     seconds = runs.groupby("model")["seconds"].mean()
     pair = frame["model"].map(seconds) + frame["baseline"].map(seconds)
     frame["more_hours"] = frame["more_seeds"] * pair / 3600
-    _add_cost_of_difference(frame)
+    _add_cost_of_difference(frame, settings)
     _add_ranking(frame, common)
     networks = frame.assign(model=frame["model"].map(network_of))
     keys = networks[[*LATENCY_OF]].astype(str).itertuples(index=False, name=None)
@@ -120,17 +122,16 @@ def _row(runs: pd.DataFrame, baseline: str, compared: PairedComparison) -> dict[
     }
 
 
-def _add_cost_of_difference(frame: pd.DataFrame) -> None:
+def _add_cost_of_difference(frame: pd.DataFrame, settings: pd.DataFrame) -> None:
     """Add what the difference to the baseline costs, and what a paper found for it."""
-    rows = cast("list[dict[str, Any]]", frame.to_dict("records"))
+    rows = cast("list[dict[str, Any]]", frame.join(settings, on="model").to_dict("records"))
     by_model = {row["model"]: row for row in rows}
     gains, deltas, papers = [], [], []
     for row in rows:
         base = by_model.get(row["baseline"])
         more = 0.0 if base is None else 100 * (row["macs"] / base["macs"] - 1)
         gains.append(100 * row["delta"] / more if more > LEAST_MORE else np.nan)
-        alike = base is not None and settings_in(row["model"]) == settings_in(base["model"])
-        effect = paper_effect(row, base) if base is not None and base is not row and alike else None
+        effect = None if base is None else paper_effect(row, base, [*settings])
         delta, where = effect or (np.nan, "")
         deltas.append(delta)
         papers.append(where)
