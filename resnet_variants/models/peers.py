@@ -47,6 +47,7 @@ _T = _D | {"stem": "tiered_narrow"}
 _PRE: dict[str, Any] = {"preact": True}
 _SE, _ECA = {"attention": "se"}, {"attention": "eca"}
 _BLUR, _AVG = {"antialias": "blur"}, {"antialias": "avg"}
+_GROUP = {"norm": "group"}
 _X4, _X8 = ({"cardinality": 32, "base_width": width} for width in (4, 8))
 _X64 = {"cardinality": 64, "base_width": 4}
 _WIDE = {"base_width": 128}
@@ -110,6 +111,7 @@ _TIMM = (
     Peer("timm", "ecaresnet{}d", (50, 101, 200), _D | _ECA),
     Peer("timm", "ecaresnet{}t", (26, 50), _T | _ECA, note=_T_DOC),
     Peer("timm", "ecaresnext{}t_32x4d", (26, 50), _T | _X4 | _ECA, note=_T_DOC),
+    Peer("timm", "resnet{}_gn", (50,), _B | _GROUP),
     Peer("timm", "resnetblur{}", (18, 50), _B | _BLUR),
     Peer("timm", "resnetblur{}d", (50, 101), _D | _BLUR),
     Peer("timm", "resnetaa{}", (50,), _B | _AVG, _FLOOR),
@@ -135,6 +137,7 @@ PEERS = (
     Peer("GluonCV", "resnet{}_v1", _BASIC, _B),
     Peer("GluonCV", "resnet{}_v1", _DEEP, _A, _BIASED),
     Peer("GluonCV", "resnet{}_v1b", _ALL, _B),
+    Peer("GluonCV", "resnet{}_v1b_gn", (50,), _B | _GROUP),
     Peer("GluonCV", "resnet{}_v1c", _DEEP, _C),
     Peer("GluonCV", "resnet{}_v1d", _DEEP, _D),
     Peer("GluonCV", "resnet{}_v1e", _DEEP, _E),
