@@ -11,7 +11,7 @@ from resnet_variants.analysis import factors
 from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.models.variant import Variant
-from resnet_variants.records.diagnosis import NOISE, TABLES
+from resnet_variants.records.diagnosis import NOISE, SHIFT, TABLES
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import (
     FURTHER_COLUMNS,
@@ -209,6 +209,10 @@ def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:
         "sensitivity": [
             at | {"kind": "growth", "growth": 1.5},
             *(at | {"kind": "noise", "noise_sd": sd, "acc": 0.9 - sd} for sd in (0.0, NOISE)),
+        ],
+        "shifts": [
+            at | {"share": share, "shift": 4, "acc": 0.9 - share, "kept": 1 - share}
+            for share in (0.0, SHIFT)
         ],
     }
     return {name: pd.DataFrame(own, columns=[*TABLES[name].header]) for name, own in rows.items()}

@@ -10,10 +10,11 @@ import torch
 from test_units import RESIDUAL, assert_untouched, batch, net, snapshot, zero_branch
 from torch.nn.functional import cross_entropy
 
-from resnet_variants.diagnosis import distances
+from resnet_variants.diagnosis import distances, shifts
 from resnet_variants.diagnosis.activations import recorded
 from resnet_variants.diagnosis.distances import identity_distance, sensitivity
 from resnet_variants.diagnosis.lesions import lesion_study
+from resnet_variants.diagnosis.shifts import shifted_accuracy
 from resnet_variants.diagnosis.units import batch_statistics, deleted, resume, units
 from resnet_variants.models.branches import ORDERS, Order
 from resnet_variants.registry import UserError
@@ -227,3 +228,33 @@ def test_the_growth_is_that_of_full_precision_under_autocast_too():
     with torch.autocast("cpu", torch.bfloat16):
         found = sensitivity(model, images, LABELS)
     assert found["growth"].equals(exact["growth"])
+
+
+# --- shifts -----------------------------------------------------------------------------------
+
+
+def test_a_shift_moves_every_image_by_whole_pixels_in_four_directions(monkeypatch):
+    model, seen = net(), []
+    monkeypatch.setattr(shifts, "resume", lambda model, x: seen.append(x) or resume(model, x))
+    found = shifted_accuracy(model, IMAGES, LABELS, shares=(0.0, 0.2))
+    step = round(0.2 * IMAGES.shape[-1])
+    assert found["shift"].tolist() == [0, step] and found["kept"][0] == 1
+    plain, same, up, down, left, right = seen
+    assert torch.equal(plain, IMAGES) and torch.equal(same, IMAGES)
+    assert torch.equal(up[..., :-step, :], IMAGES[..., step:, :])
+    assert torch.equal(down[..., step:, :], IMAGES[..., :-step, :])
+    assert torch.equal(left[..., :-step], IMAGES[..., step:])
+    assert torch.equal(right[..., step:], IMAGES[..., :-step])
+    edge = IMAGES[..., :1, :].expand(-1, -1, step, -1)
+    assert torch.equal(down[..., :step, :], edge)
+
+
+def test_accuracy_and_equal_answers_under_a_shift_are_means_over_the_directions():
+    model = net()
+    with torch.no_grad():
+        model.fc.bias -= model(IMAGES).mean(0)  # else one class has all
+        labels = model(IMAGES).argmax(1)
+        found = shifted_accuracy(model, IMAGES, labels, shares=(0.0, 0.25), batch_size=3)
+    assert found["acc"].tolist() == found["kept"].tolist()  # its own answers are the labels
+    assert 0 < found["acc"][1] < found["acc"][0] == 1
+    assert (4 * len(IMAGES) * found["acc"][1]) % 1 == pytest.approx(0)

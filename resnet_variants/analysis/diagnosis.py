@@ -17,7 +17,7 @@ from resnet_variants.analysis.statistics import (
     paired_comparison,
 )
 from resnet_variants.analysis.verdicts import COMPARED, DIRECTIONS, Plan, with_verdicts
-from resnet_variants.records.diagnosis import NOISE, OUTPUT, Diagnosis, of_runs
+from resnet_variants.records.diagnosis import NOISE, OUTPUT, SHIFT, Diagnosis, of_runs
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ MEASURES = {
     "branch_to_shortcut": Measure("branch/shortcut (median)"),
     "growth": Measure("growth of a disturbance"),
     "acc_under_noise": Measure(f"accuracy % under noise {NOISE}", SHARE),
+    "acc_under_shift": Measure("accuracy % shifted by an eighth", SHARE),
+    "kept_under_shift": Measure("same answers % shifted by an eighth", SHARE),
 }
 DIAGNOSIS_COLUMNS = ("model", "measure", "baseline", *COMPARED)
 
@@ -60,7 +62,9 @@ def summarise_diagnoses(
     ``gradient_ratio_trained``, largest over smallest gradient norm at the inputs of units, and
     ``scaled_ratio_...``, of the norm times that of the input, which compares orders whose maps have
     other scales; ``branch_to_shortcut``, median over the units of the trained network; ``growth``
-    of a small disturbance, at the last output; ``acc_under_noise``, of deviation 0.1.
+    of a small disturbance, at the last output; ``acc_under_noise``, of deviation 0.1;
+    ``acc_under_shift`` by an eighth of the side, and ``kept_under_shift``, the share of answers
+    that the shift does not change. A measure that no run has is left out.
 
     Of gradient ratios means are geometric, and ``difference`` is a quotient. Differences are of
     pairs of seeds, with Student's interval and the sign-flip p; the networks of the table are
@@ -76,7 +80,7 @@ def summarise_diagnoses(
     if not len(ids):
         return pd.DataFrame(columns=[*DIAGNOSIS_COLUMNS])
     runs = pd.DataFrame([_row(tables, str(run_id)) for run_id in ids])
-    factors = [name for name, measure in MEASURES.items() if measure.factor]
+    factors = [name for name in runs.columns.intersection([*MEASURES]) if MEASURES[name].factor]
     # A gradient that vanishes altogether has an infinite ratio, whose mean has no interval.
     with np.errstate(divide="ignore", invalid="ignore"):
         runs[factors] = np.log(runs[factors].astype(float))
@@ -102,18 +106,18 @@ def _rows(
     for model, own in by_model.items():
         base = baselines.get(model, "")
         others = by_model.get(base) if base != model else None
-        for name, measure in MEASURES.items():
+        for name in own.columns.intersection([*MEASURES], sort=False):
+            measure = MEASURES[name]
             other = None if others is None else others[name].astype(float)
             compared = paired_comparison(own[name].astype(float), other, measure.limits)
             yield {"model": model, "measure": name, "baseline": base}, compared
 
 
 def _row(tables: Diagnosis, run_id: str) -> dict[str, object]:
-    """The measures of a run; NaN of a table that it lacks."""
+    """The measures of a run, of the tables that it has."""
     own = of_runs(tables, [run_id])
     known = next(own[name] for name in _MEASURES_OF if len(own[name]))
-    row: dict[str, object] = dict.fromkeys(MEASURES, np.nan)
-    row |= {"model": known["model"].iloc[0], "seed": known["seed"].iloc[0]}
+    row: dict[str, object] = {name: known[name].iloc[0] for name in ("model", "seed")}
     for name, measure in _MEASURES_OF.items():
         if len(own[name]):
             row |= measure(own[name])
@@ -151,11 +155,17 @@ def _of_disturbances(table: pd.DataFrame) -> dict[str, object]:
     }
 
 
+def _of_shifts(table: pd.DataFrame) -> dict[str, object]:
+    moved = table[table["share"] == SHIFT]
+    return {"acc_under_shift": moved["acc"].mean(), "kept_under_shift": moved["kept"].mean()}
+
+
 _MEASURES_OF: dict[str, Callable[[pd.DataFrame], dict[str, object]]] = {
     "lesion": _of_lesions,
     "gradient_flow": _of_gradients,
     "identity_distance": _of_distances,
     "sensitivity": _of_disturbances,
+    "shifts": _of_shifts,
 }
 
 

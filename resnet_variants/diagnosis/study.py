@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import Batch
-from resnet_variants.diagnosis import distances, gradients, lesions
+from resnet_variants.diagnosis import distances, gradients, lesions, shifts
 from resnet_variants.diagnosis.measure import Sample
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
@@ -39,7 +39,8 @@ from resnet_variants.training.device import full_precision, make_fabric
 from resnet_variants.training.recipe import Recipe
 
 _NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json
-MEASURES = gradients.MEASURES | lesions.MEASURES | distances.MEASURES  # by the names of TABLES
+# By the names of TABLES.
+MEASURES = gradients.MEASURES | lesions.MEASURES | distances.MEASURES | shifts.MEASURES
 
 
 def diagnose_run(path: Path, study: Study) -> Diagnosis:

@@ -19,6 +19,8 @@ from resnet_variants.registry import UserError
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, for pixel values from 0 to 1
 NOISE = 0.1  # the deviation that summaries show
+SHIFTS = (0.0, 1 / 16, 1 / 8, 1 / 4)  # of images, as shares of their side
+SHIFT = 1 / 8  # the one that summaries show
 OUTPUT = "output"  # in place of a unit's name: the output of the last unit
 
 Diagnosis = dict[str, pd.DataFrame]  # by the names of TABLES
@@ -91,6 +93,10 @@ TABLES = {
             {"kind": "growth"},
             *({"kind": "noise", "noise_sd": deviation} for deviation in (0.0, NOISE)),
         ),
+    ),
+    "shifts": Table(
+        (_number("share", 0, 1), _count("shift"), _ACC, _number("kept", 0, 1), _IMAGES),
+        required=({"share": 0.0}, {"share": SHIFT}),
     ),
 }
 

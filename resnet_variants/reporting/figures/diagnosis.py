@@ -202,6 +202,18 @@ def _sensitivity(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     return figure
 
 
+def _shifts(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
+    """Accuracy and equal answers by the size of the shift."""
+    figure, (panels,) = _figure(1, 2, frame, drawing, sharey=False)
+    labels = {"acc": "accuracy", "kept": "answers as on the image itself"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        _draw(axes, frame, "share", column, drawing)
+        axes.set_xlabel("shift (share of the image's side)")
+        axes.set_ylabel(label)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
 @dataclass(frozen=True)
 class DiagnosisFigure:
     """What is drawn of one diagnosis table."""
@@ -232,6 +244,11 @@ _FIGURES = {  # by the name of the table
         "Growth of a small disturbance from unit to unit, accuracy under noise, and the "
         "one against the other",
         _sensitivity,
+    ),
+    "shifts": DiagnosisFigure(
+        "Accuracy on images shifted up, down, left and right, and the share of answers that the "
+        "shift leaves as they are",
+        _shifts,
     ),
 }
 DIAGNOSIS_FIGURES = {
@@ -303,7 +320,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, x: str, y: str, drawing: _Drawing) ->
         axes.plot(by_seed.index, by_seed["mean"], **look | marker, markersize=3, lw=1.2)
         band = (by_seed.index, by_seed["min"], by_seed["max"])
         axes.fill_between(*band, color=look["color"], alpha=0.15, lw=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=x != "noise_sd"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=x not in ("noise_sd", "share")))
 
 
 def _draw_runs(axes: Axes, growth: pd.DataFrame, noise: pd.DataFrame, drawing: _Drawing) -> None:
