@@ -186,7 +186,11 @@ def mean_2x2(y):
 
 # Odd on purpose: a shortcut that rounds otherwise than its branch cannot be added to it.
 SIDE = 7
-SIZES = {"basic": {"depth": 8}, "bottleneck": {"depth": 11}}
+SIZES = {
+    "basic": {"depth": 8},
+    "bottleneck": {"depth": 11},
+    **{f"basic{convs}": {"depth": 38, "block": f"basic{convs}"} for convs in (1, 3, 4)},
+}
 CHANGES = {"identity": Change(16, 16, 1), "wider": Change(8, 16, 1), "strided": Change(8, 16, 2)}
 
 
@@ -196,12 +200,12 @@ def unit_pair(variant, change, drop_path=0.0):
     unit = ResidualBlock(change, variant, drops=Drops(drop_path), layers=layers)
     for parameter in unit.parameters():
         torch.nn.init.uniform_(parameter, -0.5, 0.5)
-    convs = {"basic": 2, "bottleneck": 3}[variant.block]
+    convs = {"basic": 2, "bottleneck": 3}.get(variant.block) or int(variant.block[-1])
     written = Unit(
         dict(unit.named_parameters()),
         convs,
         stride=change.stride,
-        strided=2 if convs == 3 and variant.stride == "3x3" else 1,
+        strided=2 if variant.block == "bottleneck" and variant.stride == "3x3" else 1,
         antialias=variant.antialias,
         shortcut=variant.shortcut,
         skip=variant.skip,

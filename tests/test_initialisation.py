@@ -14,7 +14,7 @@ from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import Variant
 
 # Two units in a stage: the second of the first stage has an identity shortcut.
-DEPTHS = {"basic": 14, "bottleneck": 20}
+DEPTHS = {"basic": 14, "bottleneck": 20, "basic1": 8, "basic3": 20, "basic4": 26}
 
 
 def small(block="basic", **fields):
@@ -94,8 +94,9 @@ def test_fixup_shrinks_all_convolutions_of_a_branch_but_the_last_which_is_zero(b
     for scale in ("fixup", "none"):
         torch.manual_seed(0)
         states.append(ResNet(small(block, norm="none", branch_scale=scale)).state_dict())
-    last = {"basic": "conv2", "bottleneck": "conv3"}[block]
-    factor = {"basic": 6 ** (-1 / 2), "bottleneck": 6 ** (-1 / 4)}[block]  # of six branches
+    factors = {"basic": 6 ** (-1 / 2), "bottleneck": 6 ** (-1 / 4), "basic1": None}
+    factors |= {"basic3": 6 ** (-1 / 4), "basic4": 6 ** (-1 / 6)}  # of six branches
+    last, factor = f"conv{len(BLOCKS[block].kernels)}", factors[block]
     for name, own in states[0].items():
         branch = re.search(r"layer\d\.\d\.(conv\d)\.weight", name)
         share = (0 if branch[1] == last else factor) if branch else 1

@@ -1,5 +1,6 @@
 """Variants: what can be constructed, what they are called, and which of them are one network."""
 
+import dataclasses
 import re
 from dataclasses import fields
 
@@ -8,6 +9,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 import resnet_variants as rv
+from resnet_variants.models.branches import BLOCKS
 from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import AXES, WIDEST, Variant
@@ -153,6 +155,29 @@ def test_cifar_depths_default_to_the_blocks_they_were_published_with():
     assert {blocks[d] for d in bottleneck} == {"bottleneck"}
 
 
+@pytest.mark.parametrize("size", [{"family": "cifar", "depth": 38}, {"depth": 18}])
+def test_units_of_one_to_four_layers_have_equal_parameters_and_macs(size):
+    family = Variant(**size).family
+    blocks = [name for name in FAMILIES[family].layouts[size["depth"]] if name != "bottleneck"]
+    assert len(blocks) > 2
+    variants = [Variant(**size, block=block) for block in blocks]
+    costs = [rv.cost(variant) for variant in variants]
+    assert len({(cost.params, cost.macs) for cost in costs}) == 1
+    for variant in variants:
+        layers = [units * len(BLOCKS[variant.block].kernels) for units in variant.units]
+        assert layers == [2 * units for units in variants[0].units]
+
+
+def test_where_no_shortcut_passes_them_units_of_any_length_are_one_network():
+    plain = [
+        Variant(family="cifar", depth=38, block=block, shortcut="none")
+        for block in ("basic", "basic1", "basic3", "basic4")
+    ]
+    assert len(set(plain)) == 1
+    kept = [dataclasses.replace(variant, attention="se", block="basic1") for variant in plain]
+    assert kept[0].block == "basic1"  # one attention per unit
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 
@@ -201,6 +226,10 @@ GROUPS = "cardinality and base_width are those of a bottleneck's 3x3 convolution
         (
             {"base_width": 32, "family": "cifar", "depth": 164, "block": "basic"},
             GROUPS + "164 of family 'cifar' has basic blocks",
+        ),
+        (
+            {"depth": 18, "block": "basic1", "antialias": "blur"},
+            "antialias needs a layer after the strided one: block 'basic1' has one",
         ),
         ({"cardinality": 0}, f"cardinality 0 must be from 1 to {WIDEST}"),
         ({"base_width": WIDEST + 1}, f"base_width {WIDEST + 1} must be from 1 to {WIDEST}"),

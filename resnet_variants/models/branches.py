@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # commands read these tables before they load torch
 
 @dataclass(frozen=True)
 class Block:
-    """The convolutions of a residual unit (arXiv:1512.03385, fig. 5)."""
+    """The convolutions of a residual unit (arXiv:1512.03385, fig. 5; arXiv:1605.07146, table 3)."""
 
     kernels: tuple[int, ...]
     expansion: int  # width of the last convolution over that of the others
@@ -29,6 +29,9 @@ BLOCKS = Registry(
     "block",
     basic=Block(kernels=(3, 3), expansion=1),
     bottleneck=Block(kernels=(1, 3, 1), expansion=4),
+    basic1=Block(kernels=(3,), expansion=1),
+    basic3=Block(kernels=(3, 3, 3), expansion=1),
+    basic4=Block(kernels=(3, 3, 3, 3), expansion=1),
 )
 
 # Which convolution of a downsampling unit carries stride 2, by its kernel: the first 1x1

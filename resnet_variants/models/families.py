@@ -54,6 +54,15 @@ def _cifar_layouts() -> dict[int, dict[str, tuple[int, ...]]]:
     return layouts
 
 
+def _with_longer_units(layouts: dict[int, dict[str, tuple[int, ...]]]) -> None:
+    """Add units of one, three and four layers to depths of basic blocks, which stay the default."""
+    for blocks in layouts.values():
+        layers = [2 * units for units in blocks.get("basic", ())]
+        for block, convs in (("basic1", 1), ("basic3", 3), ("basic4", 4)):
+            if layers and not any(n % convs for n in layers):
+                blocks[block] = tuple(n // convs for n in layers)
+
+
 FAMILIES = Registry(
     "family",
     imagenet=Family(
@@ -99,3 +108,5 @@ FAMILIES = Registry(
         "(arXiv:1611.05431) and Wide ResNet wider stages (arXiv:1605.07146)",
     ),
 )
+for _family in FAMILIES.values():
+    _with_longer_units(_family.layouts)

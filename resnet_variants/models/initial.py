@@ -56,7 +56,6 @@ def shrink(unit: ResidualBlock, branches: int) -> None:
     In a network of L branches with m convolutions each, the factor is L^(-1/(2m-2)).
     """
     convs = [unit.get_submodule(step) for step in unit.steps if step.startswith("conv")]
-    factor = branches ** (-1 / (2 * len(convs) - 2))
     with torch.no_grad():
         for conv in convs[:-1]:
-            cast(Tensor, conv.weight).mul_(factor)
+            cast(Tensor, conv.weight).mul_(branches ** (-1 / (2 * len(convs) - 2)))

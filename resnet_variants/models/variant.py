@@ -81,6 +81,7 @@ class Variant:
       basic blocks equals ResNet-B.
     - ``skip="conv"`` becomes ``shortcut="conv_all"``, and that becomes ``conv`` in a network whose
       every unit changes the shape.
+    - In a plain net without attention ``basic1``, ``basic3`` and ``basic4`` become ``basic``.
     - Without an identity shortcut and without a stem pool, ``relu_preact`` becomes ``post`` and
       ``bn_after_add`` becomes ``preact``. With a pool, ``relu_preact`` equals ``post`` only for an
       activation that never falls, such as ReLU, and both stay.
@@ -172,12 +173,17 @@ class Variant:
     def _check_shortcut(self, family: Family) -> None:
         if self.is_plain:
             _check_plain(self)
+            if self.attention == type(self).attention and {*BLOCKS[self.block].kernels} == {3}:
+                self._set("block", "basic")
         if self.skip == "conv":
             if self.shortcut not in ("conv", "conv_all", "pad"):
                 message = "skip 'conv' is the shortcut 'conv_all': it does not go with shortcut "
                 raise UserError(f"{message}{self.shortcut!r}", field="skip")
             self._set("shortcut", "conv_all")
             self._set("skip", type(self).skip)
+        if len(BLOCKS[self.block].kernels) == 1 and ANTIALIASES[self.antialias]:
+            message = f"antialias needs a layer after the strided one: block {self.block!r} has one"
+            raise UserError(message, field="antialias")
         stem = STEMS[self.stem](family.widths[0], 1)[-1].width
         first = family.widths[0] * BLOCKS[self.block].expansion
         if self.shortcut == "pad" and stem > first:
