@@ -23,7 +23,7 @@ def setting_text(value: object) -> str:
 
 def arm_name(network: str, settings: Mapping[str, str], usual: Mapping[str, str]) -> str:
     """A network's name, and the settings that are not usual: ``rv_resnet18_d + mixup 0.2``."""
-    own = [spelt(name, value) for name, value in settings.items() if value != usual[name]]
+    own = [setting_words(name, value) for name, value in settings.items() if value != usual[name]]
     return _AND.join([network, *own])
 
 
@@ -32,7 +32,7 @@ def network_of(arm: str) -> str:
     return arm.partition(_AND)[0]
 
 
-def spelt(name: str, value: str) -> str:
+def setting_words(name: str, value: str) -> str:
     """A setting and its value in words."""
     if value in ("True", "False", ""):
         return name if value == "True" else f"no {name}"

@@ -11,9 +11,9 @@ from typing import Any, Protocol, cast
 
 import pandas as pd
 
-from resnet_variants.analysis.arms import settings_in, spelt
+from resnet_variants.analysis.arms import setting_words, settings_in
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.models.variant import AXES, Variant, spelt
 from resnet_variants.records.results_folder import RUN_COLUMNS
 
 # The axes; ``downsample`` is stride and shortcut together, see ``factors``.
@@ -126,7 +126,9 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     for model, row in levels.to_dict("index").items():
         usual = _usual(sizes[model], has_families="family" in levels)
         named = settings_in(str(model))
-        unnamed = {name for name in map(str, row) if spelt(name, row[name]) not in named} - _AXES
+        unnamed = {
+            name for name in map(str, row) if setting_words(name, row[name]) not in named
+        } - _AXES
         usual |= {name: row[name] for name in unnamed}
         labels[str(model)] = " ".join(_words(row, usual) or _words(row, {}))
     uses = Counter(labels.values())
@@ -154,10 +156,12 @@ def _words(row: Mapping[Hashable, str], usual: Mapping[str, str]) -> list[str]:
 
 def word(axis: str, level: str) -> str:
     """A choice of an axis as a label has it."""
+    if axis in AXES and AXES[axis].noun:
+        return spelt(axis, level)
     if level == "none":
         return "plain" if axis == "shortcut" else f"no {axis.replace('_', ' ')}"
     if not _AXES.intersection(axis.split("/")):
-        return spelt(axis.replace("_", " "), level)
+        return setting_words(axis.replace("_", " "), level)
     return f"{axis.replace('_', ' ')} {level}" if level.isdigit() and axis != "depth" else level
 
 
