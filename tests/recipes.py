@@ -31,6 +31,7 @@ OTHERS = {
     "global_pool": "max",
     "zero_init_last": True,
     "init_fan": "fan_in",
+    "conv_bias": True,
     "weights": "pretrained",
     "head": "bn_linear",
     "clip_grad": 0.1,

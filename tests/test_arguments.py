@@ -53,6 +53,7 @@ OTHERS = {
     "drop_block_rate": 0.5,
     "zero_init_last": True,
     "init_fan": "fan_in",
+    "conv_bias": True,
     "head": "bn_linear",
     "gate_bias": 0.0,
     "device": "meta",

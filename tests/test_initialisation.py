@@ -142,3 +142,16 @@ def test_gates_start_at_their_bias(skip):
         biases = [p for n, p in model.named_parameters() if n.endswith("conv.bias")]
         assert len(biases) == 6
         assert all((p == bias).all() for p in biases)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_norm_over_positions_subtracts_the_bias_before_it(norm):
+    """Batch norm all of it, group norm what is common to a group."""
+    model = ResNet(Variant(family="cifar", depth=8, norm=norm), conv_bias=True).double()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    before = model(x)
+    biases = [module.bias for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert biases and not any(bias.any() for bias in biases)
+    for bias in biases:
+        torch.nn.init.constant_(bias, 0.7) if norm == "group" else torch.nn.init.normal_(bias)
+    assert torch.allclose(model(x), before, atol=1e-4)

@@ -36,6 +36,7 @@ OTHERS = {
     "drop_path_rate": (0.5, {}),
     "drop_rate": (0.5, {}),
     "zero_init_last": (True, {}),
+    "conv_bias": (True, {}),
     "clip_grad": (0.1, {}),
     "accumulate": (2, {}),
     "ema": (0.5, {}),

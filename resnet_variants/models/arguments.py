@@ -36,6 +36,7 @@ class ModelArgs:
     drop_block_rate: Fraction = 0.0  # DropBlock in the last two stages, as timm's ResNet has it
     zero_init_last: bool = False  # every branch starts as zero (timm's ResNet: True)
     init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
+    conv_bias: bool = False  # biases of convolutions that norms follow; norms subtract them
     head: Head = "linear"  # bn_linear: a batch norm of the pooled features before the classifier
     # Initial b of the gates; -6 is the best of arXiv:1603.05027, table 1.
     gate_bias: Annotated[float, FINITE] = -6.0
@@ -48,7 +49,7 @@ class ModelArgs:
 
     def layers(self, variant: Variant) -> Layers:
         """The factory of a network's layers."""
-        return Layers(variant.norm, variant.act, self.device, self.dtype)
+        return Layers(variant.norm, variant.act, self.device, self.dtype, self.conv_bias)
 
     def check(self, variant: Variant) -> None:
         """Refuse arguments that this variant cannot have.

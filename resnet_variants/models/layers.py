@@ -29,6 +29,7 @@ class Layers:
     act_layer: str = "relu"
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
+    conv_bias: bool = False
 
     @property
     def factory_kwargs(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class Layers:
     ) -> nn.Conv2d:
         """(N, w_in, H, W) -> (N, w_out, ceil(H/stride), ceil(W/stride)); odd kernel.
 
-        It has a bias, which starts at 0, only in a network without norms: a norm has its own.
+        Its bias starts at 0. By default only a network without norms has any: a norm has its own.
         """
         dilation = dilation if kernel > 1 else 1
         conv = nn.Conv2d(
@@ -58,7 +59,7 @@ class Layers:
             padding=dilation * (kernel // 2),
             dilation=dilation,
             groups=groups,
-            bias=NORMS[self.norm_layer] is no_norm,
+            bias=self.conv_bias or NORMS[self.norm_layer] is no_norm,
             device=self.device,
             dtype=self.dtype,
         )

@@ -87,6 +87,7 @@ class Recipe:
     global_pool: Literal["avg", "max", "avgmax"] = "avg"
     zero_init_last: bool = False  # every branch starts as zero (arXiv:1812.01187, section 3.1)
     init_fan: InitFan = "fan_out"  # whose variance the initial convolutions keep
+    conv_bias: bool = False  # biases of convolutions that norms follow; norms subtract them
     weights: str = ""  # initial weights of the body: a run, a results folder, or pretrained
     head: Head = "linear"  # bn_linear: a batch norm of the pooled features before the classifier
     clip_grad: Amount = 0.0  # largest norm of the whole gradient; 0: none
