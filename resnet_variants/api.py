@@ -33,7 +33,7 @@ from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
 from resnet_variants.sweeps.search import FOLDER, search_of, tuned
-from resnet_variants.sweeps.sweep import Options, run_sweep
+from resnet_variants.sweeps.sweep import Options, check, run_sweep
 from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
@@ -100,6 +100,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
 def _trained(experiment: Experiment, out: Path, options: Options) -> Experiment:
     """The experiment as it was trained, after a search where it asks for one."""
     if experiment.tune:
+        check(experiment, out, options)  # what would be refused after the search
         follow(run_sweep(search_of(experiment), out / FOLDER, options))
         experiment = tuned(experiment, out)
     follow(run_sweep(experiment, out, options))

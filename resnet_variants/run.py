@@ -261,9 +261,10 @@ def _tuned(experiment: Experiment, out: Path, options: Options) -> Experiment:
     if not experiment.tune:
         return experiment
     from resnet_variants.sweeps.search import FOLDER, search_of, tuned
-    from resnet_variants.sweeps.sweep import run_sweep
+    from resnet_variants.sweeps.sweep import check, run_sweep
     from resnet_variants.terminal.live import show_events
 
+    check(experiment, out, options)  # what would be refused after the search
     search = search_of(experiment)
     _say_search(search, experiment)
     show_events(run_sweep(search, out / FOLDER, options))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from small import CPU, recipe
 
+from resnet_variants import api
 from resnet_variants.analysis.results import load_results
 from resnet_variants.api import report
 from resnet_variants.models.grids import grid
@@ -283,6 +284,15 @@ def test_a_value_at_which_a_run_fails_is_not_chosen(monkeypatch, tmp_path):
     made = experiment(seeds=6, tune=TUNE)
     swept(search_of(made), tmp_path / "search")
     assert tuned(made, tmp_path).tuned == {B: {"lr": 0.03}, D: {"lr": 0.03}}
+
+
+def test_what_would_be_refused_after_the_search_is_refused_before_it(monkeypatch, tmp_path):
+    trains_by(monkeypatch, by_own_best)
+    swept(experiment(seeds=6), tmp_path)
+    other = experiment(seeds=6, tune=TUNE, margin=9.0)
+    with pytest.raises(UserError, match="the margin of .* since its first run"):
+        api._trained(other, tmp_path, Options())
+    assert not (tmp_path / "search").exists()
 
 
 @pytest.mark.parametrize(
