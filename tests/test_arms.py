@@ -290,7 +290,7 @@ def test_what_would_be_refused_after_the_search_is_refused_before_it(monkeypatch
     trains_by(monkeypatch, by_own_best)
     swept(experiment(seeds=6), tmp_path)
     other = experiment(seeds=6, tune=TUNE, margin=9.0)
-    with pytest.raises(UserError, match="the margin of .* since its first run"):
+    with pytest.raises(UserError, match=r"the margin of .* since its first run"):
         api._trained(other, tmp_path, Options())
     assert not (tmp_path / "search").exists()
 
