@@ -146,20 +146,22 @@ def _experiment(
     )
 
 
-def report(*folders: str | Path, out: str | Path | None = None) -> Report:
+def report(*folders: str | Path, out: str | Path | None = None, vary: Sequence[str] = ()) -> Report:
     """Rebuild the tables, plots and page of a results folder from what is on disk.
 
-    Several folders are reported together, in ``out``.
+    Several folders are reported together, in ``out``. Their recipes keep runs apart but in the
+    settings of ``vary``.
 
     Raises:
         ValueError: a folder holds no runs, or a damaged file, or ``out`` is missing.
     """
-    if out is None and len(folders) != 1:
+    names = [vary] if isinstance(vary, str) else [*vary]
+    if out is None and (vary or len(folders) != 1):
         raise UserError(
             "several folders are reported together: name a folder for that", field="out"
         )
     paths = [require_path("folders", folder) for folder in folders]
-    return build(paths[0]) if out is None else build(require_path("out", out), paths)
+    return build(paths[0]) if out is None else build(require_path("out", out), paths, names)
 
 
 @dataclass(frozen=True)

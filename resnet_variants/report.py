@@ -24,6 +24,9 @@ class Flags:
     out: Path | None = None
     """Report the runs of all folders together, in this one; else each in its own."""
 
+    vary: tuple[str, ...] = ()
+    """Settings of the recipe in which the arms of the folders differ; takes --out."""
+
     wide: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the names of networks in full, not what differs among them."""
 
@@ -33,12 +36,14 @@ def command(argv: Sequence[str]) -> int:
     flags = parse(Flags, argv, "report")
     if not flags.folders:
         raise UserError("missing DIR: name at least one results folder")
+    if flags.vary and not flags.out:
+        raise UserError("names what differs among folders: give --out too", field="vary")
     from resnet_variants.reporting.build import build
     from resnet_variants.terminal.screen import show_report
 
     ready()
     if flags.out:
-        show_report(build(flags.out, flags.folders), flags.out, wide=flags.wide)
+        show_report(build(flags.out, flags.folders, flags.vary), flags.out, wide=flags.wide)
         return 0
     for folder in flags.folders:
         show_report(build(folder), folder, wide=flags.wide)

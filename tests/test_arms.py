@@ -286,6 +286,45 @@ def test_a_value_at_which_a_run_fails_is_not_chosen(monkeypatch, tmp_path):
     assert tuned(made, tmp_path).tuned == {B: {"lr": 0.03}, D: {"lr": 0.03}}
 
 
+def test_folders_of_other_recipes_are_compared_by_what_is_named(monkeypatch, tmp_path):
+    plain = trained(tmp_path / "plain", monkeypatch, by_own_best, vary={})
+    mixed = trained(
+        tmp_path / "mixed", monkeypatch, by_own_best, vary={}, recipe=recipe(epochs=1, mixup=0.2)
+    )
+    apart = report(plain, mixed, out=tmp_path / "apart")
+    assert len(apart.comparisons) == 2
+    made = report(plain, mixed, out=tmp_path / "both", vary=["mixup"])
+    (part,) = made.comparisons
+    assert part.varied == {"mixup": "0.0"}
+    assert set(part.summary["model"]) == {B, D, f"{B} + mixup 0.2", f"{D} + mixup 0.2"}
+    assert set(part.summary["baseline"]) == {B}
+    rows = part.effects[(part.effects["kind"] == "main") & (part.effects["effect"] == "mixup")]
+    (effect,) = rows.to_dict("records")
+    scores = part.scores
+    halves = [scores[[f"{name} + mixup 0.2" for name in (B, D)]], scores[[B, D]]]
+    means = [half.to_numpy().mean() for half in halves]
+    assert effect["estimate"] == pytest.approx(means[0] - means[1])
+    shutil.rmtree(tmp_path / "plain" / "runs")  # a clone keeps what it is a report of
+    again = report(tmp_path / "both")
+    assert again.summary.equals(made.summary)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("x --vary mixup", "--vary: names what differs among folders: give --out too"),
+        ("x --out y --vary mixupp", "'mixupp' is no recorded setting of these runs; recorded are"),
+        ("x --out y --vary epochs", "--vary: runs of other epochs are never compared"),
+    ],
+)
+def test_what_folders_cannot_differ_in_is_one_line(typed, message, monkeypatch, tmp_path, capsys):
+    trained(tmp_path / "x", monkeypatch, by_own_best, vary={})
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", *typed.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "y" / "summary.csv").exists()
+
+
 def test_what_would_be_refused_after_the_search_is_refused_before_it(monkeypatch, tmp_path):
     trains_by(monkeypatch, by_own_best)
     swept(experiment(seeds=6), tmp_path)

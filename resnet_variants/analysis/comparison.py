@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.arms import tuned_in, with_arms
+from resnet_variants.analysis.arms import network_of, tuned_in, with_arms
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
@@ -223,6 +223,9 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     arms = dict(zip(runs["run_id"], runs["model"], strict=True))
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
+    # An arm that was no part of a folder's experiment is compared as its network is.
+    by_network = {arm: baselines.get(network_of(arm), "") for arm in map(str, runs["model"])}
+    baselines = by_network | dict(baselines)
     if varied:
         tables = {name: _renamed(table, arms) for name, table in tables.items()}
         epochs = _renamed(epochs, arms)

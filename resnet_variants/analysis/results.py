@@ -32,7 +32,13 @@ from resnet_variants.records.results_folder import (
     read_runs_and_provenance,
     running,
 )
-from resnet_variants.records.run_folder import DONE, PLUGIN, Provenance
+from resnet_variants.records.run_folder import (
+    DONE,
+    PLUGIN,
+    Provenance,
+    recipe_digest,
+    recipe_settings,
+)
 from resnet_variants.registry import UserError
 
 LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
@@ -67,12 +73,18 @@ class Results:
     searched: Sequence[Json]
 
 
-def load_results(folders: Sequence[Path]) -> Results:
+def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
     """Read results folders together.
 
+    Args:
+        folders: one after another.
+        vary: settings of the recipe in which arms may differ, beside those that the folders vary.
+            The usual value of each is that of the first run.
+
     Raises:
-        ValueError: no such folder, no runs, a damaged file; or folders that have other baselines
-            for a model, other results for a run, or other images under one name.
+        ValueError: no such folder, no runs, a damaged file; folders that have other baselines
+            for a model, other results for a run, or other images under one name; or a setting that
+            is not recorded.
     """
     runs, epochs = [], []
     unseen: dict[str, bool] = {}
@@ -98,12 +110,13 @@ def load_results(folders: Sequence[Path]) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     tables = {"epochs": own_epochs, "latencies": latencies}
     tables["diagnosis"] = _diagnosis(copies, folders)
-    about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
-    about |= _varied(folders)
-    parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
-    _require_one_result(parts)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
+    about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
+    about |= _varied(folders)
+    about["varied"] |= _usual(vary, kept, provenance)
+    parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
+    _require_one_result(parts)
     return Results(
         comparisons=parts,
         runs=kept,
@@ -114,7 +127,7 @@ def load_results(folders: Sequence[Path]) -> Results:
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
         outcomes=outcomes,
-        **_varied(folders),
+        **{name: about[name] for name in ("varied", "robust", "searched")},
         **tables,
     )
 
@@ -227,6 +240,19 @@ def _varied(folders: Sequence[Path]) -> dict[str, Any]:
         searched += cast("list[Json]", content.get(SEARCHED, []))
     robust = list(dict.fromkeys(robust))
     return {"varied": varied, "robust": robust, "searched": searched}
+
+
+def _usual(vary: Sequence[str], runs: pd.DataFrame, provenance: Provenance) -> dict[str, str]:
+    """The value of each setting in the first run."""
+    settings = recipe_settings(provenance, recipe_digest(str(runs["run_id"].iloc[0])))
+    for name in vary:
+        if name in runs:
+            raise UserError(f"runs of other {name} are never compared", field="vary")
+        if name not in settings:
+            known = ", ".join(sorted(settings)) or "none"
+            message = f"{name!r} is no recorded setting of these runs; recorded are {known}"
+            raise UserError(message, field="vary")
+    return {name: settings[name] for name in vary}
 
 
 def _names(folders: Sequence[Path]) -> dict[str, str]:

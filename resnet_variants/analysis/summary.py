@@ -131,7 +131,7 @@ def _add_cost_of_difference(frame: pd.DataFrame, settings: pd.DataFrame) -> None
         base = by_model.get(row["baseline"])
         more = 0.0 if base is None else 100 * (row["macs"] / base["macs"] - 1)
         gains.append(100 * row["delta"] / more if more > LEAST_MORE else np.nan)
-        effect = None if base is None else paper_effect(row, base, [*settings])
+        effect = None if base is None else paper_effect(row, base, [*map(str, settings)])
         delta, where = effect or (np.nan, "")
         deltas.append(delta)
         papers.append(where)

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from resnet_variants.diagnosis.measure import Measure
 from resnet_variants.diagnosis.units import evaluating, require_labelled, require_ours, resume
+from resnet_variants.models.network import ResNet
 from resnet_variants.records.diagnosis import SHIFTS
 
 _DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # rows down, columns to the right
@@ -63,7 +64,7 @@ def shifted_accuracy(
     return pd.DataFrame(rows).assign(n=len(images))
 
 
-def _answers(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+def _answers(model: ResNet, images: Tensor, batch_size: int) -> Tensor:
     return torch.cat([resume(model, batch).argmax(1) for batch in images.split(batch_size)])
 
 

@@ -135,10 +135,11 @@ def require_room(out: Path, *, adopt: bool = True) -> None:
                 build(out)
 
 
-def build(out: Path, folders: Sequence[Path] = ()) -> Report:
+def build(out: Path, folders: Sequence[Path] = (), vary: Sequence[str] = ()) -> Report:
     """Tables, figures and the page in ``out``, from its own runs; nothing is trained.
 
-    With ``folders``, from the runs in all of these together instead. Of what an earlier report
+    With ``folders``, from the runs in all of these together instead, whose recipes may differ in
+    the settings of ``vary``. Of what an earlier report
     wrote, and this one does not, the files that raw runs can give again are deleted.
 
     Raises:
@@ -156,7 +157,7 @@ def build(out: Path, folders: Sequence[Path] = ()) -> Report:
         with locked(out / ".report.lock", _PATIENCE) as alone:
             if not alone:
                 raise UserError(f"{str(out)!r} is being reported by another command: try again")
-            results = load_results(folders or (out,))
+            results = load_results(folders or (out,), vary)
             report, contents = _build(results, folders, out)
             raw = bool(folders) or (out / "runs").is_dir()
             files = write_files(out, contents, keep=not raw)
