@@ -223,9 +223,6 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     arms = dict(zip(runs["run_id"], runs["model"], strict=True))
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
-    # An arm that was no part of a folder's experiment is compared as its network is.
-    by_network = {arm: baselines.get(network_of(arm), "") for arm in map(str, runs["model"])}
-    baselines = by_network | dict(baselines)
     if varied:
         tables = {name: _renamed(table, arms) for name, table in tables.items()}
         epochs = _renamed(epochs, arms)
@@ -235,7 +232,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
             key=dict(zip(KEY, values, strict=True)),
             runs=own.drop(columns="recipe"),
             epochs=epochs[epochs["run_id"].isin(own["run_id"])],
-            baselines=baselines,
+            baselines=_of_arms(baselines, runs["model"]),
             latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
             recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), apart),
@@ -249,6 +246,12 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
         )
         for values, own in groups
     )
+
+
+def _of_arms(baselines: Mapping[str, str], arms: pd.Series) -> dict[str, str]:
+    """The baseline of every arm; its network's if it was no part of a folder's experiment."""
+    by_network = {arm: baselines.get(network_of(arm), "") for arm in map(str, arms.unique())}
+    return by_network | dict(baselines)
 
 
 def _renamed(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:

@@ -106,9 +106,8 @@ def _change(
     if "depth" in differ and differ <= {"depth", "block"}:
         return "depth", str(model["depth"]), str(baseline["depth"])
     if differ and differ <= {*_GROUPS}:
-        return "groups", *(
-            "x".join(str(arm[name]) for name in _GROUPS) for arm in (model, baseline)
-        )
+        own, base = ("x".join(str(arm[name]) for name in _GROUPS) for arm in (model, baseline))
+        return "groups", own, base
     if len(differ) != 1:
         return None
     (axis,) = differ

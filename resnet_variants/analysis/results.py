@@ -86,21 +86,7 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
             for a model, other results for a run, or other images under one name; or a setting that
             is not recorded.
     """
-    runs, epochs = [], []
-    unseen: dict[str, bool] = {}
-    outcomes: dict[str, Outcome] = {}
-    provenance: Provenance = {}
-    for at, folder in enumerate(folders):
-        folder_runs, origin = read_runs_and_provenance(folder)
-        runs.append(folder_runs.assign(folder=at))
-        outcomes = read_outcomes(folder, folder_runs) | outcomes  # the first folder has priority
-        epochs.append(read_epochs(folder, folder_runs).assign(folder=at))
-        busy = running(folder)
-        unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
-        for name, values in origin.items():
-            known = provenance.setdefault(name, [])
-            known += [value for value in values if value not in known]
-    _require_same_plugins(provenance)
+    runs, epochs, outcomes, unseen, provenance = _read(folders)
     copies = _joined(runs)
     kept = _without_copies(copies, folders)
     _require_same_images(kept, folders)
@@ -130,6 +116,25 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
         **{name: about[name] for name in ("varied", "robust", "searched")},
         **tables,
     )
+
+
+def _read(
+    folders: Sequence[Path],
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame], dict[str, Outcome], dict[str, bool], Provenance]:
+    """Runs and epochs of each folder, with its number; the rest of all folders."""
+    runs, epochs = [], []
+    unseen: dict[str, bool] = {}
+    outcomes: dict[str, Outcome] = {}
+    origins: list[Provenance] = []
+    for at, folder in enumerate(folders):
+        folder_runs, origin = read_runs_and_provenance(folder)
+        runs.append(folder_runs.assign(folder=at))
+        outcomes = read_outcomes(folder, folder_runs) | outcomes  # the first folder has priority
+        epochs.append(read_epochs(folder, folder_runs).assign(folder=at))
+        busy = running(folder)
+        unseen |= {run_id: run_id in busy for run_id in planned_runs(folder)}
+        origins.append(origin)
+    return runs, epochs, outcomes, unseen, _together(origins)
 
 
 def _diagnosis(copies: pd.DataFrame, folders: Sequence[Path]) -> Diagnosis:
@@ -181,13 +186,22 @@ def _require_same_images(runs: pd.DataFrame, folders: Sequence[Path]) -> None:
                 raise UserError(f"{message}: report them apart")
 
 
-def _require_same_plugins(provenance: Provenance) -> None:
-    """Refuse to compare runs whose parts come from two versions of one plugin."""
+def _together(origins: Sequence[Provenance]) -> Provenance:
+    """What is known of the runs of all folders.
+
+    Raises:
+        ValueError: parts of the runs come from two versions of one plugin.
+    """
+    provenance: Provenance = {}
+    for name, values in chain.from_iterable(origin.items() for origin in origins):
+        known = provenance.setdefault(name, [])
+        known += [value for value in values if value not in known]
     for fact, versions in provenance.items():
         if fact.startswith(f"{PLUGIN} ") and len(versions) > 1:
             both = " and ".join(version[:12] for version in versions)
             message = f"the runs were made with several versions of the {fact} (SHA-256 {both})"
             raise UserError(f"{message}: report them apart")
+    return provenance
 
 
 def _require_one_result(parts: Sequence[Comparison]) -> None:
