@@ -168,7 +168,7 @@ def _values(flag: str, texts: Sequence[str]) -> dict[str, list[object]]:
     for text in texts:
         name, equals, values = text.partition("=")
         name = name.replace("-", "_")
-        if not equals or name in found:
+        if not equals or name in found or "" in values.split(","):
             message = f"{text!r} must be a setting with its values, once: lr=0.03,0.1"
             raise UserError(message, field=flag)
         found[name] = [_value(one) for one in values.split(",")]
@@ -396,7 +396,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         margin=flags.comparison.points,
         recipe=flags.settings,
     )
-    require_few(len(experiment.variants) * experiment.seeds, many=flags.output.yes)
+    require_few(len(experiment.arms) * experiment.seeds, many=flags.output.yes)
     if flags.comparison.goal:
         _require_rows(experiment, flags.comparison.goal)
     return experiment, flags

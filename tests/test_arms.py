@@ -130,6 +130,7 @@ def test_a_file_and_flags_say_the_same(tmp_path):
     [
         ("--vary lr", "--vary: 'lr' must be a setting with its values, once: lr=0.03,0.1"),
         ("--vary lr=1,2 lr=3", "--vary: 'lr=3' must be a setting"),
+        ("--vary lr=", "--vary: 'lr=' must be a setting with its values, once: lr=0.03,0.1"),
         ("--vary lr=1,2 --lr 3", "--lr: lr is given and varied, or tuned: drop one"),
         ("--vary foo=1", "--vary: unknown recipe setting 'foo'"),
         ("--vary optimizer=sgd,foo", "--optimizer: at optimizer foo: unknown optimizer 'foo'"),
@@ -328,10 +329,28 @@ def test_what_folders_cannot_differ_in_is_one_line(typed, message, monkeypatch, 
 def test_what_would_be_refused_after_the_search_is_refused_before_it(monkeypatch, tmp_path):
     trains_by(monkeypatch, by_own_best)
     swept(experiment(seeds=6), tmp_path)
-    other = experiment(seeds=6, tune=TUNE, margin=9.0)
-    with pytest.raises(UserError, match=r"the margin of .* since its first run"):
-        api._trained(other, tmp_path, Options())
-    assert not (tmp_path / "search").exists()
+    for other, message in (
+        (experiment(seeds=6, tune=TUNE, margin=9.0), "has been none since its first run"),
+        (
+            experiment(seeds=6, tune=TUNE),
+            "come from a search of nothing: give another --out for 2 ",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            api._trained(other, tmp_path, Options())
+        assert not (tmp_path / "search").exists()
+
+
+def test_a_folder_has_one_search(monkeypatch, tmp_path):
+    trains_by(monkeypatch, by_own_best)
+    made = experiment(seeds=6, tune=TUNE)
+    api._trained(made, tmp_path, Options(machine=CPU))
+    api._trained(made, tmp_path, Options(machine=CPU))  # nothing is left to do
+    before = sorted((tmp_path / "runs").iterdir())
+    for tune in ({"lr": [0.1, 0.2], "seeds": 2}, {**TUNE, "seeds": 3}, {}):
+        with pytest.raises(UserError, match=r"come from a search of 2 seeds, lr 0.03, 0.1, 0.3:"):
+            api._trained(experiment(seeds=6, tune=tune), tmp_path, Options(machine=CPU))
+    assert sorted((tmp_path / "runs").iterdir()) == before
 
 
 @pytest.mark.parametrize(

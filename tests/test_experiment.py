@@ -84,6 +84,7 @@ def test_the_baseline_has_the_depth_of_what_it_is_compared_with(tmp_path):
         ("epochs = 3", "epochs = true", "epochs True must be of type int"),
         ("epochs = 3", "epochs = 0", "epochs 0 must be from 1"),
         ("[recipe]", "[[recipe]]", "recipe must be a table"),
+        ("seeds    = 2", "seeds = 2\ntune = 3", "tune must be a table"),
         ("[grid]", "[grid", "is not valid TOML"),
         (GOOD[GOOD.index("[grid]") : GOOD.index("[recipe]")], "", "no [grid]: name the networks"),
         ("lr     = 1", "lr = true", "lr True must be of type float"),

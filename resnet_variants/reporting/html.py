@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import resources
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
@@ -199,7 +199,7 @@ def render(content: Content) -> str:
     """The whole page; the same content gives the same bytes."""
     arms = named_summary(content.comparisons)
     sections = _sections(content.comparisons, arms)
-    colours = ["arm", *varied(arms)]
+    colours = ["arm", *_varied(arms, content.comparisons)]
     runs = sum(len(part.runs) for part in content.comparisons)
     styles = _styles(content.comparisons, arms, colours)
     data = _data(arms, sections, styles, most=RUNS_SHOWN if runs <= RUNS_SHOWN else 0)
@@ -362,9 +362,10 @@ def _provenance(content: Content) -> list[tuple[str, Sequence[str]]]:
 # --- tables -----------------------------------------------------------------------------------
 
 
-def varied(arms: pd.DataFrame) -> list[str]:
-    """The axes in which the arms differ."""
-    return [axis for axis in AXES if arms[axis].nunique(dropna=False) > 1]
+def _varied(arms: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[str]:
+    """The axes and settings in which the arms differ."""
+    names = dict.fromkeys(chain(AXES, *(part.varied for part in comparisons)))
+    return [name for name in names if arms[name].nunique(dropna=False) > 1]
 
 
 def _filters(arms: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, list[str]]]:

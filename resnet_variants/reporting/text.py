@@ -11,6 +11,7 @@ import pandas as pd
 from resnet_variants.analysis.diagnosis import MEASURES
 from resnet_variants.analysis.endpoints import ENDPOINTS
 from resnet_variants.analysis.statistics import DIFFERENCE, MEAN, SHARE
+from resnet_variants.analysis.verdicts import UNDECIDED
 
 POINTS = 100  # percentage points in a fraction
 
@@ -106,6 +107,7 @@ def readable_robustness(table: pd.DataFrame) -> pd.DataFrame:
     points = [
         f"{name} {text}" for name, text in zip(table["settings"], table["usual"], strict=True)
     ]
+    undecided = table["verdict"] == UNDECIDED  # nothing that could hold
     return pd.DataFrame(
         {
             "model": table["model"],
@@ -114,7 +116,9 @@ def readable_robustness(table: pd.DataFrame) -> pd.DataFrame:
             "difference, points": (POINTS * table["delta"]).map("{:+.2f}".format),
             "verdict": table["verdict"],
             "same sign": [f"{n} of {m}" for n, m in table[["same_sign", "values"]].to_numpy()],
-            "verdict holds": [f"{n} of {m}" for n, m in table[["holds", "values"]].to_numpy()],
+            "verdict holds": (
+                table["holds"].astype(str) + " of " + table["values"].astype(str)
+            ).where(~undecided, ""),
             "lowest, points": (POINTS * table["delta_lowest"]).map("{:+.2f}".format),
             "highest, points": (POINTS * table["delta_highest"]).map("{:+.2f}".format),
         }

@@ -258,7 +258,7 @@ def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Ex
     for key in ("question", "data", "data_name"):
         if not isinstance(settings.get(key, ""), str):
             raise UserError(f"{key} must be text in quotes")
-    for table in ("grid", "recipe", "baseline"):
+    for table in ("grid", "recipe", "baseline", "tune"):
         if not isinstance(content.get(table, {}), dict):
             raise UserError(f"{table} must be a table")
     if not content.get("grid"):

@@ -6,11 +6,12 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from resnet_variants.analysis.arms import setting_text, tuned_in
 from resnet_variants.analysis.predictions import Predictions
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.data.dataset import Dataset
@@ -210,6 +211,37 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     _refuse_other_plugins(experiment, out, fresh=options.fresh)
     _plan(experiment, out, fresh=options.fresh)
     _varied(experiment, out)
+    _refuse_other_search(experiment, out, fresh=options.fresh)
+
+
+def _refuse_other_search(experiment: Experiment, out: Path, *, fresh: bool) -> None:
+    """Refuse arms whose values come from another search than those of the folder's runs.
+
+    Raises:
+        ValueError: the folder has runs, and they were searched for otherwise or not at all.
+    """
+    content = read_experiment(out)
+    before = _tried(cast("list[Json]", content.get(SEARCHED, [])))
+    now = _tried(experiment.searched)
+    if experiment.tune:
+        seeds, values = experiment.tuning
+        now = f"{seeds} seeds, " + "; ".join(f"{name} {_list(own)}" for name, own in values.items())
+    if content.get("runs") and before != now and not fresh:
+        message = f"the arms of {str(out)!r} come from a search of {before or 'nothing'}"
+        raise UserError(f"{message}: give another --out for {now or 'none'}", field="tune")
+
+
+def _tried(searched: Sequence[Mapping[str, Any]]) -> str:
+    """What a search tried, in words; empty without one."""
+    if not searched:
+        return ""
+    names = tuned_in(searched)
+    values = [f"{name} {_list(dict.fromkeys(row[name] for row in searched))}" for name in names]
+    return f"{searched[0]['runs']} seeds, " + "; ".join(values)
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(setting_text, values))
 
 
 def _check_recipe(recipe: Recipe, data: Dataset, devices: int) -> None:
