@@ -269,8 +269,11 @@ def test_each_arm_is_trained_with_its_own_best_value_and_fresh_seeds(monkeypatch
     (row,) = part.summary.loc[part.summary["model"] == D].to_dict("records")
     assert (row["baseline"], row["verdict"], row["pairs"]) == (B, "better", 6)
     assert row["delta"] == pytest.approx(0.05)
+    assert dict(zip(part.summary["model"], part.summary["lr"], strict=True)) == {B: "0.1", D: "0.3"}
     assert [row["chosen"] for row in part.searched] == [False, True, False, False, False, True]
     made = report(out)
+    runs = pd.read_csv(out / "runs.csv")
+    assert (runs["lr"] == runs["model"].map({B: 0.1, D: 0.3})).all()
     assert {"search.png", "search.svg"} <= {file.name for file in made.files}
     assert "The search took" in (out / "report.html").read_text()
 

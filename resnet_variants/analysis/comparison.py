@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from resnet_variants.analysis.arms import network_of, tuned_in, with_arms
+from resnet_variants.analysis.arms import network_of, setting_text, tuned_in, with_arms
 from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
@@ -106,6 +106,15 @@ class Comparison:
         return self.runs[finished].drop_duplicates("model")
 
     @cached_property
+    def settings(self) -> pd.DataFrame:
+        """What each arm has of the varied settings, and of those that a search chose: as text."""
+        varied = self.runs.drop_duplicates("model").set_index("model")[[*self.varied]]
+        chosen = pd.DataFrame([row for row in self.searched if row["chosen"]])
+        if chosen.empty:
+            return varied
+        return varied.join(chosen.set_index("arm")[tuned_in(self.searched)].map(setting_text))
+
+    @cached_property
     def scores(self) -> pd.DataFrame:
         """Test accuracy, (seeds, models); NaN where a seed has no finished run."""
         return self.scores_by("test_acc")
@@ -134,10 +143,9 @@ class Comparison:
     def summary(self) -> pd.DataFrame:
         """One row per network: ``SUMMARY_COLUMNS`` without the key."""
         scores = self.scores, self.common_scores
-        settings = self.cells.set_index("model")[[*self.varied]]
         fixed = self.baselines, self.latencies, self.plan
-        frame = summarise(self.runs, *scores, *fixed, settings)
-        return frame.join(settings, on="model")
+        frame = summarise(self.runs, *scores, *fixed, self.settings[[*self.varied]])
+        return frame.join(self.settings, on="model")
 
     @cached_property
     def effects(self) -> pd.DataFrame:

@@ -220,9 +220,11 @@ def _build(
 
 
 def _with_settings(results: Results) -> pd.DataFrame:
-    """The runs, with a column for each varied setting."""
-    own = [part.runs.set_index("run_id")[[*results.varied]] for part in results.comparisons]
-    return results.runs.join(pd.concat(own), on="run_id")
+    """The runs, with a column for each setting that is not the same in all arms."""
+    arms = pd.concat([part.runs.set_index("run_id")["model"] for part in results.comparisons])
+    settings = pd.concat([part.settings for part in results.comparisons])
+    settings = settings[~settings.index.duplicated()].reindex(arms)
+    return results.runs.join(settings.set_axis(arms.index), on="run_id")
 
 
 def _report(results: Results) -> Report:
