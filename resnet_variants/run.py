@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
@@ -363,16 +363,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     if None not in (file, recipe):
         raise UserError("the file names the recipe: drop --recipe", field="recipe")
     base = None if file is None else _from_file(file, many="--yes" in argv)
-    # What the file or the recipe says stands where a flag is not given.
-    default = (
-        Flags(settings=RECIPES["default" if recipe is None else recipe])
-        if base is None
-        else Flags(
-            images=Images(base.data, base.data_name, base.img_size),
-            comparison=Comparison(seeds=base.seeds, margin=f"{base.margin or ''}"),
-            settings=base.recipe,
-        )
-    )
+    default = _default(base, "default" if recipe is None else recipe)
     flags = parse(tyro.conf.OmitArgPrefixes[Flags], argv, "run", default=default)
     require_folder(flags.images.data)
     if flags.comparison.minutes is not None and "--epochs" in given:
@@ -380,9 +371,11 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     if base and flags.networks != Networks(experiment=flags.networks.experiment):
         message = "the file names the networks: drop the other flags that do"
         raise UserError(message, field="experiment")
-    vary = _varied(flags, given)
-    told = {"robust": flags.comparison.robust, "tune": flags.comparison.tuned}
-    base = base or replace(_from_flags(flags), vary=vary, **told)
+    told = _told(flags)
+    base = base or replace(_from_flags(flags), **told)
+    for name in {*base.vary, *base.tune} - {"seeds"}:
+        if f"--{name.replace('_', '-')}" in given:
+            raise UserError(f"{name} is given and varied, or tuned: drop one", field=name)
     if base.tune and flags.comparison.minutes is not None:
         raise UserError("minutes chooses what a search would be for: drop it", field="minutes")
     experiment = replace(
@@ -402,16 +395,25 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
     return experiment, flags
 
 
-def _varied(flags: Flags, given: Mapping[str, object]) -> dict[str, list[object]]:
-    """The settings that vary; those of a file are in the file."""
-    vary = flags.comparison.varied
-    if flags.networks.experiment and (vary or flags.comparison.robust or flags.comparison.tune):
+def _default(base: Experiment | None, recipe: str) -> Flags:
+    """What the file or the recipe says stands where a flag is not given."""
+    if base is None:
+        return Flags(settings=RECIPES[recipe])
+    return Flags(
+        images=Images(base.data, base.data_name, base.img_size),
+        comparison=Comparison(seeds=base.seeds, margin=f"{base.margin or ''}"),
+        settings=base.recipe,
+    )
+
+
+def _told(flags: Flags) -> dict[str, Any]:
+    """What flags say of the settings that vary; of those of a file, the file."""
+    own = flags.comparison
+    told = {"vary": own.varied, "robust": own.robust, "tune": own.tuned}
+    if flags.networks.experiment and any(told.values()):
         message = "the file names what varies: drop --vary, --robust and --tune"
         raise UserError(message, field="experiment")
-    for name in (*vary, *(own for own in flags.comparison.tuned if own != "seeds")):
-        if f"--{name.replace('_', '-')}" in given:
-            raise UserError(f"{name} is given and varied, or tuned: drop one", field=name)
-    return vary
+    return told
 
 
 def _require_rows(experiment: Experiment, goal: str) -> None:

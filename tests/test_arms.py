@@ -102,6 +102,12 @@ epochs = 1
         ("seeds", "baseline = { mixup = 0.3 }\nseeds", "unknown mixup of the baseline '0.3'"),
         ("seeds", "baseline = { lr = 0.3 }\nseeds", "lr does not vary: list its values in [grid]"),
         ("seeds", 'robust = ["lr"]\nseeds', "unknown varied setting 'lr'; choices: mixup"),
+        (
+            "seeds",
+            'robust = ["mixup"]\nbaseline = { mixup = 0.2 }\nseeds',
+            "mixup is robust: each arm is compared at its own: drop it from baseline",
+        ),
+        ("seeds", "tune = { batch_size = [32, 64] }\nseeds", "batch_size is fixed and tuned"),
         ("mixup =", "crop_pct =", "crop_pct cannot vary: all arms are tested on the same images"),
         ("mixup = [0.0, 0.2]", "epochs = [1, 2]", "epochs is fixed in [recipe] and varied"),
     ],
@@ -134,6 +140,7 @@ def test_a_file_and_flags_say_the_same(tmp_path):
         ("--vary lr=1,2 --lr 3", "--lr: lr is given and varied, or tuned: drop one"),
         ("--vary foo=1", "--vary: unknown recipe setting 'foo'"),
         ("--vary optimizer=sgd,foo", "--optimizer: at optimizer foo: unknown optimizer 'foo'"),
+        ("--experiment recipe_tricks --mixup 0.1", "--mixup: mixup is given and varied"),
         ("--experiment digits_grid --vary lr=1,2", "--experiment: the file names what varies"),
     ],
 )

@@ -127,6 +127,10 @@ def baselines(
     own = {key: _as_recipes(key, value) for key, value in baseline.items() if key in SETTINGS}
     wanted = {key: setting_text(value) for key, value in own.items()}
     _check_settings(wanted, vary)
+    for name in wanted:
+        if name in robust:
+            message = f"{name} is robust: each arm is compared at its own: drop it from baseline"
+            raise UserError(message, field="baseline")
     first: dict[tuple[str, int, str], Variant] = {}
     names = {(arm.variant, arm.settings): arm.name for arm in arms}
     found = dict[str, str]()

@@ -265,6 +265,8 @@ def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Ex
         raise UserError("no [grid]: name the networks, for example depth and preset")
     grid, recipe = cast(Mapping[str, object], content["grid"]), content.get("recipe", {})
     grid, fixed, vary = _split(grid, cast(Mapping[str, object], recipe))
+    for key in fixed.keys() & cast(Mapping[str, object], content.get("tune", {})).keys():
+        raise UserError(f"{key} is fixed and tuned: name it once")
     require_few(cells(grid) * math.prod(map(len, vary.values())), many=many)
     variants, merged = expand(grid)
     return Experiment(
