@@ -155,7 +155,9 @@ def report(*folders: str | Path, out: str | Path | None = None, vary: Sequence[s
     Raises:
         ValueError: a folder holds no runs, or a damaged file, or ``out`` is missing.
     """
-    names = [vary] if isinstance(vary, str) else [*vary]
+    names = [vary] if isinstance(vary, str) else sequence(vary)
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise UserError(f"vary {shown(vary)} must be names of settings", field="vary")
     if out is None and (vary or len(folders) != 1):
         raise UserError(
             "several folders are reported together: name a folder for that", field="out"

@@ -377,3 +377,9 @@ def test_a_search_that_makes_no_sense_is_one_line(tune, message):
     with pytest.raises(UserError) as error:
         experiment(tune=tune, vary={"mixup": [0.0, 0.2]})
     assert message in str(error.value)
+
+
+def test_a_prediction_may_name_an_arm_in_full():
+    made = experiment(vary={"mixup": [0.0, 0.2]}, expect=(f"{D} + mixup 0.2 > {B}",))
+    (prediction,) = made.predictions.each
+    assert prediction.models == {f"{D} + mixup 0.2", B}

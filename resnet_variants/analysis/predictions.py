@@ -302,7 +302,7 @@ class _Arms:
         words, chosen = text.split(), dict[str, str]()
         while words:
             # The longest spelling counts: `order post` is one, and `post` alone too.
-            lengths = (n for n in (3, 2, 1) if " ".join(words[:n]) in self.words)
+            lengths = (n for n in range(len(words), 0, -1) if " ".join(words[:n]) in self.words)
             n = next(lengths, 0)
             if not n:
                 self._refuse(words[0])

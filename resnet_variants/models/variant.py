@@ -135,9 +135,10 @@ class Variant:
             if about.choices is not None and choice not in about.choices:
                 refuse(name, choice, about.choices)
             self._set(name, choice)
-        self._check_groups(family)
+        _check_groups(self, family)
         self._check_shortcut(family)
         _check_scale(self)
+        _check_antialias(self)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -151,25 +152,6 @@ class Variant:
             return next(other for other, kernel in STRIDES.items() if kernel in kernels)
         return choice
 
-    def _check_groups(self, family: Family) -> None:
-        for name in ("cardinality", "base_width"):
-            value = getattr(self, name)
-            if not 1 <= value <= WIDEST:
-                raise UserError(f"{name} {value} must be from 1 to {WIDEST}", field=name)
-        if self.inner_width(family.widths[-1]) > WIDEST:
-            raise UserError(
-                f"cardinality {self.cardinality} x base_width {self.base_width} makes 3x3 "
-                f"convolutions of more than {WIDEST} channels",
-                field="base_width",
-            )
-        narrow = BLOCKS[self.block].expansion > 1
-        if not narrow and (self.cardinality, self.base_width) != (1, family.widths[0]):
-            raise UserError(
-                f"cardinality and base_width are those of a bottleneck's 3x3 convolution; depth "
-                f"{self.depth} of family {self.family!r} has {self.block} blocks",
-                field="cardinality" if self.cardinality != 1 else "base_width",
-            )
-
     def _check_shortcut(self, family: Family) -> None:
         if self.is_plain:
             _check_plain(self)
@@ -181,9 +163,6 @@ class Variant:
                 raise UserError(f"{message}{self.shortcut!r}", field="skip")
             self._set("shortcut", "conv_all")
             self._set("skip", type(self).skip)
-        if len(BLOCKS[self.block].kernels) == 1 and ANTIALIASES[self.antialias]:
-            message = f"antialias needs a layer after the strided one: block {self.block!r} has one"
-            raise UserError(message, field="antialias")
         stem = STEMS[self.stem](family.widths[0], 1)[-1].width
         first = family.widths[0] * BLOCKS[self.block].expansion
         if self.shortcut == "pad" and stem > first:
@@ -319,6 +298,32 @@ def _check_plain(variant: Variant) -> None:
     if variant.skip != Variant.skip:
         message = f"skip {variant.skip!r} acts on a shortcut, and shortcut 'none' has none"
         raise UserError(message, field="skip")
+
+
+def _check_groups(variant: Variant, family: Family) -> None:
+    for name in ("cardinality", "base_width"):
+        value = getattr(variant, name)
+        if not 1 <= value <= WIDEST:
+            raise UserError(f"{name} {value} must be from 1 to {WIDEST}", field=name)
+    if variant.inner_width(family.widths[-1]) > WIDEST:
+        raise UserError(
+            f"cardinality {variant.cardinality} x base_width {variant.base_width} makes 3x3 "
+            f"convolutions of more than {WIDEST} channels",
+            field="base_width",
+        )
+    narrow = BLOCKS[variant.block].expansion > 1
+    if not narrow and (variant.cardinality, variant.base_width) != (1, family.widths[0]):
+        raise UserError(
+            f"cardinality and base_width are those of a bottleneck's 3x3 convolution; depth "
+            f"{variant.depth} of family {variant.family!r} has {variant.block} blocks",
+            field="cardinality" if variant.cardinality != 1 else "base_width",
+        )
+
+
+def _check_antialias(variant: Variant) -> None:
+    if len(BLOCKS[variant.block].kernels) == 1 and ANTIALIASES[variant.antialias]:
+        message = f"antialias needs a layer after the strided one: block {variant.block!r} has one"
+        raise UserError(message, field="antialias")
 
 
 def _check_scale(variant: Variant) -> None:

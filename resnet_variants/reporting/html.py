@@ -199,7 +199,7 @@ def render(content: Content) -> str:
     """The whole page; the same content gives the same bytes."""
     arms = named_summary(content.comparisons)
     sections = _sections(content.comparisons, arms)
-    colours = ["arm", *_varied(arms, content.comparisons)]
+    colours = ["arm", *varied(arms, content.comparisons)]
     runs = sum(len(part.runs) for part in content.comparisons)
     styles = _styles(content.comparisons, arms, colours)
     data = _data(arms, sections, styles, most=RUNS_SHOWN if runs <= RUNS_SHOWN else 0)
@@ -362,7 +362,7 @@ def _provenance(content: Content) -> list[tuple[str, Sequence[str]]]:
 # --- tables -----------------------------------------------------------------------------------
 
 
-def _varied(arms: pd.DataFrame, comparisons: Sequence[Comparison]) -> list[str]:
+def varied(arms: pd.DataFrame, comparisons: Sequence[Comparison] = ()) -> list[str]:
     """The axes and settings in which the arms differ."""
     names = dict.fromkeys(chain(AXES, *(part.varied for part in comparisons)))
     return [name for name in names if arms[name].nunique(dropna=False) > 1]
