@@ -373,7 +373,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         raise UserError(message, field="experiment")
     told = _told(flags)
     base = base or replace(_from_flags(flags), **told)
-    for name in {*base.vary, *base.tune} - {"seeds"}:
+    for name in sorted({*base.vary, *base.tune} - {"seeds"}):
         if f"--{name.replace('_', '-')}" in given:
             raise UserError(f"{name} is given and varied, or tuned: drop one", field=name)
     if base.tune and flags.comparison.minutes is not None:

@@ -112,7 +112,8 @@ class Comparison:
         chosen = pd.DataFrame([row for row in self.searched if row["chosen"]])
         if chosen.empty:
             return varied
-        return varied.join(chosen.set_index("arm")[tuned_in(self.searched)].map(setting_text))
+        own = chosen.drop_duplicates("arm").set_index("arm")[tuned_in(self.searched)]
+        return varied.join(own.map(setting_text))
 
     @cached_property
     def scores(self) -> pd.DataFrame:
