@@ -221,27 +221,23 @@ def _refuse_other_search(experiment: Experiment, out: Path, *, fresh: bool) -> N
         ValueError: the folder has runs, and they were searched for otherwise or not at all.
     """
     content = read_experiment(out)
-    before = _tried(cast("list[Json]", content.get(SEARCHED, [])))
-    now = _tried(experiment.searched)
-    if experiment.tune:
-        seeds, values = experiment.tuning
-        now = f"{seeds} seeds, " + "; ".join(f"{name} {_list(own)}" for name, own in values.items())
+    before = _search_text(*_tried(cast("list[Json]", content.get(SEARCHED, []))))
+    now = _search_text(*(experiment.tuning if experiment.tune else _tried(experiment.searched)))
     if content.get("runs") and before != now and not fresh:
         message = f"the arms of {str(out)!r} come from a search of {before or 'nothing'}"
         raise UserError(f"{message}: give another --out for {now or 'none'}", field="tune")
 
 
-def _tried(searched: Sequence[Mapping[str, Any]]) -> str:
-    """What a search tried, in words; empty without one."""
-    if not searched:
-        return ""
-    names = tuned_in(searched)
-    values = [f"{name} {_list(dict.fromkeys(row[name] for row in searched))}" for name in names]
-    return f"{searched[0]['runs']} seeds, " + "; ".join(values)
+def _tried(searched: Sequence[Mapping[str, Any]]) -> tuple[int, Mapping[str, Iterable[object]]]:
+    """How many seeds a search had, and the values of each setting that it tried."""
+    values = {name: dict.fromkeys(row[name] for row in searched) for name in tuned_in(searched)}
+    return (searched[0]["runs"] if searched else 0), values
 
 
-def _list(values: Iterable[object]) -> str:
-    return ", ".join(map(setting_text, values))
+def _search_text(seeds: int, values: Mapping[str, Iterable[object]]) -> str:
+    """A search in words; empty for none."""
+    each = [f"{name} {', '.join(map(setting_text, own))}" for name, own in values.items()]
+    return f"{seeds} seeds, {'; '.join(each)}" if each else ""
 
 
 def _check_recipe(recipe: Recipe, data: Dataset, devices: int) -> None:
