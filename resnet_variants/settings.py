@@ -189,6 +189,7 @@ class Machine:
     compile: bool = False  # train through torch.compile
     # seconds between two checkpoints of a run
     checkpoint_seconds: Annotated[float, Range(0, math.inf, text="a number from 0")] = 60.0
+    every_steps: Annotated[int, Range(0, 10**9)] = 0  # steps between two records; 0: of epochs only
     snapshots: bool = False  # keep the weights after epochs 1, 2, 4, 8, ...
 
     def __post_init__(self) -> None:

@@ -174,7 +174,7 @@ def results_folder(
         folder = RunFolder(out / "runs" / str(row["run_id"]))
         folder.start({key: row[key] for key in CONFIG})
         for record in epoch_records(row):
-            folder.append_epoch(record)
+            folder.append("epochs", record)
         folder.log("trained by hand")
         if row["status"] != "unfinished":
             folder.finish({key: value for key, value in row.items() if key not in CONFIG})

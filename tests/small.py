@@ -9,13 +9,13 @@ from resnet_variants.data.dataset import load_dataset
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps.execute import Job, execute_run
+from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import is_complete, run_sweep
 from resnet_variants.training.device import Machine, determinism, make_fabric
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import EpochRecord, fit
+from resnet_variants.training.trainer import fit
 
 CPU = Machine(device="cpu")
 
@@ -59,11 +59,11 @@ def digits_run(seed=0, *, order="post", **fields):
 
 
 def execute(run, path, machine=CPU, *, hear=lambda record: None, stop=None, **job):
-    """Execute a run and hear its epochs: its result, ``None`` where it was stopped."""
+    """Execute a run and hear its records: its result, ``None`` where it was stopped."""
     job = Job(run, path, machine, **job)
     with contextlib.closing(execute_run(job, run.load(), stop or Stop())) as messages:
         for message in messages:
-            if isinstance(message, EpochRecord):
+            if not isinstance(message, RunStatus):
                 hear(message)
                 continue
             if message.kind not in ("ended", "stopped"):

@@ -10,6 +10,7 @@ from factories import A, B, D, as_tables, paired_rows, results_folder, run_row
 from resnet_variants import report
 from resnet_variants.analysis.comparison import summary_table
 from resnet_variants.analysis.results import load_results
+from resnet_variants.records.results_folder import read_runs
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
 from resnet_variants.terminal import cli
@@ -31,11 +32,17 @@ def test_runs_of_several_folders_are_compared_together(tmp_path, capsys):
     (one / "bench.csv").write_text(
         f"{HEADER}ours,inference,{A},1,8,fp32,cpu,2.5\nours,inference,{D},1,8,fp32,cpu,3\n"
     )
+    step = {"epoch": 1, "step": 5, "steps": 8, "lr": 0.1, "train_loss": 2.0, "train_acc": 0.5}
+    for run in (one / "runs").iterdir():
+        (run / "steps.jsonl").write_text(json.dumps(step | {"grad_norm": 1.0, "seconds": 3}) + "\n")
     both = tmp_path / "both"
     assert cli.main(["report", str(one), str(two), "--out", str(both)]) == 0
     assert "Too few seeds" in capsys.readouterr().out
     assert len(pd.read_csv(both / "runs.csv")) == 6
     assert len(pd.read_csv(both / "epochs.csv")) == 12
+    steps = load_results([both]).steps()  # from its own tables
+    assert steps["run_id"].tolist() == [*read_runs(one)["run_id"]]
+    assert set(steps["step"]) == {5}
     assert (both / "accuracy_vs_latency.png").is_file()
     page = (both / "report.html").read_text(encoding="utf-8")
     assert f"report {one} {two} --out {both}" in page  # how it was made

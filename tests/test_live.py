@@ -7,10 +7,10 @@ from rich.console import Console
 
 from resnet_variants.models.grids import grid
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.sweep import Ended, EpochDone, Held, Lost, Planned, Started
+from resnet_variants.sweeps.sweep import Ended, EpochDone, Held, Lost, Planned, Started, StepsDone
 from resnet_variants.terminal import live
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import EpochRecord, ReplayedRecord
+from resnet_variants.training.trainer import EpochRecord, ReplayedRecord, StepRecord
 
 
 def runs(seeds=2, **axes):
@@ -50,6 +50,23 @@ def test_epochs_of_an_earlier_command_are_done_and_tell_no_speed():
     assert tally.left == live.duration(100)
 
 
+def steps(step, seconds, epoch=1):
+    return StepRecord(epoch, step, 8, 0.1, 2.0, 0.3, 1.0, seconds)
+
+
+def test_steps_tell_the_time_to_go_before_an_epoch_ends():
+    (run,) = runs(seeds=1, depth=[8])
+    tally = live.Tally(Planned([run], {}, "1 worker", 1))
+    for step in (2, 4):
+        tally.count(StepsDone(run, steps(step, seconds=5.0 * step)))
+        assert tally.left == live.duration(40 * 4 - 5 * step)
+    tally.count(EpochDone(run, record(1, seconds=44.0)))  # with validation
+    assert tally.left == live.duration(44 * 3)
+    tally.count(StepsDone(run, steps(8, seconds=40.0, epoch=2)))
+    tally.count(EpochDone(run, record(2, seconds=44.0)))
+    assert tally.left == live.duration(44 * 2)
+
+
 DONE = {"status": "done", "test_acc": 0.75, "seconds": 1.0}
 FAILED = {"status": "failed", "error": "out of luck", "seconds": 2.0}
 
@@ -66,12 +83,14 @@ def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsy
         now[0] += live.QUIET_SECONDS + 1
         yield EpochDone(one, record(2, 0.625))
         yield EpochDone(two, record(1))
+        now[0] += live.QUIET_SECONDS + 1
+        yield StepsDone(two, steps(3, seconds=1.0, epoch=2))
         yield Lost(two, "its worker was ended by SIGKILL")
         yield from (Ended(one, DONE, 2.0), Ended(two, FAILED, 2.0))
 
     live.show_events(events())
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition("; ")[0].rpartition(", ")[0] or line for line in lines[3:4]] == [
+    assert [line.partition("; ")[0].rpartition(", ")[0] or line for line in lines[4:5]] == [
         "[2/3] 8 seed 0: test 75.00%"
     ]
     assert lines[:2] == [
@@ -79,7 +98,8 @@ def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsy
         "8 seed 0: another command has it",
     ]
     assert lines[2].startswith("         8 seed 0 epoch 2/4, validation 62.50%, 0:")
-    assert lines[4] == "[3/3] 20 seed 0: failed after 2.0 s: out of luck; 0:00 to go"
+    assert lines[3].startswith("         20 seed 0 epoch 2/4, step 3/8, training loss 2.000, 0:")
+    assert lines[5] == "[3/3] 20 seed 0: failed after 2.0 s: out of luck; 0:00 to go"
 
 
 def test_nothing_to_do_is_one_line(capsys):
@@ -116,10 +136,12 @@ def test_the_table_counts_what_was_finished_before():
         Ended(fourth, FAILED, 2.0),
     ):
         table.count(event)
+    assert cells(rendered(table)[4])[-1] == "seed 2: 3/4 62.50"
+    table.count(StepsDone(third, steps(4, seconds=1.0, epoch=4)))
     lines = rendered(table)
     assert lines[0].startswith("2/8 done, 1 running, 1 failed, 0:")
     assert lines[0].endswith(" to go; 2 workers")
-    assert cells(lines[4]) == ["8", "2/4, 1 failed", "75.00", "seed 2: 3/4 62.50"]
+    assert cells(lines[4]) == ["8", "2/4, 1 failed", "75.00", "seed 2: 3.5/4 62.50"]
     assert screen.getvalue() == "8 seed 3: failed after 2.0 s: out of luck\n"
     assert max(map(len, rendered(table, width=60))) <= 60
 

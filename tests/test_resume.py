@@ -6,10 +6,12 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from small import digits_run, execute, measured, network, recipe, same, sweep, train, weights
+from small import CPU, digits_run, execute, measured, network, recipe, same, sweep, train, weights
 from warm import Command
 
 from resnet_variants.records.files import TEMPORARY
@@ -18,7 +20,7 @@ from resnet_variants.run import read
 from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.trainer import StoppedError
+from resnet_variants.training.trainer import ReplayedRecord, StoppedError
 
 RECIPES = {
     "plain": recipe(),
@@ -93,8 +95,8 @@ def stopped_run(path):
     assert not (path / "result.json").exists()
 
 
-def lines(path):
-    return list(map(json.loads, (path / "epochs.jsonl").read_text().splitlines()))
+def lines(path, name="epochs"):
+    return list(map(json.loads, (path / f"{name}.jsonl").read_text().splitlines()))
 
 
 def test_a_run_continues_in_its_folder(tmp_path):
@@ -114,6 +116,35 @@ def test_a_run_continues_in_its_folder(tmp_path):
     assert {file.name for file in cut.iterdir()} == {file.name for file in whole.iterdir()}
     bits = [(path / "model.safetensors").read_bytes() for path in (cut, whole)]
     assert bits[0] == bits[1]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_records_of_steps_add_up_to_epochs_and_survive_a_stop(tmp_path, every):
+    """Two epochs of four steps each."""
+    machine = replace(CPU, every_steps=every)
+    cut, whole, heard, stop = tmp_path / "cut", tmp_path / "whole", [], Stop()
+    execute(digits_run(), whole, machine, hear=heard.append)
+    steps = lines(whole, "steps")
+    at = [(epoch, step) for epoch in (1, 2) for step in range(every, 5, every)]
+    assert [(line["epoch"], line["step"]) for line in steps] == at
+    assert [r.epochs for r in heard] == sorted([*(e - 1 + s / 4 for e, s in at), 1.0, 2.0])
+    for number in ("train_loss", "train_acc", "grad_norm") if 4 % every == 0 else ():
+        for epoch in lines(whole):
+            own = [line[number] for line in steps if line["epoch"] == epoch["epoch"]]
+            assert np.mean(own) == pytest.approx(epoch[number], rel=1e-9)
+
+    def tell(record):
+        if record.epochs > 1.0:
+            stop.signal = signal.SIGTERM
+
+    assert execute(digits_run(), cut, machine, hear=tell, stop=stop) is None
+    heard.clear()
+    execute(digits_run(), cut, machine, hear=heard.append)
+    assert measured(lines(cut, "steps")) == measured(steps)
+    assert measured(lines(cut)) == measured(lines(whole))
+    later = [1 + step / 4 for step in range(2 * every, 5, every)]
+    assert [r.epochs for r in heard] == [1.0, *later, 2.0]
+    assert [isinstance(r, ReplayedRecord) for r in heard] == [True, *[False] * len(heard[1:])]
 
 
 def test_a_run_whose_checkpoint_has_the_former_format_starts_over_and_says_so(tmp_path, caplog):

@@ -30,6 +30,7 @@ from resnet_variants.records.results_folder import (
     read_epochs,
     read_experiment,
     read_runs_and_provenance,
+    read_steps,
     running,
 )
 from resnet_variants.records.run_folder import (
@@ -71,6 +72,13 @@ class Results:
     varied: Mapping[str, str]
     robust: Sequence[str]
     searched: Sequence[Json]
+
+    def steps(self) -> pd.DataFrame:
+        """The records of steps of all runs, read now: ``STEPS`` of ``records.schema``."""
+        folders = self.runs["run_id"].map(self.folders)
+        parts = [read_steps(Path(at), runs) for at, runs in self.runs.groupby(folders, sort=False)]
+        filled = [part for part in parts if len(part)]
+        return pd.concat(filled, ignore_index=True) if filled else parts[0]
 
 
 def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:

@@ -3,9 +3,10 @@
 experiment.json            the question, its runs, the baseline of each model
 runs/<run_id>/run.json     configuration and provenance, written when a run starts
 runs/<run_id>/epochs.jsonl one object per epoch
+runs/<run_id>/steps.jsonl  one object per ``every_steps`` steps, where asked for
 runs/<run_id>/result.json  status and test score, written last
 runs/<run_id>/log.txt      the output of the run; a traceback if it failed
-runs.csv, epochs.csv       the same as tables
+runs.csv, epochs.csv, ...  the same as tables
 ``schema`` lists the columns; ``predictions`` describes the answers for each image.
 """
 
@@ -42,7 +43,9 @@ from resnet_variants.records.schema import (
     EPOCHS,
     FURTHER_AXES,
     IMAGES,
+    OF_RUN,
     RUNS,
+    STEPS,
     VARIANT,
     Column,
     check_record,
@@ -62,7 +65,6 @@ COST_COLUMNS, IMAGE_COLUMNS = names(COSTS), names(IMAGES)
 RUN_COLUMNS, EPOCH_COLUMNS = names(RUNS), names(EPOCHS)
 _CONFIG = [column for column in RUNS if column.file == CONFIG]
 _NEEDED = [column.name for column in _CONFIG if not column.later]
-_MEASURED = EPOCHS[3:]  # the keys of one epoch's record
 
 # --- reading ----------------------------------------------------------------------------------
 
@@ -140,20 +142,36 @@ def running(out: Path) -> set[str]:
 
 def read_epochs(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per epoch of the given runs: ``EPOCH_COLUMNS``."""
+    return _read_records(out, runs, "epochs", EPOCHS)
+
+
+def read_steps(out: Path, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per record of steps of the given runs; runs without ``every_steps`` have none."""
+    if not ((out / "runs").is_dir() or (out / "steps.csv").is_file()):
+        return pd.DataFrame(columns=[*names(STEPS)])
+    return _read_records(out, runs, "steps", STEPS)
+
+
+def _read_records(
+    out: Path, runs: pd.DataFrame, name: str, columns: Sequence[Column]
+) -> pd.DataFrame:
+    """The records of these runs, from ``NAME.jsonl`` of each or from the folder's ``NAME.csv``."""
     if not (out / "runs").is_dir():
-        frame = _read_table(out / "epochs.csv", EPOCHS)
+        frame = _read_table(out / f"{name}.csv", columns)
         return frame[frame["run_id"].isin(runs["run_id"])].reset_index(drop=True)
-    files = [out / "runs" / str(run_id) / "epochs.jsonl" for run_id in runs["run_id"]]
-    parts = [_epochs(file) for file in files]
-    frame = pd.DataFrame([row for rows in parts for row in rows], columns=[*names(_MEASURED)])
+    own = columns[len(OF_RUN) :]
+    files = [out / "runs" / str(run_id) / f"{name}.jsonl" for run_id in runs["run_id"]]
+    parts = [_records(file, own) for file in files]
+    frame = pd.DataFrame([row for rows in parts for row in rows], columns=[*names(own)])
     run_of_row = np.repeat(np.arange(len(runs)), [len(rows) for rows in parts])
-    own = runs[["run_id", "model", "seed"]].iloc[run_of_row].reset_index(drop=True)
-    whole = pd.concat([own, frame], axis=1)
-    return checked(whole, EPOCHS, partial(damaged, out / "runs"))
+    whole = pd.concat(
+        [runs[[*names(OF_RUN)]].iloc[run_of_row].reset_index(drop=True), frame], axis=1
+    )
+    return checked(whole, columns, partial(damaged, out / "runs"))
 
 
-def _epochs(file: Path) -> list[list[object]]:
-    """The values of one run's epochs. The last line may be cut off while the run is trained."""
+def _records(file: Path, columns: Sequence[Column]) -> list[list[object]]:
+    """The values of one run's lines. The last one may be cut off while the run is trained."""
     try:
         with readable(file):
             text = read_text(file)
@@ -165,8 +183,8 @@ def _epochs(file: Path) -> list[list[object]]:
     for record in records:
         if not isinstance(record, dict):
             raise damaged(file, f"{short(record)} is no JSON object")
-        check_record(file, cast(Json, record), _MEASURED)
-        rows.append([record.get(name) for name in names(_MEASURED)])
+        check_record(file, cast(Json, record), columns)
+        rows.append([record.get(name) for name in names(columns)])
     return rows
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import (
@@ -50,7 +50,15 @@ PLUGINS, PLUGIN = "plugins", "plugin"  # a key of run.json, and how its facts be
 
 # Files and folders in a run's directory, besides those of a diagnosis.
 _OURS = (
-    *("run.json", "epochs.jsonl", "result.json", "log.txt", "checkpoint.pt", "snapshots"),
+    *(
+        "run.json",
+        "epochs.jsonl",
+        "steps.jsonl",
+        "result.json",
+        "log.txt",
+        "checkpoint.pt",
+        "snapshots",
+    ),
     *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
     *("tensorboard", "wandb", "checkpoint.safetensors"),
 )
@@ -116,7 +124,8 @@ class RunFolder:
             for part in self.path.glob(_SAFETENSORS):
                 part.unlink()
             self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
-            (self.path / "epochs.jsonl").unlink(missing_ok=True)  # the checkpoint holds them too
+            for name in ("epochs.jsonl", "steps.jsonl"):  # the checkpoint holds their lines too
+                (self.path / name).unlink(missing_ok=True)
             self.predictions.unlink(missing_ok=True)
             return
         former = (self.path / _FORMER_CHECKPOINT).is_file()
@@ -233,9 +242,9 @@ class RunFolder:
         if (self.path.exists() or self.path.is_symlink()) and not self.path.is_dir():
             raise UserError(f"{str(self.path)!r} is no folder: move it elsewhere")
 
-    def append_epoch(self, record: Mapping[str, object]) -> None:
-        """Add one line to ``epochs.jsonl``."""
-        with (self.path / "epochs.jsonl").open("a", encoding="utf-8") as file:
+    def append(self, name: Literal["epochs", "steps"], record: Mapping[str, object]) -> None:
+        """Add one line to ``epochs.jsonl`` or ``steps.jsonl``."""
+        with (self.path / f"{name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(record), allow_nan=False) + "\n")
 
     def log(self, text: str) -> None:

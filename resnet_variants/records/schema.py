@@ -103,16 +103,23 @@ RUNS = (
     _measured("n_test", int, later=True),
 )
 MEASURED_WHEN_DONE = ("test_acc", "test_loss", "seconds")
+OF_RUN = (Column("run_id", str), Column("model", str), Column("seed", int))
 EPOCHS = (
-    Column("run_id", str),
-    Column("model", str),
-    Column("seed", int),
+    *OF_RUN,
     Column("epoch", int),
     *(
         Column(name, optional=True)
         for name in ("lr", "train_loss", "val_loss", "val_acc", "seconds", "images_per_second")
     ),
     *(Column(name, optional=True, later=True) for name in ("train_acc", "grad_norm")),
+)
+STEPS = (
+    *OF_RUN,
+    *(_size(name) for name in ("epoch", "step", "steps")),
+    *(
+        Column(name, optional=True)
+        for name in ("lr", "train_loss", "train_acc", "grad_norm", "seconds")
+    ),
 )
 
 

@@ -185,6 +185,7 @@ def _build(
     diagnosed = diagnosis_table(parts)
     figures = _figures(parts)
     optional = {
+        "steps": results.steps(),
         "predictions": report.predictions,
         "endpoints": endpoints_table(parts),
         "pairs": pairs_table(parts),

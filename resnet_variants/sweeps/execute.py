@@ -32,7 +32,7 @@ from resnet_variants.registry import UserError, one_line
 from resnet_variants.sweeps.estimate import bytes_of
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
-from resnet_variants.sweeps.sinks import opened
+from resnet_variants.sweeps.sinks import Log, opened
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine, determinism, make_fabric, peak_mb, reset_peak
@@ -42,11 +42,15 @@ from resnet_variants.training.trainer import (
     DivergedError,
     EpochRecord,
     ReplayedRecord,
+    StepRecord,
     StoppedError,
     fit,
 )
 
 _POLL_SECONDS = 0.1  # between two checks whether the processes of a run have ended
+
+
+Record = EpochRecord | StepRecord  # of a training
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ class RunStatus:
 
 def execute_run(
     job: Job, data: Dataset, stop: Stop, *, capture: bool = False
-) -> Iterator[EpochRecord | RunStatus]:
-    """Train, test and record a run in this process: its epochs, then how it ended.
+) -> Iterator[Record | RunStatus]:
+    """Train, test and record a run in this process: its records, then how it ended.
 
     With ``capture``, what is printed meanwhile is written to the run's ``log.txt``.
     """
@@ -108,7 +112,7 @@ def execute_run(
 
 def _recorded(
     job: Job, data: Dataset, stop: Stop, *, capture: bool
-) -> Generator[EpochRecord, None, Json | None]:
+) -> Generator[Record, None, Json | None]:
     """Train and write the result; ``None`` where the run was asked to stop.
 
     An error inside the run is its result: ``failed``, with the traceback in ``log.txt``. A loss
@@ -130,10 +134,10 @@ def _recorded(
     try:
         with folder.captured() if capture else contextlib.nullcontext():
             for message in train(job, data, fabric, stop):
-                if isinstance(message, EpochRecord):
-                    yield message
-                else:
+                if isinstance(message, dict):
                     result = message
+                else:
+                    yield message
     except StoppedError:
         return None
     except DivergedError as error:
@@ -154,8 +158,8 @@ def _recorded(
 
 def _train(
     job: Job, data: Dataset, fabric: Fabric, stop: Callable[[], bool]
-) -> Iterator[EpochRecord | Json]:
-    """Train and test in this process: the epochs, then the result.
+) -> Iterator[Record | Json]:
+    """Train and test in this process: the records, then the result.
 
     Of several processes, each computes its part and the first one writes the files.
 
@@ -165,7 +169,10 @@ def _train(
     """
     run, folder, writes = job.run, RunFolder(job.path), fabric.is_global_zero
     data = run.prepared(data)
-    checkpointer = Checkpointer(folder.checkpoint, job.machine.checkpoint_seconds, stop)
+    machine = job.machine
+    checkpointer = Checkpointer(
+        folder.checkpoint, machine.checkpoint_seconds, stop, every_steps=machine.every_steps
+    )
     records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
     sinks = job.sinks if writes else ()
     with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
@@ -181,16 +188,16 @@ def _train(
             checkpointer=checkpointer,
             compiled=folder.compiled,
         ):
-            records.append(record)
-            is_new = record.epoch > checkpointer.resumed_epoch
+            is_new = record.epochs > checkpointer.resumed
             if writes:
-                folder.append_epoch(asdict(record))
-                if checkpointer.is_current(record.epoch):
+                _write(folder, record, log if is_new else None)
+            if isinstance(record, EpochRecord):
+                records.append(record)
+                if writes and record.epoch >= checkpointer.resumed:  # else the weights are later's
                     _keep_snapshot(job, model, record.epoch)
-                if is_new:
-                    folder.log(_epoch_line(record))
-                    log(asdict(record), record.epoch)
-            yield record if is_new else ReplayedRecord(**asdict(record))
+                yield record if is_new else ReplayedRecord(**asdict(record))
+            elif is_new:
+                yield record
         tested, predictions = _tested(run, model, data, fabric)
         log(tested, run.recipe.epochs)
     if writes:
@@ -241,6 +248,17 @@ def _keep_snapshot(job: Job, model: nn.Module, epoch: int) -> None:
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         with atomic_file(file) as temporary:
             save_file(state, temporary)
+
+
+def _write(folder: RunFolder, record: Record, log: Log | None) -> None:
+    """Add a record to the run's files; one of an epoch to its log too, if there is one."""
+    if isinstance(record, StepRecord):
+        folder.append("steps", asdict(record))
+        return
+    folder.append("epochs", asdict(record))
+    if log:
+        folder.log(_epoch_line(record))
+        log(asdict(record), record.epoch)
 
 
 def _epoch_line(record: EpochRecord) -> str:
@@ -331,7 +349,7 @@ def _error_line(error: Exception) -> str:
 
 def _train_on_devices(
     job: Job, data: Dataset, fabric: Fabric, stop: Stop
-) -> Iterator[EpochRecord | Json]:
+) -> Iterator[Record | Json]:
     """Train in one process per device: what the first of them sends.
 
     Raises:
@@ -353,7 +371,7 @@ def _train_on_devices(
                 asked.value = stop()  # it may have been asked before `forward` was set
                 if receiver.poll(_POLL_SECONDS):
                     message = receiver.recv()
-                    result = not isinstance(message, EpochRecord)
+                    result = isinstance(message, dict)
                     yield message
             launched.result()
         except ProcessException as error:
@@ -377,7 +395,7 @@ def _drain(receiver: Any, launched: Future[Any]) -> None:
 
 
 def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int) -> None:
-    """Train in one of several processes; the first sends its epochs, then its result."""
+    """Train in one of several processes; the first sends its records, then its result."""
     die_with_parent()
     enter_all(job.plugins)
     own = max(1, cores // fabric.world_size)

@@ -28,7 +28,7 @@ from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, require_name
 from resnet_variants.sweeps.arms import usual
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
-from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
+from resnet_variants.sweeps.execute import Job, Record, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
@@ -37,7 +37,7 @@ from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import EpochRecord, check_batch
+from resnet_variants.training.trainer import EpochRecord, StepRecord, check_batch
 
 TRIES = 3  # workers that a run may lose in a row before it counts as failed
 _PATIENCE = 1.0  # seconds: a command that looks whether a run is free claims it for a moment
@@ -109,6 +109,14 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
+class StepsDone:
+    """Some steps of an epoch of a run are over."""
+
+    run: Run
+    record: StepRecord
+
+
+@dataclass(frozen=True)
 class Lost:
     """The process that computed a run has ended; the run starts again."""
 
@@ -125,7 +133,7 @@ class Ended:
     seconds: float
 
 
-Event = Planned | Noted | Started | Held | EpochDone | Lost | Ended
+Event = Planned | Noted | Started | Held | EpochDone | StepsDone | Lost | Ended
 Events = Generator[Event, None, None]
 
 
@@ -412,7 +420,7 @@ class Scheduler:
                 if isinstance(message, RunStatus):
                     yield from self._settle(job, message)
                 else:
-                    yield from self._epoch(job.run, message)
+                    yield self._progress(job.run, message)
             if not self.running and self.held and not self.queue:
                 time.sleep(_LOOK_SECONDS)  # other commands have all runs that are left
         if self.obstacle:
@@ -438,11 +446,13 @@ class Scheduler:
             self.engine.submit(Job(run, self.work.folder / run.id, self.work.machine, self.sinks))
             yield Started(run)
 
-    def _epoch(self, run: Run, record: EpochRecord) -> Events:
+    def _progress(self, run: Run, record: Record) -> EpochDone | StepsDone:
+        if isinstance(record, StepRecord):
+            return StepsDone(run, record)
         trial = self.trials[run.id]
         if record.epoch > trial.epoch:  # a loss from now on is not one in the same place
             trial.epoch, trial.losses = record.epoch, 0
-        yield EpochDone(run, record)
+        return EpochDone(run, record)
 
     def _settle(self, job: Job, status: RunStatus) -> Events:
         run, trial = job.run, self.trials[job.run.id]

@@ -16,6 +16,7 @@ from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE
 from resnet_variants.registry import one_line
+from resnet_variants.sweeps.execute import Record
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import (
     Ended,
@@ -26,9 +27,10 @@ from resnet_variants.sweeps.sweep import (
     Noted,
     Planned,
     Started,
+    StepsDone,
 )
 from resnet_variants.terminal.cli import say
-from resnet_variants.training.trainer import ReplayedRecord
+from resnet_variants.training.trainer import EpochRecord, ReplayedRecord
 
 QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this often
 _LINES = 8  # of a terminal that are not rows of the table
@@ -61,8 +63,9 @@ def follow(events: Events) -> None:
 class Tally:
     """How many runs are over, and how long the others will take.
 
-    The time to go follows from the epochs that this sweep has trained, by their own clocks: the
-    start-up of workers does not count. Multiply-adds tell the networks' epochs apart.
+    The time to go follows from the epochs, or parts of epochs, that this sweep has trained, by
+    their own clocks: the start-up of workers does not count. Multiply-adds tell the networks'
+    epochs apart.
     """
 
     def __init__(self, plan: Planned) -> None:
@@ -78,21 +81,22 @@ class Tally:
         self.labels = short_labels(cells_of([*plan.before, *plan.todo]))
         # For one epoch of each run that is not over, in multiply-adds for one image.
         self.cost = {run.id: run.cost(run.load()).macs for run in plan.todo}
-        self.epochs = {run.id: 0 for run in plan.todo}  # that are trained
+        self.epochs = dict.fromkeys(self.cost, 0.0)  # that are trained
         self.own = dict.fromkeys(self.cost, 0.0)  # seconds of the epochs of each run
+        self.within = dict.fromkeys(self.cost, 0.0)  # those of its epoch that is not over
 
     def count(self, event: Event) -> None:
         """Take an event into account."""
         match event:
             case Planned():
                 self._begin(event)
-            case EpochDone(run, record):
+            case EpochDone(run, ReplayedRecord() as record):
                 self.epochs[run.id] = record.epoch
-                if isinstance(record, ReplayedRecord):
-                    return
-                self.trained += self.cost[run.id]
-                self.seconds += record.seconds
-                self.own[run.id] += record.seconds
+            case EpochDone(run, record):
+                self._advance(run, record.epoch, record.seconds)
+                self.within[run.id] = 0.0
+            case StepsDone(run, record):
+                self._advance(run, record.epochs, record.seconds)
             case Ended(run, result, seconds):
                 del self.epochs[run.id]
                 self.counts[str(result["status"])] += 1
@@ -101,9 +105,17 @@ class Tally:
             case _:
                 pass
 
+    def _advance(self, run: Run, epochs: float, seconds: float) -> None:
+        """A run has trained this many epochs; its current one has taken ``seconds`` so far."""
+        more = seconds - self.within[run.id]
+        self.trained += self.cost[run.id] * (epochs - self.epochs[run.id])
+        self.seconds += more
+        self.own[run.id] += more
+        self.epochs[run.id], self.within[run.id] = epochs, seconds
+
     @property
     def has_begun(self) -> bool:
-        """Whether an epoch or a run has ended."""
+        """Whether an epoch, some of its steps or a run has ended."""
         return self.trained > 0 or self.over > len(self.plan.before)
 
     @property
@@ -113,7 +125,7 @@ class Tally:
 
     @property
     def left(self) -> str:
-        """Time to go; ``unknown`` before the first epoch ends."""
+        """Time to go; ``unknown`` before the first record."""
         if not self.trained:
             return "unknown"
         epochs = {run.id: run.recipe.epochs for run in self.plan.todo}
@@ -159,6 +171,10 @@ def show_lines(events: Events) -> None:
             case EpochDone(run, record) if time.monotonic() - spoke > QUIET_SECONDS:
                 at = f"epoch {record.epoch}/{run.recipe.epochs}, validation {record.val_acc:.2%}"
                 say(f"         {tally.label(run)} {at}, {tally.to_go}")
+            case StepsDone(run, record) if time.monotonic() - spoke > QUIET_SECONDS:
+                at = f"epoch {record.epoch}/{run.recipe.epochs}, step {record.step}/{record.steps}"
+                at = f"{at}, training loss {record.train_loss:.3f}"
+                say(f"         {tally.label(run)} {at}, {tally.to_go}")
             case Ended(run, result):
                 count = f"[{tally.over:>{len(str(tally.total))}}/{tally.total}]"
                 say(f"{count} {tally.label(run)}: {result_line(result)}; {tally.to_go}")
@@ -177,20 +193,22 @@ def show_bar(events: Events) -> None:
     plan = next(events)
     assert isinstance(plan, Planned)
     tally = Tally(plan)
-    epochs = {run.id: 0 for run in plan.todo}
+    epochs = {run.id: 0.0 for run in plan.todo}
     with tqdm(total=sum(run.recipe.epochs for run in plan.todo), unit="epoch") as bar:
         for event in events:
             tally.count(event)
             match event:
                 case EpochDone(run, record):
                     epochs[run.id] = record.epoch
+                case StepsDone(run, record):
+                    epochs[run.id] = record.epochs
                 case Ended(run, result):
                     epochs[run.id] = run.recipe.epochs  # of a failed run too
                     bar.set_postfix_str(f"{tally.label(run)}: {result_line(result)}", refresh=False)
                 case _:
                     continue
             bar.set_description(f"{tally.over}/{tally.total} runs", refresh=False)
-            bar.n = sum(epochs.values())
+            bar.n = round(sum(epochs.values()), 1)
             bar.refresh()
 
 
@@ -216,6 +234,14 @@ class _Row:
     failed: int = 0
     tested: list[float] = field(default_factory=list)
     running: dict[int, str] = field(default_factory=dict)  # by seed: epoch and accuracy
+
+    def advance(self, run: Run, record: Record) -> None:
+        """Take an epoch into account, or steps of one: the accuracy is that of the last epoch."""
+        if isinstance(record, EpochRecord):
+            at, acc = str(record.epoch), f"{100 * record.val_acc:.2f}"
+        else:
+            at, acc = f"{record.epochs:.1f}", self.running.get(run.seed, "").partition(" ")[2]
+        self.running[run.seed] = f"{at}/{run.recipe.epochs} {acc}"
 
     def count(self, result: Json) -> None:
         """Take the result of a run into account."""
@@ -254,9 +280,8 @@ class SweepTable:
                 row.running.setdefault(run.seed, "")
             case Held():
                 row.running.pop(run.seed, None)
-            case EpochDone(_, record):
-                at = f"{record.epoch}/{run.recipe.epochs} {100 * record.val_acc:.2f}"
-                row.running[run.seed] = at
+            case EpochDone(_, record) | StepsDone(_, record):
+                row.advance(run, record)
             case Ended(_, result):
                 row.running.pop(run.seed, None)
                 row.count(result)

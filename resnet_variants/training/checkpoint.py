@@ -58,24 +58,16 @@ class Checkpointer:
     """Where a training is saved, how often, and whether it is asked to stop.
 
     Attributes:
-        resumed_epoch: the last epoch that was finished when the training was resumed, 0 for none.
-        resumed_step: steps of the next epoch that had been taken by then.
+        every_steps: steps between two records, besides those of epochs; 0 for none.
+        resumed: epochs, or parts of one, that were trained when the training was resumed.
     """
 
     path: Path
     seconds: float = 60.0  # between two checkpoints
     stop: Callable[[], bool] = lambda: False
     saved_at: float = field(default_factory=time.monotonic)
-    resumed_epoch: int = 0
-    resumed_step: int = 0
-
-    def is_current(self, epoch: int) -> bool:
-        """True if the model's weights are those at the end of ``epoch``.
-
-        False for epochs whose records were read from the checkpoint, but for the last one if the
-        training was saved at its end.
-        """
-        return epoch > self.resumed_epoch - (self.resumed_step == 0)
+    every_steps: int = 0
+    resumed: float = 0.0
 
     def is_due(self) -> bool:
         """Whether it is time for the next checkpoint."""
@@ -90,6 +82,15 @@ class Checkpointer:
     def load(self) -> State | None:
         """The saved state, or ``None`` if there is none."""
         return load(self.path) if self.path.is_file() else None
+
+
+def gathered(own: State, world: int) -> list[State]:
+    """What each of ``world`` processes gives, by rank; tensors are on the CPU."""
+    if world == 1:
+        return [own]
+    every: list[Any] = [None] * world
+    torch.distributed.all_gather_object(every, own)
+    return every
 
 
 def random_state(device: torch.device) -> State:

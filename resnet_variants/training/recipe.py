@@ -121,6 +121,11 @@ class Recipe:
             return self.normalise
         return "weights" if self.weights else "data"
 
+    def size(self, epoch: int) -> float:
+        """The side of an epoch's images, from 1 on, as a share of the data set's."""
+        done = (epoch - 1) / max(1, self.epochs - 1)
+        return self.size_start + (self.size_end - self.size_start) * done
+
     def _check_together(self) -> None:
         if self.batch_size % self.accumulate:
             message = f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}"

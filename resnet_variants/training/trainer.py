@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -43,6 +43,30 @@ class EpochRecord:
     train_acc: float  # of the augmented images, while the weights changed
     grad_norm: float  # mean over its steps, before clipping
 
+    @property
+    def epochs(self) -> float:
+        """How many epochs have been trained."""
+        return float(self.epoch)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What the steps since the record before it in this epoch measured."""
+
+    epoch: int  # from 1
+    step: int  # of the epoch, from 1
+    steps: int  # that the epoch has
+    lr: float  # at this step
+    train_loss: float
+    train_acc: float  # of the augmented images
+    grad_norm: float  # before clipping
+    seconds: float  # of training since the epoch began
+
+    @property
+    def epochs(self) -> float:
+        """How many epochs have been trained."""
+        return self.epoch - 1 + self.step / self.steps
+
 
 @dataclass(frozen=True)
 class ReplayedRecord(EpochRecord):
@@ -66,12 +90,12 @@ def fit(
     fabric: Fabric,
     checkpointer: Checkpointer | None = None,
     compiled: bool = False,
-) -> Iterator[EpochRecord]:
+) -> Iterator[EpochRecord | StepRecord]:
     """Train ``model`` in place, one record per epoch; the test split is not read.
 
     ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation. A
     ``checkpointer`` saves the state now and then. If it has a saved state, the training continues
-    from there, and the records of the finished epochs are yielded again.
+    from there, and its records are yielded again. It may also ask for records of steps.
 
     Raises:
         ValueError: fewer training images than one batch, or a damaged checkpoint.
@@ -83,10 +107,10 @@ def fit(
     saved = checkpointer.load() if checkpointer else None
     if checkpointer and saved:
         trainer.restore(saved)
-        checkpointer.resumed_epoch, checkpointer.resumed_step = trainer.epoch - 1, trainer.step
+        checkpointer.resumed = trainer.epoch - 1 + trainer.step / trainer.steps
     yield from trainer.records.copy()
     while trainer.epoch <= recipe.epochs:
-        record = _train_epoch(trainer, checkpointer)
+        record = yield from _train_epoch(trainer, checkpointer)
         trainer.finish_epoch(record)
         if checkpointer and trainer.epoch <= recipe.epochs:
             _save_or_stop(trainer, checkpointer, 0.0)
@@ -113,13 +137,18 @@ def check_batch(data: Dataset, recipe: Recipe, devices: int = 1) -> None:
         raise UserError(f"{message} of images, which mixup cannot pair", field="batch_size")
 
 
-def _train_epoch(trainer: Trainer, checkpointer: Checkpointer | None) -> EpochRecord:
+def _train_epoch(
+    trainer: Trainer, checkpointer: Checkpointer | None
+) -> Generator[StepRecord, None, EpochRecord]:
     """Train for the rest of the epoch and validate."""
     began = time.perf_counter()
     start = began - trainer.seconds
     first = trainer.step
+    every = checkpointer.every_steps if checkpointer else 0
     for _ in trainer.rest_of_epoch():
         regular = trainer.step % CHECK_EVERY == 0
+        if every and trainer.step % every == 0:
+            yield trainer.note_steps(time.perf_counter() - start)
         if trainer.step == trainer.steps:
             break
         if regular:
@@ -165,13 +194,17 @@ def _save_or_stop(trainer: Trainer, checkpointer: Checkpointer, seconds: float) 
         raise StoppedError
 
 
+def _record(saved: checkpoint.State) -> EpochRecord | StepRecord:
+    return StepRecord(**saved) if "step" in saved else EpochRecord(**saved)
+
+
 class Trainer:
     """A model, its optimizer and its average, and the progress of their training.
 
     Attributes:
         epoch: the current one, from 1.
         step: steps taken in it.
-        records: of the finished epochs.
+        records: of the finished epochs, and of steps where asked for.
         seconds: spent in the current epoch before this process resumed it.
         best: epoch and accuracy of the best validation so far.
     """
@@ -211,7 +244,7 @@ class Trainer:
         # Without the warm-up, a run shorter than the average's memory would have none.
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.epoch, self.step, self.seconds = 1, 0, 0.0
-        self.records: list[EpochRecord] = []
+        self.records: list[EpochRecord | StepRecord] = []
         self.best: tuple[int, float] = (0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
         self._restart_sums()
@@ -219,6 +252,7 @@ class Trainer:
     def _restart_sums(self) -> None:
         # On the device: reading a number would wait for it.
         self.sums = double(torch.zeros(3, device=self.device))  # loss, hits, norm
+        self.noted = torch.zeros_like(self.sums), 0  # the sums at the last record, and its step
         self.trouble = double(torch.zeros(3, device=self.device))  # see `_watch`
 
     @property
@@ -268,7 +302,7 @@ class Trainer:
 
     def _backward(self, images: Tensor, labels: Tensor, *, key: int) -> tuple[Tensor, Tensor]:
         """Add the gradient of a batch or a part of it; its mean loss, and how many are right."""
-        inputs, target = scaled(self.normalise(images), self._size()), labels
+        inputs, target = scaled(self.normalise(images), self.recipe.size(self.epoch)), labels
         if self.mixing:
             inputs, target = self.mixing(inputs, labels, (self.seed * 1_000_003 + key) % 2**32)
         logits = self.net(inputs).float()
@@ -277,12 +311,6 @@ class Trainer:
         with torch.no_grad():
             hard = target if target.ndim == 1 else target.argmax(1)
             return loss.detach(), (logits.argmax(1) == hard).sum()
-
-    def _size(self) -> float:
-        """The side of this epoch's images as a share of the data set's."""
-        recipe = self.recipe
-        done = (self.epoch - 1) / max(1, recipe.epochs - 1)
-        return recipe.size_start + (recipe.size_end - recipe.size_start) * done
 
     def _update(self, number: int) -> Tensor:
         """Step the optimizer and the average; the norm of the whole gradient."""
@@ -327,11 +355,24 @@ class Trainer:
             where = f"at step {number} (epoch {epoch}) at lr {self.lr:.3g}"
             norm = f"last finite gradient norm {trouble[2].item():.3g}"
             raise DivergedError(f"the {what} is not finite {where}; {norm}")
-        total = self.fabric.all_reduce(self.sums.clone(), reduce_op="sum")
+        return self._mean(self.sums, self.step)
+
+    def _mean(self, sums: Tensor, steps: int) -> tuple[float, float, float]:
+        total = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
         assert isinstance(total, Tensor)
-        loss, hits, norm = (total / self.step).tolist()
+        loss, hits, norm = (total / steps).tolist()
         world = self.fabric.world_size
         return loss / world, hits / self.recipe.batch_size, norm / world
+
+    def note_steps(self, seconds: float) -> StepRecord:
+        """Keep and return a record of the steps since the last one; waits for the device."""
+        sums, step = self.noted
+        loss, acc, norm = self._mean(self.sums - sums, self.step - step)
+        self.noted = self.sums.clone(), self.step
+        at = self.epoch, self.step, self.steps
+        record = StepRecord(*at, self.lr, loss, acc, norm, seconds)
+        self.records.append(record)
+        return record
 
     def share_statistics(self) -> None:
         """Average the running statistics over all processes, if each has its own."""
@@ -362,6 +403,7 @@ class Trainer:
         own = {
             "random": checkpoint.random_state(self.device),
             "sums": self.sums.cpu(),
+            "noted": (self.noted[0].cpu(), self.noted[1]),
             "trouble": self.trouble.cpu(),
             "statistics": {name: buffer.cpu() for name, buffer in self._own_statistics().items()},
         }
@@ -375,13 +417,13 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "processes": self._from_all(own),
+            "processes": checkpoint.gathered(own, self.share.world),
         }
 
     def restore(self, state: checkpoint.State) -> None:
         """Continue from a state."""
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.records = [EpochRecord(**record) for record in state["records"]]
+        self.records = [_record(saved) for saved in state["records"]]
         self.best = state["best"]
         self.best_weights = {n: w.to(self.device) for n, w in state["best_weights"].items()}
         self.model.load_state_dict(state["model"])
@@ -390,6 +432,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         own = state["processes"][self.share.rank]
         self.sums, self.trouble = (own[n].to(self.sums.device) for n in ("sums", "trouble"))
+        if "noted" in own:  # else a version without records of steps wrote the checkpoint
+            self.noted = own["noted"][0].to(self.sums.device), own["noted"][1]
         for name, buffer in self._own_statistics().items():
             buffer.copy_(own["statistics"][name])
         checkpoint.restore_random(own["random"], self.device)
@@ -400,11 +444,3 @@ class Trainer:
             return {}
         models = {"model": self.model} | ({"ema": self.ema.module} if self.ema else {})
         return {f"{at}.{n}": b for at, model in models.items() for n, b in model.named_buffers()}
-
-    def _from_all(self, own: checkpoint.State) -> list[checkpoint.State]:
-        """What each process gives, by rank; tensors are on the CPU."""
-        if self.share.world == 1:
-            return [own]
-        every: list[Any] = [None] * self.share.world
-        torch.distributed.all_gather_object(every, own)
-        return every

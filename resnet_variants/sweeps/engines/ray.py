@@ -26,10 +26,9 @@ from resnet_variants.plugins import enter_all
 from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
-from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
+from resnet_variants.sweeps.execute import Job, Record, RunStatus, execute_run
 from resnet_variants.training.device import PATIENCE, Machine
 from resnet_variants.training.interrupt import Stop, listening
-from resnet_variants.training.trainer import EpochRecord
 
 _PATIENCE = 5.0  # seconds for an address to answer
 _NAMESPACE = "resnet_variants"
@@ -267,10 +266,10 @@ class Cluster:
 
 
 class Mailbox:
-    """An actor beside the sweep: nodes put epoch records there, and ask it whether to stop."""
+    """An actor beside the sweep: nodes put records there, and ask it whether to stop."""
 
     def __init__(self) -> None:
-        self.records: list[tuple[str, EpochRecord]] = []
+        self.records: list[tuple[str, Record]] = []
         self.begun: set[str] = set()
         self.over = False
 
@@ -278,11 +277,11 @@ class Mailbox:
         """A node begins a run."""
         self.begun.add(run_id)
 
-    def put(self, run_id: str, record: EpochRecord) -> None:
-        """An epoch of a run is over."""
+    def put(self, run_id: str, record: Record) -> None:
+        """A record of a run is there."""
         self.records.append((run_id, record))
 
-    def taken(self) -> list[tuple[str, EpochRecord]]:
+    def taken(self) -> list[tuple[str, Record]]:
         """The records since the last call."""
         records, self.records = self.records, []
         return records
@@ -301,7 +300,7 @@ class Mailbox:
 
 
 def _execute(job: Job, data_at: list[Any], mailbox: Any, threads: int, token: Path) -> RunStatus:
-    """Execute a job on a node; its epochs are put into the mailbox."""
+    """Execute a job on a node; its records are put into the mailbox."""
     import ray
 
     unseen = _unseen(token)
@@ -315,10 +314,10 @@ def _execute(job: Job, data_at: list[Any], mailbox: Any, threads: int, token: Pa
     status = RunStatus("stopped")
     with listening(insist=False) as stop, _asking(ray, mailbox, stop):
         for message in execute_run(job, data, stop, capture=True):
-            if isinstance(message, EpochRecord):
-                ray.get(mailbox.put.remote(job.run.id, message), timeout=PATIENCE)
-            else:
+            if isinstance(message, RunStatus):
                 status = message
+            else:
+                ray.get(mailbox.put.remote(job.run.id, message), timeout=PATIENCE)
     return status
 
 
