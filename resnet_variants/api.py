@@ -32,8 +32,8 @@ from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagn
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
-from resnet_variants.sweeps.search import FOLDER, search_of, tuned
-from resnet_variants.sweeps.sweep import Options, check, run_sweep
+from resnet_variants.sweeps.search import choose
+from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal.live import follow
 
 Kind = TypeVar("Kind")
@@ -60,8 +60,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
 ) -> Report:
     """Train variants with paired seeds, skip what ``out`` holds; the results.
 
-    The result shows the answer and its table; it has the frames ``runs``, ``summary``, ``effects``
-    and the paths ``figures``, ``report``.
+    The result shows the answer; it has ``runs``, ``summary``, ``effects``, ``figures``, ``report``.
 
     Args:
         variants: ``Variant``s, their names or letters, or one; the first is the baseline.
@@ -89,22 +88,13 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     options = _options(settings, log)
     experiment = _experiment(variants, out, (data, img_size, seeds), settings)
     require_room(out)
-    experiment = _trained(experiment, out, options)
+    experiment = choose(experiment, out, options, follow)
+    follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
     made = build(out) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return made
-
-
-def _trained(experiment: Experiment, out: Path, options: Options) -> Experiment:
-    """The experiment as it was trained, after a search where it asks for one."""
-    if experiment.tune:
-        check(experiment, out, options)  # what would be refused after the search
-        follow(run_sweep(search_of(experiment), out / FOLDER, options))
-        experiment = tuned(experiment, out)
-    follow(run_sweep(experiment, out, options))
-    return experiment
 
 
 def _load(plugins: Sequence[str | Path] | str | Path) -> None:

@@ -131,6 +131,8 @@ class Comparison:
         """The values that a search tries for each setting, and how many ``seeds`` it has."""
         found = _values("tune", self.tune)
         seeds = found.pop("seeds", None)
+        if seeds and len(seeds) > 1:
+            raise UserError("tune has one number of seeds: seeds=2", field="tune")
         return {**found, **({"seeds": seeds[0]} if seeds else {})}
 
     @property
@@ -176,7 +178,9 @@ def _values(flag: str, texts: Sequence[str]) -> dict[str, list[object]]:
 
 
 def _value(text: str) -> object:
-    """A number, a truth value, or the text itself."""
+    """A number, a truth value, a list of such with colons between, or the text itself."""
+    if ":" in text:
+        return [_value(part) for part in text.split(":")]
     for kind in (int, float):
         try:
             return kind(text)
@@ -238,8 +242,7 @@ def command(argv: Sequence[str]) -> int:
         return 0
 
     require_room(out)
-    experiment = _tuned(experiment, out, options)
-    events = _events(experiment, flags, out, options)
+    experiment, events = _events(experiment, out, options, flags.comparison)
     show_settings(experiment, out, options)
     show_events(events)
     experiment, complete = _trained(experiment, flags, out)
@@ -254,29 +257,6 @@ def command(argv: Sequence[str]) -> int:
     made = build(out)
     show_report(made, out, wide=output.wide, step=next_step(made))
     return 0 if complete else 1
-
-
-def _tuned(experiment: Experiment, out: Path, options: Options) -> Experiment:
-    """The experiment with each arm's own values, after a search where it asks for one."""
-    if not experiment.tune:
-        return experiment
-    from resnet_variants.sweeps.search import FOLDER, search_of, tuned
-    from resnet_variants.sweeps.sweep import check, run_sweep
-    from resnet_variants.terminal.live import show_events
-
-    check(experiment, out, options)  # what would be refused after the search
-    search = search_of(experiment)
-    _say_search(search, experiment)
-    show_events(run_sweep(search, out / FOLDER, options))
-    experiment = tuned(experiment, out)
-    for arm, own in experiment.tuned.items():
-        say(f"{arm}: {', '.join(f'{name} {value}' for name, value in own.items())}")
-    return experiment
-
-
-def _say_search(search: Experiment, experiment: Experiment) -> None:
-    seeds, values = experiment.tuning
-    say(f"a search first: {len(search.runs)} runs, {', '.join(values)} with {seeds} seeds")
 
 
 def _fitted(
@@ -305,26 +285,43 @@ def _fitted(
 
 def _show_dry_run(experiment: Experiment, flags: Flags, out: Path, options: Options) -> None:
     from resnet_variants.sweeps.rounds import forecast
-    from resnet_variants.terminal.console import show_goal, show_plan, show_settings
+    from resnet_variants.terminal.console import search_line, show_goal, show_plan, show_settings
 
     if experiment.tune:
         from resnet_variants.sweeps.search import search_of
 
-        _say_search(search_of(experiment), experiment)
+        say(search_line(experiment))
+        show_plan(search_of(experiment), options.machine)
+        say("\nthen, with the values that are best for each arm:")
     show_settings(experiment, out, options)
     estimates = show_plan(experiment, options.machine)
     if flags.comparison.goal:
         show_goal(forecast(experiment, out, options, flags.comparison.seconds, estimates))
 
 
-def _events(experiment: Experiment, flags: Flags, out: Path, options: Options) -> Events:
-    """The training of what is missing; with a goal, round after round."""
-    from resnet_variants.sweeps.rounds import run_until_decided
-    from resnet_variants.sweeps.sweep import run_sweep
+def _events(
+    experiment: Experiment, out: Path, options: Options, asked: Comparison
+) -> tuple[Experiment, Events]:
+    """The training of what is missing; with a goal, round after round.
 
-    if flags.comparison.goal:
-        return run_until_decided(experiment, out, options, flags.comparison.seconds)
-    return run_sweep(experiment, out, options)
+    Where arms are to be tuned, their search is over, and the experiment has what it found.
+    """
+    from resnet_variants.sweeps.rounds import run_until_decided
+    from resnet_variants.sweeps.search import choose
+    from resnet_variants.sweeps.sweep import run_sweep
+    from resnet_variants.terminal.console import search_line
+    from resnet_variants.terminal.live import show_events
+
+    begun = time.monotonic()
+    if experiment.tune:
+        say(search_line(experiment))
+    experiment = choose(experiment, out, options, show_events)
+    for arm, own in experiment.tuned.items():
+        say(f"{arm}: {', '.join(f'{name} {value}' for name, value in own.items())}")
+    if asked.goal:
+        left = asked.seconds - (time.monotonic() - begun)
+        return experiment, run_until_decided(experiment, out, options, left)
+    return experiment, run_sweep(experiment, out, options)
 
 
 def _trained(experiment: Experiment, flags: Flags, out: Path) -> tuple[Experiment, bool]:
@@ -455,7 +452,8 @@ def _from_flags(flags: Flags) -> Experiment:
 
 def _refuse_empty_lists(argv: Sequence[str]) -> None:
     """``--variant`` without a letter means nothing, and surely not all letters."""
-    lists = {f"--{f.name.replace('_', '-')}" for f in fields(Networks) if f.default == ()}
+    listed = (f for part in (Networks, Comparison, Output) for f in fields(part))
+    lists = {f"--{f.name.replace('_', '-')}" for f in listed if f.default == ()}
     for word, following in pairwise([*argv, "--"]):
         if word in lists and following.startswith("--"):
             raise UserError("missing a value", field=word.removeprefix("--"))

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from small import CPU, recipe
 
-from resnet_variants import api
 from resnet_variants.analysis.results import load_results
 from resnet_variants.api import report
 from resnet_variants.models.grids import grid
@@ -19,7 +18,7 @@ from resnet_variants.run import read
 from resnet_variants.sweeps import execute
 from resnet_variants.sweeps.experiment import Experiment, read_toml
 from resnet_variants.sweeps.run import Run
-from resnet_variants.sweeps.search import search_of, tuned
+from resnet_variants.sweeps.search import choose, search_of, tuned
 from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal import cli
 
@@ -101,7 +100,7 @@ epochs = 1
         ("[0.0, 0.2]", "[0.0, -1]", "at mixup -1.0: mixup -1.0 must be"),
         ("seeds", "baseline = { mixup = 0.3 }\nseeds", "unknown mixup of the baseline '0.3'"),
         ("seeds", "baseline = { lr = 0.3 }\nseeds", "lr does not vary: list its values in [grid]"),
-        ("seeds", 'robust = ["lr"]\nseeds', "unknown varied setting 'lr'; choices: mixup"),
+        ("seeds", 'robust = ["lr"]\nseeds', "'lr' does not vary: give its values"),
         (
             "seeds",
             'robust = ["mixup"]\nbaseline = { mixup = 0.2 }\nseeds',
@@ -137,6 +136,14 @@ def test_a_file_and_flags_say_the_same(tmp_path):
         ("--vary lr", "--vary: 'lr' must be a setting with its values, once: lr=0.03,0.1"),
         ("--vary lr=1,2 lr=3", "--vary: 'lr=3' must be a setting"),
         ("--vary lr=", "--vary: 'lr=' must be a setting with its values, once: lr=0.03,0.1"),
+        ("--vary", "--vary: missing a value"),
+        (
+            "--vary milestones=0.5:2,0.5:0.7",
+            "--milestones: at milestones [0.5, 2]: milestones 2 must be above 0 and below 1",
+        ),
+        ("--robust lr", "--robust: 'lr' does not vary: give its values"),
+        ("--vary lr=1,2 --robust lr lr", "--robust: lr is named twice"),
+        ("--tune lr=1,2 seeds=1,2", "--tune: tune has one number of seeds"),
         ("--vary lr=1,2 --lr 3", "--lr: lr is given and varied, or tuned: drop one"),
         ("--vary foo=1", "--vary: unknown recipe setting 'foo'"),
         ("--vary optimizer=sgd,foo", "--optimizer: at optimizer foo: unknown optimizer 'foo'"),
@@ -283,6 +290,15 @@ def test_each_arm_is_trained_with_its_own_best_value_and_fresh_seeds(monkeypatch
     assert (runs["lr"] == runs["model"].map({B: 0.1, D: 0.3})).all()
     assert {"search.png", "search.svg"} <= {file.name for file in made.files}
     assert "The search took" in (out / "report.html").read_text()
+    table = pd.read_csv(out / "search.csv")
+    assert table["arm"].tolist() == [B] * 3 + [D] * 3
+    assert table.loc[table["chosen"], "lr"].tolist() == [0.1, 0.3]
+
+
+def test_a_folder_whose_search_was_interrupted_says_so(tmp_path):
+    (tmp_path / "search" / "runs").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds a search that has not ended, and no runs yet"):
+        report(tmp_path)
 
 
 def test_a_value_at_which_a_run_fails_is_not_chosen(monkeypatch, tmp_path):
@@ -336,6 +352,10 @@ def test_what_folders_cannot_differ_in_is_one_line(typed, message, monkeypatch, 
     assert not (tmp_path / "y" / "summary.csv").exists()
 
 
+def searched_and_swept(made, out):
+    swept(choose(made, out, Options(machine=CPU), list), out)
+
+
 def test_what_would_be_refused_after_the_search_is_refused_before_it(monkeypatch, tmp_path):
     trains_by(monkeypatch, by_own_best)
     swept(experiment(seeds=6), tmp_path)
@@ -347,19 +367,19 @@ def test_what_would_be_refused_after_the_search_is_refused_before_it(monkeypatch
         ),
     ):
         with pytest.raises(UserError, match=message):
-            api._trained(other, tmp_path, Options())
+            searched_and_swept(other, tmp_path)
         assert not (tmp_path / "search").exists()
 
 
 def test_a_folder_has_one_search(monkeypatch, tmp_path):
     trains_by(monkeypatch, by_own_best)
     made = experiment(seeds=6, tune=TUNE)
-    api._trained(made, tmp_path, Options(machine=CPU))
-    api._trained(made, tmp_path, Options(machine=CPU))  # nothing is left to do
+    searched_and_swept(made, tmp_path)
+    searched_and_swept(made, tmp_path)  # nothing is left to do
     before = sorted((tmp_path / "runs").iterdir())
     for tune in ({"lr": [0.1, 0.2], "seeds": 2}, {**TUNE, "seeds": 3}, {}):
         with pytest.raises(UserError, match=r"come from a search of 2 seeds, lr 0.03, 0.1, 0.3:"):
-            api._trained(experiment(seeds=6, tune=tune), tmp_path, Options(machine=CPU))
+            searched_and_swept(experiment(seeds=6, tune=tune), tmp_path)
     assert sorted((tmp_path / "runs").iterdir()) == before
 
 
@@ -371,6 +391,9 @@ def test_a_folder_has_one_search(monkeypatch, tmp_path):
         ({"mixup": [0.0, 0.2]}, "mixup is varied and tuned: name it once"),
         ({"foo": [1]}, "unknown recipe setting 'foo'"),
         ({"lr": 0.1}, "lr 0.1 must be a list of values"),
+        ({"seed": 1}, "unknown recipe setting 'seed'; did you mean 'seeds'?"),
+        ({"lr": [0.1]}, "lr has one value, so that there is nothing to choose"),
+        ({"lr": [0.1, -1]}, "at lr -1.0: lr -1.0 must be a positive number"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_one_line(tune, message):

@@ -77,10 +77,10 @@ def with_arms(
     if not apart:
         return runs.assign(recipe=digests)
     settings = {digest: recipe_settings(provenance, digest) for digest in digests.unique()}
-    unknown = [digest for digest, own in settings.items() if not apart <= own.keys()]
-    if unknown:
-        message = f"the settings of recipe {unknown[0]} are not recorded: report its runs apart"
-        raise UserError(message)
+    for digest, own in settings.items():
+        for name in sorted(apart - own.keys()):
+            message = f"runs of recipe {digest} do not record their {name}: report them apart"
+            raise UserError(message)
     first: dict[tuple[tuple[str, str], ...], str] = {}
     for digest, own in settings.items():
         first.setdefault(_others(own, apart), digest)

@@ -24,6 +24,7 @@ from resnet_variants.records.results_folder import (
     IMAGE_COLUMNS,
     PLAN,
     ROBUST,
+    SEARCH,
     SEARCHED,
     VARIED,
     planned_runs,
@@ -231,6 +232,10 @@ def require_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no results folder {str(folder)!r}")
+        there = [name for name in ("runs", "runs.csv", SEARCH) if (folder / name).exists()]
+        if there == [SEARCH]:
+            message = f"{str(folder)!r} holds a search that has not ended, and no runs yet"
+            raise UserError(f"{message}: the same `run` goes on with it")
 
 
 def _baselines(folders: Sequence[Path]) -> dict[str, str]:

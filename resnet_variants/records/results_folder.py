@@ -228,6 +228,7 @@ PLAN = "plan"  # in experiment.json: what was fixed before the first run, see `v
 PREDICTIONS = "predictions"  # in the plan, see `analysis.predictions`
 VARIED = "varied"  # in experiment.json: the varied fields of the recipe, each with its usual value
 ROBUST = "robust"  # in experiment.json: the fields at each of whose values arms are compared
+SEARCH = "search"  # a results folder in this one: the runs of a search
 SEARCHED = "searched"  # in experiment.json: what came out at each value that a search tried
 DATA_NAMES = "data_names"  # in experiment.json: what captions call data sets, by their ids
 

@@ -35,6 +35,7 @@ from resnet_variants.records.results_folder import (
     PLAN,
     ROBUST,
     RUNNING,
+    SEARCH,
     SEARCHED,
     VARIED,
     read_experiment,
@@ -186,6 +187,7 @@ def _build(
     figures = _figures(parts)
     optional = {
         "steps": results.steps(),
+        SEARCH: pd.DataFrame(results.searched),
         "predictions": report.predictions,
         "endpoints": endpoints_table(parts),
         "pairs": pairs_table(parts),

@@ -25,9 +25,10 @@ from resnet_variants.analysis.verdicts import (
     level,
 )
 from resnet_variants.records.run_folder import Provenance
+from resnet_variants.registry import number_of
 from resnet_variants.reporting.names import conditions
 from resnet_variants.reporting.summary import DELTA
-from resnet_variants.reporting.text import POINTS, interval, span
+from resnet_variants.reporting.text import POINTS, hours_text, interval, span
 
 # Settings with which the runs of a seed see other batches, or the images in another form.
 _OTHER_STEPS = {
@@ -275,12 +276,12 @@ def _what_it_takes(compared: pd.DataFrame, plan: Plan) -> list[str]:
     if known.empty:
         return [f"{text}."]
     row = known.sort_values("more_seeds", kind="stable").iloc[0]
-    seeds = f"{row['more_seeds']:.0f} more seed" + ("s" if row["more_seeds"] > 1 else "")
+    seeds = number_of(int(row["more_seeds"]), "more seed")
     others = ", no fewer of the others" if len(rows) > 1 else ""
     aim = f"the margin of {plan.margin:g} points" if plan.margin else "the difference seen"
     return [
         f"{text}; {aim} would take {seeds} of {row['model']} and of its baseline "
-        f"({row['more_hours']:.1f} hours, one run at a time){others}."
+        f"({hours_text(row['more_hours'])}, one run at a time){others}."
     ]
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 import pandas as pd
 
 from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
+from resnet_variants.registry import number_of
 
 _LONGEST = 80  # letters that a comparison adds to the name of a file
 
@@ -34,7 +35,7 @@ def conditions(comparisons: Sequence[Comparison]) -> tuple[str, list[str]]:
     words = [
         {
             "data": part.data,
-            "epochs": f"{part.key['epochs']:g} epoch{'s'[: part.key['epochs'] != 1]}",
+            "epochs": number_of(int(part.key["epochs"]), "epoch"),
             "recipe": recipes[part.key["recipe"]],
             **{name: str(part.key[name]) for name in ("precision", "device")},
         }

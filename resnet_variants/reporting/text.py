@@ -12,8 +12,10 @@ from resnet_variants.analysis.diagnosis import MEASURES
 from resnet_variants.analysis.endpoints import ENDPOINTS
 from resnet_variants.analysis.statistics import DIFFERENCE, MEAN, SHARE
 from resnet_variants.analysis.verdicts import UNDECIDED
+from resnet_variants.registry import number_of
 
 POINTS = 100  # percentage points in a fraction
+_SHORT = 0.1  # hours; shorter times are given in minutes
 
 
 def interval(mean: float, low: float, high: float, *, sign: str = "") -> str:
@@ -39,6 +41,13 @@ def span(counts: pd.Series) -> str:
     """``9``, or ``3 to 9``."""
     low, high = counts.min(), counts.max()
     return str(low) if low == high else f"{low} to {high}"
+
+
+def hours_text(hours: float) -> str:
+    """``1.5 hours``, or ``4 minutes``."""
+    if hours < _SHORT:
+        return number_of(max(1, round(60 * hours)), "minute")
+    return f"{hours:,.1f} hours"
 
 
 def p_value(value: float) -> str:

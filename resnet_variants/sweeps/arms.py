@@ -41,7 +41,7 @@ class Arm:
     name: str
 
 
-def varied(vary: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
+def varied(vary: Mapping[str, object], flag: str = "vary") -> dict[str, tuple[object, ...]]:
     """The values of each varied field of a recipe.
 
     Raises:
@@ -50,17 +50,18 @@ def varied(vary: Mapping[str, object]) -> dict[str, tuple[object, ...]]:
     listed: dict[str, tuple[object, ...]] = {}
     for field, values in vary.items():
         if field not in SETTINGS:
-            refuse("recipe setting", field, SETTINGS, field="vary")
+            further = ("seeds",) if flag == "tune" else ()
+            refuse("recipe setting", field, (*further, *SETTINGS), field=flag)
         if field in _SHARED:
-            raise UserError(f"{field} cannot vary: {_SHARED[field]}", field="vary")
+            raise UserError(f"{field} cannot vary: {_SHARED[field]}", field=flag)
         given = sequence(values)
         if not given:
-            raise UserError(f"{field} {shown(values)} must be a list of values", field="vary")
+            raise UserError(f"{field} {shown(values)} must be a list of values", field=flag)
         own = [_as_recipes(field, plain(value)) for value in given]
         texts = [setting_text(value) for value in own]
         twice = next((text for text in texts if texts.count(text) > 1), None)
         if twice is not None:
-            raise UserError(f"{field} lists {twice} twice: two arms would be one", field="vary")
+            raise UserError(f"{field} lists {twice} twice: two arms would be one", field=flag)
         listed[field] = tuple(own)
     return listed
 
@@ -172,26 +173,35 @@ def checked_robust(robust: Sequence[str], vary: Mapping[str, Sequence[object]]) 
         raise UserError(message, field="robust")
     for name in names:
         if name not in vary:
-            refuse("varied setting", name, vary, field="robust")
+            message = f"{shown(name)} does not vary: give its values, or drop it from robust"
+            raise UserError(message, field="robust")
+        if names.count(name) > 1:
+            raise UserError(f"{name} is named twice", field="robust")
     return tuple(names)
 
 
 def tuning(
-    tune: Mapping[str, object], vary: Mapping[str, Sequence[object]]
+    tune: Mapping[str, object], vary: Mapping[str, Sequence[object]], recipe: Recipe
 ) -> tuple[int, dict[str, tuple[object, ...]]]:
     """How many seeds a search has, and the values of each setting that it tries.
 
     Raises:
-        ValueError: no such number, no values, or a setting that is varied too.
+        ValueError: no such number, nothing to choose from, a setting that is varied too, or a
+            value that the recipe cannot have.
     """
     seeds = plain(tune.get("seeds", _SEARCH_SEEDS))
-    values = varied({name: own for name, own in tune.items() if name != "seeds"})
+    values = varied({name: own for name, own in tune.items() if name != "seeds"}, "tune")
     if type(seeds) is not int or not 1 <= seeds <= _MOST_SEARCH_SEEDS:
         message = f"seeds {shown(seeds)} of tune must be a whole number from 1 to"
         raise UserError(f"{message} {_MOST_SEARCH_SEEDS}", field="tune")
     if tune and not values:
         raise UserError("tune names no setting: for example lr = [0.03, 0.1]", field="tune")
-    for name in values:
+    for name, own in values.items():
         if name in vary:
             raise UserError(f"{name} is varied and tuned: name it once", field="tune")
+        for value in own:
+            _changed(recipe, {name: value})
+    if values and all(len(own) == 1 for own in values.values()):
+        message = f"{', '.join(values)} has one value, so that there is nothing to choose"
+        raise UserError(f"{message}: give several", field="tune")
     return seeds, values

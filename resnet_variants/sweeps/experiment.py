@@ -129,7 +129,7 @@ class Experiment:
         Raises:
             ValueError: there are none, or a setting is varied too.
         """
-        return tuning(self.tune, self.vary)
+        return tuning(self.tune, self.vary, self.recipe)
 
     @functools.cached_property
     def runs(self) -> list[Run]:

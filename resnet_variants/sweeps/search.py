@@ -8,19 +8,41 @@ values and fresh seeds.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from resnet_variants.records.results_folder import SEARCH
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.arms import Arm
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.sweep import Events, Options, check, run_sweep
 
-FOLDER = "search"  # in the results folder
 _FIRST_SEED = 10_000  # no planned seed is as large
+
+
+def choose(
+    experiment: Experiment, out: Path, options: Options, show: Callable[[Events], None]
+) -> Experiment:
+    """The experiment with each arm's own values, after a search where it asks for one.
+
+    Args:
+        experiment: what is asked for.
+        out: its results folder.
+        options: who computes.
+        show: takes the events of the search, which train its runs.
+
+    Raises:
+        ValueError: what ``check`` refuses, or the search has no answer for an arm.
+    """
+    if not experiment.tune:
+        return experiment
+    check(experiment, out, options)  # what would be refused after the search
+    show(run_sweep(search_of(experiment), out / SEARCH, options))
+    return tuned(experiment, out)
 
 
 def search_of(experiment: Experiment) -> Experiment:
@@ -73,7 +95,7 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
                 best, chosen[arm.name] = row["val_acc"], setting
         if arm.name not in chosen:
             message = f"the search of {arm.name} has no value at which all runs are done"
-            raise UserError(f"{message}: see {str(out / FOLDER)!r}", field="tune")
+            raise UserError(f"{message}: see {str(out / SEARCH)!r}", field="tune")
     for row in rows:
         row["chosen"] = all(row[name] == value for name, value in chosen[row["arm"]].items())
     made = replace(experiment, tune={}, tuned=chosen, searched=tuple(rows))
@@ -84,7 +106,7 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
 def _outcome(search: Experiment, out: Path, arm: Arm) -> dict[str, Any]:
     """Mean validation accuracy of an arm's runs in the search (None without), and their time."""
     seeds = range(search.first_seed, search.first_seed + search.seeds)
-    folders = [RunFolder(out / FOLDER / "runs" / search.run(arm, seed).id) for seed in seeds]
+    folders = [RunFolder(out / SEARCH / "runs" / search.run(arm, seed).id) for seed in seeds]
     results = [folder.result() for folder in folders]
     if not all(results):
         raise UserError(f"the search of {arm.name} has not ended", field="tune")

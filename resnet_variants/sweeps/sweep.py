@@ -25,7 +25,7 @@ from resnet_variants.records.files import (
 )
 from resnet_variants.records.results_folder import PLAN, ROBUST, SEARCHED, VARIED, read_experiment
 from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
-from resnet_variants.registry import UserError, require_name
+from resnet_variants.registry import UserError, number_of, require_name
 from resnet_variants.sweeps.arms import usual
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
 from resnet_variants.sweeps.execute import Job, Record, RunStatus, record_failure
@@ -245,7 +245,7 @@ def _tried(searched: Sequence[Mapping[str, Any]]) -> tuple[int, Mapping[str, Ite
 def _search_text(seeds: int, values: Mapping[str, Iterable[object]]) -> str:
     """A search in words; empty for none."""
     each = [f"{name} {', '.join(map(setting_text, own))}" for name, own in values.items()]
-    return f"{seeds} seeds, {'; '.join(each)}" if each else ""
+    return f"{number_of(seeds, 'seed')}, {'; '.join(each)}" if each else ""
 
 
 def _check_recipe(recipe: Recipe, data: Dataset, devices: int) -> None:

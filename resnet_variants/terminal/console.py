@@ -10,6 +10,7 @@ from pathlib import Path
 import joblib
 
 from resnet_variants.analysis.arms import setting_text
+from resnet_variants.registry import number_of
 from resnet_variants.reporting.text import POINTS
 from resnet_variants.sweeps.allocation import time_text
 from resnet_variants.sweeps.budget import ENOUGH_EPOCHS, Budget
@@ -40,7 +41,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
-        "seeds": f"{experiment.seeds}{_further(experiment)}, so {len(experiment.runs)} runs",
+        "seeds": f"{experiment.seeds}{_further(experiment)}, so {_runs(experiment)}",
         "device": _device(options, recipe.precision),
         "output": str(out.resolve()),
     }
@@ -93,13 +94,13 @@ def show_budget(minutes: float, budget: Budget) -> None:
     """What was chosen for a time, and what it will be able to tell."""
     experiment = budget.experiment
     epochs = experiment.recipe.epochs
-    kind = "arms" if experiment.vary else "networks"
+    kind = "arm" if experiment.vary else "network"
     depths = sorted({variant.depth for variant in experiment.variants})
     took = "" if math.isnan(budget.seconds) else f", about {duration(budget.seconds)} of training"
     say(
         f"{'chosen':<11}for {minutes:g} minutes: depth {' and '.join(map(str, depths))}, "
-        f"{epochs} epoch{'s' if epochs > 1 else ''}, {experiment.seeds} seeds of "
-        f"{len(experiment.arms)} {kind}{took}"
+        f"{number_of(epochs, 'epoch')}, {number_of(experiment.seeds, 'seed')} of "
+        f"{number_of(len(experiment.arms), kind)}{took}"
     )
     if epochs < ENOUGH_EPOCHS:
         say(
@@ -111,6 +112,18 @@ def show_budget(minutes: float, budget: Budget) -> None:
             f"{'':<11}differences of {POINTS * budget.difference:.1f} points or more will mostly "
             "show, if accuracies are near 80 % and seeds differ by the test images alone"
         )
+
+
+def _runs(experiment: Experiment) -> str:
+    return number_of(len(experiment.runs), "run")
+
+
+def search_line(experiment: Experiment) -> str:
+    """What is searched for before the runs, in words."""
+    seeds, values = experiment.tuning
+    tried = math.prod(map(len, values.values()))
+    line = f"a search first: {', '.join(values)}, {tried} values for each of"
+    return f"{line} {number_of(len(experiment.arms), 'arm')}, {number_of(seeds, 'seed')} each"
 
 
 def show_plan(experiment: Experiment, machine: Machine) -> dict[str, float]:
@@ -128,11 +141,12 @@ def show_plan(experiment: Experiment, machine: Machine) -> dict[str, float]:
         total += seconds * seeds
         disk += bytes_of(run, run.load()) * seeds
         say(f"  {run.name:<48}{spent.params:>12,}{spent.macs:>16,}{seconds:>9.1f}")
-    say("\nruns:")
-    for run in experiment.runs:
-        say(f"  {run.id}")
+    if not experiment.tune:  # else the search decides on them
+        say("\nruns:")
+        for run in experiment.runs:
+            say(f"  {run.id}")
     say(
-        f"\n{len(experiment.runs)} runs, about {duration(total)} of training one after another "
+        f"\n{_runs(experiment)}, about {duration(total)} of training one after another "
         f"and {disk / 1e6:,.1f} MB of disk; nothing was started"
     )
     say(

@@ -11,7 +11,7 @@ from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.registry import one_line
 from resnet_variants.reporting.build import Report
 from resnet_variants.reporting.summary import TERMINAL, shown_columns, summary_cells
-from resnet_variants.reporting.text import markdown
+from resnet_variants.reporting.text import hours_text, markdown
 from resnet_variants.terminal.cli import say
 
 # The columns that a narrow terminal does without, the first one first.
@@ -55,7 +55,7 @@ def next_step(made: Report) -> str:
     label = labels[str(row["model"])]
     return (
         f'to go on: the same command with --more {row["more_seeds"]:.0f} --arms "{label}" '
-        f"({row['more_hours']:.1f} hours, one run at a time) makes a verdict as likely as not"
+        f"({hours_text(row['more_hours'])}, one run at a time) makes a verdict as likely as not"
     )
 
 
