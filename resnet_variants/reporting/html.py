@@ -56,6 +56,7 @@ from resnet_variants.reporting.summary import (
 from resnet_variants.reporting.text import (
     POINTS,
     cell_text,
+    hours_text,
     interval,
     p_value,
     readable_comparisons,
@@ -219,6 +220,7 @@ def render(content: Content) -> str:
             groups=[(i, section.label) for i, section in enumerate(sections)],
             arms=arms,
             means=_means(sections),
+            hours_text=hours_text,
             tables=_tables(content, sections, summary_cells(arms, PAGE)),
             error_pictures=[p for p in content.pictures if p.table == ERRORS],
             diagnosis_pictures=[p for p in content.pictures if p.table != ERRORS],

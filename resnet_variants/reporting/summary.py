@@ -119,7 +119,8 @@ def _further(row: Row) -> str:
     if math.isnan(row["more_seeds"]):
         return ""
     hours = row["more_hours"]
-    return f"{row['more_seeds']:.0f} ({hours:{'.1f' if hours < 10 else ',.0f'}})"
+    text = "<0.1" if hours < 0.05 else f"{hours:{'.1f' if hours < 10 else ',.0f'}}"
+    return f"{row['more_seeds']:.0f} ({text})"
 
 
 def _half_interval(mean: str, numbers: Sequence[float]) -> str:

@@ -138,6 +138,7 @@ def readable_search(table: pd.DataFrame) -> pd.DataFrame:
     """Validation accuracy of each arm at each value that a search tried, all text."""
     return table.assign(
         val_acc=(POINTS * table["val_acc"]).map("{:.2f}".format),
+        seconds=table["seconds"].map("{:.1f}".format),
         chosen=table["chosen"].map({True: "chosen", False: ""}),
     ).rename(columns={"arm": "model", "val_acc": "validation accuracy %"})
 
