@@ -101,10 +101,10 @@ def test_after_a_run_that_diverges_and_one_out_of_memory_the_next_is_trained(tmp
 
 def test_a_failed_run_that_is_retried_goes_on_where_it_was_saved(tmp_path, monkeypatch):
     class Stumbles(Trainer):
-        def _size(self):
+        def take_step(self, batches):
             if self.epoch == 2:
                 raise RuntimeError("a stumble")
-            return super()._size()
+            super().take_step(batches)
 
     run = digits_run()
     expected = execute(run, tmp_path / "undisturbed", EAGER)
