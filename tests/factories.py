@@ -9,6 +9,7 @@ import pytest
 
 from resnet_variants.analysis import factors
 from resnet_variants.analysis.comparison import Comparison, comparisons
+from resnet_variants.analysis.images import IMAGE_COLUMNS
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.diagnosis import NOISE, SHIFT, TABLES
@@ -117,7 +118,7 @@ def summary_row(model: str, mean: float = 0.9, half: float = 0.01, n: int = 3) -
 
 def summary_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Rows as ``comparison.summary_table`` returns them."""
-    return pd.DataFrame(list(rows), columns=list(SUMMARY_COLUMNS))
+    return pd.DataFrame(list(rows), columns=[*SUMMARY_COLUMNS, *IMAGE_COLUMNS])
 
 
 def comparison(runs: pd.DataFrame, baselines=None, **more) -> Comparison:

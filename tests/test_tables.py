@@ -22,6 +22,7 @@ from test_plots import SCORES as ACCURACIES
 from test_plots import compared
 
 from resnet_variants.analysis.comparison import comparisons, summary_table
+from resnet_variants.analysis.images import IMAGE_COLUMNS
 from resnet_variants.analysis.published import PLACE, paper_effect, published
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.models.variant import AXES
@@ -35,7 +36,7 @@ PROMISED = """
     model preset family depth stem stem_stride stride shortcut order dataset n seeds
     test_acc_mean test_acc_sd test_acc_ci_low test_acc_ci_high
     baseline delta delta_ci_low delta_ci_high p_value verdict on_pareto_front
-    params macs flops acts images_per_second failed
+    params macs flops acts images_per_second failed images_ci_low images_ci_high
 """
 SCORES = ("test_acc_mean", "test_acc_sd", "test_acc_ci_low", "test_acc_ci_high")
 DELTA = ("delta", "delta_ci_low", "delta_ci_high", "p_value")
@@ -61,9 +62,9 @@ def all_missing(row, columns):
 
 def test_the_columns_are_the_promised_ones():
     summary = summarise(paired_rows({A: [0.8, 0.9]}))
-    assert tuple(summary.columns) == SUMMARY_COLUMNS
+    assert tuple(summary.columns) == (*SUMMARY_COLUMNS, *IMAGE_COLUMNS)
     assert set(PROMISED.split()) <= set(summary.columns)
-    assert tuple(summarise([]).columns) == SUMMARY_COLUMNS
+    assert tuple(summarise([]).columns) == (*SUMMARY_COLUMNS, *IMAGE_COLUMNS)
 
 
 def test_the_mean_and_its_interval():

@@ -26,11 +26,13 @@ from resnet_variants.analysis.endpoints import (
     of_all_pairs,
 )
 from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.images import IMAGE_COLUMNS, Answers, answers_of, with_images
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
 from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
+from resnet_variants.records.predictions import Outcome
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
 
@@ -57,6 +59,7 @@ class Comparison:
         varied: the settings of the recipe that vary, each with its usual value.
         robust: those at each of whose values arms are compared.
         searched: what came out at each value that a search tried, see ``sweeps.search``.
+        outcomes: what finished runs predicted for each test image, by ``run_id``, where kept.
     """
 
     key: Mapping[str, Any]
@@ -73,6 +76,7 @@ class Comparison:
     varied: Mapping[str, str]
     robust: Sequence[str]
     searched: Sequence[Mapping[str, Any]]
+    outcomes: Mapping[str, Outcome]
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -146,7 +150,12 @@ class Comparison:
         scores = self.scores, self.common_scores
         fixed = self.baselines, self.latencies, self.plan
         frame = summarise(self.runs, *scores, *fixed, self.settings[[*self.varied]])
-        return frame.join(self.settings, on="model")
+        return with_images(frame, self.answers).join(self.settings, on="model")
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """What each arm predicted for the test images, by its name; where that was kept."""
+        return answers_of(self.done, self.outcomes)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -221,6 +230,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
     varied: Mapping[str, str] | None = None,
     robust: Sequence[str] = (),
     searched: Sequence[Mapping[str, Any]] = (),
+    outcomes: Mapping[str, Outcome] | None = None,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
@@ -252,6 +262,7 @@ def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Compa
             varied=varied or {},
             robust=robust,
             searched=searched,
+            outcomes=outcomes or {},
         )
         for values, own in groups
     )
@@ -275,8 +286,8 @@ def _fixed(provenance: Provenance, digest: str, apart: Collection[str]) -> dict[
 
 
 def summary_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The summaries of all comparisons: ``SUMMARY_COLUMNS``, then other columns they have."""
-    return _concatenated(parts, lambda part: part.summary, SUMMARY_COLUMNS)
+    """The summaries of all comparisons: ``SUMMARY_COLUMNS``, ``IMAGE_COLUMNS``, then others."""
+    return _concatenated(parts, lambda part: part.summary, (*SUMMARY_COLUMNS, *IMAGE_COLUMNS))
 
 
 def effects_table(parts: Sequence[Comparison]) -> pd.DataFrame:

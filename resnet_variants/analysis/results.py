@@ -103,7 +103,7 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
     own_epochs = _joined(epochs).merge(kept[["run_id", "folder"]], on=["run_id", "folder"])
     own_epochs, kept = own_epochs.drop(columns="folder"), kept.drop(columns="folder")
     baselines, latencies = _baselines(folders), _latencies(folders)
-    tables = {"epochs": own_epochs, "latencies": latencies}
+    tables = {"epochs": own_epochs, "latencies": latencies, "outcomes": outcomes}
     tables["diagnosis"] = _diagnosis(copies, folders)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
@@ -121,7 +121,6 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
         provenance=provenance,
         folders=where,
         unseen={run_id: busy for run_id, busy in unseen.items() if run_id not in where},
-        outcomes=outcomes,
         **{name: about[name] for name in ("varied", "robust", "searched")},
         **tables,
     )

@@ -19,6 +19,8 @@ import pandas as pd
 
 from resnet_variants.analysis.effects import effects
 from resnet_variants.analysis.factors import cells_of
+from resnet_variants.analysis.images import crossed
+from resnet_variants.analysis.statistics import estimate
 from resnet_variants.analysis.verdicts import (
     BETTER,
     EQUAL,
@@ -98,6 +100,23 @@ def false_equal(seeds: int, sd: float, repeat: int) -> float:
     return float((judge(columns, Plan(margin=1.0))["verdict"] == EQUAL).any())
 
 
+def covered(seeds: int, image_sd: float, seed_sd: float, of: str, repeat: int) -> float:
+    """Whether an interval holds no difference between two networks that differ by chance alone.
+
+    Chance moves the logit of each of 600 images, whose mean is 2 and deviation 2: by ``image_sd``
+    for a network, by ``seed_sd`` for a seed of it. ``of`` names the interval.
+    """
+    draw = np.random.default_rng([repeat, 3])
+    common = draw.normal(2, 2, 600)
+    one, other = (
+        common + draw.normal(0, image_sd, 600) + draw.normal(0, seed_sd, (seeds, 1)) for _ in "AB"
+    )
+    rights = [draw.random(logits.shape) < 1 / (1 + np.exp(-logits)) for logits in (one, other)]
+    delta = np.subtract(*rights, dtype=np.int8)
+    interval = crossed(delta) if of == NEW_IMAGES else estimate(delta.mean(axis=1))
+    return float(interval.low <= 0 <= interval.high)
+
+
 def decision(effect: float, arms: int, repeat: int) -> tuple[float, float]:
     """Further seeds that an arm with a real difference took after six, and those foreseen there.
 
@@ -122,6 +141,8 @@ _LATER = (  # looks that begin later, or go on longer: noise, comparisons, plann
     *((noise, 11, 9, 36) for noise in ("normal", "exponential")),
     *((noise, 11, 6, 24) for noise in ("normal", "exponential")),
 )
+NEW_IMAGES, NEW_SEEDS = "held, new seeds and images", "held, new seeds"
+_SPREADS = ((0.0, 0.0), (0.5, 0.05), (1.0, 0.05), (0.5, 0.3), (0.0, 0.3))  # see `covered`
 Row = tuple[str, Callable[[int], float], Mapping[str, object]]
 
 
@@ -136,6 +157,11 @@ def rows() -> Iterator[Row]:
     for noise, seeds in [*product(("normal",), (6, 9, 12)), *product(list(NOISE)[1:4], (9,))]:
         own = {"noise": noise, "comparisons": 9, "planned": seeds, "seeds": seeds}
         yield "false effect", partial(false_effect, noise, seeds), own
+    for seeds, (images, own_seeds) in product((3, 6, 9, MOST), _SPREADS):
+        own = {"noise": f"logits: images {images:g}, seeds {own_seeds:g}"}
+        own |= {"comparisons": 1, "planned": seeds, "seeds": seeds}
+        for name in (NEW_IMAGES, NEW_SEEDS):
+            yield name, partial(covered, seeds, images, own_seeds, name), own
     for seeds, sd in [*product((6, 9, 12, MOST), (0.003,)), (9, 0.001), (9, 0.01)]:
         own = {"noise": "normal", "comparisons": 3, "planned": 6, "seeds": seeds, "sd": sd}
         yield "false equal", partial(false_equal, seeds, sd), own

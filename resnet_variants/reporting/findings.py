@@ -436,21 +436,57 @@ def _promise(plan: Plan) -> str:
 
 
 def _test_images(comparisons: Sequence[Comparison]) -> list[str]:
-    """How much another test set would matter, by the normal approximation of the binomial."""
+    """How much other test images would matter, and how much of the deviation of runs they are."""
     lines = []
     for dataset in dict.fromkeys(part.key["dataset"] for part in comparisons):
         tables = [part.summary for part in comparisons if part.key["dataset"] == dataset]
-        known = pd.concat(tables).dropna(subset=["n_test", "test_acc_mean"])
-        if known.empty:
+        summary = pd.concat(tables).dropna(subset=["n_test", "test_acc_mean"])
+        if summary.empty:
             continue
-        n = float(known["n_test"].max())
-        accuracies = known["test_acc_mean"].astype(float)
-        variance = (accuracies * (1 - accuracies)).max()
-        half = NormalDist().inv_cdf(1 - ALPHA / 2) * (variance / n) ** 0.5
-        lines.append(
-            f"All intervals are over seeds, on the same {n:.0f} test images of {dataset}. Another "
-            f"draw of so many images would move an accuracy by up to {POINTS * half:.2f} points "
-            "either way (95 %), and a difference the less, the more often two networks err on the "
-            "same images, which is not recorded."
-        )
+        n = f"{summary['n_test'].max():.0f} test images of {dataset}"
+        known = summary.dropna(subset=["images_ci_low", "delta_ci_low"])
+        lines.append(_other_images(summary, n) if known.empty else _both_chances(known, n))
+        spread = summary.dropna(subset=["sd_of_seeds", "test_acc_sd"])
+        if len(spread):
+            seen, chance, real = (
+                _points(spread[name]) for name in ("test_acc_sd", "sd_of_images", "sd_of_seeds")
+            )
+            lines.append(
+                f"Runs of one arm deviate by {seen} points. Independent errors on the {n} would "
+                f"make that {chance}; what all images there are would show is {real} "
+                "(arXiv:2304.01910)."
+            )
     return lines
+
+
+def _points(values: pd.Series) -> str:
+    """``0.31 to 0.52``, from fractions."""
+    low, high = (f"{POINTS * end:.2f}" for end in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _other_images(summary: pd.DataFrame, n: str) -> str:
+    """Without predictions, by the normal approximation of the binomial."""
+    accuracies = summary["test_acc_mean"].astype(float)
+    variance = (accuracies * (1 - accuracies)).max() / summary["n_test"].max()
+    half = NormalDist().inv_cdf(1 - ALPHA / 2) * variance**0.5
+    return (
+        f"All intervals are over seeds, on the same {n}. Another draw of so many images would move "
+        f"an accuracy by up to {POINTS * half:.2f} points either way (95 %), and a difference the "
+        "less, the more often two networks err on the same images, which is not recorded."
+    )
+
+
+def _both_chances(rows: pd.DataFrame, n: str) -> str:
+    """By the predictions: what becomes of the intervals of differences."""
+    old, new = (
+        rows[[f"{name}_ci_low", f"{name}_ci_high"]].to_numpy(float) for name in ("delta", "images")
+    )
+    wider = np.ptp(new, axis=1) / np.ptp(old, axis=1)
+    low, high = f"{wider.min():.2f}", f"{wider.max():.2f}"
+    text = (
+        f"Verdicts and intervals are for new seeds on the same {n}. For new seeds and new images, "
+        f"intervals of differences are {low if low == high else f'{low} to {high}'} times as wide"
+    )
+    clear, still = (int((ends[:, 0] * ends[:, 1] > 0).sum()) for ends in (old, new))
+    return text + (f", and {still} of the {clear} that leave zero out still do." if clear else ".")

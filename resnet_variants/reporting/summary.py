@@ -99,6 +99,19 @@ def _delta(row: Row) -> str:
     return interval(*(row[name] for name in DELTA), sign="+")
 
 
+def _delta_on_new_images(row: Row) -> str:
+    if math.isnan(row["images_ci_low"]):
+        return ""
+    return interval(row["delta"], row["images_ci_low"], row["images_ci_high"], sign="+")
+
+
+def _deviations(row: Row) -> str:
+    if math.isnan(row["sd_of_seeds"]):
+        return ""
+    names = ("test_acc_sd", "sd_of_images", "sd_of_seeds")
+    return " / ".join(f"{POINTS * row[name]:.2f}" for name in names)
+
+
 def _paper(row: Row) -> str:
     return f"{POINTS * row['paper_delta']:+.2f} ({row['paper']})" if row["paper"] else ""
 
@@ -182,6 +195,22 @@ COLUMNS = (
         _delta,
         latex_title=r"$\Delta$ (points)",
         latex=_latex_delta,
+    ),
+    Column(
+        "images_ci_low",
+        "delta for new images too [95 %]",
+        _delta_on_new_images,
+        tables=(PAGE,),
+        optional=True,
+        numeric=True,
+    ),
+    Column(
+        "sd_of_seeds",
+        "deviation of runs: seen / of images / of seeds",
+        _deviations,
+        tables=(PAGE,),
+        optional=True,
+        numeric=True,
     ),
     Column(
         "p_adjusted",

@@ -1,0 +1,126 @@
+"""The test images one by one: new images as a second source of chance, and seeds that differ."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from factories import A, B, D, comparison, paired_rows, runs_frame
+
+from resnet_variants.analysis.images import crossed, difference
+from resnet_variants.analysis.statistics import estimate
+from resnet_variants.records.predictions import Outcome
+from resnet_variants.reporting.findings import notes
+
+CLASSES = ("a", "b", "c")
+
+
+def drawn(seeds=6, images=400, *, image_sd=0.8, seed_sd=0.2, start=0):
+    """Right answers of one arm: (seeds, images)."""
+    draw = np.random.default_rng(start)
+    common = np.random.default_rng(99).normal(1, 2, images)
+    logits = common + draw.normal(0, image_sd, images) + draw.normal(0, seed_sd, (seeds, 1))
+    return draw.random((seeds, images)) < 1 / (1 + np.exp(-logits))
+
+
+# --- two sources of chance --------------------------------------------------------------------
+
+
+def test_what_is_real_between_seeds_is_the_estimate_of_the_paper():
+    """arXiv:2304.01910, equation 3: the mean covariance of the answers for two different images."""
+    right = drawn(images=40, seed_sd=2).astype(float)
+    covariance = np.cov(right, rowvar=False)
+    pairs = [covariance[i, j] for i, j in itertools.permutations(range(40), 2)]
+    found = crossed(right > 0)
+    assert np.mean(pairs) > 0
+    assert found.sd_of_seeds**2 == pytest.approx(np.mean(pairs))
+    alone = right.var(axis=0, ddof=1).sum() / 40**2  # that of independent errors
+    assert found.sd_of_images**2 == pytest.approx(alone - found.sd_of_seeds**2 / 40)
+    seen = right.mean(axis=1).var(ddof=1)
+    assert found.sd_of_images**2 + found.sd_of_seeds**2 == pytest.approx(seen)
+
+
+def test_seeds_that_err_independently_have_no_deviation_of_their_own():
+    draw = np.random.default_rng(3)
+    right = draw.random((40, 500)) < draw.random(500)
+    found = crossed(right)
+    assert found.sd_of_images == pytest.approx(right.mean(axis=1).std(ddof=1), rel=0.2)
+    assert found.sd_of_seeds < 0.5 * found.sd_of_images
+
+
+def test_the_interval_for_new_images_is_never_shorter_and_grows_with_their_chance():
+    widths = []
+    for image_sd in (0.0, 0.5, 1.0, 2.0):
+        delta = np.subtract(
+            *(drawn(20, image_sd=image_sd, start=s).astype(np.int8) for s in (1, 2)), dtype=np.int8
+        )
+        both, alone = crossed(delta), estimate(delta.mean(axis=1))
+        assert both.mean == pytest.approx(alone.mean)
+        assert both.low <= alone.low + 1e-12
+        assert both.high >= alone.high - 1e-12
+        widths.append((both.high - both.low) / (alone.high - alone.low))
+    assert widths[0] < 1.2 < 2 < widths[-1]
+    assert widths == sorted(widths)
+
+
+@pytest.mark.parametrize("shape", [(1, 50), (6, 1)])
+def test_one_seed_or_one_image_has_no_interval(shape):
+    found = crossed(np.ones(shape, bool))
+    assert found.mean == 1
+    assert np.isnan([found.low, found.high, found.sd_of_seeds, found.sd_of_images]).all()
+
+
+def test_answers_that_are_all_alike_have_no_interval():
+    assert np.isnan(crossed(np.ones((6, 50), bool)).low)
+
+
+# --- arms -------------------------------------------------------------------------------------
+
+
+def answered(rights, **more):
+    """A comparison of arms with these answers: {model: (seeds, images)}; B is the baseline."""
+    labels = np.arange(next(iter(rights.values())).shape[1]) % len(CLASSES)
+    rows = paired_rows(
+        {model: right.mean(axis=1) for model, right in rights.items()}, n_test=len(labels)
+    )
+    every = itertools.chain.from_iterable(rights.values())
+    outcomes = {
+        row["run_id"]: Outcome(
+            None, "h", CLASSES, labels, np.where(right, labels, (labels + 1) % 3)
+        )
+        for row, right in zip(rows, every, strict=True)
+    }
+    return comparison(runs_frame(rows), {model: B for model in rights}, outcomes=outcomes, **more)
+
+
+def test_the_summary_has_both_intervals_and_where_the_deviation_comes_from():
+    made = answered({B: drawn(start=1), D: drawn(start=2)})
+    base, row = made.summary.to_dict("records")
+    expected = crossed(difference(made.answers[D], made.answers[B]))
+    assert (row["images_ci_low"], row["images_ci_high"]) == (expected.low, expected.high)
+    assert row["images_ci_low"] < row["delta_ci_low"]
+    assert expected.mean == pytest.approx(row["delta"])
+    assert np.isnan(base["images_ci_low"])
+    assert base["sd_of_seeds"] ** 2 + base["sd_of_images"] ** 2 == pytest.approx(
+        base["test_acc_sd"] ** 2
+    )
+    text = " ".join(notes([made], {}))
+    wider = (expected.high - expected.low) / (row["delta_ci_high"] - row["delta_ci_low"])
+    assert f"intervals of differences are {wider:.2f} times as wide" in text
+    assert "Independent errors on the 400 test images of digits would make that" in text
+
+
+def test_arms_are_compared_over_the_seeds_that_both_have():
+    made = answered({B: drawn(seeds=6, start=1), D: drawn(seeds=6, start=2)})
+    runs, outcomes = made.runs, dict(made.outcomes)
+    lost = runs.loc[(runs["model"] == D) & (runs["seed"] == 2), "run_id"].iloc[0]
+    del outcomes[lost]
+    fewer = comparison(runs.assign(recipe="x").drop(columns="recipe"), {D: B}, outcomes=outcomes)
+    assert fewer.answers[D].seeds == (0, 1, 3, 4, 5)
+    assert difference(fewer.answers[D], fewer.answers[B]).shape == (5, 400)
+
+
+def test_without_predictions_there_is_no_second_interval():
+    made = comparison(runs_frame(paired_rows({A: [0.8, 0.9], B: [0.7, 0.8]})), {A: A, B: A})
+    assert made.summary[["images_ci_low", "sd_of_seeds"]].isna().all(axis=None)
+    assert isinstance(made.summary, pd.DataFrame)
