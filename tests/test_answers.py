@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from factories import A, B, D, comparison, paired_rows, runs_frame
 
-from resnet_variants.analysis.images import crossed, difference
+from resnet_variants.analysis.images import Answers, by_class, confusion, crossed, difference
 from resnet_variants.analysis.statistics import estimate
 from resnet_variants.records.predictions import Outcome
+from resnet_variants.reporting.figures.classes import class_accuracies, confusions
 from resnet_variants.reporting.findings import notes
 
 CLASSES = ("a", "b", "c")
@@ -124,3 +125,67 @@ def test_without_predictions_there_is_no_second_interval():
     made = comparison(runs_frame(paired_rows({A: [0.8, 0.9], B: [0.7, 0.8]})), {A: A, B: A})
     assert made.summary[["images_ci_low", "sd_of_seeds"]].isna().all(axis=None)
     assert isinstance(made.summary, pd.DataFrame)
+
+
+# --- classes ----------------------------------------------------------------------------------
+
+
+def test_accuracy_by_class_is_over_seeds_and_paired_with_the_baseline():
+    rights = {B: drawn(start=1), D: drawn(start=2)}
+    made = answered(rights)
+    table = made.by_class.set_index(["model", "class"])
+    assert len(table) == 6
+    for at, name in enumerate(CLASSES):
+        here = np.arange(400) % 3 == at
+        own, base = (rights[model][:, here].mean(axis=1) for model in (D, B))
+        row, expected, delta = table.loc[D, name], estimate(own), estimate(own - base)
+        assert row["images"] == here.sum()
+        assert row["mean"] == pytest.approx(expected.mean)
+        assert row["ci_low"] == pytest.approx(expected.low)
+        assert (row["baseline"], row["pairs"]) == (B, 6)
+        assert row["difference"] == pytest.approx(delta.mean)
+        assert row["difference_ci_high"] == pytest.approx(delta.high)
+        assert np.isnan(table.loc[(B, name), "difference"])
+
+
+def test_a_confusion_has_the_answers_to_each_class():
+    answers = Answers(
+        seeds=(0, 1),
+        labels=np.array([0, 0, 1], np.uint8),
+        predicted=np.array([[0, 1, 1], [0, 2, 2]], np.uint8),
+        classes=CLASSES,
+    )
+    expected = [[0.5, 0.25, 0.25], [0, 0.5, 0.5], [np.nan] * 3]  # no image is of class c
+    assert confusion(answers) == pytest.approx(np.array(expected), nan_ok=True)
+    table = by_class({B: answers}, {})
+    assert table["class"].tolist() == ["a", "b"]
+    assert table["mean"].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("classes", [3, 30])
+def test_figures_of_classes_show_the_hardest_ones(classes):
+    names = tuple(f"class {number}" for number in range(classes))
+    labels = np.arange(600) % classes
+    draw = np.random.default_rng(0)
+    outcomes, rows = {}, paired_rows({B: [0.5] * 3, D: [0.5] * 3})
+    for row in rows:  # the first classes are the easiest
+        right = draw.random(600) < 1 - labels / classes
+        row["test_acc"] = right.mean()
+        predicted = np.where(right, labels, (labels + 1) % classes)
+        outcomes[row["run_id"]] = Outcome(None, "h", names, labels, predicted)
+    made = comparison(runs_frame(rows), {B: B, D: B}, outcomes=outcomes)
+    (axes,) = class_accuracies(made).axes
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(shown) == min(20, classes)
+    assert shown[0] == names[-1]
+    best = made.summary.set_index("model")["test_acc_mean"].idxmax()
+    panels = [axes for axes in confusions(made).axes if axes.get_title("left")]
+    assert [axes.get_title("left") for axes in panels] == [*dict.fromkeys(["B", best[-1].upper()])]
+    assert len(panels[0].get_xticks()) == min(20, classes)
+
+
+def test_without_predictions_there_are_no_classes():
+    made = comparison(runs_frame(paired_rows({A: [0.8, 0.9]})), {A: A})
+    assert made.by_class.empty
+    assert class_accuracies(made) is None
+    assert confusions(made) is None

@@ -26,7 +26,14 @@ from resnet_variants.analysis.endpoints import (
     of_all_pairs,
 )
 from resnet_variants.analysis.factors import short_labels
-from resnet_variants.analysis.images import IMAGE_COLUMNS, Answers, answers_of, with_images
+from resnet_variants.analysis.images import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    Answers,
+    answers_of,
+    by_class,
+    with_images,
+)
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
 from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
@@ -151,6 +158,11 @@ class Comparison:
         fixed = self.baselines, self.latencies, self.plan
         frame = summarise(self.runs, *scores, *fixed, self.settings[[*self.varied]])
         return with_images(frame, self.answers).join(self.settings, on="model")
+
+    @cached_property
+    def by_class(self) -> pd.DataFrame:
+        """One row per arm and class, where predictions were kept: ``CLASS_COLUMNS``, no key."""
+        return by_class(self.answers, self.baselines)
 
     @cached_property
     def answers(self) -> dict[str, Answers]:
@@ -308,6 +320,11 @@ def endpoints_table(parts: Sequence[Comparison]) -> pd.DataFrame:
 def pairs_table(parts: Sequence[Comparison]) -> pd.DataFrame:
     """The comparisons of all pairs of networks: ``KEY`` and ``PAIR_COLUMNS``."""
     return _concatenated(parts, lambda part: part.all_pairs, (*KEY, *PAIR_COLUMNS))
+
+
+def classes_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """Accuracy by class of all comparisons: ``KEY`` and ``CLASS_COLUMNS``."""
+    return _concatenated(parts, lambda part: part.by_class, (*KEY, *CLASS_COLUMNS))
 
 
 def robustness_table(parts: Sequence[Comparison]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from resnet_variants.analysis.statistics import ALPHA
+from resnet_variants.analysis.statistics import ALPHA, DIFFERENCE, MEAN, SHARE, estimate
 from resnet_variants.records.predictions import Outcome
 
 # Columns of the summary: the difference for new images as well as new seeds, and what lies behind
@@ -142,3 +142,52 @@ def with_images(summary: pd.DataFrame, answers: Mapping[str, Answers]) -> pd.Dat
         rows.append(row)
     more = pd.DataFrame(rows, summary.index, [*IMAGE_COLUMNS], dtype=float)
     return pd.concat([summary, more], axis=1)
+
+
+# --- classes ----------------------------------------------------------------------------------
+
+CLASS_COLUMNS = ("model", "class", "images", "seeds", *MEAN, "baseline", "pairs", *DIFFERENCE)
+
+
+def by_class(answers: Mapping[str, Answers], baselines: Mapping[str, str]) -> pd.DataFrame:
+    """Accuracy by class, and its paired difference to the baseline: ``CLASS_COLUMNS``.
+
+    One row per arm and class that has test images. Intervals are over seeds, each for itself.
+    """
+    rows: list[dict[str, object]] = []
+    shares = {model: _shares_by_class(own) for model, own in answers.items()}
+    for model, own in shares.items():
+        name = baselines.get(model, "")
+        base = shares[name] if name in shares and name != model else own.iloc[:0]
+        counts = np.bincount(answers[model].labels, minlength=own.shape[1])
+        for number, title in enumerate(answers[model].classes):
+            if counts[number]:
+                scores = own[number].to_numpy()
+                delta = (own[number] - base[number]).dropna().to_numpy()
+                mean, difference_ = estimate(scores, SHARE), estimate(delta, (-1.0, 1.0))
+                found = mean.mean, mean.low, mean.high
+                differs = difference_.mean, difference_.low, difference_.high
+                values = model, title, counts[number], len(scores), *found, name, len(delta)
+                rows.append(dict(zip(CLASS_COLUMNS, (*values, *differs), strict=True)))
+    return pd.DataFrame(rows, columns=[*CLASS_COLUMNS])
+
+
+def _shares_by_class(answers: Answers) -> pd.DataFrame:
+    """The share of right answers: (seeds, classes); NaN of classes without images."""
+    of_class = answers.labels[:, None] == np.arange(len(answers.classes))
+    with np.errstate(invalid="ignore"):
+        shares = answers.right.astype(np.float64) @ of_class / of_class.sum(axis=0)
+    return pd.DataFrame(shares, index=[*answers.seeds])
+
+
+def confusion(answers: Answers) -> np.ndarray:
+    """How often images of a class (rows) get each answer (columns), over all seeds: shares.
+
+    Returns:
+        (classes, classes); NaN in the rows of classes without images.
+    """
+    n = len(answers.classes)
+    pairs = answers.labels.astype(np.int64) * n + answers.predicted
+    counts = np.bincount(pairs.ravel(), minlength=n * n).reshape(n, n)
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(axis=1, keepdims=True)

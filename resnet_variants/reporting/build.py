@@ -14,6 +14,7 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import (
     Comparison,
+    classes_table,
     depths_table,
     diagnosis_table,
     effects_table,
@@ -46,8 +47,9 @@ from resnet_variants.reporting import notebook
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
-from resnet_variants.reporting.html import Content, Failure, Links, Picture, render
+from resnet_variants.reporting.html import Content, Failure, Links, render
 from resnet_variants.reporting.names import named_summary, suffixes
+from resnet_variants.reporting.pictures import pictures_of
 from resnet_variants.reporting.summary import (
     MARKDOWN,
     TERMINAL,
@@ -192,6 +194,7 @@ def _build(
         "endpoints": endpoints_table(parts),
         "pairs": pairs_table(parts),
         "robustness": robustness_table(parts),
+        "classes": classes_table(parts),
         ERRORS: report.depths,
         **results.diagnosis,
         "diagnosis": diagnosed,
@@ -217,7 +220,7 @@ def _build(
         reproduce=_commands(results, folders, out),
         files=[(name, quote(name)) for name in contents],
         run_files=_run_files(results.folders, out),
-        pictures=_pictures(figures),
+        pictures=pictures_of(figures),
     )
     return report, contents | {"report.html": render(content)}
 
@@ -265,15 +268,6 @@ def _figures(parts: Sequence[Comparison]) -> dict[str, bytes]:
             if figure is not None:
                 files |= rendered(figure, f"{name}{suffix}")
     return files
-
-
-def _pictures(figures: Mapping[str, bytes]) -> list[Picture]:
-    """The figures that the page shows as they are."""
-    return [
-        Picture(Path(name).stem, figure)
-        for name, figure in figures.items()
-        if name.endswith(".svg") and name.startswith((ERRORS, *TABLES))
-    ]
 
 
 def _own_experiment(results: Results, folders: Sequence[Path]) -> dict[str, str]:

@@ -24,14 +24,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.analysis.depths import ERRORS
-from resnet_variants.analysis.statistics import SHARE, paired_comparison
+from resnet_variants.analysis.statistics import MEAN, SHARE, paired_comparison
 from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
 from resnet_variants.records.results_folder import MISSING, STATUSES
 from resnet_variants.records.run_folder import DIVERGED, FAILED, recipe_label
 from resnet_variants.reporting.figures.arms import LISTED, arms_of, looks_by_value
-from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 from resnet_variants.reporting.figures.interactive import (
     BANDS,
     CURVE_POINTS,
@@ -46,6 +44,7 @@ from resnet_variants.reporting.figures.interactive import (
 from resnet_variants.reporting.figures.style import COSTS
 from resnet_variants.reporting.forest import Forest, forest
 from resnet_variants.reporting.names import conditions, named_summary, recipes_in_words
+from resnet_variants.reporting.pictures import Picture
 from resnet_variants.reporting.summary import (
     ACCURACY,
     DELTA,
@@ -77,11 +76,6 @@ PAIRED = 30  # arms of a comparison beyond which their pairs are too many for th
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
 NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
-_CAPTIONS = {
-    ERRORS: "Test and training error by depth, a line per design",
-    **{name: figure.caption for name, figure in DIAGNOSIS_FIGURES.items()},
-}
-
 Links = Sequence[tuple[str, str]]  # text and relative address of files that are there
 
 
@@ -93,29 +87,6 @@ class Failure:
     status: str
     error: str
     log: str  # its end; empty where the raw runs are not here
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure that is shown as it is."""
-
-    name: str  # of its file
-    svg: bytes
-
-    @property
-    def url(self) -> str:
-        """The picture itself, as an address."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
-
-    @property
-    def table(self) -> str:
-        """The name of the table that has its numbers."""
-        return next(name for name in _CAPTIONS if self.name.startswith(name))
-
-    @property
-    def caption(self) -> str:
-        """What it shows, and where its numbers are."""
-        return f"{_CAPTIONS[self.table]}; the numbers are in {self.table}.csv."
 
 
 @dataclass(frozen=True)
@@ -135,7 +106,7 @@ class Content:
     reproduce: Sequence[str] = ()  # shell commands
     files: Links = ()  # that the report wrote beside the page
     run_files: Mapping[str, Links] = field(default_factory=dict)  # by the run's id
-    pictures: Sequence[Picture] = ()  # of error by depth and of the diagnosis
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -222,8 +193,7 @@ def render(content: Content) -> str:
             means=_means(sections),
             hours_text=hours_text,
             tables=_tables(content, sections, summary_cells(arms, PAGE)),
-            error_pictures=[p for p in content.pictures if p.table == ERRORS],
-            diagnosis_pictures=[p for p in content.pictures if p.table != ERRORS],
+            pictures=content.pictures,
             filters=_filters(arms, colours[1:]),
             paired=PAIRED,
             drawn=drawn,
@@ -401,6 +371,7 @@ def _tables(
         "robustness": [
             _readable(s, s.comparison.robustness, readable_robustness) for s in sections
         ],
+        "classes": [_classes(section) for section in sections],
         "search": [_readable(s, s.comparison.search, readable_search) for s in sections],
         "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
         "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],
@@ -410,6 +381,19 @@ def _tables(
         name: [(at, table) for at, table in enumerate(own) if table.rows]
         for name, own in tables.items()
     }
+
+
+def _classes(section: Section) -> Table:
+    """Accuracy by class, a column for each arm, if they are few."""
+    table = section.comparison.by_class
+    if not 0 < table["model"].nunique() <= LISTED:
+        return Table({})
+    cells = [interval(*row) for row in table[[*MEAN]].itertuples(index=False)]
+    names = section.comparison.labelled(table["model"])
+    wide = table.assign(cell=cells, arm=names).pivot(
+        index=["class", "images"], columns="arm", values="cell"
+    )
+    return _table(wide[[*dict.fromkeys(names)]].reset_index())
 
 
 def _table(cells: pd.DataFrame, arms: Sequence[int] = (), **more: Any) -> Table:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.depths import ERRORS
 from resnet_variants.reporting.figures.arms import arms_of
+from resnet_variants.reporting.figures.classes import class_accuracies, confusions
 from resnet_variants.reporting.figures.cost import COSTS_DRAWN, accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
@@ -29,6 +30,8 @@ FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "interactions": interactions,
     "robustness": heat_map,
     "search": search_curves,
+    "classes": class_accuracies,
+    "confusion": confusions,
     ERRORS: error_vs_depth,
     **{name: partial(_diagnosis, name=name) for name in DIAGNOSIS_FIGURES},
 }
