@@ -320,6 +320,9 @@ def _events(
         say(f"{arm}: {', '.join(f'{name} {value}' for name, value in own.items())}")
     if asked.goal:
         left = asked.seconds - (time.monotonic() - begun)
+        if left <= 0:
+            message = "the search took all of it; the same command goes on with the arms"
+            raise UserError(message, field=asked.goal)
         return experiment, run_until_decided(experiment, out, options, left)
     return experiment, run_sweep(experiment, out, options)
 

@@ -297,7 +297,7 @@ def test_each_arm_is_trained_with_its_own_best_value_and_fresh_seeds(monkeypatch
 
 def test_a_folder_whose_search_was_interrupted_says_so(tmp_path):
     (tmp_path / "search" / "runs").mkdir(parents=True)
-    with pytest.raises(UserError, match="holds a search that has not ended, and no runs yet"):
+    with pytest.raises(UserError, match="holds a search, and no runs yet: the same `run` goes on"):
         report(tmp_path)
 
 

@@ -233,7 +233,7 @@ def require_folders(folders: Sequence[Path]) -> None:
             raise UserError(f"no results folder {str(folder)!r}")
         there = [name for name in ("runs", "runs.csv", SEARCH) if (folder / name).exists()]
         if there == [SEARCH]:
-            message = f"{str(folder)!r} holds a search that has not ended, and no runs yet"
+            message = f"{str(folder)!r} holds a search, and no runs yet"
             raise UserError(f"{message}: the same `run` goes on with it")
 
 
