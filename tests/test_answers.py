@@ -1,15 +1,27 @@
 """The test images one by one: new images as a second source of chance, and seeds that differ."""
 
+import dataclasses
 import itertools
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from factories import A, B, D, comparison, paired_rows, runs_frame
+import torch
+from factories import A, B, D, comparison, paired_rows, results_folder, runs_frame
 
 from resnet_variants.analysis.images import Answers, by_class, confusion, crossed, difference
+from resnet_variants.analysis.probabilities import calibration_errors
+from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.statistics import estimate
-from resnet_variants.records.predictions import Outcome
+from resnet_variants.api import report
+from resnet_variants.records.predictions import (
+    Outcome,
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
+from resnet_variants.registry import UserError
 from resnet_variants.reporting.figures.classes import class_accuracies, confusions
 from resnet_variants.reporting.findings import notes
 
@@ -189,3 +201,91 @@ def test_without_predictions_there_are_no_classes():
     assert made.by_class.empty
     assert class_accuracies(made) is None
     assert confusions(made) is None
+
+
+# --- probabilities ----------------------------------------------------------------------------
+
+
+def folder_with_logits(out, logits, labels):
+    """A results folder of runs with these test logits: {model: (seeds, images, classes)}."""
+    accuracies = {m: (own.argmax(2) == labels).mean(1) for m, own in logits.items()}
+    rows = paired_rows(accuracies, n_test=len(labels), split_hash="h")
+    results_folder(out, rows, baselines={B: B, D: B})
+    for row, own in zip(rows, itertools.chain(*logits.values()), strict=True):
+        kept = Predictions(row["run_id"], "h", CLASSES, own, labels, own[:2], labels[:2])
+        write_predictions(out / "runs" / row["run_id"], kept)
+    return out
+
+
+@pytest.fixture
+def answering(tmp_path):
+    """Four seeds of two arms, one of them three times as confident; rounding changes nothing."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 300)
+    clear = 1.0 * (labels[:, None] == np.arange(3))
+    one = np.float32(np.float16(clear + draw.normal(size=(4, 300, 3))))
+    logits = {B: one, D: np.float32(np.float16(3 * one))}
+    return folder_with_logits(tmp_path / "out", logits, labels), logits, labels
+
+
+def test_calibration_is_by_bins_of_confidence(answering):
+    out, logits, labels = answering
+    (part,) = load_results([out]).comparisons
+    errors = calibration_errors(part.calibration).set_index("model")
+    for model, own in logits.items():
+        each = []
+        for one in own:
+            shares = torch.softmax(torch.from_numpy(one), 1)
+            confidence, answer = (tensor.numpy() for tensor in shares.max(1))
+            right, error = answer == labels, 0.0
+            for low in np.arange(15) / 15:
+                here = (confidence >= low) & (confidence < low + 1 / 15)
+                if here.any():
+                    error += here.mean() * abs(confidence[here].mean() - right[here].mean())
+            each.append(error)
+        found = errors.loc[model, ["mean", "ci_low", "ci_high"]].astype(float).tolist()
+        expected = estimate(np.array(each))
+        assert found == pytest.approx([expected.mean, expected.low, expected.high], abs=1e-6)
+    assert errors.loc[D, "confidence"] > errors.loc[B, "confidence"]
+    assert errors.loc[D, "accuracy"] == pytest.approx(errors.loc[B, "accuracy"])
+
+
+def test_an_ensemble_of_one_is_the_mean_and_that_of_all_has_one_accuracy(answering):
+    out, logits, labels = answering
+    (part,) = load_results([out]).comparisons
+    own = part.ensembles[part.ensembles["model"] == B]
+    assert own["members"].tolist() == [1, 2, 3, 4]
+    assert own["accuracy"].iloc[0] == pytest.approx(part.scores[B].mean())
+    assert own["lowest"].iloc[0] == part.scores[B].min()
+    together = torch.softmax(torch.from_numpy(logits[B]), 2).mean(0).argmax(1).numpy()
+    last = own.iloc[-1][["accuracy", "lowest", "highest"]].astype(float)
+    assert last.tolist() == pytest.approx([np.mean(together == labels)] * 3)
+    assert own["accuracy"].is_monotonic_increasing
+
+
+def test_a_clone_keeps_calibration_and_ensembles(answering, tmp_path):
+    out, *_ = answering
+    made = report(out)
+    assert {"calibration.png", "ensembles.png", "classes.png", "confusion.png"} <= {
+        file.name for file in made.files
+    }
+    tables = [(out / f"{name}.csv").read_bytes() for name in ("calibration", "ensembles")]
+    shutil.rmtree(out / "runs")
+    report(out)
+    assert [(out / f"{name}.csv").read_bytes() for name in ("calibration", "ensembles")] == tables
+    page = (out / "report.html").read_text()
+    assert "Confidence and ensembles" in page
+    (out / "ensembles.csv").write_text("run_id,model\n")
+    with pytest.raises(UserError, match=r"ensembles\.csv is damaged \(it lacks the columns seed"):
+        report(out)
+
+
+def test_logits_that_are_not_finite_are_one_line(answering):
+    out, _, labels = answering
+    folder = next((out / "runs").iterdir())
+    kept = read_predictions(folder)
+    broken = kept.test_logits.astype(np.float32)
+    broken[0, (labels[0] + 1) % 3] = -np.inf
+    write_predictions(folder, dataclasses.replace(kept, test_logits=broken))
+    with pytest.raises(UserError, match="test_logits are not all finite"):
+        report(out)

@@ -35,6 +35,12 @@ from resnet_variants.analysis.images import (
     with_images,
 )
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
+from resnet_variants.analysis.probabilities import (
+    CALIBRATION,
+    ENSEMBLES,
+    calibration_of,
+    ensembles_of,
+)
 from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
@@ -42,6 +48,7 @@ from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
 from resnet_variants.records.predictions import Outcome
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
+from resnet_variants.records.schema import names
 
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -163,6 +170,16 @@ class Comparison:
     def by_class(self) -> pd.DataFrame:
         """One row per arm and class, where predictions were kept: ``CLASS_COLUMNS``, no key."""
         return by_class(self.answers, self.baselines)
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """One row per run and bin of confidence: ``CALIBRATION`` of ``probabilities``, no key."""
+        return calibration_of(self.done, self.outcomes)
+
+    @cached_property
+    def ensembles(self) -> pd.DataFrame:
+        """One row per arm and number of its seeds: ``ENSEMBLES`` of ``probabilities``, no key."""
+        return ensembles_of(self.done, self.outcomes)
 
     @cached_property
     def answers(self) -> dict[str, Answers]:
@@ -325,6 +342,16 @@ def pairs_table(parts: Sequence[Comparison]) -> pd.DataFrame:
 def classes_table(parts: Sequence[Comparison]) -> pd.DataFrame:
     """Accuracy by class of all comparisons: ``KEY`` and ``CLASS_COLUMNS``."""
     return _concatenated(parts, lambda part: part.by_class, (*KEY, *CLASS_COLUMNS))
+
+
+def calibration_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The calibration of all comparisons: ``CALIBRATION`` and ``KEY``."""
+    return _concatenated(parts, lambda part: part.calibration, (*names(CALIBRATION), *KEY))
+
+
+def ensembles_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The ensembles of all comparisons: ``ENSEMBLES`` and ``KEY``."""
+    return _concatenated(parts, lambda part: part.ensembles, (*names(ENSEMBLES), *KEY))
 
 
 def robustness_table(parts: Sequence[Comparison]) -> pd.DataFrame:

@@ -14,11 +14,13 @@ import pandas as pd
 
 from resnet_variants.analysis.comparison import (
     Comparison,
+    calibration_table,
     classes_table,
     depths_table,
     diagnosis_table,
     effects_table,
     endpoints_table,
+    ensembles_table,
     pairs_table,
     predictions_table,
     robustness_table,
@@ -195,6 +197,8 @@ def _build(
         "pairs": pairs_table(parts),
         "robustness": robustness_table(parts),
         "classes": classes_table(parts),
+        "calibration": calibration_table(parts),
+        "ensembles": ensembles_table(parts),
         ERRORS: report.depths,
         **results.diagnosis,
         "diagnosis": diagnosed,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from resnet_variants.analysis.comparison import Comparison
+from resnet_variants.analysis.probabilities import calibration_errors
 from resnet_variants.analysis.statistics import MEAN, SHARE, paired_comparison
 from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.models.variant import FURTHER, MAIN, SIZE, shown_as
@@ -58,6 +59,7 @@ from resnet_variants.reporting.text import (
     hours_text,
     interval,
     p_value,
+    readable_calibration,
     readable_comparisons,
     readable_diagnoses,
     readable_endpoints,
@@ -372,6 +374,10 @@ def _tables(
             _readable(s, s.comparison.robustness, readable_robustness) for s in sections
         ],
         "classes": [_classes(section) for section in sections],
+        "probabilities": [
+            _readable(s, calibration_errors(s.comparison.calibration), readable_calibration)
+            for s in sections
+        ],
         "search": [_readable(s, s.comparison.search, readable_search) for s in sections],
         "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
         "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],

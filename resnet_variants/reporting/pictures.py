@@ -34,6 +34,8 @@ _KINDS = {
         "What images of a class are taken for, by the arm with the best mean and by its baseline",
         "outcomes.parquet",
     ),
+    "calibration": _Kind("probabilities", "Accuracy by confidence; on the diagonal it is right"),
+    "ensembles": _Kind("probabilities", "Accuracy of the mean probabilities of several seeds"),
     **{name: _Kind("diagnosis", figure.caption) for name, figure in DIAGNOSIS_FIGURES.items()},
 }
 

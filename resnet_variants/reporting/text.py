@@ -14,6 +14,7 @@ from resnet_variants.analysis.statistics import DIFFERENCE, MEAN, SHARE
 from resnet_variants.analysis.verdicts import UNDECIDED
 from resnet_variants.registry import number_of
 
+_MEANS = ("confidence", "accuracy")
 POINTS = 100  # percentage points in a fraction
 _SHORT = 0.1  # hours; shorter times are given in minutes
 
@@ -141,6 +142,14 @@ def readable_search(table: pd.DataFrame) -> pd.DataFrame:
         seconds=table["seconds"].map("{:.1f}".format),
         chosen=table["chosen"].map({True: "chosen", False: ""}),
     ).rename(columns={"arm": "model", "val_acc": "validation accuracy %"})
+
+
+def readable_calibration(table: pd.DataFrame) -> pd.DataFrame:
+    """The calibration error of each arm as a reader wants it, all text."""
+    percent = {name: (POINTS * table[name]).map("{:.2f}".format) for name in _MEANS}
+    ece = [interval(*row) for row in table[[*MEAN]].itertuples(index=False)]
+    cells = {"model": table["model"], "calibration error % [95 %]": ece}
+    return pd.DataFrame(cells | {f"mean {name} %": own for name, own in percent.items()})
 
 
 def readable_endpoints(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from resnet_variants.reporting.figures.cost import COSTS_DRAWN, accuracy_vs_cost
 from resnet_variants.reporting.figures.curves import training_curves
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.effects import error_vs_depth, forest, interactions
+from resnet_variants.reporting.figures.probabilities import ensemble_curves, reliability
 from resnet_variants.reporting.figures.robustness import heat_map, search_curves
 
 
@@ -32,6 +33,8 @@ FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "search": search_curves,
     "classes": class_accuracies,
     "confusion": confusions,
+    "calibration": reliability,
+    "ensembles": ensemble_curves,
     ERRORS: error_vs_depth,
     **{name: partial(_diagnosis, name=name) for name in DIAGNOSIS_FIGURES},
 }
