@@ -22,6 +22,7 @@ if TYPE_CHECKING or not is_command():  # a command loads what it needs, when it 
 if TYPE_CHECKING:
     from resnet_variants.api import diagnose, report, run
     from resnet_variants.data.own import Dataset
+    from resnet_variants.sweeps.finished import load_run
 
 __all__ = [
     "Cost",
@@ -34,6 +35,7 @@ __all__ = [
     "list_models",
     "load_backbone",
     "load_plugin",
+    "load_run",
     "load_weights",
     "model_card",
     "parse_name",
@@ -48,7 +50,7 @@ __all__ = [
 
 # The zoo comes first: its `parse_name` registers the name, that of `grids` does not.
 _MODELS = ("zoo", "catalogue", "card", "cost", "grids", "variant", "weights")
-_HOMES = (*(f"models.{home}" for home in _MODELS), "plugins", "data.own")
+_HOMES = (*(f"models.{home}" for home in _MODELS), "plugins", "data.own", "sweeps.finished")
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from resnet_variants.diagnosis.study import diagnose_run, finished
+from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
 from resnet_variants.models.variant import Variant
@@ -32,6 +32,7 @@ from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagn
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
 from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug
+from resnet_variants.sweeps.finished import finished
 from resnet_variants.sweeps.search import choose
 from resnet_variants.sweeps.sweep import Options, run_sweep
 from resnet_variants.terminal.live import follow

@@ -38,8 +38,8 @@ def command(argv: Sequence[str]) -> int:
         raise UserError("missing RUN_DIR: name at least one run's directory")
     from resnet_variants.analysis.diagnosis import summarise_diagnoses
     from resnet_variants.api import diagnose
-    from resnet_variants.diagnosis.study import finished
     from resnet_variants.reporting.text import markdown, readable_diagnoses
+    from resnet_variants.sweeps.finished import finished
 
     ready()
     for folder in flags.folders:

@@ -17,7 +17,8 @@ ROOMS = (
     *("registry", "settings", "tables", "records", "data", "training", "plugins", "models"),
     *("speed", "analysis", "sweeps", "diagnosis", "reporting"),
 )
-VERBS = {"__main__", "run", "report", "diagnose", "list", "describe", "check-data", "bench"}
+VERBS = {"__main__", "run", "report", "diagnose", "predict", "list"}
+VERBS |= {"describe", "check-data", "bench"}
 NETWORKS = {"registry", "settings", "tables", "records", "plugins", "models"}
 TRAINING = NETWORKS | {"data", "training"}
 BELOW = {

@@ -222,7 +222,7 @@ SPOILT = {
     ),
     "failed": (
         written("result.json", b'{"status": "failed", "seconds": 1}'),
-        "is failed: only a finished run can be diagnosed",
+        "is failed: only a finished run has the weights for this",
     ),
     "not finished": (removed("result.json"), "is not finished: only a finished run"),
     "not finite": (not_finite, "holds weights that are not finite"),

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
+import pictures
 import pytest
 import torch
 import yaml
@@ -283,7 +284,7 @@ def test_commands_exist(line, monkeypatch, tmp_path):
         assert Path(words[0]).is_dir()
     elif verb == "diagnose":
         assert Path(words[0]).parents[1].is_dir()
-    elif verb in ("check-data", "bench"):
+    elif verb in ("predict", "check-data", "bench"):
         flags = import_module(f"resnet_variants.{verb}").Flags
         assert cli.parse(flags, words, verb) != cli.parse(flags, ["another"], verb)
     else:
@@ -293,10 +294,12 @@ def test_commands_exist(line, monkeypatch, tmp_path):
 def test_the_library_example_runs(tmp_path, monkeypatch):
     code = re.search(r"```python\n(import timm.*?)```", read(ROOT / "README.md"), re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
+    pictures.save(tmp_path / "photo.jpg")
     code = code.replace("depth=[29]", "depth=[11]").replace("epochs=10", "epochs=1, seeds=1")
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
     assert list(scope["result"].runs["status"]) == ["done"] * 4
+    assert scope["run"].predict("photo.jpg").shape == (1, 10)
 
 
 def test_the_stem_example_registers_a_stem():

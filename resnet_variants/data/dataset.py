@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,8 @@ from torch import Tensor
 from torchvision.transforms.functional import center_crop
 
 from resnet_variants.data.account import Account
-from resnet_variants.data.images import INTERPOLATION, BadImageError, middle
-from resnet_variants.data.sources import MemorySource, Source, open_source
+from resnet_variants.data.images import INTERPOLATION, BadImageError, middle, shorter_edge
+from resnet_variants.data.sources import MemorySource, Pictures, Source, open_source
 from resnet_variants.data.splits import Batch, ResidentSplit, Split, StreamedSplit
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Loading
@@ -93,7 +92,7 @@ def load_dataset(
     splits: dict[str, Split] = {}
     for name, index in indices.items():
         left_out = skipped if name == "train" and loading.on_bad_image == "skip" else None
-        edge = side if name == "train" else math.floor(side / crop_pct)
+        edge = side if name == "train" else shorter_edge(side, crop_pct)
         make = _resident if resident else _streamed
         splits[name] = make(source, index, (side, edge), loading, left_out)
     _check_left(source, indices["train"], splits["train"], skipped)
@@ -158,7 +157,7 @@ def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray,
 
 
 def decode(
-    source: Source, index: np.ndarray, out: Tensor | None, edge: int, skipped: list[str] | None
+    source: Pictures, index: np.ndarray, out: Tensor | None, edge: int, skipped: list[str] | None
 ) -> np.ndarray:
     """Decode images, into ``out`` (n, C, side, side) if given; return which could be decoded.
 
@@ -176,7 +175,7 @@ def decode(
             return error
         if out is not None:
             pixels = middle(picture, out.shape[-1], edge)
-            out[at] = torch.from_numpy(np.ascontiguousarray(pixels))
+            out[at] = torch.from_numpy(np.array(pixels))  # a copy, which may be written to
         return None
 
     # Decoding small pictures holds Python's lock: threads took four times longer.
@@ -203,18 +202,29 @@ def _check_left(source: Source, index: np.ndarray, train: Split, skipped: list[s
 Cut = tuple[int, int]  # side of the images; edge of the pictures they are the middle of
 
 
-def _resident(
-    source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
-) -> ResidentSplit:
+def middles(
+    source: Pictures, index: np.ndarray, cut: Cut, skipped: list[str] | None
+) -> tuple[Tensor, np.ndarray]:
+    """The middle of each picture (n, C, side, side) uint8, and the positions of those pictures.
+
+    Broken images are left out and listed in ``skipped``.
+
+    Raises:
+        BadImageError: an image is broken, and ``skipped`` is ``None``.
+    """
     side, edge = cut
     if isinstance(source, MemorySource):
         images = _resized(source.images[torch.from_numpy(index)], edge)
-        images = center_crop(images, [side]).contiguous()
-    else:
-        images = torch.empty(len(index), source.in_chans, side, side, dtype=torch.uint8)
-        good = decode(source, index, images, edge, skipped)
-        if not good.all():
-            index, images = index[good], images[torch.from_numpy(good)]
+        return center_crop(images, [side]).contiguous(), index
+    images = torch.empty(len(index), source.in_chans, side, side, dtype=torch.uint8)
+    good = decode(source, index, images, edge, skipped)
+    return (images, index) if good.all() else (images[torch.from_numpy(good)], index[good])
+
+
+def _resident(
+    source: Source, index: np.ndarray, cut: Cut, loading: Loading, skipped: list[str] | None
+) -> ResidentSplit:
+    images, index = middles(source, index, cut, skipped)
     labels = torch.from_numpy(source.labels[index])
     return ResidentSplit(images, labels, loading.decoders(joblib.cpu_count()))
 

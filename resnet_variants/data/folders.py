@@ -279,9 +279,32 @@ def _hint(folder: Path) -> str:
 
 def _pictures(root: Path, folder: Path, left: Counter[LeftOut]) -> list[Path]:
     """All pictures below a class folder; other files are counted in ``left``."""
+    _, below, _ = next(os.walk(folder, onerror=_unreadable))
+    _refuse_splits(folder, [name for name in below if not is_system(name)])
+    own: Counter[LeftOut] = Counter()
+    found = pictures_below(folder, own, folder.relative_to(root).as_posix())
+    left.update(own)
+    if not found:
+        raise UserError(f"class {none_in(folder, own)}: fill or remove it", field="data")
+    return found
+
+
+def none_in(folder: Path, left: Iterable[LeftOut]) -> str:
+    """Says that a folder holds no pictures, and what it holds."""
+    others = ", ".join(sorted(what.why for what in left)) or "nothing"
+    return f"folder {str(folder)!r} holds no pictures ({others})"
+
+
+def pictures_below(folder: Path, left: Counter[LeftOut], top: str = "") -> list[Path]:
+    """All pictures in a folder and the folders in it, sorted.
+
+    Other files are counted in ``left`` as those of ``top``.
+
+    Raises:
+        ValueError: a folder that cannot be read, or a link in a circle.
+    """
     found: list[Path] = []
     seen: set[str] = set()
-    top = folder.relative_to(root).as_posix()
     for where, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         for name in filter(is_system, below):
             left[LeftOut(top, f"folder {shown(name)}/", fault=False)] += 1
@@ -290,18 +313,12 @@ def _pictures(root: Path, folder: Path, left: Counter[LeftOut]) -> list[Path]:
         if real in seen:
             raise UserError(f"a link leads to {real!r} once more: remove it", field="data")
         seen.add(real)
-        if Path(where) == folder:
-            _refuse_splits(folder, below)
         for path in (Path(where, name) for name in names):
             why = why_left(path)
             if why is None:
                 found.append(path)
             else:
                 left[LeftOut(top, why, fault=not is_system(path.name))] += 1
-    if not found:
-        others = ", ".join(sorted(what.why for what in left if what.folder == top)) or "nothing"
-        message = f"class folder {str(folder)!r} holds no pictures ({others}): fill or remove it"
-        raise UserError(message, field="data")
     return sorted(found)
 
 

@@ -239,6 +239,11 @@ def resized_crop(size: tuple[int, int], draws: Box, least_area: float) -> Box:
     return left, upper, left + wide, upper + high
 
 
+def shorter_edge(side: int, crop_pct: float) -> int:
+    """Pixels of the shorter edge of a picture before its middle of ``side`` pixels is taken."""
+    return math.floor(side / crop_pct)
+
+
 def middle(image: Image.Image, side: int, edge: int) -> np.ndarray:
     """(C, side, side) uint8 from the middle of a picture whose shorter edge becomes ``edge``.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,14 +16,42 @@ from torch import Tensor
 
 from resnet_variants.data.account import Account
 from resnet_variants.data.folders import FolderSource, read_folder
+from resnet_variants.data.images import read_picture
 from resnet_variants.data.readers import TimmSource, check_unpacked, given_parts, open_timm
 from resnet_variants.data.specs import DATASETS, TORCHVISION, check_spec
 from resnet_variants.registry import UserError, blamed, file_of, shown
 
 Parts = Mapping[str, np.ndarray]  # indices of the splits that the publisher made: train, val, test
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image  # a file, or an opened one
 
 
-class Source(Protocol):
+class Pictures(Protocol):
+    """Pictures by number."""
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of a picture."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side if all pictures are squares of one size, else 0."""
+        ...
+
+    def picture(self, i: int) -> Image.Image:
+        """Decode one.
+
+        Raises:
+            BadImageError: it cannot be decoded.
+        """
+        ...
+
+    def name(self, i: int) -> str:
+        """The picture's name in messages, such as its path."""
+        ...
+
+
+class Source(Pictures, Protocol):
     """Labelled pictures by number."""
 
     @property
@@ -46,30 +75,8 @@ class Source(Protocol):
         ...
 
     @property
-    def in_chans(self) -> int:
-        """Channels of a picture."""
-        ...
-
-    @property
-    def side(self) -> int:
-        """Pixels on a side if all pictures are squares of one size, else 0."""
-        ...
-
-    @property
     def account(self) -> Account:
         """What became of the files of a folder; empty if no folder was searched."""
-        ...
-
-    def picture(self, i: int) -> Image.Image:
-        """Decode one.
-
-        Raises:
-            BadImageError: it cannot be decoded.
-        """
-        ...
-
-    def name(self, i: int) -> str:
-        """The picture's name in messages, such as its path."""
         ...
 
     def identity(self, i: int) -> bytes:
@@ -109,6 +116,25 @@ class MemorySource:
     def identity(self, i: int) -> bytes:
         """See ``Source``."""
         return self.images[i].numpy().tobytes()
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Pictures of unknown classes: files, or PIL's pictures."""
+
+    items: Sequence[Picture]
+    in_chans: int  # 1: they are turned grey
+    side: int = 0
+
+    def picture(self, i: int) -> Image.Image:
+        """See ``Pictures``."""
+        image = read_picture(self.items[i], self.name(i))
+        return image.convert("L") if self.in_chans == 1 else image
+
+    def name(self, i: int) -> str:
+        """See ``Pictures``."""
+        item = self.items[i]
+        return f"picture {i}" if isinstance(item, Image.Image) else os.fspath(item)
 
 
 def as_picture(pixels: Tensor) -> Image.Image:

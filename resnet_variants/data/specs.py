@@ -51,6 +51,12 @@ def specs() -> list[str]:
     return [*DATASETS, *PREFIXES.values()]
 
 
+def is_spec(text: str) -> bool:
+    """Whether a text is the name of a data set, or a known prefix with something after it."""
+    prefix, colon, rest = text.partition(":")
+    return text in DATASETS or bool(colon and rest and prefix in PREFIXES)
+
+
 def check_spec(spec: str) -> None:
     """Refuse a SPEC that names nothing; whether the images are there is not looked at.
 
@@ -58,8 +64,7 @@ def check_spec(spec: str) -> None:
         ValueError: neither a name nor a known prefix with something after it.
     """
     require_name(spec, field="data")
-    prefix, colon, rest = spec.partition(":")
-    if not (spec in DATASETS or (colon and rest and prefix in PREFIXES)):
+    if not is_spec(spec):
         if spec and Path(spec).is_dir():
             raise UserError(f"{spec!r} is a folder: give folder:{spec}", field="data")
         refuse("data", spec, specs())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,7 +16,6 @@ from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import Batch
 from resnet_variants.diagnosis import distances, gradients, lesions, shifts
 from resnet_variants.diagnosis.measure import Sample
-from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.weights import (
     WEIGHTS_FILE,
@@ -26,19 +24,22 @@ from resnet_variants.models.weights import (
     load_weights,
     read_safetensors,
 )
-from resnet_variants.plugins import absent_plugins, changed_plugins
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, joined
 from resnet_variants.records.files import Json, damaged
-from resnet_variants.records.run_folder import DONE, PLUGINS, RunFolder
+from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Study
+from resnet_variants.sweeps.finished import (
+    finished,
+    recorded_moments,
+    recorded_run,
+    require_finite,
+)
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import full_precision, make_fabric
-from resnet_variants.training.recipe import Recipe
 
-_NEEDED = ("run_id", "dataset", "split_hash", "data_hash")  # in run.json
 # By the names of TABLES.
 MEASURES = gradients.MEASURES | lesions.MEASURES | distances.MEASURES | shifts.MEASURES
 
@@ -55,10 +56,9 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
             than it was trained on; fewer validation images than the batch.
     """
     config = finished(path)
-    trouble = absent_plugins(config.get(PLUGINS)) or changed_plugins(config.get(PLUGINS))
-    if trouble:
-        raise UserError(f"{str(path)!r}: {trouble}", field="plugin")
-    run = _run(path, config, study)
+    run = recorded_run(path, config, study.data, study.loading)
+    if any(epoch == 0 for epoch, _ in RunFolder(path).snapshots):  # it holds the initial weights
+        run = replace(run, recipe=replace(run.recipe, weights=""))
     data = _as_trained(path, config, run.load())
     _require_images(config, data)
     study = study.fitted(len(data.val))
@@ -91,71 +91,13 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     }
 
 
-def finished(path: Path) -> Json:
-    """The content of ``run.json`` of a finished run.
-
-    Raises:
-        ValueError: no finished run, or one without weights.
-    """
-    try:
-        there = (path / "run.json").is_file()
-    except OSError as error:
-        raise UserError(f"{str(path)!r}: {error.strerror}") from error
-    if not there:
-        hint = f"; name one of those in {path / 'runs'}" if (path / "runs").is_dir() else ""
-        raise UserError(f"{str(path)!r} is no run's directory: it has no run.json{hint}")
-    result = RunFolder(path).result()
-    status = result["status"] if result else "not finished"
-    if status != DONE:
-        raise UserError(f"{str(path)!r} is {status}: only a finished run can be diagnosed")
-    if not (path / WEIGHTS_FILE).is_file():
-        raise UserError(f"{str(path)!r} holds no weights: {WEIGHTS_FILE} is missing")
-    config = RunFolder(path).config()
-    recipe = config.get("recipe")
-    tuned = isinstance(recipe, dict) and recipe.get("weights")
-    for name in (*_NEEDED, *(["weights_hash"] if tuned else [])):
-        if name not in config:
-            raise damaged(path / "run.json", f"no {name}")
-    return config
-
-
-def _run(path: Path, config: Json, study: Study) -> Run:
-    """The run. Its data is that of ``study`` or else of the run's own record."""
-    origin = cast("Json", config.get("provenance") or {})
-    try:
-        spec = study.data or str(
-            origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"]))
-        )
-        # Accuracies are measured in the precision of the training, whatever machine it ran on.
-        given = {**cast("dict[str, Any]", config["recipe"]), "precision": config["precision"]}
-        recipe = Recipe(**given)
-        if any(epoch == 0 for epoch, _ in RunFolder(path).snapshots):
-            recipe = replace(recipe, weights="")  # a snapshot holds the initial weights
-        loading = study.loading
-        if config.get("skipped_images"):
-            loading = replace(loading, on_bad_image="skip")
-        return Run(
-            variant=parse_name(str(config["model"])),
-            data=spec,
-            recipe=recipe,
-            seed=int(cast(int, config["seed"])),
-            img_size=int(cast(int, config["img_size"])),
-            loading=loading,
-        )
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise damaged(path / "run.json", error) from error
-
-
 def _as_trained(path: Path, config: Json, data: Dataset) -> Dataset:
     """The images with the mean and deviation of the run: its initial weights may be deleted."""
     if "mean" not in config:  # an older run: it used those of the training images
         return data
-    try:
-        mean, std = (tuple(map(float, cast("Any", config[key]))) for key in ("mean", "std"))
-        if not len(mean) == len(std) == data.in_chans:
-            raise ValueError("mean and std are not of its channels")
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path / "run.json", error) from error
+    mean, std = recorded_moments(path, config)
+    if len(mean) != data.in_chans:
+        raise damaged(path / "run.json", "mean and std are not of its channels")
     return replace(data, mean=mean, std=std)
 
 
@@ -211,13 +153,8 @@ def _states(model: ResNet, path: Path, last: int) -> Iterator[int]:
             state = read_safetensors(file)
             check_fit(state, model.state_dict(), model.variant.name)
             model.load_state_dict(state)
-            _require_finite(model, file)
+            require_finite(model, file)
             yield epoch
     load_weights(model, path)
-    _require_finite(model, path / WEIGHTS_FILE)
+    require_finite(model, path / WEIGHTS_FILE)
     yield last
-
-
-def _require_finite(model: ResNet, file: Path) -> None:
-    if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
-        raise UserError(f"{file} holds weights that are not finite: nothing is measured of them")

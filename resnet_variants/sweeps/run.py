@@ -40,6 +40,7 @@ from resnet_variants.records.files import Json
 from resnet_variants.registry import UserError
 from resnet_variants.settings import FORMER_NAMES
 from resnet_variants.sweeps.provenance import machine_facts
+from resnet_variants.training.augment import Preparation
 from resnet_variants.training.device import resolve
 from resnet_variants.training.recipe import PRETRAINED, Recipe
 
@@ -202,10 +203,17 @@ class Run:
         Raises:
             ValueError: the recipe's ``weights`` are missing, or belong to another network.
         """
-        data, side = self.prepared(data), data.img_size
         torch.manual_seed(self.seed)
+        model = self.network(self.prepared(data), data.classes)
+        if self.recipe.weights:
+            load_backbone(model, self._weights(data.in_chans))
+        return model
+
+    def network(self, data: Dataset | Preparation, classes: tuple[str, ...]) -> ResNet:
+        """The network for such images; its weights are random, whatever the recipe says of them."""
+        side = data.img_size
         overlay = {
-            "num_classes": len(data.classes),
+            "num_classes": len(classes),
             "input_size": (data.in_chans, side, side),
             "pool_size": None,
             "crop_pct": data.crop_pct,
@@ -213,18 +221,15 @@ class Run:
             "interpolation": INTERPOLATION,
             "mean": data.mean,
             "std": data.std,
-            "label_names": data.classes,
+            "label_names": classes,
         }
         cfg = pretrained_cfg(self.variant)  # not that of some published weights
-        model = build(
+        return build(
             self.variant,
             pretrained_cfg=cfg,
             pretrained_cfg_overlay=overlay,
             **self._arguments,
         )
-        if self.recipe.weights:
-            load_backbone(model, self._weights(data.in_chans))
-        return model
 
     def _weights(self, in_chans: int) -> Mapping[str, Tensor] | Path:
         """The weights that the recipe names for this network and seed."""

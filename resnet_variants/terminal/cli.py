@@ -33,6 +33,7 @@ VERBS = {
     "run": "train variants, then write tables and plots",
     "report": "rebuild tables and plots from what is on disk",
     "diagnose": "gradients, lesions, distances and sensitivity of trained runs",
+    "predict": "classes and probabilities of pictures by a trained run",
     "list": "registered model names with params and MACs",
     "describe": "one variant: axes, names elsewhere, layers, cost",
     "check-data": "decode every image; say what is wrong, by path",
@@ -140,6 +141,11 @@ def callable_module(name: str, verb: str) -> None:
 def say(text: str = "") -> None:
     """Lines on standard output, at once."""
     _write(sys.stdout, text)
+
+
+def warn(text: str) -> None:
+    """Lines on standard error, at once."""
+    _write(sys.stderr, text)
 
 
 def _write(stream: TextIO | None, text: str) -> None:

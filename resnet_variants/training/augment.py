@@ -11,7 +11,9 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from resnet_variants.data.dataset import Dataset
+from resnet_variants.data.dataset import Cut, Dataset
+from resnet_variants.data.images import middle, shorter_edge
+from resnet_variants.data.sources import Picture, Unlabelled
 from resnet_variants.registry import UserError, blamed, file_of
 from resnet_variants.training.recipe import AUGMENTATIONS, Recipe
 
@@ -137,7 +139,7 @@ class Normalise:
     shift: Tensor
 
     @classmethod
-    def of(cls, data: Dataset, device: torch.device) -> Normalise:
+    def of(cls, data: Dataset | Preparation, device: torch.device) -> Normalise:
         """With a data set's mean and std."""
         mean, std = (torch.tensor(x, device=device).view(-1, 1, 1) for x in (data.mean, data.std))
         return cls(scale=1 / (255 * std), shift=-mean / std)
@@ -147,6 +149,36 @@ class Normalise:
         return torch.addcmul(self.shift, images, self.scale).contiguous(
             memory_format=torch.channels_last
         )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Prepares pictures as test images are; mean and deviation are those of each channel."""
+
+    img_size: int
+    crop_pct: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of an image, 1 or 3."""
+        return len(self.mean)
+
+    @property
+    def cut(self) -> Cut:
+        """Side of an image, and shorter edge of the picture that it is the middle of."""
+        return self.img_size, shorter_edge(self.img_size, self.crop_pct)
+
+    def __call__(self, image: Picture) -> Tensor:
+        """A picture of PIL's, as it was opened, or a path -> float32 (C, side, side).
+
+        Raises:
+            ValueError: it cannot be decoded.
+        """
+        picture = Unlabelled([image], self.in_chans).picture(0)
+        pixels = torch.from_numpy(np.array(middle(picture, *self.cut)))
+        return Normalise.of(self, pixels.device)(pixels[None])[0]
 
 
 def scaled(images: Tensor, share: float) -> Tensor:
