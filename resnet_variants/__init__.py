@@ -20,7 +20,7 @@ if TYPE_CHECKING or not is_command():  # a command loads what it needs, when it 
     from resnet_variants.models.zoo import create_model, parse_name, register
     from resnet_variants.plugins import load_installed, load_plugin
 if TYPE_CHECKING:
-    from resnet_variants.api import diagnose, report, run
+    from resnet_variants.api import compare, diagnose, report, run
     from resnet_variants.data.own import Dataset
     from resnet_variants.sweeps.finished import load_run
 
@@ -28,6 +28,7 @@ __all__ = [
     "Cost",
     "Dataset",
     "Variant",
+    "compare",
     "cost",
     "create_model",
     "diagnose",
@@ -55,7 +56,7 @@ _HOMES = (*(f"models.{home}" for home in _MODELS), "plugins", "data.own", "sweep
 
 def __getattr__(name: str) -> object:
     """Load what importing the package does not: the verbs, and in a command everything."""
-    if name in ("run", "report", "diagnose"):  # they need pandas and matplotlib
+    if name in ("run", "report", "compare", "diagnose"):  # they need pandas and matplotlib
         return importlib.import_module(f"{__name__}.{name}")
     if name in __all__:
         homes = (importlib.import_module(f"{__name__}.{home}") for home in _HOMES)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from resnet_variants.analysis.contrast import Contrast, arms, sides
 from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
@@ -155,6 +156,24 @@ def report(*folders: str | Path, out: str | Path | None = None, vary: Sequence[s
         )
     paths = [require_path("folders", folder) for folder in folders]
     return build(paths[0]) if out is None else build(require_path("out", out), paths, names)
+
+
+def compare(first: str | Path, second: str | Path, arm: str | None = None) -> Contrast:
+    """Two arms side by side: what differs in their settings, accuracy, classes and single images.
+
+    ``compare(folder, one, other)`` are two arms of a results folder, by their labels or names.
+    ``compare(one, other)`` are two runs' folders, or two results folders of one arm each. Numbers
+    are those of the second minus those of the first.
+
+    Raises:
+        ValueError: no such folder, finished run or arm; or the two were tested on other images.
+    """
+    one = require_path("first", first)
+    if arm is None:
+        return Contrast(*sides(one, require_path("second", second)))
+    for name, value in (("second", second), ("arm", arm)):
+        require(name, value, str, "an arm's label or name")
+    return Contrast(*arms(one, str(second), arm))
 
 
 @dataclass(frozen=True)

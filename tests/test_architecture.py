@@ -18,7 +18,7 @@ ROOMS = (
     *("speed", "analysis", "sweeps", "diagnosis", "reporting"),
 )
 VERBS = {"__main__", "run", "report", "diagnose", "predict", "list"}
-VERBS |= {"describe", "check-data", "bench"}
+VERBS |= {"compare", "describe", "check-data", "bench"}
 NETWORKS = {"registry", "settings", "tables", "records", "plugins", "models"}
 TRAINING = NETWORKS | {"data", "training"}
 BELOW = {

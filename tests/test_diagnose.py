@@ -370,7 +370,8 @@ def test_a_report_shows_all_diagnosed_runs(diagnosed, reported):
     assert summary.set_index("model")["seeds"].to_dict() == {NET: 2, PLAIN: 1}
     page = (diagnosed / "report.html").read_text(encoding="utf-8")
     assert '<summary id="diagnosis"><h2>Diagnosis</h2>' in page
-    assert page.count('src="data:image/svg+xml;base64,') == len(TABLES)
+    of_predictions = {"classes", "confusion", "calibration", "ensembles"}
+    assert page.count('src="data:image/svg+xml;base64,') == len({*TABLES, *of_predictions})
     assert len(page) < 6_000_000
 
 

@@ -37,6 +37,7 @@ FURTHER = {
     "load_backbone": [],
     "load_plugin": [],
     "load_run": [],
+    "compare": ["arm"],
     "load_weights": [],
     "model_card": [],
     "parse_name": [],
@@ -56,6 +57,7 @@ def valid(tmp_path_factory):
     return {
         "cost": {"variant": NAME},
         "create_model": {"variant": NAME},
+        "compare": {"first": folder, "second": folder},
         "diagnose": {"folder": folder},
         "load_backbone": {"model": model, "source": model.state_dict()},
         "load_plugin": {"plugin": "parts.py"},

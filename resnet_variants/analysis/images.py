@@ -112,7 +112,7 @@ def crossed(values: np.ndarray) -> Crossed:
     parts = zip((by_seed, by_image, rest), free, strict=True)
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
     both, alone = stats.t.ppf(1 - ALPHA / 2, [max(freedom, free[0]), free[0]])
-    half = max(both * variance**0.5, alone * by_seed**0.5) / values.size**0.5
+    half = float(max(both * variance**0.5, alone * by_seed**0.5)) / values.size**0.5
     return Crossed(total, total - half, total + half, *sds)
 
 

@@ -32,6 +32,7 @@ from resnet_variants.terminal.starting import INTERRUPTED
 VERBS = {
     "run": "train variants, then write tables and plots",
     "report": "rebuild tables and plots from what is on disk",
+    "compare": "two arms, runs or results folders side by side",
     "diagnose": "gradients, lesions, distances and sensitivity of trained runs",
     "predict": "classes and probabilities of pictures by a trained run",
     "list": "registered model names with params and MACs",

@@ -1,0 +1,149 @@
+"""Two arms side by side: ``compare`` and ``rv.compare``."""
+
+import itertools
+
+import numpy as np
+import pytest
+from factories import B, D, as_tables, paired_rows, results_folder
+from scipy.stats import binomtest
+
+from resnet_variants import compare
+from resnet_variants.analysis.statistics import estimate
+from resnet_variants.records.predictions import Predictions, write_predictions
+from resnet_variants.registry import UserError
+from resnet_variants.terminal import cli
+
+CLASSES, SEEDS, IMAGES = ("a", "b"), 6, 80
+LABELS = np.arange(IMAGES) % 2
+
+
+def folder(out, models=(B, D), *, start=0, kept=True, seeds=SEEDS, **changes):
+    """A results folder whose runs have answers; D is right a little oftener."""
+    draw = np.random.default_rng(start)
+    rights = {m: draw.random((seeds, IMAGES)) < 0.7 + 0.1 * (m == D) for m in models}
+    row = {"n_test": IMAGES, "split_hash": "h"} | changes
+    rows = paired_rows({m: own.mean(axis=1) for m, own in rights.items()}, **row)
+    results_folder(out, rows, baselines={m: models[0] for m in models})
+    for row, right in zip(rows, itertools.chain(*rights.values()), strict=True):
+        answers = np.where(right, LABELS, 1 - LABELS)
+        logits = np.float32(answers[:, None] == np.arange(2))
+        own = Predictions(row["run_id"], row["split_hash"], CLASSES, logits, LABELS, logits, LABELS)
+        if kept:
+            write_predictions(out / "runs" / row["run_id"], own)
+    return out, rights
+
+
+def run_of(out, model, seed):
+    (path,) = (out / "runs").glob(f"{model}__*__s{seed}")
+    return path
+
+
+def printed(capsys, *words):
+    assert cli.main(["compare", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_two_arms_of_a_folder(tmp_path, capsys):
+    out, rights = folder(tmp_path / "x")
+    found = compare(out, B, D)
+    settings = found.settings.set_index("setting")
+    assert {"model", "stem", "shortcut", "macs"} <= {*settings.index}
+    assert not {"order", "dataset", "epochs", "lr", "device"} & {*settings.index}
+    own, base = (rights[model].mean(axis=1) for model in (D, B))
+    expected = estimate(own - base)
+    assert found.accuracy.difference.low == pytest.approx(expected.low)
+    assert found.images.low <= expected.low + 1e-12
+    both = [(rights[B] & rights[D]).mean(), (rights[B] & ~rights[D]).mean()]
+    assert found.flips.iloc[:2].tolist() == pytest.approx(both)
+    assert found.flips.sum() == pytest.approx(1)
+    assert np.isnan(found.mcnemar_p)
+    assert found.classes["images"].tolist() == [40, 40]
+    shares = np.abs(rights[B].mean(axis=0) - rights[D].mean(axis=0))
+    assert found.apart["image"].iloc[0] == shares.argmax()
+    text = printed(capsys, out, "B", "D")
+    assert "D against B, on digits at 8 px." in text
+    assert f"{100 * expected.mean:+.2f} [" in text
+    assert "over 6 pairs of seeds, p" in text
+    assert "for new images too" in text
+
+
+def test_two_runs_are_one_pair_whatever_their_seeds(tmp_path, capsys):
+    out, rights = folder(tmp_path / "x")
+    paths = run_of(out, B, 1), run_of(out, D, 4)
+    found = compare(*paths)
+    one, other = rights[B][1], rights[D][4]
+    assert found.accuracy.difference.mean == pytest.approx(other.mean() - one.mean())
+    only = int((one & ~other).sum()), int((~one & other).sum())
+    assert found.mcnemar_p == pytest.approx(binomtest(only[0], sum(only)).pvalue)
+    text = printed(capsys, *paths)
+    assert "D seed 4 against B seed 1" in text
+    assert "McNemar's p" in text
+
+
+def test_two_folders_of_one_arm_each_are_paired_by_seed(tmp_path, capsys):
+    one, before = folder(tmp_path / "before", (B,), seeds=6)
+    other, after = folder(tmp_path / "after", (B,), seeds=4, start=1)
+    found = compare(one, other)
+    assert found.accuracy.pairs == 4
+    expected = after[B].mean(axis=1) - before[B][:4].mean(axis=1)
+    assert found.accuracy.difference.mean == pytest.approx(expected.mean())
+    assert found.settings.empty
+    text = printed(capsys, one, other)
+    assert "after against before" in text
+    assert "No setting differs." in text
+
+
+def test_folders_of_one_name_are_called_by_their_paths(tmp_path):
+    one, other = (folder(tmp_path / name / "x", (B,))[0] for name in ("p", "q"))
+    found = compare(one, other)
+    assert (found.first.name, found.second.name) == (str(one), str(other))
+
+
+def test_a_clone_is_compared_by_its_tables(tmp_path, capsys):
+    out, _ = folder(tmp_path / "x", kept=False)
+    found = compare(as_tables(out, tmp_path / "clone"), B, D)
+    assert found.accuracy.pairs == SEEDS
+    assert found.images is None
+    assert found.classes.empty
+    assert found.apart.empty
+    text = printed(capsys, tmp_path / "clone", "B", "D")
+    assert "Predictions of one side were not kept: no more can be said." in text
+
+
+def test_arms_without_a_common_seed_are_not_paired(tmp_path, capsys):
+    one, _ = folder(tmp_path / "one", (B,), seeds=1)
+    other, _ = folder(tmp_path / "other", (B,), seeds=3)
+    for seed in (0,):  # only seeds 1 and 2 are left there
+        run_of(other, B, seed).joinpath("result.json").unlink()
+    assert compare(one, other).flips.empty
+    assert "no seed in common: nothing is paired" in printed(capsys, one, other)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("x", "name two results folders, two runs, or a results folder and two of its arms"),
+        ("x B D D", "name two results folders, two runs"),
+        ("x B nope", "unknown arm 'nope'; choices: B, D"),
+        ("x y", "'x' has several arms: name two of its runs, or two arms of B, D"),
+        ("nope y", "no results folder 'nope'"),
+        ("y z", "y and z were tested on other images: split_hash h and other"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "x")
+    folder(tmp_path / "y", (B,))
+    folder(tmp_path / "z", (B,), split_hash="other")
+    assert cli.main(["compare", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert f"resnet-variants compare: {message}" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_run_that_is_not_finished_is_one_line(tmp_path):
+    out, _ = folder(tmp_path / "x")
+    path = run_of(out, B, 0)
+    (path / "result.json").unlink()
+    with pytest.raises(UserError, match="is not finished: only finished runs are compared"):
+        compare(path, run_of(out, D, 0))
