@@ -158,7 +158,7 @@ def report(*folders: str | Path, out: str | Path | None = None, vary: Sequence[s
     return build(paths[0]) if out is None else build(require_path("out", out), paths, names)
 
 
-def compare(first: str | Path, second: str | Path, arm: str | None = None) -> Contrast:
+def compare(first: str | Path, second: str | Path, arm: str = "") -> Contrast:
     """Two arms side by side: what differs in their settings, accuracy, classes and single images.
 
     ``compare(folder, one, other)`` are two arms of a results folder, by their labels or names.
@@ -169,10 +169,10 @@ def compare(first: str | Path, second: str | Path, arm: str | None = None) -> Co
         ValueError: no such folder, finished run or arm; or the two were tested on other images.
     """
     one = require_path("first", first)
-    if arm is None:
+    require("arm", arm, str, "an arm's label or name")
+    if not arm:
         return Contrast(*sides(one, require_path("second", second)))
-    for name, value in (("second", second), ("arm", arm)):
-        require(name, value, str, "an arm's label or name")
+    require("second", second, str, "an arm's label or name")
     return Contrast(*arms(one, str(second), arm))
 
 

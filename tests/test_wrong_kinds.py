@@ -37,7 +37,7 @@ FURTHER = {
     "load_backbone": [],
     "load_plugin": [],
     "load_run": [],
-    "compare": ["arm"],
+    "compare": [],
     "load_weights": [],
     "model_card": [],
     "parse_name": [],
