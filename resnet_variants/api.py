@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from resnet_variants.analysis.contrast import Contrast, arms, sides
+from resnet_variants.analysis.contrast import Contrast, arms_compared, compared
 from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
@@ -171,9 +171,9 @@ def compare(first: str | Path, second: str | Path, arm: str = "") -> Contrast:
     one = require_path("first", first)
     require("arm", arm, str, "an arm's label or name")
     if not arm:
-        return Contrast(*sides(one, require_path("second", second)))
+        return compared(one, require_path("second", second))
     require("second", second, str, "an arm's label or name")
-    return Contrast(*arms(one, str(second), arm))
+    return arms_compared(one, str(second), arm)
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,9 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def number_of(count: int, noun: str) -> str:
+def number_of(count: int, noun: str, several: str = "") -> str:
     """``1 seed``, ``2 seeds``."""
-    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count:,} {several or f'{noun}s'}"
 
 
 # --- what Python callers give -----------------------------------------------------------------

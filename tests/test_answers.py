@@ -83,6 +83,12 @@ def test_one_seed_or_one_image_has_no_interval(shape):
     assert np.isnan([found.low, found.high, found.sd_of_seeds, found.sd_of_images]).all()
 
 
+def test_an_interval_ends_at_its_limits():
+    found = crossed(np.array([[1, 0, 1], [-1, 0, 1]], np.int8), (-1.0, 1.0))
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert np.isnan(crossed(np.ones((0, 3), bool)).mean)
+
+
 def test_answers_that_are_all_alike_have_no_interval():
     assert np.isnan(crossed(np.ones((6, 50), bool)).low)
 
@@ -275,6 +281,14 @@ def test_a_clone_keeps_calibration_and_ensembles(answering, tmp_path):
     assert [(out / f"{name}.csv").read_bytes() for name in ("calibration", "ensembles")] == tables
     page = (out / "report.html").read_text()
     assert "Confidence and ensembles" in page
+    renamed = pd.read_csv(out / "calibration.csv").assign(model="another")
+    renamed.to_csv(out / "calibration.csv", index=False)
+    (part,) = load_results([out]).comparisons
+    assert set(part.calibration["model"]) == {B, D}  # arms may have other names elsewhere
+    fewer = pd.read_csv(out / "ensembles.csv").query(f"model == '{B}' or members < 4")
+    fewer.to_csv(out / "ensembles.csv", index=False)
+    (part,) = load_results([out]).comparisons
+    assert set(part.ensembles["model"]) == {B}  # the other arm's are of other seeds
     (out / "ensembles.csv").write_text("run_id,model\n")
     with pytest.raises(UserError, match=r"ensembles\.csv is damaged \(it lacks the columns seed"):
         report(out)
@@ -287,5 +301,5 @@ def test_logits_that_are_not_finite_are_one_line(answering):
     broken = kept.test_logits.astype(np.float32)
     broken[0, (labels[0] + 1) % 3] = -np.inf
     write_predictions(folder, dataclasses.replace(kept, test_logits=broken))
-    with pytest.raises(UserError, match="test_logits are not all finite"):
+    with pytest.raises(UserError, match="logits of test images are not all finite"):
         report(out)

@@ -1,6 +1,7 @@
 """Two arms side by side: ``compare`` and ``rv.compare``."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from resnet_variants.records.predictions import Predictions, write_predictions
 from resnet_variants.registry import UserError
 from resnet_variants.terminal import cli
 
-CLASSES, SEEDS, IMAGES = ("a", "b"), 6, 80
+CLASSES, SEEDS, IMAGES = ("first", "second\n2"), 6, 80
 LABELS = np.arange(IMAGES) % 2
 
 
@@ -57,13 +58,13 @@ def test_two_arms_of_a_folder(tmp_path, capsys):
     assert found.flips.iloc[:2].tolist() == pytest.approx(both)
     assert found.flips.sum() == pytest.approx(1)
     assert np.isnan(found.mcnemar_p)
-    assert found.classes["images"].tolist() == [40, 40]
+    assert found.classes["images"].tolist() == [40] * 4
     shares = np.abs(rights[B].mean(axis=0) - rights[D].mean(axis=0))
     assert found.apart["image"].iloc[0] == shares.argmax()
     text = printed(capsys, out, "B", "D")
     assert "D against B, on digits at 8 px." in text
     assert f"{100 * expected.mean:+.2f} [" in text
-    assert "over 6 pairs of seeds, p" in text
+    assert "Test accuracy over 6 pairs of seeds: B " in text
     assert "for new images too" in text
 
 
@@ -80,17 +81,35 @@ def test_two_runs_are_one_pair_whatever_their_seeds(tmp_path, capsys):
     assert "McNemar's p" in text
 
 
-def test_two_folders_of_one_arm_each_are_paired_by_seed(tmp_path, capsys):
+def test_two_folders_of_one_arm_each_are_paired_by_the_seeds_that_both_have(tmp_path, capsys):
     one, before = folder(tmp_path / "before", (B,), seeds=6)
     other, after = folder(tmp_path / "after", (B,), seeds=4, start=1)
     found = compare(one, other)
+    own, base = after[B], before[B][:4]
     assert found.accuracy.pairs == 4
-    expected = after[B].mean(axis=1) - before[B][:4].mean(axis=1)
-    assert found.accuracy.difference.mean == pytest.approx(expected.mean())
+    assert found.accuracy.difference.mean == pytest.approx(own.mean() - base.mean())
+    assert found.first.scores.mean() == pytest.approx(base.mean())
+    assert found.flips["only the first right"] == pytest.approx((base & ~own).mean())
+    accuracies = found.classes.set_index(["model", "class"])["mean"]
+    for number, name in enumerate(CLASSES):
+        here = number == LABELS
+        assert accuracies["before", name] == pytest.approx(base[:, here].mean())
+        assert accuracies["after", name] == pytest.approx(own[:, here].mean())
     assert found.settings.empty
     text = printed(capsys, one, other)
     assert "after against before" in text
     assert "No setting differs." in text
+    assert f"over 4 pairs of seeds: before {100 * base.mean():.2f} %" in text
+    assert r"| second\n2 |" in text
+
+
+def test_a_run_and_a_folder_are_paired_by_the_runs_seed(tmp_path):
+    one, before = folder(tmp_path / "before", (B,))
+    other, after = folder(tmp_path / "after", (B,), start=1)
+    found = compare(run_of(one, B, 3), other)
+    assert found.first.name == f"{B} seed 3"
+    expected = after[B][3].mean() - before[B][3].mean()
+    assert found.accuracy.difference.mean == pytest.approx(expected)
 
 
 def test_folders_of_one_name_are_called_by_their_paths(tmp_path):
@@ -110,13 +129,23 @@ def test_a_clone_is_compared_by_its_tables(tmp_path, capsys):
     assert "Predictions of one side were not kept: no more can be said." in text
 
 
-def test_arms_without_a_common_seed_are_not_paired(tmp_path, capsys):
+def test_arms_without_a_common_seed_are_not_paired(tmp_path):
     one, _ = folder(tmp_path / "one", (B,), seeds=1)
     other, _ = folder(tmp_path / "other", (B,), seeds=3)
-    for seed in (0,):  # only seeds 1 and 2 are left there
-        run_of(other, B, seed).joinpath("result.json").unlink()
-    assert compare(one, other).flips.empty
-    assert "no seed in common: nothing is paired" in printed(capsys, one, other)
+    run_of(other, B, 0).joinpath("result.json").unlink()
+    with pytest.raises(UserError, match="one and other have no seed in common"):
+        compare(one, other)
+
+
+def test_each_run_has_the_software_that_it_was_trained_with(tmp_path):
+    out, _ = folder(tmp_path / "x", (B,))
+    for seed in (0, 1):
+        file = run_of(out, B, seed) / "run.json"
+        content = json.loads(file.read_text())
+        content["provenance"] = {"git_commit": f"commit {seed}", "versions": {"torch": "2"}}
+        file.write_text(json.dumps(content))
+    found = compare(run_of(out, B, 0), run_of(out, B, 1))
+    assert found.settings.to_numpy().tolist() == [["git commit", "commit 0", "commit 1"]]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +154,8 @@ def test_arms_without_a_common_seed_are_not_paired(tmp_path, capsys):
         ("x", "name two results folders, two runs, or a results folder and two of its arms"),
         ("x B D D", "name two results folders, two runs"),
         ("x B nope", "unknown arm 'nope'; choices: B, D"),
+        ("x B B", "B is named twice: name something else"),
+        ("y y", "y is named twice"),
         ("x y", "'x' has several arms: name two of its runs, or two arms of B, D"),
         ("nope y", "no results folder 'nope'"),
         ("y z", "y and z were tested on other images: split_hash h and other"),

@@ -38,8 +38,7 @@ from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
 from resnet_variants.analysis.probabilities import (
     CALIBRATION,
     ENSEMBLES,
-    calibration_of,
-    ensembles_of,
+    probability_tables,
 )
 from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
@@ -171,15 +170,19 @@ class Comparison:
         """One row per arm and class, where predictions were kept: ``CLASS_COLUMNS``, no key."""
         return by_class(self.answers, self.baselines)
 
-    @cached_property
+    @property
     def calibration(self) -> pd.DataFrame:
         """One row per run and bin of confidence: ``CALIBRATION`` of ``probabilities``, no key."""
-        return calibration_of(self.done, self.outcomes)
+        return self._probabilities[0]
 
-    @cached_property
+    @property
     def ensembles(self) -> pd.DataFrame:
         """One row per arm and number of its seeds: ``ENSEMBLES`` of ``probabilities``, no key."""
-        return ensembles_of(self.done, self.outcomes)
+        return self._probabilities[1]
+
+    @cached_property
+    def _probabilities(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return probability_tables(self.done, self.outcomes)
 
     @cached_property
     def answers(self) -> dict[str, Answers]:

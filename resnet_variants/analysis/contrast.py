@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.comparison import KEY, Comparison
-from resnet_variants.analysis.images import CLASS_COLUMNS, Answers, Crossed, by_class, crossed
-from resnet_variants.analysis.images import difference as by_image
+from resnet_variants.analysis.images import Answers, Crossed, by_class, crossed, difference
 from resnet_variants.analysis.results import Results, load_results, require_folders
 from resnet_variants.analysis.statistics import SHARE, PairedComparison, paired_comparison
 from resnet_variants.records.results_folder import (
@@ -22,6 +22,7 @@ from resnet_variants.records.results_folder import (
     IMAGE_COLUMNS,
     VARIANT_COLUMNS,
 )
+from resnet_variants.records.run_folder import Provenance, RunFolder, note_provenance
 from resnet_variants.registry import UserError, refuse
 
 _NO_FACTS = ("command", "recipe")  # provenance that differs by nature, or stands elsewhere
@@ -34,40 +35,73 @@ class Side:
 
     Attributes:
         name: what readers call it.
-        scores: test accuracy by seed; of a single run, by 0.
-        answers: for the test images, where they were kept; the seeds are those of ``scores``.
+        place: the results folder or the run's folder, and the arm; the same for the same runs.
+        scores: test accuracy by seed.
+        answers: for the test images, of seeds whose predictions were kept; ``None`` without any.
         facts: what may tell it from the other side, as text.
     """
 
     name: str
+    place: tuple[Path, str]
     scores: pd.Series
     answers: Answers | None
     facts: Mapping[str, str]
 
+    def of(self, seeds: Sequence[int], numbers: Sequence[int]) -> Side:
+        """The runs of these seeds alone, which are called by other ``numbers``."""
+        scores = self.scores[[*seeds]].set_axis([*numbers])
+        own = self.answers
+        if own is None or not set(seeds) <= set(own.seeds):
+            return replace(self, scores=scores, answers=None)
+        rows = [own.seeds.index(seed) for seed in seeds]
+        answers = replace(own, seeds=tuple(numbers), predicted=own.predicted[rows])
+        return replace(self, scores=scores, answers=answers)
 
-def sides(first: Path, second: Path) -> tuple[Side, Side]:
-    """Two runs, or two results folders of one arm each.
+
+def compared(first: Path, second: Path) -> Contrast:
+    """Two runs, which are one pair whatever their seeds; or two folders of one arm, or one of each.
 
     Raises:
-        ValueError: no such folder, no finished run, or a folder of several arms.
+        ValueError: no such folder, no finished run, a folder of several arms, no seed in common, or
+            other test images.
     """
+    runs = [(path / "run.json").is_file() for path in (first, second)]
     one, other = (
-        _run(path) if (path / "run.json").is_file() else _only_arm(path) for path in (first, second)
+        _run(path) if is_run else _only_arm(path)
+        for path, is_run in zip((first, second), runs, strict=True)
     )
     if one.name == other.name:
         one, other = replace(one, name=str(first)), replace(other, name=str(second))
-    return one, other
+    return _paired(one, other, alone=all(runs))
 
 
-def arms(folder: Path, first: str, second: str) -> tuple[Side, Side]:
+def arms_compared(folder: Path, first: str, second: str) -> Contrast:
     """Two arms of a results folder, by their labels or names.
 
     Raises:
-        ValueError: no such folder or arm, or an arm that was trained under several conditions.
+        ValueError: no such folder or arm, an arm that was trained under several conditions, or no
+            seed in common.
     """
     results = _loaded(folder)
     one, other = (_side(results, *_chosen(results, folder, arm)) for arm in (first, second))
-    return one, other
+    return _paired(one, other)
+
+
+def _paired(one: Side, other: Side, *, alone: bool = False) -> Contrast:
+    """The seeds that both sides have; of two runs ``alone`` the one pair."""
+    if one.place == other.place:
+        raise UserError(f"{one.name} is named twice: name something else to compare it with")
+    for fact in ("dataset", "img_size", "split_hash", "data_hash"):
+        own, others = one.facts[fact], other.facts[fact]
+        if own != others and "" not in (own, others):
+            message = f"{one.name} and {other.name} were tested on other images"
+            raise UserError(f"{message}: {fact} {own} and {others}")
+    if alone:
+        return Contrast(*(side.of([*side.scores.index], [0]) for side in (one, other)))
+    common = sorted({*one.scores.index} & {*other.scores.index})
+    if not common:
+        raise UserError(f"{one.name} and {other.name} have no seed in common: nothing is paired")
+    return Contrast(*(side.of(common, common) for side in (one, other)))
 
 
 def _loaded(folder: Path) -> Results:
@@ -77,18 +111,19 @@ def _loaded(folder: Path) -> Results:
 
 def _only_arm(folder: Path) -> Side:
     results = _loaded(folder)
-    return _side(results, *_chosen(results, folder, ""), name=folder.name)
+    return replace(_side(results, *_chosen(results, folder, "")), name=folder.resolve().name)
 
 
 def _run(path: Path) -> Side:
-    folder = path.resolve().parent.parent
-    results = _loaded(folder)
+    path = path.resolve()
+    results = _loaded(path.parent.parent)
     for part in results.comparisons:
-        own = part.done[part.done["run_id"] == path.resolve().name]
+        own = part.done[part.done["run_id"] == path.name]
         if len(own):
-            model = str(own["model"].iloc[0])
-            name = f"{part.labels[model]} seed {own['seed'].iloc[0]}"
-            return _side(results, part, model, own, name=name)
+            model, seed = str(own["model"].iloc[0]), int(own["seed"].iloc[0])
+            side = _side(results, part, model, path.name)
+            name = f"{part.labels[model]} seed {seed}"
+            return replace(side.of([seed], [seed]), name=name, place=(path, ""))
     raise UserError(f"{str(path)!r} is not finished: only finished runs are compared")
 
 
@@ -110,50 +145,39 @@ def _chosen(results: Results, folder: Path, arm: str) -> tuple[Comparison, str]:
     return found[0]
 
 
-def _side(
-    results: Results,
-    part: Comparison,
-    model: str,
-    runs: pd.DataFrame | None = None,
-    name: str = "",
-) -> Side:
-    """The finished runs of an arm, or a single one of them."""
-    done = part.done[part.done["model"] == model] if runs is None else runs
-    first, answers = done.iloc[0], part.answers.get(model)
-    seeds = done["seed"].tolist()
-    if answers is not None and not set(seeds) <= set(answers.seeds):
-        answers = None
-    if answers is not None:
-        rows = [answers.seeds.index(seed) for seed in seeds]
-        labels = tuple(seeds) if runs is None else (0,)
-        answers = Answers(labels, answers.labels, answers.predicted[rows], answers.classes)
+def _side(results: Results, part: Comparison, model: str, run_id: str = "") -> Side:
+    """The finished runs of an arm; the machine and the software are those of one run if given."""
+    done = part.done[part.done["model"] == model].set_index("seed").sort_index()
+    first, folder = done.iloc[0], results.folders[str(done["run_id"].iloc[0])]
     shown = (*VARIANT_COLUMNS, *FURTHER_COLUMNS, *COST_COLUMNS, *IMAGE_COLUMNS)
-    facts = {column: str(first[column]) for column in shown}
+    facts = {column: str(first[column]) for column in shown} | {"model": network_of(model)}
     facts |= {column: str(part.key[column]) for column in KEY if column != "recipe"}
     facts |= dict(part.recipe)
     facts |= {str(name): str(value) for name, value in part.settings.loc[model].items()}
-    facts |= {
-        label: ", ".join(values)
-        for label, values in results.provenance.items()
-        if label.split(" ")[0] not in _NO_FACTS
-    }
-    scores = pd.Series(done["test_acc"].to_numpy(float), seeds if runs is None else [0])
-    return Side(name or part.labels[model], scores, answers, facts)
+    origin = _origin(folder, [run_id] if run_id else done["run_id"].tolist(), results.provenance)
+    facts |= {label: ", ".join(values) for label, values in origin.items()}
+    place, scores = (folder.resolve(), model), done["test_acc"].astype(float)
+    return Side(part.labels[model], place, scores, part.answers.get(model), facts)
+
+
+def _origin(folder: Path, run_ids: Sequence[str], provenance: Provenance) -> Provenance:
+    """Machine and software of these runs; without raw runs, of all runs of the folder."""
+    if (folder / "runs").is_dir():
+        provenance = {}
+        for run_id in run_ids:
+            note_provenance(provenance, RunFolder(folder / "runs" / run_id).config())
+    return {name: own for name, own in provenance.items() if name.split(" ")[0] not in _NO_FACTS}
 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """What differs between two arms or runs; numbers are those of the second minus the first's."""
+    """What differs between two sides of the same seeds; numbers are the second's minus the first's.
+
+    Two runs alone are both called seed 0.
+    """
 
     first: Side
     second: Side
-
-    def __post_init__(self) -> None:
-        for fact in ("dataset", "img_size", "split_hash", "data_hash"):
-            own, other = (side.facts[fact] for side in (self.first, self.second))
-            if own != other and "" not in (own, other):
-                message = f"{self.first.name} and {self.second.name} were tested on other images"
-                raise UserError(f"{message}: {fact} {own} and {other}")
 
     @cached_property
     def settings(self) -> pd.DataFrame:
@@ -168,48 +192,40 @@ class Contrast:
         """Test accuracy of the second, and the difference, paired by seed."""
         return paired_comparison(self.second.scores, self.first.scores, SHARE)
 
-    @cached_property
+    @property
     def _answers(self) -> tuple[Answers, Answers] | None:
         own, other = self.first.answers, self.second.answers
-        if own is None or other is None or not set(own.seeds) & set(other.seeds):
-            return None
-        return own, other
+        return None if own is None or other is None else (own, other)
 
     @cached_property
     def images(self) -> Crossed | None:
         """The difference for new seeds and new images; ``None`` without predictions."""
-        return self._answers and crossed(by_image(self._answers[1], self._answers[0]))
+        return self._answers and crossed(difference(*self._answers[::-1]), (-1.0, 1.0))
 
     @cached_property
     def flips(self) -> pd.Series:
         """How often both, one or none of a pair of runs are right: shares by ``FLIPS``."""
         if self._answers is None:
             return pd.Series(dtype=float)
-        own, other = (_of_common(answers, self._answers) for answers in self._answers)
+        own, other = (answers.right for answers in self._answers)
         shares = (own & other, own & ~other, ~own & other, ~own & ~other)
         return pd.Series([float(share.mean()) for share in shares], index=[*FLIPS])
 
     @property
     def mcnemar_p(self) -> float:
         """The exact p of McNemar's test for a single pair of runs; NaN of several pairs."""
-        if self.flips.empty or self.accuracy.pairs != 1 or self._answers is None:
+        if self._answers is None or self.accuracy.pairs != 1:
             return np.nan
-        images = len(self._answers[0].labels)
-        only = [round(images * self.flips[name]) for name in FLIPS[1:3]]
+        own, other = (answers.right for answers in self._answers)
+        only = int((own & ~other).sum()), int((~own & other).sum())
         return float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
 
     @cached_property
     def classes(self) -> pd.DataFrame:
-        """Accuracy of the second by class, and the difference: ``CLASS_COLUMNS``."""
-        if self._answers is None:
-            return pd.DataFrame(columns=[*CLASS_COLUMNS])
+        """Accuracy of both by class, and the difference: ``CLASS_COLUMNS``."""
         names = self.first.name, self.second.name
-        table = by_class(
-            dict(zip(("first", "second"), self._answers, strict=True)), {"second": "first"}
-        )
-        return table[table["model"] == "second"].replace(
-            dict(zip(("first", "second"), names, strict=True))
-        )
+        answers = {} if self._answers is None else dict(zip(names, self._answers, strict=True))
+        return by_class(answers, {names[1]: names[0]})
 
     @cached_property
     def apart(self) -> pd.DataFrame:
@@ -226,9 +242,3 @@ class Contrast:
         classes = np.array(self._answers[0].classes)[self._answers[0].labels[order]]
         columns = {"image": order, "class": classes, "first": own[order], "second": other[order]}
         return pd.DataFrame(columns)
-
-
-def _of_common(answers: Answers, both: Sequence[Answers]) -> np.ndarray:
-    """Right answers of the seeds that both sides have: (seeds, images)."""
-    common = sorted(set(both[0].seeds) & set(both[1].seeds))
-    return answers.right[[answers.seeds.index(seed) for seed in common]]

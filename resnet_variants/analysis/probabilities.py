@@ -6,7 +6,7 @@ earlier report wrote are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,55 +29,68 @@ ENSEMBLES = (
     *(*OF_RUN, _whole("members")),  # run and seed: the first ones of the arm
     *map(_share, ("accuracy", "lowest", "highest")),
 )
+_TABLES: dict[str, Sequence[Column]] = {"calibration": CALIBRATION, "ensembles": ENSEMBLES}
+_WITHOUT = "delete its predictions: the run stays valid"
+_LEFT_OUT = "delete it, and its part of the page is left out; or restore it"
 ECE_COLUMNS = ("model", "seeds", *MEAN, "confidence", "accuracy")
 
 
-def calibration_of(done: pd.DataFrame, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
-    """Confidence and accuracy of each run by bin of confidence, for the test images.
+def probability_tables(
+    done: pd.DataFrame, outcomes: Mapping[str, Outcome]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``CALIBRATION`` and ``ENSEMBLES`` of finished runs whose predictions were kept.
 
-    Args:
-        done: finished runs.
-        outcomes: by ``run_id``, where predictions were kept.
+    The first has confidence and accuracy of each run by bin of confidence, the second the accuracy
+    of the mean probabilities of 1, 2, ... seeds of each arm. The seeds join in several orders, of
+    which mean, lowest and highest are given. Orders are drawn and then rotated, so that at every
+    place each seed stands equally often. An arm of which only some runs' logits are here has no
+    ensembles.
+
+    Raises:
+        ValueError: a file is damaged, or logits are not finite.
     """
-    return _table("calibration", CALIBRATION, done, outcomes, _calibrations)
-
-
-def ensembles_of(done: pd.DataFrame, outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
-    """Accuracy of the mean probabilities of 1, 2, ... seeds of each arm.
-
-    The seeds join in several orders, of which mean, lowest and highest are given. Orders are drawn
-    and then rotated, so that at every place each seed stands equally often.
-    """
-    return _table("ensembles", ENSEMBLES, done, outcomes, _ensembles)
-
-
-def _table(
-    name: str,
-    columns: Sequence[Column],
-    done: pd.DataFrame,
-    outcomes: Mapping[str, Outcome],
-    make: Callable[[pd.DataFrame, np.ndarray, np.ndarray], pd.DataFrame],
-) -> pd.DataFrame:
-    """What is made of each arm's runs, or what a table beside ``OUTCOMES`` has of them."""
-    parts = [pd.DataFrame(columns=[*names(columns)])]
     here = done[done["run_id"].isin(outcomes.keys())].sort_values("seed")
-    files = {run_id: outcomes[run_id].file for run_id in here["run_id"]}
-    kept = here["run_id"].map(lambda run_id: files[run_id].name == OUTCOMES).astype(bool)
-    for _, runs in here[~kept].groupby("model", sort=False):
-        each = [read_predictions(files[run_id].parent) for run_id in runs["run_id"]]
-        shares = np.stack([softmax(one.test_logits.astype(np.float32), axis=1) for one in each])
-        parts.append(make(runs, shares, each[0].test_labels)[[*names(columns)]])
-    for file in dict.fromkeys(files[run_id] for run_id in here.loc[kept, "run_id"]):
-        table = _read(file.with_name(f"{name}.csv"), columns)
-        parts.append(table[table["run_id"].isin(here["run_id"])])
-    filled = [part for part in parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else parts[0]
+    calibrations, together = list[pd.DataFrame](), list[pd.DataFrame]()
+    for _, runs in here.groupby("model", sort=False):
+        files = runs["run_id"].map({run_id: outcomes[run_id].file for run_id in runs["run_id"]})
+        raw = np.array([file.name != OUTCOMES for file in files])
+        if raw.any():
+            labels = outcomes[str(runs["run_id"][raw].iloc[0])].labels
+            shares = np.stack([_shares(file.parent) for file in files[raw]])
+            calibrations.append(_calibrations(runs[raw], shares, labels))
+            if raw.all():
+                together.append(_ensembles(runs, shares, labels))
+        for file in dict.fromkeys(files[~raw]):
+            calibrations.append(_kept(file, "calibration", runs))
+        if not raw.any() and files.nunique() == 1:
+            table = _kept(files.iloc[0], "ensembles", runs)
+            if len(table) == min(len(runs), _MEMBERS):  # else they are of other seeds
+                together.append(table)
+    return _joined(calibrations, CALIBRATION), _joined(together, ENSEMBLES)
 
 
-def _read(file: Path, columns: Sequence[Column]) -> pd.DataFrame:
+def _joined(parts: Sequence[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
+    filled = [part[[*names(columns)]] for part in parts if len(part)]
+    empty = pd.DataFrame(columns=[*names(columns)])
+    return pd.concat(filled, ignore_index=True) if filled else empty
+
+
+def _shares(folder: Path) -> np.ndarray:
+    """The predicted probabilities of a run for the test images: (images, classes)."""
+    logits = read_predictions(folder).test_logits
+    if not np.isfinite(logits).all():
+        raise damaged(folder, "logits of test images are not all finite", remedy=_WITHOUT)
+    return softmax(logits.astype(np.float32), axis=1)
+
+
+def _kept(outcomes: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows that an earlier report's table beside ``outcomes`` has of these runs."""
+    file = outcomes.with_name(f"{name}.csv")
     if not file.exists():  # an earlier version wrote the folder
-        return pd.DataFrame(columns=[*names(columns)])
-    return read_table(file, columns, partial(damaged, file))
+        return pd.DataFrame(columns=[*names(_TABLES[name])])
+    table = read_table(file, _TABLES[name], partial(damaged, file, remedy=_LEFT_OUT))
+    own = table.drop(columns=["model", "seed"])  # arms may have other names among other folders
+    return own.merge(runs[[*names(OF_RUN)]], on="run_id")
 
 
 def _calibrations(runs: pd.DataFrame, shares: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
@@ -126,7 +139,7 @@ def calibration_errors(table: pd.DataFrame) -> pd.DataFrame:
     It is the mean distance of confidence and accuracy over the bins, weighted by their images.
 
     Args:
-        table: from ``calibration_of``.
+        table: ``CALIBRATION``.
     """
     share = table["images"] / table.groupby("run_id")["images"].transform("sum")
     gap = (table["confidence"] - table["accuracy"]).abs()

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 
 from resnet_variants.analysis.contrast import FLIPS, Contrast
-from resnet_variants.analysis.statistics import DIFFERENCE, MEAN
-from resnet_variants.registry import number_of
+from resnet_variants.analysis.statistics import DIFFERENCE
+from resnet_variants.registry import number_of, one_line
 from resnet_variants.reporting.text import POINTS, interval, markdown, p_value
 
 SHOWN = 10  # images that are most apart
@@ -31,14 +31,12 @@ def contrast_text(found: Contrast) -> str:
 
 def _sentences(found: Contrast) -> list[str]:
     one, other, compared = found.first.name, found.second.name, found.accuracy
-    if not compared.pairs:
-        return [f"{one} and {other} have no seed in common: nothing is paired."]
     delta = compared.difference
+    pairs = number_of(compared.pairs, "pair of seeds", "pairs of seeds")
     text = (
-        f"Test accuracy: {one} {POINTS * found.first.scores.mean():.2f} %, {other} "
+        f"Test accuracy over {pairs}: {one} {POINTS * found.first.scores.mean():.2f} %, {other} "
         f"{POINTS * found.second.scores.mean():.2f} %; difference "
-        f"{interval(delta.mean, delta.low, delta.high, sign='+')} points over "
-        f"{number_of(compared.pairs, 'pair')} of seeds"
+        f"{interval(delta.mean, delta.low, delta.high, sign='+')} points"
     )
     text += f", p {p_value(compared.p_value)}" if not math.isnan(compared.p_value) else ""
     if found.images and not math.isnan(found.images.low):
@@ -56,19 +54,18 @@ def _sentences(found: Contrast) -> list[str]:
 
 def _classes(found: Contrast) -> pd.DataFrame:
     """The classes by their differences, the largest loss first."""
-    table = found.classes.sort_values("difference", kind="stable")
-    own = table["mean"] - table["difference"]
-    return pd.DataFrame(
-        {
-            "class": table["class"],
-            "images": table["images"],
-            f"{found.first.name} %": (POINTS * own).map("{:.2f}".format),
-            f"{found.second.name} %": (POINTS * table[MEAN[0]]).map("{:.2f}".format),
-            "difference, points [95 %]": [
-                interval(*row, sign="+") for row in table[[*DIFFERENCE]].itertuples(index=False)
-            ],
-        }
+    own, table = (
+        found.classes[found.classes["model"] == side.name].set_index("class")
+        for side in (found.first, found.second)
     )
+    table = table.sort_values("difference", kind="stable")
+    shares = {
+        f"{side.name} %": (POINTS * rows["mean"][table.index]).map("{:.2f}".format)
+        for side, rows in ((found.first, own), (found.second, table))
+    }
+    deltas = [interval(*row, sign="+") for row in table[[*DIFFERENCE]].itertuples(index=False)]
+    cells = {"class": map(one_line, table.index), "images": table["images"]}
+    return pd.DataFrame({**cells, **shares, "difference, points [95 %]": deltas})
 
 
 def _apart(found: Contrast) -> pd.DataFrame:
@@ -77,4 +74,6 @@ def _apart(found: Contrast) -> pd.DataFrame:
         f"{side.name} right": [f"{share:.0%}" for share in table[name]]
         for name, side in (("first", found.first), ("second", found.second))
     }
-    return pd.DataFrame({"test image": table["image"], "class": table["class"], **shares})
+    return pd.DataFrame(
+        {"test image": table["image"], "class": table["class"].map(one_line), **shares}
+    )

@@ -453,7 +453,7 @@ def _test_images(comparisons: Sequence[Comparison]) -> list[str]:
             )
             lines.append(
                 f"Runs of one arm deviate by {seen} points. Independent errors on the {n} would "
-                f"make that {chance}; what all images there are would show is {real} "
+                f"make that {chance}; that on all images there are is estimated at {real} "
                 "(arXiv:2304.01910)."
             )
     return lines

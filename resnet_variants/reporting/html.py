@@ -399,6 +399,7 @@ def _classes(section: Section) -> Table:
     wide = table.assign(cell=cells, arm=names).pivot(
         index=["class", "images"], columns="arm", values="cell"
     )
+    wide = wide.reindex(table["class"].drop_duplicates(), level="class")
     return _table(wide[[*dict.fromkeys(names)]].reset_index())
 
 

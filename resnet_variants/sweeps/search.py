@@ -115,5 +115,5 @@ def _outcome(search: Experiment, out: Path, arm: Arm) -> dict[str, Any]:
     return {
         "val_acc": fmean(accuracies) if len(done) == len(results) else None,
         "runs": len(results),
-        "seconds": sum(float(str(result["seconds"])) for result in done),
+        "seconds": sum(float(str(result["seconds"])) for result in results if result),
     }

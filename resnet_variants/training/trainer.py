@@ -148,7 +148,7 @@ def _train_epoch(
     for _ in trainer.rest_of_epoch():
         regular = trainer.step % CHECK_EVERY == 0
         if every and trainer.step % every == 0:
-            yield trainer.note_steps(time.perf_counter() - start)
+            yield trainer.note_steps(start)
         if trainer.step == trainer.steps:
             break
         if regular:
@@ -364,12 +364,12 @@ class Trainer:
         world = self.fabric.world_size
         return loss / world, hits / self.recipe.batch_size, norm / world
 
-    def note_steps(self, seconds: float) -> StepRecord:
+    def note_steps(self, start: float) -> StepRecord:
         """Keep and return a record of the steps since the last one; waits for the device."""
         sums, step = self.noted
         loss, acc, norm = self._mean(self.sums - sums, self.step - step)
         self.noted = self.sums.clone(), self.step
-        at = self.epoch, self.step, self.steps
+        at, seconds = (self.epoch, self.step, self.steps), time.perf_counter() - start
         record = StepRecord(*at, self.lr, loss, acc, norm, seconds)
         self.records.append(record)
         return record

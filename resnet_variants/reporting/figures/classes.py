@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.images import confusion
+from resnet_variants.registry import one_line
 from resnet_variants.reporting.figures.arms import LISTED, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
     counted,
@@ -24,6 +25,7 @@ from resnet_variants.reporting.text import POINTS
 
 _MOST = 20  # classes that a figure shows
 _WRITTEN = 12  # classes up to which cells have numbers
+_LETTERS = 24  # of a class
 _LEAST = 0.05  # percent; less would be written as 0.0
 
 
@@ -48,8 +50,8 @@ def class_accuracies(comparison: Comparison) -> Figure | None:
             look = drawn(arms.look(model)) | {"linestyle": "", "markersize": 4}
             error = [own["mean"] - own["ci_low"], own["ci_high"] - own["mean"]]
             axes.errorbar(x, own["mean"], yerr=np.nan_to_num(error), elinewidth=0.8, **look)
-        axes.set_xticks(range(len(classes)), classes, parse_math=False)
-        axes.tick_params(axis="x", rotation=_rotation(classes))
+        axes.set_xticks(range(len(classes)), _titles(classes))
+        axes.tick_params(axis="x", rotation=_rotation(_titles(classes)))
         axes.set_ylabel("test accuracy")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         left_out = len(every) - len(classes)
@@ -81,7 +83,7 @@ def confusions(comparison: Comparison) -> Figure | None:
     shares = {model: confusion(answers[model]) for model in models}
     errors = 1 - np.diag(shares[best])
     kept = np.sort(np.argsort(-np.nan_to_num(errors, nan=-1.0), kind="stable")[:_MOST])
-    names = [plain(answers[best].classes[number]) for number in kept]
+    names = _titles([answers[best].classes[number] for number in kept])
     side = 1.6 + 0.36 * len(kept)
     with styled():
         figure = Figure(figsize=(side * len(models) + 0.6, side + 0.5), layout="constrained")
@@ -105,6 +107,11 @@ def confusions(comparison: Comparison) -> Figure | None:
         panels[0].set_ylabel("class")
         headline(figure, [shortened(comparison.data), "diagonal: % right; all seeds together"])
     return figure
+
+
+def _titles(classes: Sequence[str]) -> list[str]:
+    """The names of classes as an axis has room for them."""
+    return [plain(shortened(one_line(name), _LETTERS)) for name in classes]
 
 
 def _rotation(names: Sequence[str]) -> float:

@@ -57,7 +57,7 @@ def ensemble_curves(comparison: Comparison) -> Figure | None:
     ``None`` without logits, or where no arm has two seeds.
     """
     table = comparison.ensembles
-    if table["members"].max() < 2 or table.empty:
+    if table.empty or table["members"].max() < 2:
         return None
     arms = arms_of(comparison)
     with styled():
