@@ -189,9 +189,10 @@ def read_table(
     Raises:
         UserError: no table, no such column, or a value that its column cannot hold.
     """
-    numbers = {column.name: "" for column in columns if column.kind is not str}
+    texts = {column.name: str for column in columns if column.kind is str}
+    numbers = {column.name: "" for column in columns if column.name not in texts}
     try:
-        frame = pd.read_csv(path, keep_default_na=False, na_values=numbers)
+        frame = pd.read_csv(path, keep_default_na=False, na_values=numbers, dtype=texts)
     except ValueError as reason:  # pandas' parser errors, and bytes that are no text
         raise error(" ".join(str(reason).split())) from reason
     missing = [c.name for c in columns if c.name not in frame and not c.later]
