@@ -1,7 +1,8 @@
 """``python -m resnet_variants.diagnose RUN_DIR...``: why a trained network does what it does.
 
-Gradient flow, paths, lesions, distance of units to the identity, and sensitivity of finished runs,
-on validation images; tables and figures beside each run. ``report`` then shows all runs together.
+Gradient flow, paths, lesions, distance of units to the identity, sensitivity and class maps of
+finished runs, on validation images; tables and figures beside each run. ``report`` then shows all
+runs together.
 """
 
 from __future__ import annotations

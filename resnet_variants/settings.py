@@ -305,6 +305,8 @@ class Loading:
 
 # --- diagnosis --------------------------------------------------------------------------------
 
+MOST_MAPPED = 16  # images whose class maps a figure shows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -319,6 +321,9 @@ class Study:
     batch_size: Annotated[int, Range(2, MILLION, also=0, text=f"from 2 to {MILLION}, or 0")] = 0
     draws: Count = 2  # random deletions and orders of each size
     paths: Count = 8  # paths of each length that are followed
+    # places in the validation split, from 0, of the images whose class maps are drawn; without any,
+    # the first image of each of four classes
+    map_images: tuple[Annotated[int, Range(0, MILLION)], ...] = ()
     seed: int = 0  # which images; and which draws, others for each seed of a training
     device: Device = Machine.device  # auto: the GPU where there is one
     data: str = ""  # SPEC of the run's images if they were moved; empty: as the run names them
@@ -329,13 +334,22 @@ class Study:
         if self.batch_size > self.images:
             message = f"batch_size {self.batch_size} exceeds the {self.images} images"
             raise UserError(message, field="batch_size")
+        object.__setattr__(self, "map_images", tuple(dict.fromkeys(self.map_images)))
+        if len(self.map_images) > MOST_MAPPED:
+            message = f"map_images names {len(self.map_images)} images: a figure has room for"
+            raise UserError(f"{message} {MOST_MAPPED}", field="map_images")
 
     def fitted(self, available: int) -> Study:
         """The same study for a number of validation images.
 
         Raises:
-            ValueError: fewer images than the batch size that was asked for, or than two.
+            ValueError: fewer images than the batch size that was asked for, or than two; or a place
+                of ``map_images`` beyond the last one.
         """
+        beyond = [place for place in self.map_images if place >= available]
+        if beyond:
+            message = f"map_images {beyond[0]} must be below {available}, the number of validation"
+            raise UserError(f"{message} images", field="map_images")
         if available < max(2, self.batch_size):
             size = max(2, self.batch_size)
             message = f"batch_size {size} exceeds the {available} validation images"

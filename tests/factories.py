@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,7 +13,8 @@ from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.images import IMAGE_COLUMNS
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.models.variant import Variant
-from resnet_variants.records.diagnosis import NOISE, SHIFT, TABLES
+from resnet_variants.records.class_maps import picture_text
+from resnet_variants.records.diagnosis import NOISE, OTHER_CLASS, SHIFT, TABLES, TRUE_CLASS
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import (
     FURTHER_COLUMNS,
@@ -35,6 +37,7 @@ MODELS = {
     D_PRE: ("D", "deep", "3x3", "avgpool", "preact", 6_000_000),
     "net_free": ("", "conv7", "1x1", "avgpool", "preact", 4_500_000),
 }
+PICTURE = picture_text(np.full((8, 8, 1), 128, np.uint8))
 # What is known of a run before it starts; the rest of a row is its result.
 _BEFORE = RUN_COLUMNS[2 : RUN_COLUMNS.index("test_acc")]
 CONFIG = ("run_id", *_BEFORE, "device", "precision", *FURTHER_COLUMNS)
@@ -214,6 +217,12 @@ def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:
         "shifts": [
             at | {"share": share, "shift": 4, "acc": 0.9 - share, "kept": 1 - share}
             for share in (0.0, SHIFT)
+        ],
+        "class_maps": [
+            at
+            | {"image": 0, "kind": kind, "class": n, "class_name": f"0{n}", "logit": 1.0 - n}
+            | {"probability": 0.6 - 0.2 * n, "map": "0 1;1 2", "picture": PICTURE * (n == 0)}
+            for n, kind in enumerate((TRUE_CLASS, OTHER_CLASS))
         ],
     }
     return {name: pd.DataFrame(own, columns=[*TABLES[name].header]) for name, own in rows.items()}

@@ -663,7 +663,7 @@ def test_a_plain_net_without_units_of_one_shape_has_fewer_figures(tmp_path):
     found = rv.diagnose(trained(tmp_path, run), **SMALL)
     assert found.tables["identity_distance"]["cosine"].isna().all()
     assert {path.stem for path in found.files if path.suffix == ".svg"} == {
-        *("gradient_flow", "lesion", "sensitivity", "shifts")
+        *("gradient_flow", "lesion", "sensitivity", "shifts", "class_maps")
     }
 
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from torch import Tensor
 
 from resnet_variants.models.network import ResNet
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The validation images whose class maps are drawn.
+
+    Attributes:
+        places: in the validation split.
+        pixels: (N, C, H, W) uint8.
+        images: the same, normalised.
+        labels: class numbers.
+        classes: names by number.
+    """
+
+    places: Sequence[int]
+    pixels: Tensor
+    images: Tensor
+    labels: Sequence[int]
+    classes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,7 @@ class Sample:
         draws: random deletions and exchanges of each size.
         paths: paths of each length.
         seed: of all random draws.
+        chosen: further images, for class maps.
     """
 
     images: Tensor
@@ -32,6 +52,7 @@ class Sample:
     draws: int
     paths: int
     seed: int
+    chosen: Chosen
 
     @property
     def batch(self) -> tuple[Tensor, Tensor]:

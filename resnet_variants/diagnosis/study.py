@@ -14,8 +14,8 @@ from torch import Tensor
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import Batch
-from resnet_variants.diagnosis import distances, gradients, lesions, shifts
-from resnet_variants.diagnosis.measure import Sample
+from resnet_variants.diagnosis import activation_maps, distances, gradients, lesions, shifts
+from resnet_variants.diagnosis.measure import Chosen, Sample
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.weights import (
     WEIGHTS_FILE,
@@ -41,7 +41,14 @@ from resnet_variants.training.batches import generator
 from resnet_variants.training.device import full_precision, make_fabric
 
 # By the names of TABLES.
-MEASURES = gradients.MEASURES | lesions.MEASURES | distances.MEASURES | shifts.MEASURES
+MEASURES = (
+    gradients.MEASURES
+    | lesions.MEASURES
+    | distances.MEASURES
+    | shifts.MEASURES
+    | activation_maps.MEASURES
+)
+_MAPPED = 4  # classes whose first image has its class maps drawn, unless others are asked for
 
 
 def diagnose_run(path: Path, study: Study) -> Diagnosis:
@@ -72,6 +79,7 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
         draws=study.draws,
         paths=study.paths,
         seed=generator("draws", study.seed, run.seed).initial_seed(),
+        chosen=_chosen(data, study, fabric.device),
     )
     model = _as_it_began(config, run, data)
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -128,9 +136,23 @@ def validation_images(data: Dataset, study: Study, device: torch.device) -> tupl
     order = torch.randperm(len(data.val), generator=generator("diagnose", study.seed))[
         : study.images
     ]
-    with closing(data.val.batches([Batch(order)])) as batches:
-        images = next(batches).to(device)
+    images = _pixels(data, order).to(device)
     return Normalise.of(data, device)(images), data.val.labels[order].to(device)
+
+
+def _pixels(data: Dataset, places: Tensor) -> Tensor:
+    with closing(data.val.batches([Batch(places)])) as batches:
+        return next(batches)
+
+
+def _chosen(data: Dataset, study: Study, device: torch.device) -> Chosen:
+    """The images that were asked for, or the first one of each of the first classes."""
+    labels = data.val.labels
+    first = [int((labels == label).nonzero()[0]) for label in labels.unique()[:_MAPPED]]
+    places = torch.tensor(study.map_images or first)
+    pixels = _pixels(data, places)
+    images = Normalise.of(data, device)(pixels.to(device))
+    return Chosen(places.tolist(), pixels, images, labels[places].tolist(), data.classes)
 
 
 def _trained_epochs(path: Path, run: Run) -> int:

@@ -22,6 +22,7 @@ NOISE = 0.1  # the deviation that summaries show
 SHIFTS = (0.0, 1 / 16, 1 / 8, 1 / 4)  # of images, as shares of their side
 SHIFT = 1 / 8  # the one that summaries show
 OUTPUT = "output"  # in place of a unit's name: the output of the last unit
+TRUE_CLASS, OTHER_CLASS = "true", "other"  # kinds of maps; other: the most probable other class
 
 Diagnosis = dict[str, pd.DataFrame]  # by the names of TABLES
 
@@ -42,11 +43,13 @@ class Table:
         columns: after those of ``KEYS``.
         required: values of columns that every run has a row with.
         may_be_empty: a run may have no rows.
+        later: diagnoses of earlier versions lack it.
     """
 
     columns: Sequence[Column]
     required: Sequence[Mapping[str, object]] = ()
     may_be_empty: bool = False
+    later: bool = False
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -97,13 +100,25 @@ TABLES = {
     "shifts": Table(
         (_number("share", 0, 1), _count("shift"), _ACC, _number("kept", 0, 1), _IMAGES),
         required=({"share": 0.0}, {"share": SHIFT}),
+        later=True,
+    ),
+    "class_maps": Table(
+        (
+            *(_count("image"), _KIND, _count("class"), Column("class_name", str)),
+            *(_number("probability", 0, 1), _number("logit")),
+            *(Column("map", str), Column("picture", str)),  # see ``records.class_maps``
+        ),
+        required=({"kind": TRUE_CLASS}, {"kind": OTHER_CLASS}),
+        may_be_empty=True,  # the pooling is not the mean
+        later=True,
     ),
 }
 
 
 def is_diagnosed(folder: Path) -> bool:
-    """Whether a run's directory holds every table, all of one diagnosis."""
-    return all((folder / f"{name}.csv").is_file() for name in TABLES) and is_whole(folder)
+    """Whether a run's directory holds every table that any version writes, of one diagnosis."""
+    first = [name for name, table in TABLES.items() if not table.later]
+    return all((folder / f"{name}.csv").is_file() for name in first) and is_whole(folder)
 
 
 def of_runs(tables: Diagnosis, run_ids: Iterable[str]) -> Diagnosis:

@@ -1,7 +1,7 @@
 """Figures of diagnoses: gradients, paths, lesions, distances to the identity, sensitivity.
 
 A line is the mean over a network's seeds, its band spans them. ``DIAGNOSIS_FIGURES`` lists what is
-drawn of each table.
+drawn of each table; class maps are drawn in a file of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy.stats import PermutationMethod, pearsonr
 from resnet_variants.analysis.diagnosis import largest_over_smallest
 from resnet_variants.records.diagnosis import NOISE, OUTPUT, TABLES, Diagnosis
 from resnet_variants.reporting.figures.arms import Arms, arms_by_name, drawn
+from resnet_variants.reporting.figures.class_maps import class_maps_figure
 from resnet_variants.reporting.figures.style import (
     COLUMN,
     counted,
@@ -214,12 +215,17 @@ def _shifts(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     return figure
 
 
+def _class_maps(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
+    return class_maps_figure(frame, drawing.arms.labels, drawing.data)
+
+
 @dataclass(frozen=True)
 class DiagnosisFigure:
     """What is drawn of one diagnosis table."""
 
     caption: str
     draw: Callable[[pd.DataFrame, _Drawing], Figure | None]
+    has_lines: bool = True  # which a legend explains
 
 
 _FIGURES = {  # by the name of the table
@@ -250,6 +256,11 @@ _FIGURES = {  # by the name of the table
         "shift leaves as they are",
         _shifts,
     ),
+    "class_maps": DiagnosisFigure(
+        "Class activation maps over their images: places that speak for a class, and against it",
+        _class_maps,
+        has_lines=False,
+    ),
 }
 DIAGNOSIS_FIGURES = {
     name: _FIGURES.get(name) or DiagnosisFigure(f"{name.replace('_', ' ')} by unit", _any_table)
@@ -273,8 +284,9 @@ def diagnosis_figure(
         return None
     arms = arms or arms_by_name(pd.concat([other["model"] for other in tables.values()]))
     with styled():
-        figure = DIAGNOSIS_FIGURES[name].draw(table, _Drawing(arms, data))
-        if figure is not None and table["model"].nunique() > 1:
+        drawn_as = DIAGNOSIS_FIGURES[name]
+        figure = drawn_as.draw(table, _Drawing(arms, data))
+        if figure is not None and drawn_as.has_lines and table["model"].nunique() > 1:
             legend_below(figure, arms.legend(table["model"]))
     return figure
 
