@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -97,12 +99,7 @@ def confusions(comparison: Comparison) -> Figure | None:
             axes.set_yticks(range(len(kept)), names if axes is panels[0] else [])
             axes.set_xlabel("answer")
             if len(kept) <= _WRITTEN:
-                for (row, column), share in np.ndenumerate(cells):
-                    if share >= _LEAST:
-                        dark = row != column and share > 0.6 * np.nanmax(_errors_only(cells))
-                        style = {"ha": "center", "va": "center", "fontsize": 6.5}
-                        style |= {"color": "white" if dark else "black"}
-                        axes.text(column, row, f"{share:.1f}", **style)
+                _write(axes, cells)
             figure.colorbar(image, ax=axes, shrink=0.7, label="% of the class, errors")
         panels[0].set_ylabel("class")
         headline(figure, [shortened(comparison.data), "diagonal: % right; all seeds together"])
@@ -117,6 +114,17 @@ def _titles(classes: Sequence[str]) -> list[str]:
 def _rotation(names: Sequence[str]) -> float:
     """Of the names of classes below an axis, in degrees; digits need no room."""
     return 30.0 if max(map(len, names)) > 3 else 0.0
+
+
+def _write(axes: Axes, cells: np.ndarray) -> None:
+    """The percentages into the cells."""
+    dark = 0.6 * np.nanmax(_errors_only(cells))
+    # Inside its cell a number needs no room of its own, which takes long to find.
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "in_layout": False}
+    for (row, column), share in np.ndenumerate(cells):
+        if share >= _LEAST:
+            color = "white" if row != column and share > dark else "black"
+            axes.text(column, row, f"{share:.1f}", color=color, **style)
 
 
 def _errors_only(cells: np.ndarray) -> np.ndarray:
