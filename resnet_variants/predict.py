@@ -89,13 +89,10 @@ def _seeds(out: Path, arm: str) -> list[Path]:
     from resnet_variants.analysis.results import load_results, require_folders
 
     require_folders([out])
-    arms = [
-        (part.labels[str(name)], str(name), own.sort_values("seed"))
-        for part in load_results([out]).comparisons
-        for name, own in part.done.groupby("model", sort=False)
-    ]
-    chosen = [one for one in arms if arm in ("", *one[:2])]
-    labels = [*dict.fromkeys(label for label, *_ in chosen or arms)]
+    results = load_results([out])
+    chosen = results.finished_arms(arm)
+    every = chosen or results.finished_arms()
+    labels = [*dict.fromkeys(part.labels[name] for part, name in every)]
     if not labels:
         raise UserError(f"{str(out)!r} holds no finished run")
     if not chosen:
@@ -105,8 +102,10 @@ def _seeds(out: Path, arm: str) -> list[Path]:
     if len(chosen) > 1:
         message = f"{labels[0]} was trained under several conditions, which are not mixed"
         raise UserError(f"{message}: name a run instead", field="arm")
-    ((label, _, own),) = chosen
-    warn(f"mean over {number_of(len(own), 'seed')} of {label}: {', '.join(map(str, own['seed']))}")
+    ((part, name),) = chosen
+    own = part.done[part.done["model"] == name].sort_values("seed")
+    seeds = ", ".join(map(str, own["seed"]))
+    warn(f"mean over {number_of(len(own), 'seed')} of {labels[0]}: {seeds}")
     return [out / "runs" / str(run_id) for run_id in own["run_id"]]
 
 

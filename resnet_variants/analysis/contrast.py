@@ -53,9 +53,7 @@ class Side:
         own = self.answers
         if own is None or not set(seeds) <= set(own.seeds):
             return replace(self, scores=scores, answers=None)
-        rows = [own.seeds.index(seed) for seed in seeds]
-        answers = replace(own, seeds=tuple(numbers), predicted=own.predicted[rows])
-        return replace(self, scores=scores, answers=answers)
+        return replace(self, scores=scores, answers=replace(own.of(seeds), seeds=tuple(numbers)))
 
 
 def compared(first: Path, second: Path) -> Contrast:
@@ -129,13 +127,10 @@ def _run(path: Path) -> Side:
 
 def _chosen(results: Results, folder: Path, arm: str) -> tuple[Comparison, str]:
     """The comparison and the model of an arm; the only one if ``arm`` is empty."""
-    there = [
-        (part, str(model)) for part in results.comparisons for model in part.done["model"].unique()
-    ]
-    labels = [part.labels[model] for part, model in there]
-    if not there:
+    found = results.finished_arms(arm)
+    labels = [part.labels[model] for part, model in results.finished_arms()]
+    if not labels:
         raise UserError(f"{str(folder)!r} holds no finished run")
-    found = [one for one, label in zip(there, labels, strict=True) if arm in ("", label, one[1])]
     if not found:
         refuse("arm", arm, dict.fromkeys(labels), field="")
     if len(found) > 1:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,11 @@ class Answers:
     def right(self) -> np.ndarray:
         """Whether each answer is right: (seeds, images)."""
         return self.predicted == self.labels
+
+    def of(self, seeds: Sequence[int]) -> Answers:
+        """Those of some of the seeds, in this order."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return replace(self, seeds=tuple(seeds), predicted=self.predicted[rows])
 
 
 def answers_of(done: pd.DataFrame, outcomes: Mapping[str, Outcome]) -> dict[str, Answers]:
@@ -125,8 +130,7 @@ def difference(one: Answers, other: Answers) -> np.ndarray:
         (seeds, images): -1, 0 or 1.
     """
     common = [seed for seed in one.seeds if seed in other.seeds]
-    rights = [a.right[[a.seeds.index(seed) for seed in common]] for a in (one, other)]
-    return np.subtract(*rights, dtype=np.int8)
+    return np.subtract(one.of(common).right, other.of(common).right, dtype=np.int8)
 
 
 def with_images(summary: pd.DataFrame, answers: Mapping[str, Answers]) -> pd.DataFrame:

@@ -74,6 +74,16 @@ class Results:
     robust: Sequence[str]
     searched: Sequence[Json]
 
+    def finished_arms(self, arm: str = "") -> list[tuple[Comparison, str]]:
+        """The arms with finished runs, each with its comparison: all, or those of a label or name.
+
+        There are several of one label where it was trained under several conditions.
+        """
+        every = [
+            (part, str(name)) for part in self.comparisons for name in part.done["model"].unique()
+        ]
+        return [(part, name) for part, name in every if arm in ("", name, part.labels[name])]
+
     def steps(self) -> pd.DataFrame:
         """The records of steps of all runs, read now: ``STEPS`` of ``records.schema``."""
         folders = self.runs["run_id"].map(self.folders)
