@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from resnet_variants.analysis.contrast import Contrast, arms_compared, compared
+from resnet_variants.analysis.contrast import Contrast, contrast
+from resnet_variants.data.thumbnails import thumbnails
 from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.catalogue import as_variant
 from resnet_variants.models.grids import merge
@@ -29,6 +31,7 @@ from resnet_variants.registry import (
     shown,
 )
 from resnet_variants.reporting.build import Report, build, read, require_room
+from resnet_variants.reporting.contrast import write_contrast
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
@@ -93,7 +96,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     experiment = choose(experiment, out, options, follow)
     follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
-    made = build(out) if report else read(out)
+    made = build(out, decode=experiment.thumbnails) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return made
@@ -158,22 +161,45 @@ def report(*folders: str | Path, out: str | Path | None = None, vary: Sequence[s
     return build(paths[0]) if out is None else build(require_path("out", out), paths, names)
 
 
-def compare(first: str | Path, second: str | Path, arm: str = "") -> Contrast:
+def compare(
+    *what: str | Path,
+    out: str | Path | None = None,
+    data: str = "",
+    data_dir: str | Path = Loading.data_dir,
+) -> Contrast:
     """Two arms side by side: what differs in their settings, accuracy, classes and single images.
 
-    ``compare(folder, one, other)`` are two arms of a results folder, by their labels or names.
-    ``compare(one, other)`` are two runs' folders, or two results folders of one arm each. Numbers
-    are those of the second minus those of the first.
+    Numbers are those of the second minus those of the first.
+
+    Args:
+        what: two runs' folders, or two results folders of one arm each; a results folder and the
+            labels or names of two arms; or two results folders, each followed by an arm.
+        out: a folder for ``compare.html`` with its tables and figures; nothing is written without.
+        data: the SPEC of the images that the page shows; by default that of the training. Without
+            the images the page has no pictures, but those that the results folders keep.
+        data_dir: where downloaded images are.
 
     Raises:
         ValueError: no such folder, finished run or arm; or the two were tested on other images.
     """
-    one = require_path("first", first)
-    require("arm", arm, str, "an arm's label or name")
-    if not arm:
-        return compared(one, require_path("second", second))
-    require("second", second, str, "an arm's label or name")
-    return arms_compared(one, str(second), arm)
+    target = None if out is None else require_path("out", out)
+    require("data", data, str, "a SPEC")
+    loading = Loading(data_dir=require_path("data_dir", data_dir))
+    found = contrast(*what)
+    if target is None:
+        return found
+    absent, given = "", ["--data", data] if data else []
+    try:
+        found = found.illustrated(
+            lambda spec, split, images: thumbnails(data or spec, split, images, loading)
+        )
+    except UserError as error:
+        if data:
+            raise
+        absent = f"Pictures of all other images are not at hand: {error}."
+    words = ["python", "-m", "resnet_variants.compare", *map(str, what), "--out", str(target)]
+    write_contrast(found, target, absent, shlex.join([*words, *given]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ def command(argv: Sequence[str]) -> int:
                 else f"diagnosed {folder.name}"
             )
             complete = complete and not refusal
-    made = build(out)
+    made = build(out, decode=experiment.thumbnails)
     show_report(made, out, wide=output.wide, step=next_step(made))
     return 0 if complete else 1
 

@@ -13,9 +13,9 @@ from resnet_variants.analysis.comparison import Comparison, comparisons
 from resnet_variants.analysis.images import IMAGE_COLUMNS
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
 from resnet_variants.models.variant import Variant
-from resnet_variants.records.class_maps import picture_text
 from resnet_variants.records.diagnosis import NOISE, OTHER_CLASS, SHIFT, TABLES, TRUE_CLASS
 from resnet_variants.records.files import to_json, write_atomically
+from resnet_variants.records.pictures import picture_text
 from resnet_variants.records.results_folder import (
     FURTHER_COLUMNS,
     RUN_COLUMNS,

@@ -13,8 +13,8 @@ import resnet_variants as rv
 from resnet_variants.diagnosis.activation_maps import class_maps
 from resnet_variants.models.variant import Variant
 from resnet_variants.models.zoo import build
-from resnet_variants.records.class_maps import map_of, map_text, picture_of, picture_text
 from resnet_variants.records.diagnosis import TABLES, is_diagnosed, read_diagnoses
+from resnet_variants.records.pictures import CLASS_MAPS, map_of, map_text, picture_of, picture_text
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build as report
 from resnet_variants.reporting.figures.diagnosis import diagnosis_figure
@@ -125,7 +125,7 @@ def test_the_table_holds_the_images_that_were_asked_for(run):
     logits = load_file(run / "predictions.safetensors")["val_logits"][[7, 0]].float()
     for row, own in zip(true.to_dict("records"), logits, strict=True):
         assert row["logit"] == pytest.approx(own[row["class"]].item(), abs=2e-2)
-        pixels = np.asarray(picture_of(row["picture"]))[..., 0]
+        pixels = np.asarray(picture_of(row["picture"], CLASS_MAPS))[..., 0]
         assert np.array_equal(pixels, data.val.images[row["image"], 0].numpy())
     for row, own in zip(other.to_dict("records"), logits, strict=True):
         own[true["class"][true["image"] == row["image"]].item()] = -np.inf
@@ -244,7 +244,7 @@ def test_maps_and_pictures_come_back_from_their_cells():
     assert map_of(map_text(values)).tolist() == values.tolist()
     pixels = np.zeros((400, 200, 3), np.uint8)
     pixels[:200] = (250, 10, 100)
-    picture = picture_of(picture_text(pixels))
+    picture = picture_of(picture_text(pixels), CLASS_MAPS)
     assert picture.size == (80, 160)
     assert np.abs(np.array(picture.getpixel((40, 20))) - (250, 10, 100)).max() < 8
 
@@ -260,7 +260,7 @@ def test_a_damaged_map_is_one_line(text):
 @pytest.mark.parametrize("text", ["", "no base 64!", "eA=="])
 def test_a_damaged_picture_is_one_line(text):
     with pytest.raises(UserError, match=r"^class_maps\.csv holds a picture that cannot be read: "):
-        picture_of(text)
+        picture_of(text, CLASS_MAPS)
 
 
 def test_places_are_kept_once():

@@ -151,8 +151,10 @@ def test_each_run_has_the_software_that_it_was_trained_with(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("x", "name two results folders, two runs, or a results folder and two of its arms"),
-        ("x B D D", "name two results folders, two runs"),
+        ("x", "name two results folders, two runs, a results folder and two of its arms, or two"),
+        ("x B D D B", "name two results folders, two runs"),
+        ("x B D D", "no results folder 'D'"),
+        ("x B x B", "B is named twice: name something else"),
         ("x B nope", "unknown arm 'nope'; choices: B, D"),
         ("x B B", "B is named twice: name something else"),
         ("y y", "y is named twice"),

@@ -1,6 +1,5 @@
 """The public functions given what no argument is: it works, or one line names the argument."""
 
-import importlib
 import inspect
 from dataclasses import fields
 
@@ -57,7 +56,7 @@ def valid(tmp_path_factory):
     return {
         "cost": {"variant": NAME},
         "create_model": {"variant": NAME},
-        "compare": {"first": folder, "second": folder},
+        "compare": {"what": (folder, folder)},
         "diagnose": {"folder": folder},
         "load_backbone": {"model": model, "source": model.state_dict()},
         "load_plugin": {"plugin": "parts.py"},
@@ -67,7 +66,7 @@ def valid(tmp_path_factory):
         "parse_name": {"name": NAME},
         "preset": {"letter": "A"},
         "register": {"variant": NAME},
-        "report": {"folders": folder},
+        "report": {"folders": (folder,)},
         "resnetv2_state_dict": {"model": rv.create_model("rv_resnet18_b_preact", device="meta")},
         "run": {"variants": [NAME], "out": folder},
         "save_pretrained": {"model": model, "folder": folder},
@@ -93,13 +92,17 @@ CASES = [(name, argument) for name in FURTHER for argument in arguments(name)]
 
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_wrong_kind_is_one_line_that_names_the_argument(name, argument, valid, monkeypatch):
-    for inner in ("finished", "run_sweep", "build"):
-        monkeypatch.setattr(importlib.import_module("resnet_variants.api"), inner, reach)
+    for inner in ("api.finished", "api.run_sweep", "api.build", "analysis.contrast._loaded"):
+        monkeypatch.setattr(f"resnet_variants.{inner}", reach)
     for value in WRONG[: 6 if argument == "source" else 7]:  # an empty state dict is one
-        given = valid.get(name, {}) | {argument: value}
-        positional = [given.pop("folders")] if name == "report" else []
+        own = valid.get(name, {})
+        given = own | {argument: value}
+        words = [part for each in ("folders", "what") for part in own.get(each, ())]
+        if argument in ("folders", "what"):
+            words = [value] * len(words)
+        given = {key: given[key] for key in given.keys() - {"folders", "what"}}
         try:
-            function(name)(*positional, **given)
+            function(name)(*words, **given)
         except ReachedError:
             pass
         except (ValueError, TypeError) as error:

@@ -7,7 +7,7 @@ table, sentence and figure takes a ``Comparison``, or a sequence of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,10 +28,12 @@ from resnet_variants.analysis.endpoints import (
 from resnet_variants.analysis.factors import short_labels
 from resnet_variants.analysis.images import (
     CLASS_COLUMNS,
+    HARDEST_COLUMNS,
     IMAGE_COLUMNS,
     Answers,
     answers_of,
     by_class,
+    hardest,
     with_images,
 )
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
@@ -44,6 +46,7 @@ from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
+from resnet_variants.records.pictures import Thumbnails
 from resnet_variants.records.predictions import Outcome
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
@@ -62,10 +65,10 @@ class Comparison:
         runs: ``RUN_COLUMNS``; failed and unfinished runs too.
         epochs: ``EPOCH_COLUMNS`` of these runs.
         baselines: model name -> name of the model it is compared with.
-        latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
         diagnosis: the diagnosis tables of these runs.
         recipe: the settings of the recipe as text; empty where they are not recorded.
         networks: model, axes and costs of each network of all comparisons that were made together.
+        latencies: milliseconds for one image by ``summary.LATENCY_OF``, where measured.
         names: what readers call a data set, by its id; one that is absent is called by its id.
         plan: what was fixed before the first run.
         stated: the predictions, whose arms may be in other comparisons.
@@ -73,23 +76,25 @@ class Comparison:
         robust: those at each of whose values arms are compared.
         searched: what came out at each value that a search tried, see ``sweeps.search``.
         outcomes: what finished runs predicted for each test image, by ``run_id``, where kept.
+        thumbnails: small pictures of some test images, as text.
     """
 
     key: Mapping[str, Any]
     runs: pd.DataFrame
     epochs: pd.DataFrame
     baselines: Mapping[str, str]
-    latencies: Mapping[tuple[str, ...], float]
     diagnosis: Diagnosis
     recipe: Mapping[str, str]
     networks: pd.DataFrame
-    names: Mapping[str, str]
-    plan: Plan
-    stated: Predictions
-    varied: Mapping[str, str]
-    robust: Sequence[str]
-    searched: Sequence[Mapping[str, Any]]
-    outcomes: Mapping[str, Outcome]
+    latencies: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    plan: Plan = field(default_factory=Plan)
+    stated: Predictions = field(default_factory=Predictions)
+    varied: Mapping[str, str] = field(default_factory=dict)
+    robust: Sequence[str] = ()
+    searched: Sequence[Mapping[str, Any]] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    thumbnails: Thumbnails = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -190,6 +195,20 @@ class Comparison:
         return answers_of(self.done, self.outcomes)
 
     @cached_property
+    def hardest(self) -> pd.DataFrame:
+        """The hardest test images, where predictions were kept: ``HARDEST_COLUMNS``, no key.
+
+        A further column is ``picture``, which is empty where there is no thumbnail.
+        """
+        found, own = hardest(self.answers), self.own_thumbnails
+        return found.assign(picture=[own.get(image, "") for image in found["image"]])
+
+    @property
+    def own_thumbnails(self) -> Mapping[int, str]:
+        """The thumbnails of its test images, by their places in the split."""
+        return self.thumbnails.get((str(self.key["dataset"]), int(self.key["img_size"])), {})
+
+    @cached_property
     def effects(self) -> pd.DataFrame:
         """One row per effect of an axis or of two: ``EFFECT_COLUMNS`` without the key."""
         return effects(self.cells, self.common_scores, self.baselines, self.plan)
@@ -248,55 +267,40 @@ class Comparison:
         return summarise_diagnoses(self.diagnosis, self.baselines, self.plan)
 
 
-def comparisons(  # noqa: PLR0913 all but two are keywords: the parts of a Comparison
+def comparisons(
     runs: pd.DataFrame,
     baselines: Mapping[str, str],
     *,
     epochs: pd.DataFrame | None = None,
-    latencies: Mapping[tuple[str, ...], float] | None = None,
     diagnosis: Diagnosis | None = None,
     provenance: Provenance | None = None,
-    names: Mapping[str, str] | None = None,
-    plan: Plan | None = None,
-    stated: Predictions | None = None,
-    varied: Mapping[str, str] | None = None,
-    robust: Sequence[str] = (),
-    searched: Sequence[Mapping[str, Any]] = (),
-    outcomes: Mapping[str, Outcome] | None = None,
+    **shared: Any,
 ) -> tuple[Comparison, ...]:
     """Split runs into those that may be compared with one another.
 
     The arguments are attributes of ``Comparison``, for all runs together. ``provenance`` has the
     settings of each recipe.
     """
-    apart = {*(varied or {}), *tuned_in(searched)}
-    runs = with_arms(runs, varied or {}, provenance or {}, tuned_in(searched))
+    varied, tuned = shared.get("varied", {}), tuned_in(shared.get("searched", ()))
+    runs = with_arms(runs, varied, provenance or {}, tuned)
     arms = dict(zip(runs["run_id"], runs["model"], strict=True))
     epochs = pd.DataFrame(columns=[*EPOCH_COLUMNS]) if epochs is None else epochs
     tables = diagnosis or {name: pd.DataFrame(columns=["run_id"]) for name in TABLES}
     if varied:
         tables = {name: _renamed(table, arms) for name, table in tables.items()}
         epochs = _renamed(epochs, arms)
-    groups = runs.groupby([*KEY], sort=False)
     return tuple(
         Comparison(
             key=dict(zip(KEY, values, strict=True)),
             runs=own.drop(columns="recipe"),
             epochs=epochs[epochs["run_id"].isin(own["run_id"])],
             baselines=_of_arms(baselines, runs["model"]),
-            latencies=latencies or {},
             diagnosis=of_runs(tables, own["run_id"]),
-            recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), apart),
+            recipe=_fixed(provenance or {}, str(values[KEY.index("recipe")]), {*varied, *tuned}),
             networks=runs.drop_duplicates("model"),
-            names=names or {},
-            plan=plan or Plan(),
-            stated=stated or Predictions(),
-            varied=varied or {},
-            robust=robust,
-            searched=searched,
-            outcomes=outcomes or {},
+            **shared,
         )
-        for values, own in groups
+        for values, own in runs.groupby([*KEY], sort=False)
     )
 
 
@@ -355,6 +359,11 @@ def calibration_table(parts: Sequence[Comparison]) -> pd.DataFrame:
 def ensembles_table(parts: Sequence[Comparison]) -> pd.DataFrame:
     """The ensembles of all comparisons: ``ENSEMBLES`` and ``KEY``."""
     return _concatenated(parts, lambda part: part.ensembles, (*names(ENSEMBLES), *KEY))
+
+
+def hardest_table(parts: Sequence[Comparison]) -> pd.DataFrame:
+    """The hardest test images of all comparisons: ``HARDEST_COLUMNS``, ``picture`` and ``KEY``."""
+    return _concatenated(parts, lambda part: part.hardest, (*HARDEST_COLUMNS, *KEY))
 
 
 def robustness_table(parts: Sequence[Comparison]) -> pd.DataFrame:

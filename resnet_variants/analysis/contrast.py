@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +13,26 @@ from scipy.stats import binomtest
 
 from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.comparison import KEY, Comparison
-from resnet_variants.analysis.images import Answers, Crossed, by_class, crossed, difference
+from resnet_variants.analysis.images import MOST, Answers, Crossed, by_class, crossed, difference
 from resnet_variants.analysis.results import Results, load_results, require_folders
 from resnet_variants.analysis.statistics import SHARE, PairedComparison, paired_comparison
+from resnet_variants.records.files import Json
 from resnet_variants.records.results_folder import (
     COST_COLUMNS,
     FURTHER_COLUMNS,
     IMAGE_COLUMNS,
     VARIANT_COLUMNS,
 )
-from resnet_variants.records.run_folder import Provenance, RunFolder, note_provenance
-from resnet_variants.registry import UserError, refuse
+from resnet_variants.records.run_folder import (
+    Provenance,
+    RunFolder,
+    note_provenance,
+    recorded_data,
+)
+from resnet_variants.registry import UserError, refuse, require, require_path
 
 _NO_FACTS = ("command", "recipe")  # provenance that differs by nature, or stands elsewhere
+_FOLDERS = {2: (0, 1), 3: (0,), 4: (0, 2)}  # by the number of words: which ones are folders
 FLIPS = ("both right", "only the first right", "only the second right", "both wrong")
 
 
@@ -36,27 +43,57 @@ class Side:
     Attributes:
         name: what readers call it.
         place: the results folder or the run's folder, and the arm; the same for the same runs.
+        spec: of the images.
+        data: the same in a reader's words.
         scores: test accuracy by seed.
         answers: for the test images, of seeds whose predictions were kept; ``None`` without any.
+        epochs: of these runs, ``seed`` and what curves show.
         facts: what may tell it from the other side, as text.
+        thumbnails: small pictures of some test images, as text, by their places in the split.
     """
 
     name: str
     place: tuple[Path, str]
+    spec: str
+    data: str
     scores: pd.Series
     answers: Answers | None
+    epochs: pd.DataFrame
     facts: Mapping[str, str]
+    thumbnails: Mapping[int, str]
 
     def of(self, seeds: Sequence[int], numbers: Sequence[int]) -> Side:
         """The runs of these seeds alone, which are called by other ``numbers``."""
         scores = self.scores[[*seeds]].set_axis([*numbers])
-        own = self.answers
-        if own is None or not set(seeds) <= set(own.seeds):
-            return replace(self, scores=scores, answers=None)
-        return replace(self, scores=scores, answers=replace(own.of(seeds), seeds=tuple(numbers)))
+        called = self.epochs["seed"].map(dict(zip(seeds, numbers, strict=True)))
+        epochs = self.epochs.assign(seed=called).dropna(subset="seed").astype({"seed": int})
+        answers = self.answers
+        if answers is not None:
+            kept = set(seeds) <= set(answers.seeds)
+            answers = replace(answers.of(seeds), seeds=tuple(numbers)) if kept else None
+        return replace(self, scores=scores, epochs=epochs, answers=answers)
 
 
-def compared(first: Path, second: Path) -> Contrast:
+def contrast(*what: str | Path) -> Contrast:
+    """What ``compare`` is given: two results folders or runs; or one or two folders and two arms.
+
+    Raises:
+        ValueError: no such folder, finished run or arm; no seed in common, or other test images.
+    """
+    if len(what) not in _FOLDERS:
+        message = "name two results folders, two runs, a results folder and two of its arms, or two"
+        raise UserError(f"{message} results folders with an arm of each")
+    folders = [require_path("what", what[at]) for at in _FOLDERS[len(what)]]
+    arms = [word for at, word in enumerate(what) if at not in _FOLDERS[len(what)]]
+    for arm in arms:
+        require("what", arm, str, "an arm's label or name")
+    if not arms:
+        return _folders_compared(*folders)
+    one, other = zip((folders * 2)[:2], map(str, arms), strict=True)
+    return _arms_compared(one, other)
+
+
+def _folders_compared(first: Path, second: Path) -> Contrast:
     """Two runs, which are one pair whatever their seeds; or two folders of one arm, or one of each.
 
     Raises:
@@ -73,15 +110,23 @@ def compared(first: Path, second: Path) -> Contrast:
     return _paired(one, other, alone=all(runs))
 
 
-def arms_compared(folder: Path, first: str, second: str) -> Contrast:
-    """Two arms of a results folder, by their labels or names.
+def _arms_compared(first: tuple[Path, str], second: tuple[Path, str]) -> Contrast:
+    """Two arms, each by its results folder and its label or name.
 
     Raises:
         ValueError: no such folder or arm, an arm that was trained under several conditions, or no
             seed in common.
     """
-    results = _loaded(folder)
-    one, other = (_side(results, *_chosen(results, folder, arm)) for arm in (first, second))
+    found = {folder: _loaded(folder) for folder, _ in (first, second)}
+    one, other = (
+        _side(found[folder], *_chosen(found[folder], folder, arm))
+        for folder, arm in (first, second)
+    )
+    if one.name == other.name and one.place != other.place:
+        one, other = (
+            replace(side, name=f"{side.name} in {folder}")
+            for side, (folder, _) in ((one, first), (other, second))
+        )
     return _paired(one, other)
 
 
@@ -151,16 +196,31 @@ def _side(results: Results, part: Comparison, model: str, run_id: str = "") -> S
     facts |= {str(name): str(value) for name, value in part.settings.loc[model].items()}
     origin = _origin(folder, [run_id] if run_id else done["run_id"].tolist(), results.provenance)
     facts |= {label: ", ".join(values) for label, values in origin.items()}
-    place, scores = (folder.resolve(), model), done["test_acc"].astype(float)
-    return Side(part.labels[model], place, scores, part.answers.get(model), facts)
+    epochs = part.done_epochs[part.done_epochs["model"] == model]
+    return Side(
+        name=part.labels[model],
+        place=(folder.resolve(), model),
+        spec=recorded_data(_config(folder, str(first["run_id"])) or dict(part.key)),
+        data=part.data,
+        scores=done["test_acc"].astype(float),
+        answers=part.answers.get(model),
+        epochs=epochs[["seed", "epoch", "train_loss", "val_acc"]],
+        facts=facts,
+        thumbnails=part.own_thumbnails,
+    )
+
+
+def _config(folder: Path, run_id: str) -> Json | None:
+    """The configuration of a run; ``None`` without raw runs."""
+    return RunFolder(folder / "runs" / run_id).config() if (folder / "runs").is_dir() else None
 
 
 def _origin(folder: Path, run_ids: Sequence[str], provenance: Provenance) -> Provenance:
     """Machine and software of these runs; without raw runs, of all runs of the folder."""
-    if (folder / "runs").is_dir():
-        provenance = {}
-        for run_id in run_ids:
-            note_provenance(provenance, RunFolder(folder / "runs" / run_id).config())
+    configs = [*filter(None, (_config(folder, run_id) for run_id in run_ids))]
+    provenance = {} if configs else provenance
+    for config in configs:
+        note_provenance(provenance, config)
     return {name: own for name, own in provenance.items() if name.split(" ")[0] not in _NO_FACTS}
 
 
@@ -222,18 +282,46 @@ class Contrast:
         answers = {} if self._answers is None else dict(zip(names, self._answers, strict=True))
         return by_class(answers, {names[1]: names[0]})
 
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """The epochs of both sides, whose names are the ``model``."""
+        sides = (self.first, self.second)
+        return pd.concat([side.epochs.assign(model=side.name) for side in sides])
+
+    @property
+    def thumbnails(self) -> Mapping[int, str]:
+        """Small pictures of some test images, by their places in the split."""
+        return {**self.second.thumbnails, **self.first.thumbnails}
+
+    def illustrated(
+        self, decode: Callable[[str, str, Sequence[int]], Mapping[int, str]]
+    ) -> Contrast:
+        """The same with pictures of the images that are most apart.
+
+        Args:
+            decode: SPEC, digest of the splits, places in the test split -> pictures as text.
+        """
+        absent = [i for i in self.apart["image"].head(MOST).tolist() if i not in self.thumbnails]
+        if not absent:
+            return self
+        more = decode(self.first.spec, self.first.facts["split_hash"], absent)
+        return replace(self, first=replace(self.first, thumbnails={**self.thumbnails, **more}))
+
     @cached_property
     def apart(self) -> pd.DataFrame:
         """The images by how much oftener one side is right, those most apart first.
 
+        Of equal ones, the first of each class come first, then the second, and so on.
         Columns are ``image`` (its place in the test split), ``class``, and the shares of runs of
         either side that are right: ``first``, ``second``.
         """
         if self._answers is None:
             return pd.DataFrame(columns=["image", "class", "first", "second"])
         own, other = (answers.right.mean(axis=0) for answers in self._answers)
-        order = np.argsort(-np.abs(own - other), kind="stable")
-        order = order[np.abs(own - other)[order] > 0]
-        classes = np.array(self._answers[0].classes)[self._answers[0].labels[order]]
-        columns = {"image": order, "class": classes, "first": own[order], "second": other[order]}
-        return pd.DataFrame(columns)
+        classes = np.array(self._answers[0].classes)[self._answers[0].labels]
+        table = pd.DataFrame({"class": classes, "first": own, "second": other})
+        table.insert(0, "image", table.index)
+        gap = (table["first"] - table["second"]).abs()
+        turn = table.groupby([gap, "class"]).cumcount()
+        order = pd.DataFrame({"gap": -gap, "turn": turn})[gap > 0].sort_values(["gap", "turn"])
+        return table.loc[order.index].reset_index(drop=True)

@@ -197,3 +197,38 @@ def confusion(answers: Answers) -> np.ndarray:
     counts = np.bincount(pairs.ravel(), minlength=n * n).reshape(n, n)
     with np.errstate(invalid="ignore"):
         return counts / counts.sum(axis=1, keepdims=True)
+
+
+# --- single images ----------------------------------------------------------------------------
+
+HARDEST_COLUMNS = ("image", "class", "runs", "right", "answer", "answered")
+MOST = 24  # images that are listed
+
+
+def hardest(answers: Mapping[str, Answers]) -> pd.DataFrame:
+    """The test images that fewest runs of all arms get right: ``HARDEST_COLUMNS``.
+
+    Of equal ones those come first whose wrong answers agree most, and of these the first of each
+    class, then the second. ``image`` is a place in the test split, ``right`` the share of runs that
+    are right, ``answer`` the class that the others take it for most often, ``answered`` the share
+    of runs that do.
+    """
+    if not answers:
+        return pd.DataFrame(columns=[*HARDEST_COLUMNS])
+    first = next(iter(answers.values()))
+    predicted = np.concatenate([own.predicted for own in answers.values()])
+    right = (predicted == first.labels).mean(axis=0)
+    last = np.sort(right)[:MOST][-1]
+    rows: list[tuple[object, ...]] = []
+    for image in np.flatnonzero((right <= last) & (right < 1)):
+        label = first.labels[image]
+        wrong = predicted[:, image][predicted[:, image] != label]
+        answer = int(np.bincount(wrong).argmax())
+        shares = float(right[image]), float((predicted[:, image] == answer).mean())
+        title, other = first.classes[label], first.classes[answer]
+        rows.append((int(image), title, len(predicted), shares[0], other, shares[1]))
+    table = pd.DataFrame(rows, columns=[*HARDEST_COLUMNS])
+    table["turn"] = table.groupby(["right", "answered", "class"]).cumcount()
+    order = {"right": True, "answered": False, "turn": True, "image": True}
+    table = table.sort_values([*order], ascending=[*order.values()])
+    return table[[*HARDEST_COLUMNS]].head(MOST).reset_index(drop=True)

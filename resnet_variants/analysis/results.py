@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from resnet_variants.analysis.summary import LATENCY_OF
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
 from resnet_variants.records.files import Json, damaged, is_number
+from resnet_variants.records.pictures import Thumbnails, read_thumbnails
 from resnet_variants.records.predictions import Outcome, read_outcomes
 from resnet_variants.records.results_folder import (
     DATA_NAMES,
@@ -43,6 +44,8 @@ from resnet_variants.records.run_folder import (
 )
 from resnet_variants.registry import UserError
 
+# Data set, digest of its splits, places in the test split -> small pictures of these, as text.
+Decode = Callable[[str, str, Sequence[int]], Mapping[int, str]]
 LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
 
 
@@ -70,9 +73,22 @@ class Results:
     unseen: Mapping[str, bool]
     diagnosis: Diagnosis
     outcomes: Mapping[str, Outcome]
+    thumbnails: Thumbnails
     varied: Mapping[str, str]
     robust: Sequence[str]
     searched: Sequence[Json]
+
+    def with_thumbnails(self, decode: Decode) -> Results:
+        """The same with pictures of the hardest images that have none, as far as there are any."""
+        found = {key: dict(own) for key, own in self.thumbnails.items()}
+        for part in self.comparisons:
+            absent = part.hardest.loc[part.hardest["picture"] == "", "image"].tolist()
+            if absent:
+                dataset, size = str(part.key["dataset"]), int(part.key["img_size"])
+                split = str(part.done["split_hash"].iloc[0])
+                found.setdefault((dataset, size), {}).update(decode(dataset, split, absent))
+        parts = tuple(replace(part, thumbnails=found) for part in self.comparisons)
+        return replace(self, comparisons=parts, thumbnails=found)
 
     def finished_arms(self, arm: str = "") -> list[tuple[Comparison, str]]:
         """The arms with finished runs, each with its comparison: all, or those of a label or name.
@@ -115,6 +131,7 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
     baselines, latencies = _baselines(folders), _latencies(folders)
     tables = {"epochs": own_epochs, "latencies": latencies, "outcomes": outcomes}
     tables["diagnosis"] = _diagnosis(copies, folders)
+    tables["thumbnails"] = read_thumbnails(folders)
     if not where:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
     about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}

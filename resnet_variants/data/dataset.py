@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -105,7 +105,7 @@ def load_dataset(
         mirror=source.mirror,
         mean=mean,
         std=std,
-        split_hash=_hash(n.encode() + i.astype("<i8").tobytes() for n, i in indices.items()),
+        split_hash=split_hash(indices),
         # The same images whatever part of them a recipe tests on.
         data_hash=_hash(piece for split in splits.values() for piece in _contents(split))
         if crop_pct == 1
@@ -132,6 +132,11 @@ def split_indices(source: Source) -> dict[str, np.ndarray]:
         if name not in parts:
             parts["train"], parts[name] = _drawn(source, parts["train"], share)
     return {name: np.sort(parts[name]) for name in ("train", "val", "test")}
+
+
+def split_hash(indices: Mapping[str, np.ndarray]) -> str:
+    """A digest of the indices in each split."""
+    return _hash(name.encode() + own.astype("<i8").tobytes() for name, own in indices.items())
 
 
 def _drawn(source: Source, index: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

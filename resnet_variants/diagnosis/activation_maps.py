@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from resnet_variants.diagnosis.measure import Measure, Sample
 from resnet_variants.diagnosis.units import evaluating, require_ours
 from resnet_variants.models.network import ResNet
-from resnet_variants.records.class_maps import map_text, picture_text
 from resnet_variants.records.diagnosis import OTHER_CLASS, TRUE_CLASS
+from resnet_variants.records.pictures import map_text, picture_text
 from resnet_variants.registry import UserError
 
 _MEANS = ("avg", "fast", "fastavg")  # timm's names of pooling by the mean

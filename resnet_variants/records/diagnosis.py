@@ -106,7 +106,7 @@ TABLES = {
         (
             *(_count("image"), _KIND, _count("class"), Column("class_name", str)),
             *(_number("probability", 0, 1), _number("logit")),
-            *(Column("map", str), Column("picture", str)),  # see ``records.class_maps``
+            *(Column("map", str), Column("picture", str)),  # see ``records.pictures``
         ),
         required=({"kind": TRUE_CLASS}, {"kind": OTHER_CLASS}),
         may_be_empty=True,  # the pooling is not the mean

@@ -330,6 +330,12 @@ def note_provenance(provenance: Provenance, config: Json) -> None:
             values.append(str(value))
 
 
+def recorded_data(config: Json) -> str:
+    """The SPEC of a run's images, from its configuration; from their id in an old one."""
+    spec = _mapping(config.get("provenance")).get("data")
+    return str(spec or re.sub(r"-\d+px$", "", str(config["dataset"])))
+
+
 def recipe_settings(provenance: Provenance, digest: str) -> dict[str, str]:
     """The settings of a recipe as text, by today's names; empty where they are not recorded."""
     text = next(iter(provenance.get(recipe_label(digest), ())), "")

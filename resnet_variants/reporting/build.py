@@ -21,16 +21,24 @@ from resnet_variants.analysis.comparison import (
     effects_table,
     endpoints_table,
     ensembles_table,
+    hardest_table,
     pairs_table,
     predictions_table,
     robustness_table,
     summary_table,
 )
 from resnet_variants.analysis.depths import ERRORS
-from resnet_variants.analysis.results import LATENCIES, Results, load_results, require_folders
+from resnet_variants.analysis.results import (
+    LATENCIES,
+    Decode,
+    Results,
+    load_results,
+    require_folders,
+)
 from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
+from resnet_variants.records.pictures import HARDEST
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records.results_folder import (
     DATA_NAMES,
@@ -49,7 +57,7 @@ from resnet_variants.reporting import notebook
 from resnet_variants.reporting.figures import FIGURES
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.reporting.findings import answer, headline, notes
-from resnet_variants.reporting.html import Content, Failure, Links, render
+from resnet_variants.reporting.html import Content, Failure, render
 from resnet_variants.reporting.names import named_summary, suffixes
 from resnet_variants.reporting.pictures import pictures_of
 from resnet_variants.reporting.summary import (
@@ -58,6 +66,7 @@ from resnet_variants.reporting.summary import (
     summary_cells,
     summary_latex,
 )
+from resnet_variants.reporting.template import Links
 from resnet_variants.reporting.text import markdown
 
 ALWAYS = (  # files that each report writes
@@ -140,12 +149,19 @@ def require_room(out: Path, *, adopt: bool = True) -> None:
                 build(out)
 
 
-def build(out: Path, folders: Sequence[Path] = (), vary: Sequence[str] = ()) -> Report:
+def build(
+    out: Path,
+    folders: Sequence[Path] = (),
+    vary: Sequence[str] = (),
+    *,
+    decode: Decode | None = None,
+) -> Report:
     """Tables, figures and the page in ``out``, from its own runs; nothing is trained.
 
     With ``folders``, from the runs in all of these together instead, whose recipes may differ in
-    the settings of ``vary``. Of what an earlier report
-    wrote, and this one does not, the files that raw runs can give again are deleted.
+    the settings of ``vary``. With ``decode``, pictures of the hardest images are made where none
+    are kept. Of what an earlier report wrote, and this one does not, the files that raw runs can
+    give again are deleted.
 
     Raises:
         ValueError: a folder holds no runs, or a damaged file, or ``out`` cannot be written, has
@@ -163,6 +179,7 @@ def build(out: Path, folders: Sequence[Path] = (), vary: Sequence[str] = ()) -> 
             if not alone:
                 raise UserError(f"{str(out)!r} is being reported by another command: try again")
             results = load_results(folders or (out,), vary)
+            results = results.with_thumbnails(decode) if decode else results
             report, contents = _build(results, folders, out)
             raw = bool(folders) or (out / "runs").is_dir()
             files = write_files(out, contents, keep=not raw)
@@ -199,6 +216,7 @@ def _build(
         "classes": classes_table(parts),
         "calibration": calibration_table(parts),
         "ensembles": ensembles_table(parts),
+        HARDEST: hardest_table(parts),
         ERRORS: report.depths,
         **results.diagnosis,
         "diagnosis": diagnosed,

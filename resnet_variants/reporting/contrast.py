@@ -1,32 +1,146 @@
-"""Two arms side by side, as text."""
+"""Two arms side by side, as text and as a page."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from resnet_variants.analysis.contrast import FLIPS, Contrast
+from resnet_variants.analysis.images import MOST
 from resnet_variants.analysis.statistics import DIFFERENCE
-from resnet_variants.registry import number_of, one_line
+from resnet_variants.records.files import locked, writing
+from resnet_variants.records.manifest import write_files
+from resnet_variants.records.pictures import HARDEST, picture_of
+from resnet_variants.registry import UserError, number_of, one_line
+from resnet_variants.reporting.figures.arms import arms_by_name
+from resnet_variants.reporting.figures.classes import by_class
+from resnet_variants.reporting.figures.curves import curves
+from resnet_variants.reporting.figures.images import Shown, pictures_figure
+from resnet_variants.reporting.figures.style import rendered, shortened
+from resnet_variants.reporting.pictures import Picture
+from resnet_variants.reporting.template import Table, filled
 from resnet_variants.reporting.text import POINTS, interval, markdown, p_value
 
-SHOWN = 10  # images that are most apart
+PAGE = "compare.html"
+_LISTED = 10  # images that are most apart, in a terminal
+_PARTS = {  # of the page: the title, and the caption of its figure, which is called like it
+    "training_curves": ("Training", "Training loss and validation error by epoch"),
+    "classes": ("Classes", "Test accuracy by class, the hardest classes first"),
+    "images": ("Images most apart", "Test images of which they are right most unequally often"),
+}
+_OTHERS = ("runs", "runs.csv", "run.json")  # of a results folder, of a run's
 
 
 def contrast_text(found: Contrast) -> str:
     """What differs in settings, then in accuracy, answers, classes and single images."""
     one, other = found.first.name, found.second.name
-    settings = found.settings.set_axis(["what differs", one, other], axis=1)
-    facts = found.first.facts
-    parts = [f"{other} against {one}, on {facts['dataset']} at {facts['img_size']} px."]
+    settings = _settings(found)
+    parts = [f"{other} against {one}, on {found.first.data}."]
     parts += [markdown(settings) if len(settings) else "No setting differs.", *_sentences(found)]
     if len(found.classes):
         parts.append(markdown(_classes(found)))
     if len(found.apart):
         parts.append(f"Images of which {one} and {other} are right most unequally often:")
-        parts.append(markdown(_apart(found)))
+        parts.append(markdown(_apart(found, _LISTED)))
     return "\n\n".join(parts)
+
+
+def write_contrast(found: Contrast, out: Path, absent: str, command: str) -> list[Path]:
+    """The same as ``compare.html`` in a folder, with tables and figures beside it.
+
+    Args:
+        found: with the thumbnails that are at hand.
+        out: the folder; it may hold an earlier comparison.
+        absent: why pictures are missing; empty if none is.
+        command: what the page says of how it was made.
+
+    Raises:
+        ValueError: the folder holds runs or other files of these names, or cannot be written.
+    """
+    if any((out / name).exists() for name in _OTHERS):
+        message = f"{str(out)!r} has results of its own: name a folder for the comparison"
+        raise UserError(message, field="out")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out / ".report.lock") as alone:
+            if not alone:
+                raise UserError(f"{str(out)!r} is being written by another command: try again")
+            return write_files(out, _contents(found, absent, command))
+
+
+def _contents(found: Contrast, absent: str, command: str) -> dict[str, str | bytes]:
+    """The content of each file by its name."""
+    tables = {"settings": found.settings, "classes": found.classes, "images": found.apart}
+    files: dict[str, str | bytes] = {
+        f"{name}.csv": table.to_csv(index=False) for name, table in tables.items() if len(table)
+    }
+    pictures: list[Picture] = []
+    for name, figure in _figures(found).items():
+        if figure is not None:
+            drawn = rendered(figure, name)
+            pictures.append(Picture(name, drawn[f"{name}.svg"], _PARTS[name][1], name))
+            files |= drawn
+    shown = {
+        "training_curves": pd.DataFrame(),
+        "classes": _classes(found) if len(found.classes) else pd.DataFrame(),
+        "images": _apart(found, MOST),
+    }
+    there = {picture.part for picture in pictures}
+    return files | {
+        PAGE: filled(
+            "contrast.html.j2",
+            title=f"{found.second.name} against {found.first.name}",
+            data=found.first.data,
+            one=found.first.name,
+            other=found.second.name,
+            sentences=_sentences(found),
+            settings=Table.of(_settings(found)),
+            sections=[
+                (name, title, Table.of(shown[name]))
+                for name, (title, _) in _PARTS.items()
+                if name in there or len(shown[name])
+            ],
+            pictures=pictures,
+            absent=absent,
+            files=[*files],
+            command=command,
+        )
+    }
+
+
+def _figures(found: Contrast) -> dict[str, Figure | None]:
+    """By the names of ``_PARTS``; ``None`` where there is nothing to show."""
+    arms, data = arms_by_name([found.first.name, found.second.name]), found.first.data
+    return {
+        "training_curves": curves(found.epochs, arms, data),
+        "classes": by_class(found.classes, arms, data),
+        "images": _most_apart(found, data),
+    }
+
+
+def _most_apart(found: Contrast, data: str) -> Figure | None:
+    table = found.apart.head(MOST)
+    own = found.thumbnails
+    rows = table[["image", "class", "first", "second"]].itertuples(index=False, name=None)
+    shown = [
+        Shown(
+            picture_of(own[image], HARDEST),
+            (title, f"{POINTS * first:.0f} | {POINTS * second:.0f} %"),
+        )
+        for image, title, first, second in rows
+        if image in own
+    ]
+    say = f"below each image its class, and how many runs of {found.first.name} | "
+    say += f"{found.second.name} are right"
+    return pictures_figure(shown, [shortened(data), say]) if shown else None
+
+
+def _settings(found: Contrast) -> pd.DataFrame:
+    names = ["what differs", found.first.name, found.second.name]
+    return found.settings.set_axis(names, axis=1)
 
 
 def _sentences(found: Contrast) -> list[str]:
@@ -68,10 +182,10 @@ def _classes(found: Contrast) -> pd.DataFrame:
     return pd.DataFrame({**cells, **shares, "difference, points [95 %]": deltas})
 
 
-def _apart(found: Contrast) -> pd.DataFrame:
-    table = found.apart.head(SHOWN)
+def _apart(found: Contrast, most: int) -> pd.DataFrame:
+    table = found.apart.head(most)
     shares = {
-        f"{side.name} right": [f"{share:.0%}" for share in table[name]]
+        f"{side.name} right": [f"{POINTS * share:.0f} %" for share in table[name]]
         for name, side in (("first", found.first), ("second", found.second))
     }
     return pd.DataFrame(

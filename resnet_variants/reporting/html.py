@@ -13,13 +13,12 @@ import base64
 import gzip
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import resources
 from itertools import chain, combinations
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pandas as pd
 
@@ -43,7 +42,7 @@ from resnet_variants.reporting.figures.interactive import (
     style_of,
 )
 from resnet_variants.reporting.figures.style import COSTS
-from resnet_variants.reporting.forest import Forest, forest
+from resnet_variants.reporting.forest import forest
 from resnet_variants.reporting.names import conditions, named_summary, recipes_in_words
 from resnet_variants.reporting.pictures import Picture
 from resnet_variants.reporting.summary import (
@@ -53,6 +52,7 @@ from resnet_variants.reporting.summary import (
     summary_cells,
     what_it_takes,
 )
+from resnet_variants.reporting.template import Links, Table, asset, filled
 from resnet_variants.reporting.text import (
     POINTS,
     cell_text,
@@ -69,16 +69,10 @@ from resnet_variants.reporting.text import (
     readable_search,
 )
 
-if TYPE_CHECKING:
-    import jinja2
-
 BAD = {FAILED, DIVERGED, MISSING}
 RUNS_SHOWN = 2_000  # beyond that a browser answers slowly
 PAIRED = 30  # arms of a comparison beyond which their pairs are too many for the page
 AXES = (*shown_as(SIZE, MAIN), *shown_as(FURTHER))
-# What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
-NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
-Links = Sequence[tuple[str, str]]  # text and relative address of files that are there
 
 
 @dataclass(frozen=True)
@@ -109,34 +103,6 @@ class Content:
     files: Links = ()  # that the report wrote beside the page
     run_files: Mapping[str, Links] = field(default_factory=dict)  # by the run's id
     pictures: Sequence[Picture] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text."""
-
-    cells: Mapping[str, Sequence[str]]  # by column title; the first names the row
-    arms: Sequence[int] = ()  # the page's number of each row's arm, where rows are of arms
-    forest: Forest | None = None
-    files: Sequence[Links] = ()  # of each row
-
-    @property
-    def rows(self) -> list[tuple[str, ...]]:
-        """The cells of each row."""
-        return list(zip(*self.cells.values(), strict=True))
-
-    @property
-    def kinds(self) -> list[str]:
-        """What each column holds: ``number``, ``verdict`` or ``text``."""
-        return [
-            "verdict" if title == "verdict" else "number" if _are_numbers(column) else "text"
-            for title, column in self.cells.items()
-        ]
-
-
-def _are_numbers(column: Iterable[str]) -> bool:
-    cells = [*filter(None, column)]
-    return bool(cells) and all(map(NUMBER.fullmatch, cells))
 
 
 @dataclass(frozen=True)
@@ -178,41 +144,36 @@ def render(content: Content) -> str:
     styles = _styles(content.comparisons, arms, colours)
     data = _data(arms, sections, styles, most=RUNS_SHOWN if runs <= RUNS_SHOWN else 0)
     drawn = [name for name, figures in data["figures"].items() if any(figures)]
-    scripts = [*([_plotly()] if drawn else []), _asset("page.js")]
-    html = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            content=content,
-            shared=conditions(content.comparisons)[0],
-            counts=_counts(content.counts),
-            bad=BAD,
-            provenance=_provenance(content),
-            sections=sections,
-            stated=content.comparisons[0].stated if content.comparisons else None,
-            groups=[(i, section.label) for i, section in enumerate(sections)],
-            arms=arms,
-            means=_means(sections),
-            hours_text=hours_text,
-            tables=_tables(content, sections, summary_cells(arms, PAGE)),
-            pictures=content.pictures,
-            filters=_filters(arms, colours[1:]),
-            paired=PAIRED,
-            drawn=drawn,
-            styles=styles,
-            costs=[(name, COSTS[name].label) for name in known_columns(arms, COSTS)],
-            measures=list(MEASURES.items()),
-            colours=[(axis, axis.replace("_", " ")) for axis in colours],
-            colour=colours[0 if len(arms) <= LISTED else -1],
-            left_out=RUNS_SHOWN if runs > RUNS_SHOWN else 0,
-            bands=BANDS,
-            style=_asset("page.css"),
-            scripts=scripts,
-            digests=[_digest(script) for script in scripts],
-            data=packed(data),
-        )
+    scripts = [*([_plotly()] if drawn else []), asset("page.js")]
+    return filled(
+        "page.html.j2",
+        content=content,
+        shared=conditions(content.comparisons)[0],
+        counts=_counts(content.counts),
+        bad=BAD,
+        provenance=_provenance(content),
+        sections=sections,
+        stated=content.comparisons[0].stated if content.comparisons else None,
+        groups=[(i, section.label) for i, section in enumerate(sections)],
+        arms=arms,
+        means=_means(sections),
+        hours_text=hours_text,
+        tables=_tables(content, sections, summary_cells(arms, PAGE)),
+        pictures=content.pictures,
+        filters=_filters(arms, colours[1:]),
+        paired=PAIRED,
+        drawn=drawn,
+        styles=styles,
+        costs=[(name, COSTS[name].label) for name in known_columns(arms, COSTS)],
+        measures=list(MEASURES.items()),
+        colours=[(axis, axis.replace("_", " ")) for axis in colours],
+        colour=colours[0 if len(arms) <= LISTED else -1],
+        left_out=RUNS_SHOWN if runs > RUNS_SHOWN else 0,
+        bands=BANDS,
+        scripts=scripts,
+        digests=[_digest(script) for script in scripts],
+        data=packed(data),
     )
-    return html.lstrip()
 
 
 def _styles(
@@ -290,24 +251,6 @@ def packed(value: object) -> str:
     return base64.b64encode(gzip.compress(written.encode(), mtime=0)).decode()
 
 
-def _environment() -> jinja2.Environment:
-    import jinja2  # only who reports pays for it
-
-    return jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(_asset),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _asset(name: str) -> str:
-    return (resources.files("resnet_variants.reporting") / "assets" / name).read_text(
-        encoding="utf-8"
-    )
-
-
 def _plotly() -> str:
     """The library as its Python package ships it."""
     file = resources.files("plotly") / "package_data" / "plotly.min.js"
@@ -363,9 +306,9 @@ def _tables(
         cells.insert(1, "verdict", cells.pop("verdict"))
     inside = [(s, s.comparison.diagnosis_summary) for s in sections]
     tables = {
-        "predictions": [_table(readable_predictions(s.comparison.predictions)) for s in sections],
+        "predictions": [Table.of(readable_predictions(s.comparison.predictions)) for s in sections],
         "differences": [_differences(section) for section in sections],
-        "summary": [_table(cells.loc[s.arms.index], s.arms.index.tolist()) for s in sections],
+        "summary": [Table.of(cells.loc[s.arms.index], s.arms.index.tolist()) for s in sections],
         "runs": [_runs(section, content.run_files) for section in sections],
         "effects": [_effects(section.comparison.effects) for section in sections],
         "endpoints": [_readable(s, s.comparison.endpoints, readable_endpoints) for s in sections],
@@ -400,11 +343,7 @@ def _classes(section: Section) -> Table:
         index=["class", "images"], columns="arm", values="cell"
     )
     wide = wide.reindex(table["class"].drop_duplicates(), level="class")
-    return _table(wide[[*dict.fromkeys(names)]].reset_index())
-
-
-def _table(cells: pd.DataFrame, arms: Sequence[int] = (), **more: Any) -> Table:
-    return Table({str(name): cells[name].map(cell_text).tolist() for name in cells}, arms, **more)
+    return Table.of(wide[[*dict.fromkeys(names)]].reset_index())
 
 
 def _differences(section: Section) -> Table:
@@ -423,7 +362,7 @@ def _differences(section: Section) -> Table:
     }
     decided, margin = rows["verdict"] != UNDECIDED, section.comparison.plan.margin
     drawn = forest(rows, DELTA, decided, margin)
-    return _table(pd.DataFrame(cells), rows.index.tolist(), forest=drawn)
+    return Table.of(pd.DataFrame(cells), rows.index.tolist(), forest=drawn)
 
 
 def _means(sections: Sequence[Section]) -> Table:
@@ -434,7 +373,7 @@ def _means(sections: Sequence[Section]) -> Table:
     rows = rows.sort_values("test_acc_mean", ascending=False, kind="stable")
     title = "test accuracy % [95 %]"
     cells = rows.assign(**{title: _intervals(rows, ACCURACY)})[["runs", title, "n", "arm"]]
-    return _table(cells, rows.index.tolist())
+    return Table.of(cells, rows.index.tolist())
 
 
 def _runs(section: Section, files: Mapping[str, Links]) -> Table:
@@ -448,7 +387,7 @@ def _runs(section: Section, files: Mapping[str, Links]) -> Table:
         "network": runs["model"],
     }
     arms, own = runs["model"].map(section.numbers), [files.get(i, ()) for i in runs["run_id"]]
-    return _table(pd.DataFrame(cells), arms.tolist(), files=own if any(own) else ())
+    return Table.of(pd.DataFrame(cells), arms.tolist(), files=own if any(own) else ())
 
 
 def _effects(effects: pd.DataFrame) -> Table:
@@ -463,7 +402,7 @@ def _effects(effects: pd.DataFrame) -> Table:
         **{name: effects[name] for name in ("verdict", "cells", "seeds")},
     }
     main = effects["kind"] == "main"
-    return _table(pd.DataFrame(columns), forest=forest(effects, ends, main))
+    return Table.of(pd.DataFrame(columns), forest=forest(effects, ends, main))
 
 
 def _readable(
@@ -477,7 +416,7 @@ def _readable(
     cells = cells.apply(
         lambda c: section.comparison.labelled(c) if c.name in ("model", "against") else c
     )
-    return _table(cells.rename(columns={"model": "arm"}), names.map(section.numbers).tolist())
+    return Table.of(cells.rename(columns={"model": "arm"}), names.map(section.numbers).tolist())
 
 
 def _intervals(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_variants.analysis.depths import ERRORS
+from resnet_variants.records.pictures import HARDEST
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 
 
@@ -34,6 +35,9 @@ _KINDS = {
         "What images of a class are taken for, by the arm with the best mean and by its baseline",
         "outcomes.parquet",
     ),
+    HARDEST: _Kind(
+        "classes", "The test images that fewest runs get right, with the answer of most others"
+    ),
     "calibration": _Kind("probabilities", "Accuracy by confidence; on the diagonal it is right"),
     "ensembles": _Kind("probabilities", "Accuracy of the mean probabilities of several seeds"),
     **{name: _Kind("diagnosis", figure.caption) for name, figure in DIAGNOSIS_FIGURES.items()},
@@ -46,32 +50,27 @@ class Picture:
 
     name: str  # of its file
     svg: bytes
+    caption: str  # what it shows, and where its numbers are
+    part: str = ""  # of the page that shows it
 
     @property
     def url(self) -> str:
         """The picture itself, as an address."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
-    @property
-    def part(self) -> str:
-        """The part of the page that shows it."""
-        return _KINDS[_kind(self.name)].part
-
-    @property
-    def caption(self) -> str:
-        """What it shows, and where its numbers are."""
-        name = _kind(self.name)
-        kind = _KINDS[name]
-        return f"{kind.caption}; the numbers are in {kind.numbers or f'{name}.csv'}."
-
 
 def pictures_of(figures: Mapping[str, bytes]) -> list[Picture]:
     """Those of the figures, by the names of their files, that the page shows as they are."""
+    shown = {n: _kind(n) for n in figures if n.endswith(".svg") and _kind(n)}
     return [
-        Picture(Path(name).stem, figure)
-        for name, figure in figures.items()
-        if name.endswith(".svg") and _kind(name)
+        Picture(Path(name).stem, figures[name], _caption(kind), _KINDS[kind].part)
+        for name, kind in shown.items()
     ]
+
+
+def _caption(name: str) -> str:
+    kind = _KINDS[name]
+    return f"{kind.caption}; the numbers are in {kind.numbers or f'{name}.csv'}."
 
 
 def _kind(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from resnet_variants.analysis.predictions import Predictions, parse
 from resnet_variants.analysis.statistics import FEWEST
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.data.specs import check_spec
+from resnet_variants.data.thumbnails import thumbnails
 from resnet_variants.models.grids import MOST_CELLS, cells, expand, merge
 from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
@@ -187,6 +189,16 @@ class Experiment:
         stride = stem_stride_for(self.runs[0].load().img_size)
         variants, _ = merge((replace(v, stem_stride=stride), v.name) for v in self.variants)
         return replace(self, variants=tuple(variants), free_stem=False)
+
+    def thumbnails(self, dataset: str, split: str, images: Sequence[int]) -> Mapping[int, str]:
+        """Small pictures of test images; none of other data, or, with a warning, of moved data."""
+        if dataset != self.runs[0].dataset:
+            return {}
+        try:
+            return thumbnails(self.data, split, images, self.loading)
+        except UserError as error:
+            logging.getLogger(__name__).warning("the hardest images are not shown: %s", error)
+            return {}
 
     def baselines(self) -> dict[str, str]:
         """Name of each arm -> name of the arm it is compared with: same family, depth and block."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from resnet_variants.models.network import ResNet
 from resnet_variants.models.weights import WEIGHTS_FILE, load_weights
 from resnet_variants.plugins import absent_plugins, changed_plugins
 from resnet_variants.records.files import Json, damaged
-from resnet_variants.records.run_folder import DONE, PLUGINS, RunFolder
+from resnet_variants.records.run_folder import DONE, PLUGINS, RunFolder, recorded_data
 from resnet_variants.registry import UserError, require, require_path
 from resnet_variants.settings import Device, Loading, Machine
 from resnet_variants.sweeps.run import Run
@@ -76,9 +75,8 @@ def recorded_run(path: Path, config: Json, data: str = "", loading: Loading = _L
     Raises:
         ValueError: the file is damaged.
     """
-    origin = cast("Json", config.get("provenance") or {})
     try:
-        spec = data or str(origin.get("data") or re.sub(r"-\d+px$", "", str(config["dataset"])))
+        spec = data or recorded_data(config)
         # Accuracies are measured in the precision of the training, whatever machine it ran on.
         given = {**cast("dict[str, Any]", config["recipe"]), "precision": config["precision"]}
         if config.get("skipped_images"):

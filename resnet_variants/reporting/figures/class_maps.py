@@ -14,8 +14,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resnet_variants.records.class_maps import map_of, picture_of
 from resnet_variants.records.diagnosis import OTHER_CLASS, TRUE_CLASS
+from resnet_variants.records.pictures import CLASS_MAPS, map_of, picture_of
 from resnet_variants.reporting.figures.arms import LISTED
 from resnet_variants.reporting.figures.style import headline, plain, shortened
 
@@ -73,7 +73,7 @@ def _draw_row(
 ) -> None:
     """The image, its maps over it, and their scale; a network without this image has none."""
     maps = {column: map_of(rows[column]["map"]) for column in columns if column in rows}
-    picture = picture_of(rows[columns[0]]["picture"])
+    picture = picture_of(rows[columns[0]]["picture"], CLASS_MAPS)
     values = np.concatenate([own.ravel() for own in maps.values()])
     scale: Any = {"norm": Normalize(values.min(), values.max()), "cmap": _COLOURS}
     over: Any = {"extent": (0, picture.width, picture.height, 0)}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -13,7 +14,7 @@ from matplotlib.ticker import PercentFormatter
 from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.images import confusion
 from resnet_variants.registry import one_line
-from resnet_variants.reporting.figures.arms import LISTED, arms_of, drawn
+from resnet_variants.reporting.figures.arms import LISTED, Arms, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
     counted,
     headline,
@@ -36,10 +37,13 @@ def class_accuracies(comparison: Comparison) -> Figure | None:
 
     ``None`` without predictions. Of many classes the hardest are shown, of many arms the first.
     """
-    table = comparison.by_class
+    return by_class(comparison.by_class, arms_of(comparison), comparison.data)
+
+
+def by_class(table: pd.DataFrame, arms: Arms, data: str) -> Figure | None:
+    """The same from a table like ``classes.csv``, whose ``model`` the arms name."""
     if table.empty:
         return None
-    arms = arms_of(comparison)
     models = [*dict.fromkeys(table["model"])][:LISTED]
     every = table.groupby("class", sort=False)["mean"].mean().sort_values(kind="stable").index
     classes = [*map(str, every[:_MOST])]
@@ -61,7 +65,7 @@ def class_accuracies(comparison: Comparison) -> Figure | None:
         headline(
             figure,
             [
-                shortened(comparison.data),
+                shortened(data),
                 f"means over n = {counted(table['seeds'], 'seed')}",
                 intervals_named(int(table["seeds"].max())),
                 *notes,

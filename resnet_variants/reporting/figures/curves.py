@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.reporting.figures.arms import arms_of, drawn
+from resnet_variants.reporting.figures.arms import Arms, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
     COLUMN,
     counted,
@@ -35,10 +35,13 @@ def training_curves(comparison: Comparison) -> Figure | None:
     A column for each choice of the factor that networks show last, where there are several
     factors. Of a single epoch each seed is a point. ``None`` without epochs.
     """
-    epochs = comparison.done_epochs
+    return curves(comparison.done_epochs, arms_of(comparison), comparison.data)
+
+
+def curves(epochs: pd.DataFrame, arms: Arms, data: str) -> Figure | None:
+    """The same from the epochs of finished runs, whose ``model`` the arms name."""
     if epochs.empty:
         return None
-    arms = arms_of(comparison)
     titles = arms.panels()
     frame = epochs.assign(val_err=1 - epochs["val_acc"], panel=epochs["model"].map(titles))
     panels = [title for title in titles.unique() if title in set(frame["panel"])]
@@ -48,26 +51,27 @@ def training_curves(comparison: Comparison) -> Figure | None:
         for column, panel in zip(grid.T, panels, strict=True):
             column[0].set_title(plain(panel), loc="left", fontsize=9)
             column[1].set_xlabel("epoch")
-            curves = frame[frame["panel"] == panel].groupby("model", sort=False)
-            for at, (model, curve) in enumerate(curves):
+            groups = frame[frame["panel"] == panel].groupby("model", sort=False)
+            for at, (model, curve) in enumerate(groups):
                 look = drawn(arms.look(str(model))) | {"gid": str(model)}
                 for axes, measure in zip(column, _MEASURES, strict=True):
                     by_epoch = curve.pivot_table(index="epoch", columns="seed", values=measure)
                     if frame["epoch"].nunique() > 1:
                         _curve(axes, by_epoch, look)
                     else:
-                        _points(axes, by_epoch, look, _STEP * (at - (len(curves) - 1) / 2))
+                        _points(axes, by_epoch, look, _STEP * (at - (len(groups) - 1) / 2))
         cut = _scales([*grid[:, 0]], frame)
-        headline(figure, _caption(comparison, curves=frame["epoch"].nunique() > 1) + cut)
+        headline(figure, _caption(frame, data) + cut)
         legend_below(figure, arms.legend(frame["model"]) if frame["model"].nunique() > 1 else [])
     return figure
 
 
-def _caption(comparison: Comparison, *, curves: bool) -> list[str]:
-    seeds = comparison.done.groupby("model")["seed"].nunique()
-    notes = [shortened(comparison.data), f"means over n = {counted(seeds, 'seed')}"]
+def _caption(frame: pd.DataFrame, data: str) -> list[str]:
+    seeds = frame.groupby("model")["seed"].nunique()
+    notes = [shortened(data), f"means over n = {counted(seeds, 'seed')}"]
     if seeds.max() > 1:
-        notes.append("bands from the lowest to the highest" if curves else "faint points: seeds")
+        several = frame["epoch"].nunique() > 1
+        notes.append("bands from the lowest to the highest" if several else "faint points: seeds")
     return notes
 
 
