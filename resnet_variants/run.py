@@ -226,6 +226,7 @@ def command(argv: Sequence[str]) -> int:
     say("loading the images")
     from resnet_variants.api import diagnose_runs
     from resnet_variants.reporting.build import build, require_room
+    from resnet_variants.sweeps.experiment import pictures_of
     from resnet_variants.sweeps.sweep import check
     from resnet_variants.terminal.console import show_settings
     from resnet_variants.terminal.live import show_events
@@ -248,13 +249,10 @@ def command(argv: Sequence[str]) -> int:
     experiment, complete = _trained(experiment, flags, out)
     if output.diagnose:
         for folder, refusal in diagnose_runs(experiment, out, flags.machine.device):
-            say(
-                f"{folder.name} is not diagnosed: {refusal}"
-                if refusal
-                else f"diagnosed {folder.name}"
-            )
+            what = f"is not diagnosed: {refusal}" if refusal else "is diagnosed"
+            say(f"{folder.name} {what}")
             complete = complete and not refusal
-    made = build(out, decode=experiment.thumbnails)
+    made = build(out, decode=pictures_of(experiment))
     show_report(made, out, wide=output.wide, step=next_step(made))
     return 0 if complete else 1
 

@@ -4,12 +4,15 @@ import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from factories import B, D, as_tables, paired_rows, results_folder
 from scipy.stats import binomtest
 
 from resnet_variants import compare
 from resnet_variants.analysis.statistics import estimate
+from resnet_variants.data.dataset import split_hash, split_indices
+from resnet_variants.data.sources import open_source
 from resnet_variants.records.predictions import Predictions, write_predictions
 from resnet_variants.registry import UserError
 from resnet_variants.terminal import cli
@@ -127,6 +130,90 @@ def test_a_clone_is_compared_by_its_tables(tmp_path, capsys):
     assert found.apart.empty
     text = printed(capsys, tmp_path / "clone", "B", "D")
     assert "Predictions of one side were not kept: no more can be said." in text
+
+
+def test_arms_of_two_folders_are_named_with_their_folders(tmp_path):
+    one, before = folder(tmp_path / "p")
+    other, after = folder(tmp_path / "q", start=1)
+    found = compare(one, "D", other, D)
+    assert (found.first.name, found.second.name) == (f"D in {one}", f"D in {other}")
+    expected = after[D].mean() - before[D].mean()
+    assert found.accuracy.difference.mean == pytest.approx(expected)
+
+
+def page_of(out):
+    return (out / "compare.html").read_text(encoding="utf-8")
+
+
+def test_the_page_has_what_the_terminal_shows_and_pictures(tmp_path, capsys):
+    out, _ = folder(
+        tmp_path / "x", split_hash=split_hash(split_indices(open_source("digits", tmp_path)))
+    )
+    for path in (out / "runs").iterdir():
+        (path / "epochs.jsonl").write_text('{"epoch": 1, "train_loss": 1.0, "val_acc": 0.5}\n')
+    text = printed(capsys, out, "B", "D", "--out", tmp_path / "page")
+    assert f"open {tmp_path / 'page' / 'compare.html'}" in text
+    page = page_of(tmp_path / "page")
+    assert "<h1>D against B</h1>" in page
+    (sentence,) = [line for line in text.splitlines() if line.startswith("Test accuracy over")]
+    assert sentence in page
+    for name in ("training_curves", "classes", "images"):
+        assert f'aria-label="{name.replace("_", " ")}"' in page
+        assert {f"{name}.png", f"{name}.svg"} <= {
+            path.name for path in (tmp_path / "page").iterdir()
+        }
+    assert "not at hand" not in page
+    assert f"resnet_variants.compare {out} B D --out {tmp_path / 'page'}" in page
+    table = pd.read_csv(tmp_path / "page" / "images.csv")
+    apart = (table["first"] - table["second"]).abs()
+    assert apart.is_monotonic_decreasing
+    assert (apart > 0).all()
+
+
+def test_names_are_text_on_the_page(tmp_path):
+    bad = "<b>x"
+    one, _ = folder(tmp_path / "p" / bad, (B,))
+    other, _ = folder(tmp_path / "q", (B,), start=1)
+    compare(one, other, out=tmp_path / "page")
+    assert bad not in page_of(tmp_path / "page")
+    assert "&lt;b&gt;x" in page_of(tmp_path / "page")
+
+
+def test_without_the_images_the_page_says_why_there_are_no_pictures(tmp_path):
+    out, _ = folder(tmp_path / "x")
+    compare(out, B, D, out=tmp_path / "page")
+    assert "not at hand: digits has other splits now" in page_of(tmp_path / "page")
+    with pytest.raises(UserError, match="digits has other splits now"):
+        compare(out, B, D, out=tmp_path / "other", data="digits")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_page_without_predictions_has_no_classes(tmp_path):
+    out, _ = folder(tmp_path / "x", kept=False)
+    compare(out, B, D, out=tmp_path / "page")
+    assert "Predictions of one side were not kept" in page_of(tmp_path / "page")
+    assert {path.name for path in (tmp_path / "page").iterdir()} == {
+        *("compare.html", "settings.csv", "training_curves.png", "training_curves.svg"),
+        "manifest.json",
+    }
+
+
+def test_a_page_takes_no_place_of_other_files(tmp_path):
+    out, _ = folder(tmp_path / "x")
+    for place in (out, run_of(out, B, 0)):
+        with pytest.raises(UserError, match="has results of its own"):
+            compare(out, B, D, out=place)
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "classes.csv").write_text("mine")
+    with pytest.raises(UserError, match="would be overwritten"):
+        compare(out, B, D, out=tmp_path / "page")
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["classes.csv"]
+
+
+def test_a_data_set_without_a_page_is_one_line(tmp_path, capsys):
+    out, _ = folder(tmp_path / "x")
+    assert cli.main(["compare", str(out), "B", "D", "--data", "digits"]) == 2
+    assert "--data: it is for the pictures of the page: give --out" in capsys.readouterr().err
 
 
 def test_arms_without_a_common_seed_are_not_paired(tmp_path):

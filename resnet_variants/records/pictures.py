@@ -74,7 +74,7 @@ def picture_of(text: str, table: str) -> Image.Image:
             if max(picture.size) > SIDE:  # a bomb: ours are smaller
                 raise OSError(f"{picture.size} pixels")
             return picture.convert("RGB")
-    except (OSError, SyntaxError, binascii.Error) as error:
+    except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise _unreadable("picture", table) from error
 
 

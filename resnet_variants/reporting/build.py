@@ -150,11 +150,7 @@ def require_room(out: Path, *, adopt: bool = True) -> None:
 
 
 def build(
-    out: Path,
-    folders: Sequence[Path] = (),
-    vary: Sequence[str] = (),
-    *,
-    decode: Decode | None = None,
+    out: Path, folders: Sequence[Path] = (), vary: Sequence[str] = (), decode: Decode | None = None
 ) -> Report:
     """Tables, figures and the page in ``out``, from its own runs; nothing is trained.
 

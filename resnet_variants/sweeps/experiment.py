@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.analysis.predictions import Predictions, parse
+from resnet_variants.analysis.results import Decode
 from resnet_variants.analysis.statistics import FEWEST
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.data.specs import check_spec
@@ -190,16 +191,6 @@ class Experiment:
         variants, _ = merge((replace(v, stem_stride=stride), v.name) for v in self.variants)
         return replace(self, variants=tuple(variants), free_stem=False)
 
-    def thumbnails(self, dataset: str, split: str, images: Sequence[int]) -> Mapping[int, str]:
-        """Small pictures of test images; none of other data, or, with a warning, of moved data."""
-        if dataset != self.runs[0].dataset:
-            return {}
-        try:
-            return thumbnails(self.data, split, images, self.loading)
-        except UserError as error:
-            logging.getLogger(__name__).warning("the hardest images are not shown: %s", error)
-            return {}
-
     def baselines(self) -> dict[str, str]:
         """Name of each arm -> name of the arm it is compared with: same family, depth and block."""
         return baselines(self.arms, self.recipe, self.vary, self.baseline, self.robust)
@@ -225,6 +216,24 @@ class Experiment:
             "runs": [run.id for run in self.runs],
             **({"chosen": dict(self.chosen)} if self.chosen else {}),
         }
+
+
+def pictures_of(experiment: Experiment) -> Decode:
+    """What makes small pictures of its test images, for ``reporting.build``.
+
+    There are none of other data, and none, with a warning, where the images were moved.
+    """
+
+    def decode(dataset: str, split: str, images: Sequence[int]) -> Mapping[int, str]:
+        if dataset != experiment.runs[0].dataset:
+            return {}
+        try:
+            return thumbnails(experiment.data, split, images, experiment.loading)
+        except UserError as error:
+            logging.getLogger(__name__).warning("the hardest images are not shown: %s", error)
+            return {}
+
+    return decode
 
 
 def _expectation(expect: object) -> str | tuple[str, ...]:
