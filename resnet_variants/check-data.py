@@ -12,7 +12,7 @@ import tyro
 
 from resnet_variants.data.specs import check_spec
 from resnet_variants.settings import Loading
-from resnet_variants.terminal.cli import Plugins, guard, parse, say
+from resnet_variants.terminal.cli import Plugins, guard, parse, positional, say
 from resnet_variants.terminal.starting import ready
 
 if TYPE_CHECKING:
@@ -37,12 +37,14 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb: 0 when all is well, 1 when something was found."""
     flags = parse(Flags, argv, "check-data")
-    check_spec(flags.spec)
+    with positional("data"):
+        check_spec(flags.spec)
     from resnet_variants.data.audit import audit
     from resnet_variants.data.sources import open_source
 
     ready()
-    source = open_source(flags.spec, flags.data_dir)
+    with positional("data"):
+        source = open_source(flags.spec, flags.data_dir)
     say(f"{flags.spec}: {len(source.labels)} images of {len(source.classes)} classes")
     most = None if flags.all else _SHOWN
     for line in source.account.summary:

@@ -16,7 +16,7 @@ import tyro
 from resnet_variants.data.specs import is_spec, specs
 from resnet_variants.registry import UserError, number_of, one_line, refuse
 from resnet_variants.settings import Count, Device, Loading, Machine, check_fields
-from resnet_variants.terminal.cli import Plugins, guard, parse, say, warn
+from resnet_variants.terminal.cli import Plugins, guard, parse, positional, say, warn
 from resnet_variants.terminal.starting import ready
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ def command(argv: Sequence[str]) -> int:
     from resnet_variants.sweeps.finished import load_run, predicted
 
     ready()
+    if not flags.ensemble and (flags.run / "runs").is_dir():
+        message = (
+            f"{str(flags.run)!r} is a results folder: name one of its runs, or give --ensemble"
+        )
+        raise UserError(message)
     folders = _seeds(flags.run, flags.arm) if flags.ensemble else [flags.run]
     runs = [load_run(folder, device=flags.device) for folder in folders]
-    try:
+    with positional("data"):
         source, index = _pictures(flags, runs[0].transform.in_chans)
-    except UserError as error:
-        error.field = error.field if error.field == "data_dir" else ""  # data is no flag here
-        raise
     read = faults = 0
     for names, probabilities, broken in predicted(runs, source, index):
         for line in broken:

@@ -37,6 +37,13 @@ def test_a_sound_folder_is_counted_by_split_and_class(pets, capsys):
     assert out.endswith("all is well\n")
 
 
+@pytest.mark.parametrize("spec", ["nope", "folder:nope", "timm:nope"])
+def test_no_flag_is_blamed_for_a_wrong_spec(spec, capsys):
+    status, _, err = checked(capsys, spec)
+    assert status == 2
+    assert "--" not in err.splitlines()[-1]
+
+
 def test_broken_pictures_are_named_in_their_split(pets, capsys):
     (pets / "train" / "cat" / "words.jpg").write_text("words")
     for i in range(25):

@@ -95,7 +95,7 @@ def of_rows(rows, *, names=None):
     joined = {
         name: pd.concat([table[name] for table in tables], ignore_index=True) for name in tables[0]
     }
-    more = {"epochs": epochs_of(runs), "diagnosis": joined, "names": names}
+    more = {"epochs": epochs_of(runs), "diagnosis": joined, "names": names or {}}
     return comparison(runs, dict.fromkeys(runs["model"], A), **more)
 
 

@@ -372,7 +372,7 @@ def test_what_names_no_pictures_is_one_line(trained, digits, pets, tmp_path, cap
 def test_what_is_no_finished_run_is_one_line(trained, digits, tmp_path, capsys):
     out = trained["out"]
     said = refused(capsys, out, "digits")
-    assert said.endswith(f"it has no run.json; name one of those in {out / 'runs'}")
+    assert said.endswith("is a results folder: name one of its runs, or give --ensemble")
     assert "it has no run.json" in refused(capsys, tmp_path, "digits")
     assert "no results folder" in refused(capsys, tmp_path / "no", "digits", "--ensemble")
     assert "neither a folder of runs" in refused(capsys, digits, "digits", "--ensemble")

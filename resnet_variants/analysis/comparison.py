@@ -25,7 +25,7 @@ from resnet_variants.analysis.endpoints import (
     by_endpoint,
     of_all_pairs,
 )
-from resnet_variants.analysis.factors import short_labels
+from resnet_variants.analysis.factors import factors, short_labels
 from resnet_variants.analysis.images import (
     CLASS_COLUMNS,
     HARDEST_COLUMNS,
@@ -100,6 +100,11 @@ class Comparison:
     def labels(self) -> dict[str, str]:
         """The short label of each network, by its name: the same in all comparisons."""
         return short_labels(self.networks)
+
+    @cached_property
+    def factors(self) -> pd.DataFrame:
+        """What the networks differ in, by their names: the same in all comparisons."""
+        return factors(self.networks.set_index("model"))
 
     def labelled(self, names: pd.Series) -> pd.Series:
         """Short labels in place of networks' names."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.comparison import KEY, Comparison
@@ -271,6 +270,8 @@ class Contrast:
         """The exact p of McNemar's test for a single pair of runs; NaN of several pairs."""
         if self._answers is None or self.accuracy.pairs != 1:
             return np.nan
+        from scipy.stats import binomtest  # which takes most of a second to import
+
         own, other = (answers.right for answers in self._answers)
         only = int((own & ~other).sum()), int((~own & other).sum())
         return float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0

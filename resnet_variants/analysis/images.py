@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from resnet_variants.analysis.statistics import ALPHA, DIFFERENCE, MEAN, SHARE, estimate
+from resnet_variants.analysis.statistics import (
+    ALPHA,
+    DIFFERENCE,
+    MEAN,
+    SHARE,
+    estimate,
+    student_quantile,
+)
 from resnet_variants.records.predictions import Outcome
 
 # Columns of the summary: the difference for new images as well as new seeds, and what lies behind
@@ -117,7 +123,7 @@ def crossed(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf))
         return Crossed(total, np.nan, np.nan, *sds)
     parts = zip((by_seed, by_image, rest), free, strict=True)
     freedom = variance**2 / sum(part**2 / df for part, df in parts)
-    quantile = stats.t.ppf(1 - ALPHA / 2, [max(freedom, free[0]), free[0]])
+    quantile = student_quantile(1 - ALPHA / 2, np.array([max(freedom, free[0]), free[0]]))
     halves = quantile * (np.array([variance, by_seed]) / values.size) ** 0.5  # both, seeds alone
     low, high = np.clip([total - halves.max(), total + halves.max()], *limits)
     return Crossed(total, float(low), float(high), *sds)

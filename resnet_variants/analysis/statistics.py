@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 ALPHA = 0.05  # intervals are of 95 %
 SHARE = (0.0, 1.0)  # limits of accuracies and errors
@@ -38,6 +38,14 @@ class Estimate:
     high: float
 
 
+def student_quantile(probability: np.ndarray | float, freedom: np.ndarray | float) -> np.ndarray:
+    """The quantile of Student's t, elementwise.
+
+    ``scipy.stats`` has the same, and takes most of a second to import.
+    """
+    return special.stdtrit(freedom, probability)
+
+
 def estimate(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
     """Mean, sample deviation and 95 % interval of ``values``; without any all are NaN.
 
@@ -52,7 +60,7 @@ def estimate(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)
     if np.ptp(values) < 1e-12:  # accuracies are counts: equal ones do not mean that nothing varies
         return Estimate(mean, 0.0, np.nan, np.nan)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / n**0.5
+    half = float(student_quantile(1 - ALPHA / 2, n - 1)) * sd / n**0.5
     low, high = np.clip([mean - half, mean + half], *limits)
     return Estimate(mean, sd, float(low), float(high))
 

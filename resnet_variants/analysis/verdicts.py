@@ -22,9 +22,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
-from resnet_variants.analysis.statistics import EXACT, FEWEST, PAIRED, sign_flip_p, step_down_p
+from resnet_variants.analysis.statistics import (
+    EXACT,
+    FEWEST,
+    PAIRED,
+    sign_flip_p,
+    step_down_p,
+    student_quantile,
+)
 from resnet_variants.settings import Compared, EndpointName, Range, check_fields
 
 POWER = 0.8  # with which a detectable difference is found
@@ -287,7 +294,7 @@ def _detectable_sds(first: int, power: float) -> np.ndarray:
     """The difference, in standard deviations, that each number of pairs from the first on shows."""
     pairs = np.arange(first, first + _MOST)
     levels = _levels(first, pairs)
-    student = stats.t.ppf(1 - levels / 2, pairs - 1) + stats.t.ppf(power, pairs - 1)
+    student = student_quantile(1 - levels / 2, pairs - 1) + student_quantile(power, pairs - 1)
     flips = (1 + 1 / pairs) * student / np.sqrt(pairs)  # as simulated, for 1 to 30 comparisons
-    one_sign = stats.norm.ppf(power ** (1 / pairs))  # where only two patterns are rare enough
+    one_sign = special.ndtri(power ** (1 / pairs))  # where only two patterns are rare enough
     return np.where(np.log2(levels) < 2 - pairs, one_sign, flips)

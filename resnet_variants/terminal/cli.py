@@ -91,6 +91,16 @@ def guard(command: Callable[[], int], verb: str) -> int:
 
 
 @contextlib.contextmanager
+def positional(field: str) -> Iterator[None]:
+    """Name no flag in errors about a field that is one of other verbs, and a plain word here."""
+    try:
+        yield
+    except UserError as error:
+        error.field = "" if error.field == field else error.field
+        raise
+
+
+@contextlib.contextmanager
 def _terminable() -> Iterator[None]:
     """Within the block SIGTERM ends the process as an exception does: what is half done is undone.
 

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.analysis.factors import factors
 from resnet_variants.reporting.figures.style import PALETTE, plain
 
 Look = dict[str, Any]  # a choice of each property
@@ -123,7 +122,7 @@ class Arms:
 def arms_of(comparison: Comparison) -> Arms:
     """Names and looks of the networks, the same for all comparisons of a folder."""
     labels = comparison.labels
-    levels = factors(comparison.networks.set_index("model"))
+    levels = comparison.factors
     ranks = {axis: ("depth" in str(axis).split("/"), -levels[axis].nunique()) for axis in levels}
     arms = Arms(labels, levels[sorted(levels, key=lambda axis: ranks[axis])])
     if levels.empty or len({str(arms.look(model)) for model in labels}) < len(labels):

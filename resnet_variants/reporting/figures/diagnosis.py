@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from scipy.stats import PermutationMethod, pearsonr
 
 from resnet_variants.analysis.diagnosis import largest_over_smallest
 from resnet_variants.records.diagnosis import NOISE, OUTPUT, TABLES, Diagnosis
@@ -353,6 +352,8 @@ def _correlation(runs: pd.DataFrame) -> str:
         return ""
     ranks = (means["growth"].rank(), means["lost"].rank())
     # All orders of up to 7 networks; of more networks, the same number of random orders.
+    from scipy.stats import PermutationMethod, pearsonr  # which take most of a second to import
+
     orders = PermutationMethod(n_resamples=math.factorial(7), rng=np.random.default_rng(0))
     result: Any = pearsonr(*ranks, method=orders)
     correlation = f"rank correlation {result.statistic:+.2f}, p {p_value(result.pvalue)}"

@@ -73,7 +73,7 @@ def rendered(figure: Figure, name: str) -> dict[str, bytes]:
         layout = figure.get_layout_engine()
         if layout is not None:  # once for both
             layout.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)  # which would draw all for nothing before each
         figure.savefig(png, format="png", dpi=DPI, backend="agg")
         figure.savefig(svg, format="svg", metadata={"Date": None}, backend="svg")
     return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue()}
