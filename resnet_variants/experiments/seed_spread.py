@@ -1,0 +1,80 @@
+"""How much of the deviation between seeds is luck with single images, by the length of training.
+
+``python experiments/seed_spread.py`` reads ``results/seed_spread``: 30 seeds of ResNet-8 at several
+numbers of epochs. It writes ``spread.csv`` and the figure ``spread`` there:
+
+observed      the standard deviation of the seeds' test accuracies
+independent   what it would be if each seed erred on each image for itself, with the image's share
+              of errors over all seeds
+remaining     what would remain on infinitely many images (arXiv:2304.01910, equation 3)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import chi2
+
+from resnet_variants.analysis.comparison import Comparison
+from resnet_variants.analysis.images import crossed
+from resnet_variants.analysis.results import load_results
+from resnet_variants.analysis.statistics import ALPHA
+from resnet_variants.records.files import write_atomically
+from resnet_variants.reporting.figures.style import COLUMN, PALETTE, headline, rendered, styled
+from resnet_variants.reporting.text import POINTS
+
+OUT = Path(__file__).resolve().parent.parents[1] / "results" / "seed_spread"
+SHOWN = {"observed": ("o", "-"), "independent": ("s", "--"), "remaining": ("^", ":")}
+
+
+def spread(part: Comparison) -> dict[str, float]:
+    """The deviations of the only arm, in points, and the 95 % interval of the observed one."""
+    (answers,) = part.answers.values()
+    accuracies, found = answers.right.mean(axis=1), crossed(answers.right)
+    seeds, observed = len(accuracies), float(accuracies.std(ddof=1))
+    ends = observed * np.sqrt((seeds - 1) / chi2.ppf([1 - ALPHA / 2, ALPHA / 2], seeds - 1))
+    numbers = {"observed": observed, "low": ends[0], "high": ends[1]}
+    numbers |= {"independent": found.sd_of_images, "remaining": found.sd_of_seeds}
+    points = {name: POINTS * float(value) for name, value in numbers.items()}
+    about = {"epochs": int(part.key["epochs"]), "seeds": seeds}
+    return about | {"accuracy": POINTS * float(accuracies.mean())} | points
+
+
+def drawn(table: pd.DataFrame) -> Figure:
+    """The deviations by epochs."""
+    with styled():
+        figure = Figure(figsize=(COLUMN, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        for (name, (marker, line)), color in zip(SHOWN.items(), PALETTE, strict=False):
+            axes.plot(table["epochs"], table[name], line, marker=marker, color=color, label=name)
+        bars = [table["observed"] - table["low"], table["high"] - table["observed"]]
+        axes.errorbar(table["epochs"], table["observed"], yerr=bars, fmt="none", color=PALETTE[0])
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(table["epochs"], map(str, table["epochs"]))
+        axes.minorticks_off()
+        axes.margins(x=0.1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("epochs of training")
+        axes.set_ylabel("standard deviation, points")
+        figure.legend(loc="outside lower center", ncols=len(SHOWN))
+        seeds = " to ".join(map(str, sorted({table["seeds"].min(), table["seeds"].max()})))
+        headline(figure, ["test accuracy of ResNet-8, CIFAR-10 at 16 px", f"{seeds} seeds"])
+    return figure
+
+
+def main(out: Path = OUT) -> None:
+    """Write table and figure."""
+    parts = load_results([out]).comparisons
+    table = pd.DataFrame([spread(part) for part in parts]).sort_values("epochs")
+    write_atomically(out / "spread.csv", table.round(4).to_csv(index=False))
+    for name, content in rendered(drawn(table), "spread").items():
+        write_atomically(out / name, content)
+    sys.stdout.write(table.round(2).to_string(index=False) + "\n")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
