@@ -43,8 +43,9 @@ def _have_presets(cells: pd.DataFrame) -> bool:
 
 def _varied(cells: pd.DataFrame, *, presets: bool = False) -> pd.DataFrame:
     """The axes that the cells differ in, as text; with ``presets`` these replace their parts."""
-    cells = cells.astype(object).where(cells.notna(), "")  # an older table lacks some axes
     settings = [name for name in cells if name not in _NO_SETTINGS]
+    cells = cells[[name for name in cells if name in {*_AXES, *settings}]].astype(object)
+    cells = cells.where(cells.notna(), "")  # an older table lacks some axes
     frame = cells.assign(downsample=downsample(cells))[["preset", *FACTORS, *settings]].astype(str)
     frame = frame.drop(columns=_PARTS if presets else "preset")
     varied = [name for name in ("stride", "shortcut") if cells[name].nunique() > 1]

@@ -202,7 +202,9 @@ def _name_points(
     A label covers no mark, line or other label; one without room is left out, as the legend has
     it. Values of marks at the edge come first, then baselines and the Pareto front.
     """
-    figure.draw_without_rendering()  # the layout decides how much room there is
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)  # it decides how much room there is
     points = figure.dpi / 72
     rows = _in_pixels(axes, rows)
     taken = [box for row in rows.itertuples() for box in _covered(row, points)]
