@@ -376,9 +376,9 @@ def test_the_first_screen_has_the_question_the_answer_and_the_differences():
     assert headline(study().comparisons)[0] in html
     assert "difference to A, points [95 %]" in html
     assert cells(html) == [
-        [LABELS[B], "", "+2.00 [+1.89, +2.11]", "better", ""],
-        [LABELS[D], "", "+0.00 [-0.21, +0.21]", "undecided", "0.4 points would have shown"],
-        [LABELS[D_PRE], "", "-3.00 [-3.21, -2.79]", "worse", ""],
+        [LABELS[B], "", "+2.00 [+1.89, +2.11]", "better", "1.25", ""],
+        [LABELS[D], "", "+0.00 [-0.21, +0.21]", "undecided", "1.50", "0.4 points would have shown"],
+        [LABELS[D_PRE], "", "-3.00 [-3.21, -2.79]", "worse", "1.50", ""],
     ]
     assert titles(html) == [B, D, D_PRE]
 

@@ -354,10 +354,13 @@ def _differences(section: Section) -> Table:
     one = bases.nunique() == 1
     base = bases.iloc[0] if one else "the baseline"
     records = cast("list[dict[str, Any]]", rows.to_dict("records"))
+    base_macs = rows["baseline"].map(section.arms.set_index("model")["macs"]).astype(float)
+    times = rows["macs"] / base_macs
     cells = {
         "arm": rows["arm"] if one else rows["arm"] + " against " + bases,
         f"difference to {base}, points [95 %]": _intervals(rows, DELTA),
         "verdict": rows["verdict"],
+        **({"times the MACs": times.map("{:.2f}".format)} if (times != 1).any() else {}),
         "what an undecided row would take": [what_it_takes(row) for row in records],
     }
     decided, margin = rows["verdict"] != UNDECIDED, section.comparison.plan.margin
