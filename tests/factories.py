@@ -120,7 +120,7 @@ def summary_row(model: str, mean: float = 0.9, half: float = 0.01, n: int = 3) -
 
 
 def summary_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as ``comparison.summary_table`` returns them."""
+    """Rows as ``Comparison.summary`` has them."""
     return pd.DataFrame(list(rows), columns=[*SUMMARY_COLUMNS, *IMAGE_COLUMNS])
 
 

@@ -7,7 +7,7 @@ import statsmodels.formula.api as smf
 from factories import A, B, D, paired_rows, run_row, runs_frame, variant_columns
 from scipy import stats
 
-from resnet_variants.analysis.comparison import KEY, comparisons, effects_table
+from resnet_variants.analysis.comparison import KEY, comparisons, joined
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, factors
 from resnet_variants.analysis.effects import effects as effect_table
 from resnet_variants.analysis.statistics import sign_flip_p
@@ -45,7 +45,7 @@ def noisy(seed=0, sd=0.01):
 
 
 def effects(runs, baselines):
-    return effects_table(comparisons(runs, baselines))
+    return joined(comparisons(runs, baselines), "effects")
 
 
 def by_contrast(table):

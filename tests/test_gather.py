@@ -8,7 +8,7 @@ import pytest
 from factories import A, B, D, as_tables, paired_rows, results_folder, run_row
 
 from resnet_variants import report
-from resnet_variants.analysis.comparison import summary_table
+from resnet_variants.analysis.comparison import joined
 from resnet_variants.analysis.results import load_results
 from resnet_variants.records.results_folder import read_runs
 from resnet_variants.registry import UserError
@@ -47,13 +47,13 @@ def test_runs_of_several_folders_are_compared_together(tmp_path, capsys):
     page = (both / "report.html").read_text(encoding="utf-8")
     assert f"report {one} {two} --out {both}" in page  # how it was made
     assert not (one / "runs.csv").exists()
-    made = summary_table(load_results([one, two]).comparisons)
+    made = joined(load_results([one, two]).comparisons, "summary")
     summary = made.set_index("model")
     assert summary["delta"][D] == pytest.approx(-0.025)
     assert summary["n"][A] == 2  # copies count once
     assert summary["latency_ms"][A] == 2.5
     # From its own tables, which keep the latencies.
-    pd.testing.assert_frame_equal(summary_table(load_results([both]).comparisons), made)
+    pd.testing.assert_frame_equal(joined(load_results([both]).comparisons, "summary"), made)
     content = json.loads((both / "experiment.json").read_text())
     for wrong in (3, {"net": "fast"}):
         (both / "experiment.json").write_text(json.dumps(content | {"latencies": wrong}))
@@ -113,7 +113,7 @@ def test_latencies_come_from_bench_in_the_folder(tmp_path):
         f"timm,inference,{A},1,8,fp32,cpu,9\nours,inference,{A},1,8,bf16,cpu,1\n"
     )
     (one / "bench" / "b" / "bench.csv").write_text(f"{HEADER}ours,inference,{B},1,8,fp32,cpu,3\n")
-    summary = summary_table(load_results([one]).comparisons).set_index("model")
+    summary = joined(load_results([one]).comparisons, "summary").set_index("model")
     assert summary["latency_ms"].to_dict() == {A: 2.5, B: 3}
     (one / "bench.csv").write_text("arm,model\nours,x\n")  # which measured no latency
     load_results([one])

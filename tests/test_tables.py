@@ -21,7 +21,7 @@ from scipy.stats import binom
 from test_plots import SCORES as ACCURACIES
 from test_plots import compared
 
-from resnet_variants.analysis.comparison import comparisons, summary_table
+from resnet_variants.analysis.comparison import comparisons, joined
 from resnet_variants.analysis.images import IMAGE_COLUMNS
 from resnet_variants.analysis.published import PLACE, paper_effect, published
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS
@@ -43,7 +43,7 @@ DELTA = ("delta", "delta_ci_low", "delta_ci_high", "p_value")
 
 
 def summarise(rows, baselines=BASELINES, **more):
-    return summary_table(comparisons(runs_frame(rows), baselines, **more))
+    return joined(comparisons(runs_frame(rows), baselines, **more), "summary")
 
 
 def shown(rows, baselines=BASELINES):

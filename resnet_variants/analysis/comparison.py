@@ -6,7 +6,7 @@ table, sentence and figure takes a ``Comparison``, or a sequence of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.arms import network_of, setting_text, tuned_in, with_arms
-from resnet_variants.analysis.depths import DEPTH_COLUMNS, TEST, TRAINING, errors_by_depth
+from resnet_variants.analysis.depths import DEPTH_COLUMNS, ERRORS, TEST, TRAINING, errors_by_depth
 from resnet_variants.analysis.diagnosis import DIAGNOSIS_COLUMNS, summarise_diagnoses
 from resnet_variants.analysis.effects import EFFECT_COLUMNS, effects
 from resnet_variants.analysis.endpoints import (
@@ -46,7 +46,7 @@ from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
-from resnet_variants.records.pictures import Thumbnails
+from resnet_variants.records.pictures import HARDEST, Thumbnails
 from resnet_variants.records.predictions import Outcome
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
@@ -326,78 +326,35 @@ def _fixed(provenance: Provenance, digest: str, apart: Collection[str]) -> dict[
     return {name: text for name, text in settings.items() if name not in apart}
 
 
-def summary_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The summaries of all comparisons: ``SUMMARY_COLUMNS``, ``IMAGE_COLUMNS``, then others."""
-    return _concatenated(parts, lambda part: part.summary, (*SUMMARY_COLUMNS, *IMAGE_COLUMNS))
+# Tables of a results folder by the names of their files: an attribute of ``Comparison``, and the
+# columns that come first.
+JOINED: Mapping[str, tuple[str, Sequence[str]]] = {
+    "summary": ("summary", (*SUMMARY_COLUMNS, *IMAGE_COLUMNS)),
+    "effects": ("effects", (*KEY, *EFFECT_COLUMNS)),
+    "predictions": ("predictions", (*PREDICTED, *KEY)),
+    "endpoints": ("endpoints", (*KEY, *ENDPOINT_COLUMNS)),
+    "pairs": ("all_pairs", (*KEY, *PAIR_COLUMNS)),
+    "robustness": ("robustness", (*KEY, *ROBUSTNESS_COLUMNS)),
+    "classes": ("by_class", (*KEY, *CLASS_COLUMNS)),
+    "calibration": ("calibration", (*names(CALIBRATION), *KEY)),
+    "ensembles": ("ensembles", (*names(ENSEMBLES), *KEY)),
+    HARDEST: ("hardest", (*HARDEST_COLUMNS, *KEY)),
+    ERRORS: ("errors_by_depth", (*KEY, *DEPTH_COLUMNS)),
+    "diagnosis": ("diagnosis_summary", (*DIAGNOSIS_COLUMNS, *KEY)),
+}
 
 
-def effects_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The effects of all comparisons: ``KEY`` and ``EFFECT_COLUMNS``."""
-    return _concatenated(parts, lambda part: part.effects, (*KEY, *EFFECT_COLUMNS))
-
-
-def predictions_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The predictions of all comparisons: ``PREDICTED`` and ``KEY``."""
-    return _concatenated(parts, lambda part: part.predictions, (*PREDICTED, *KEY))
-
-
-def endpoints_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The comparisons by each endpoint: ``KEY`` and ``ENDPOINT_COLUMNS``."""
-    return _concatenated(parts, lambda part: part.endpoints, (*KEY, *ENDPOINT_COLUMNS))
-
-
-def pairs_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The comparisons of all pairs of networks: ``KEY`` and ``PAIR_COLUMNS``."""
-    return _concatenated(parts, lambda part: part.all_pairs, (*KEY, *PAIR_COLUMNS))
-
-
-def classes_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """Accuracy by class of all comparisons: ``KEY`` and ``CLASS_COLUMNS``."""
-    return _concatenated(parts, lambda part: part.by_class, (*KEY, *CLASS_COLUMNS))
-
-
-def calibration_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The calibration of all comparisons: ``CALIBRATION`` and ``KEY``."""
-    return _concatenated(parts, lambda part: part.calibration, (*names(CALIBRATION), *KEY))
-
-
-def ensembles_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The ensembles of all comparisons: ``ENSEMBLES`` and ``KEY``."""
-    return _concatenated(parts, lambda part: part.ensembles, (*names(ENSEMBLES), *KEY))
-
-
-def hardest_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The hardest test images of all comparisons: ``HARDEST_COLUMNS``, ``picture`` and ``KEY``."""
-    return _concatenated(parts, lambda part: part.hardest, (*HARDEST_COLUMNS, *KEY))
-
-
-def robustness_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The robustness of all comparisons: ``KEY`` and ``ROBUSTNESS_COLUMNS``."""
-    return _concatenated(parts, lambda part: part.robustness, (*KEY, *ROBUSTNESS_COLUMNS))
-
-
-def depths_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The errors by depth of all comparisons: ``KEY`` and ``DEPTH_COLUMNS``."""
-    return _concatenated(parts, lambda part: part.errors_by_depth, (*KEY, *DEPTH_COLUMNS))
-
-
-def diagnosis_table(parts: Sequence[Comparison]) -> pd.DataFrame:
-    """The diagnosis summaries of all comparisons: ``DIAGNOSIS_COLUMNS`` and ``KEY``."""
-    return _concatenated(parts, lambda part: part.diagnosis_summary, (*DIAGNOSIS_COLUMNS, *KEY))
-
-
-def _concatenated(
-    parts: Iterable[Comparison],
-    table: Callable[[Comparison], pd.DataFrame],
-    first: Sequence[str],
-) -> pd.DataFrame:
-    """A table of each comparison, joined, with the key as columns; the columns ``first`` first."""
-    tables = [(table(part), part.key) for part in parts]
+def joined(parts: Iterable[Comparison], name: str) -> pd.DataFrame:
+    """A table of ``JOINED``: that of each comparison with its key as columns, one after another."""
+    attribute, first = JOINED[name]
+    tables: list[tuple[pd.DataFrame, Mapping[str, Any]]] = [
+        (getattr(part, attribute), part.key) for part in parts
+    ]
     filled = [frame.assign(**key) for frame, key in tables if len(frame)]
     if not filled:
         return pd.DataFrame(columns=[*first])
-    joined = pd.concat(filled, ignore_index=True)
-    return joined[[*first, *(name for name in joined if name not in first)]]
+    table = pd.concat(filled, ignore_index=True)
+    return table[[*first, *(name for name in table if name not in first)]]
 
 
 def largest_complete(scores: pd.DataFrame) -> pd.DataFrame:

@@ -12,22 +12,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from resnet_variants.analysis.comparison import (
-    Comparison,
-    calibration_table,
-    classes_table,
-    depths_table,
-    diagnosis_table,
-    effects_table,
-    endpoints_table,
-    ensembles_table,
-    hardest_table,
-    pairs_table,
-    predictions_table,
-    robustness_table,
-    summary_table,
-)
-from resnet_variants.analysis.depths import ERRORS
+from resnet_variants.analysis.comparison import JOINED, Comparison, joined
 from resnet_variants.analysis.results import (
     LATENCIES,
     Decode,
@@ -38,7 +23,6 @@ from resnet_variants.analysis.results import (
 from resnet_variants.records.diagnosis import TABLES
 from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
-from resnet_variants.records.pictures import HARDEST
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records.results_folder import (
     DATA_NAMES,
@@ -95,7 +79,6 @@ class Report:
     runs: pd.DataFrame
     summary: pd.DataFrame
     effects: pd.DataFrame
-    depths: pd.DataFrame
     predictions: pd.DataFrame
     counts: Mapping[str, int]  # runs by status; ``MISSING`` are planned and not started
     headline: Sequence[str]
@@ -200,22 +183,12 @@ def _build(
 ) -> tuple[Report, dict[str, str | bytes]]:
     """The report, and what it writes: the content of each file by its name."""
     parts, report = results.comparisons, _report(results)
-    diagnosed = diagnosis_table(parts)
     figures = _figures(parts)
     optional = {
         "steps": results.steps(),
         SEARCH: pd.DataFrame(results.searched),
-        "predictions": report.predictions,
-        "endpoints": endpoints_table(parts),
-        "pairs": pairs_table(parts),
-        "robustness": robustness_table(parts),
-        "classes": classes_table(parts),
-        "calibration": calibration_table(parts),
-        "ensembles": ensembles_table(parts),
-        HARDEST: hardest_table(parts),
-        ERRORS: report.depths,
+        **{name: joined(parts, name) for name in JOINED if f"{name}.csv" not in ALWAYS},
         **results.diagnosis,
-        "diagnosis": diagnosed,
     }
     outcomes, runs = outcomes_parquet(results.outcomes, results.runs), _with_settings(results)
     content = _content(report, results)
@@ -256,10 +229,9 @@ def _report(results: Results) -> Report:
     return Report(
         comparisons=parts,
         runs=results.runs,
-        summary=summary_table(parts),
-        effects=effects_table(parts),
-        depths=depths_table(parts),
-        predictions=predictions_table(parts),
+        summary=joined(parts, "summary"),
+        effects=joined(parts, "effects"),
+        predictions=joined(parts, "predictions"),
         counts=_counts(results),
         headline=headline(parts),
         answer=answer(parts),

@@ -8,19 +8,19 @@ from itertools import chain
 
 import pandas as pd
 
-from resnet_variants.analysis.comparison import KEY, Comparison, summary_table
+from resnet_variants.analysis.comparison import KEY, Comparison, joined
 from resnet_variants.registry import number_of
 
 _LONGEST = 80  # letters that a comparison adds to the name of a file
 
 
 def named_summary(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """``summary_table`` with two more columns.
+    """The summaries with two more columns.
 
     ``arm`` is the short label of a network, ``runs`` what tells its comparison from the others.
     """
     places = zip(comparisons, conditions(comparisons)[1], strict=True)
-    return summary_table(comparisons).assign(
+    return joined(comparisons, "summary").assign(
         arm=[label for part in comparisons for label in part.labelled(part.summary["model"])],
         runs=[place for part, place in places for _ in range(len(part.summary))],
     )
