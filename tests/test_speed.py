@@ -3,16 +3,20 @@
 import functools
 import itertools
 import math
+import platform
+import resource
 
 import pandas as pd
 import pytest
 import torch
 
 import resnet_variants as rv
+from resnet_variants.settings import Machine
 from resnet_variants.speed import measure
 from resnet_variants.speed.arms import ARMS, CLASSES, Task
 from resnet_variants.speed.measure import COLUMNS, Plan, matmul_rate, peak_memory, table
 from resnet_variants.terminal import cli
+from resnet_variants.training.device import make_fabric
 
 NAME = "rv_resnet8_cifar_b"
 TASK = Task(
@@ -127,3 +131,18 @@ def test_wrong_use_is_one_line(line, message, capsys):
     _, err = capsys.readouterr()
     assert err.startswith(f"resnet-variants bench: {message}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_a_step_finds_the_memory_that_the_one_before_freed():
+    make_fabric(Machine(device="cpu"), "fp32")
+
+    def faults(rounds):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(rounds):
+            tensors = [torch.ones(5 * 2**20) for _ in range(3)]  # 20 MiB each: 5,120 pages
+            del tensors
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults(2)
+    assert faults(10) < 5_000
