@@ -16,7 +16,7 @@ from resnet_variants.models.peers import named_elsewhere, names_elsewhere, neare
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.settings import CHANNELS
-from resnet_variants.terminal.cli import Plugins, guard, parse, say
+from resnet_variants.terminal.cli import Plugins, guard, parse, positional, say
 from resnet_variants.terminal.starting import ready
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     flags = parse(Flags, argv, "describe")
     elsewhere = named_elsewhere(flags.name)
-    variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
+    with positional("name"):
+        variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
     from resnet_variants.models.cost import layer_costs, total
 
     ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from resnet_variants.models.catalogue import (
     stored_costs,
 )
 from resnet_variants.models.families import FAMILIES
+from resnet_variants.models.grids import parse_name
+from resnet_variants.models.peers import timm_names
 from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in, spelt
 from resnet_variants.registry import UserError
 from resnet_variants.terminal.cli import Plugins, guard, parse, say
@@ -44,11 +47,17 @@ def command(argv: Sequence[str]) -> int:
     names = [*list_models(pattern), *list_extended(pattern)]
     aliases = list_aliases(pattern)
     if not names and not aliases:
-        raise UserError(f"no registered model matches {pattern!r}; try 'rv_*'")
+        names = [v.name for v, theirs in timm_names().items() if fnmatch.fnmatch(theirs, pattern)]
+        variants |= {name: parse_name(name) for name in names}
+    if not names and not aliases:
+        raise UserError(f"no registered model matches {pattern!r}, here or in timm; try 'rv_*'")
     width = 2 + max(map(len, [*names, *aliases]))
     say(f"{'name':<{width}}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
     for name in names:
         say(f"{name:<{width}}{_facts(variants[name])}")
+    for variant, theirs in timm_names().items():
+        if variant.name in names and fnmatch.fnmatch(theirs, pattern):
+            say(f"{theirs:<{width}}timm's name of {variant.name}")
     for alias, name in aliases.items():
         say(f"{alias:<{width}}the same network as {name}")
     return 0

@@ -34,6 +34,7 @@ from resnet_variants.analysis.statistics import (
 )
 from resnet_variants.settings import Compared, EndpointName, Range, check_fields
 
+ENOUGH_EPOCHS = 15  # from scratch; what fewer say of longer training is little
 POWER = 0.8  # with which a detectable difference is found
 _LIKELY = 0.4  # power of the look by which, with those before, a verdict is as likely as not
 _FIRST = 2 / 2**FEWEST  # level at the fewest seeds, where these were planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import fnmatch
 import functools
 import re
@@ -14,7 +15,7 @@ from resnet_variants.models.families import FAMILIES, PRESETS
 from resnet_variants.models.grids import expand, parse_name, variant_from
 from resnet_variants.models.peers import timm_names
 from resnet_variants.models.variant import AXES, DESIGN, SUFFIX, Variant, named_in
-from resnet_variants.registry import Registry, UserError, require, shown
+from resnet_variants.registry import Registry, UserError, refuse, require, shown
 
 
 @functools.cache
@@ -109,13 +110,18 @@ def as_variant(argument: str, value: object, **axes: object) -> Variant:
     """
     if isinstance(value, str) and value in PRESETS:
         return variant_from({"preset": value} | axes)
+    if axes and isinstance(value, str) and len(value) == 1:
+        refuse("preset", value, PRESETS, field=argument)
     if axes:
         raise UserError(f"{', '.join(axes)} go with a preset letter, not with {shown(value)}")
     if isinstance(value, str):
         ours = {theirs: variant.name for variant, theirs in timm_names().items()}
         ours |= {letter.lower(): letter for letter in PRESETS}
-        if value in ours:
-            message = f"unknown name {value!r}; did you mean {ours[value]!r}?"
+        near = [ours[word] for word in (value, value.lower()) if word in ours]
+        if not (near or value.startswith("rv_")):
+            near = difflib.get_close_matches(value, [*ours, *ours.values()], n=1)
+        if near:
+            message = f"unknown name {value!r}; did you mean {near[0]!r}?"
             raise UserError(message, field="name")
         return parse_name(value)
     require(argument, value, Variant, "a letter, a name or a Variant")

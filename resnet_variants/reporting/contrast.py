@@ -14,6 +14,7 @@ from resnet_variants.analysis.statistics import DIFFERENCE
 from resnet_variants.records.files import locked, writing
 from resnet_variants.records.manifest import write_files
 from resnet_variants.records.pictures import HARDEST, picture_of
+from resnet_variants.records.results_folder import COST_COLUMNS
 from resnet_variants.registry import UserError, number_of, one_line
 from resnet_variants.reporting.figures.arms import arms_by_name
 from resnet_variants.reporting.figures.classes import by_class
@@ -140,7 +141,9 @@ def _most_apart(found: Contrast, data: str) -> Figure | None:
 
 def _settings(found: Contrast) -> pd.DataFrame:
     names = ["what differs", found.first.name, found.second.name]
-    return found.settings.set_axis(names, axis=1)
+    counts = found.settings["setting"].isin(COST_COLUMNS)
+    shown = found.settings.map(lambda text: f"{int(text):,}" if text.isdecimal() else text)
+    return found.settings.where(~counts, shown).set_axis(names, axis=1)
 
 
 def _sentences(found: Contrast) -> list[str]:

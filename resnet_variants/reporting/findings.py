@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.analysis.effects import ADDITIVE, DEPENDS, MAIN
+from resnet_variants.analysis.effects import ADDITIVE
 from resnet_variants.analysis.endpoints import ENDPOINTS, PRIMARY
 from resnet_variants.analysis.predictions import FAILED, HELD
 from resnet_variants.analysis.statistics import ALPHA, DRAWS, EXACT, FEWEST, pairing_gain
@@ -18,6 +18,7 @@ from resnet_variants.analysis.verdicts import (
     BASELINE,
     BELOW,
     BETTER,
+    ENOUGH_EPOCHS,
     EQUAL,
     UNDECIDED,
     WORSE,
@@ -26,6 +27,7 @@ from resnet_variants.analysis.verdicts import (
 )
 from resnet_variants.records.run_folder import Provenance
 from resnet_variants.registry import number_of
+from resnet_variants.reporting.effects import NAMED, averages, effects_in_detail, enumerated
 from resnet_variants.reporting.names import conditions
 from resnet_variants.reporting.summary import DELTA
 from resnet_variants.reporting.text import POINTS, hours_text, interval, span
@@ -35,13 +37,12 @@ _OTHER_STEPS = {
     *("batch_size", "accumulate", "mixup", "cutmix", "crop_padding", "crop_area", "flip"),
     *("color_jitter", "cutout", "auto_augment", "augment", "size_start", "size_end"),
 }
-_NAMED = 4  # networks or effects that a sentence names
 _LITTLE = 1.2  # times as many runs
 
 
 def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
-    """What came out in at most four plain sentences, without intervals."""
-    more = _held_elsewhere(comparisons), _predicted(comparisons)
+    """What came out in a few plain sentences, without intervals."""
+    more = _held_elsewhere(comparisons), _predicted(comparisons), _short(comparisons)
     return tuple(filter(None, (*_came_out(comparisons), *more)))
 
 
@@ -60,6 +61,18 @@ def _predicted(comparisons: Sequence[Comparison]) -> str:
     return f"Of {len(verdicts)} prediction{s}{when} {', '.join(parts)}."
 
 
+def _short(comparisons: Sequence[Comparison]) -> str:
+    """What training from scratch for a few epochs does not say; empty of longer training."""
+    epochs = {
+        int(part.key["epochs"])
+        for part in comparisons
+        if len(part.pairs) and not part.recipe.get("weights")
+    }
+    if not epochs or max(epochs) >= ENOUGH_EPOCHS:
+        return ""
+    return f"So few epochs ({span(pd.Series([*epochs]))}) say little about longer training."
+
+
 def _held_elsewhere(comparisons: Sequence[Comparison]) -> str:
     """At how many values of a setting the verdicts hold; empty where none is varied for that."""
     tables = [
@@ -71,8 +84,8 @@ def _held_elsewhere(comparisons: Sequence[Comparison]) -> str:
     if rows.empty:
         return ""
     each = [f"on {row.model} holds at {row.holds} of {row.values}" for row in rows.itertuples()]
-    more = f"; there are {len(each) - _NAMED} more" if len(each) > _NAMED else ""
-    told = ", that ".join(each[:_NAMED])
+    more = f"; there are {len(each) - NAMED} more" if len(each) > NAMED else ""
+    told = ", that ".join(each[:NAMED])
     return f"Over values of {rows['settings'].iloc[0]}, the verdict {told}{more}."
 
 
@@ -83,7 +96,7 @@ def _came_out(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
         verdict = _plain_verdict(first, part.plan)
         if declared := _declared(part):
             return declared, f"By test accuracy, a secondary endpoint: {verdict}"
-        return verdict, _plain_best(first)
+        return verdict, averages(part.effects), _plain_best(first)
     if not any(len(part.pairs) for part in comparisons):
         none = f"None of {len(summaries)} comparisons has a network beside its baseline"
         return (f"{none}, so there is no verdict.",)
@@ -124,7 +137,7 @@ def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
     decided = int(compared["verdict"].str.startswith((BETTER, WORSE)).sum())
     equal = compared.loc[compared["verdict"] == EQUAL, "model"]
     if len(equal):
-        names = _enumerated(equal, f"{len(equal)} arms")
+        names = enumerated(equal, f"{len(equal)} arms")
         verb = "differs" if len(equal) == 1 else "differ"
         parts.append(f"{names} {verb} from {base} by less than {plan.margin:g} points")
         decided += len(equal)
@@ -153,9 +166,9 @@ def _told_apart(compared: pd.DataFrame, base: str) -> list[str]:
         rows = rows.reindex(rows["delta"].abs().sort_values(ascending=False).index)
         if len(rows):
             verb = "is" if len(rows) == 1 else "are"
-            names = _enumerated(rows["model"], f"{len(rows)} arms")
+            names = enumerated(rows["model"], f"{len(rows)} arms")
             points = [f"{POINTS * abs(delta):.1f}" for delta in rows["delta"]]
-            by = _enumerated(points, f"{points[-1]} to {points[0]}")
+            by = enumerated(points, f"{points[-1]} to {points[0]}")
             kind, below = word.removesuffix(BELOW), ", below the margin" if BELOW in word else ""
             parts.append(f"{names} {verb} {kind} than {base} by {by} points{below}")
     return parts
@@ -168,7 +181,7 @@ def _declared(part: Comparison) -> str:
         return ""
     words = rows["verdict"].str.split(" ").str[0]
     counts = [
-        f"{_enumerated(own.map(part.labels), f'{len(own)} arms')} {word}"
+        f"{enumerated(own.map(part.labels), f'{len(own)} arms')} {word}"
         for word in (BETTER, WORSE, EQUAL, UNDECIDED)
         if len(own := rows.loc[words == word, "model"])
     ]
@@ -197,14 +210,6 @@ def _plain_best(summary: pd.DataFrame) -> str:
     return f"{text}, at {cost} of {row['baseline']}."
 
 
-def _enumerated(texts: Iterable[str], otherwise: str) -> str:
-    """``A``, ``A and B``, ``A, B and C``; of more texts, the other text."""
-    *first, last = texts
-    if len(first) > 2:
-        return otherwise
-    return f"{', '.join(first)} and {last}" if first else last
-
-
 def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """What came out of each comparison, a sentence each, with intervals.
 
@@ -215,7 +220,7 @@ def answer(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     for part, summary, place in zip(comparisons, _labelled(comparisons), places, strict=True):
         first = _verdict(summary, part.plan)
         sentences.append(f"{place}: {first}" if place else first)
-        further = _effects(part.effects), _cost(summary), _lost(summary)
+        further = effects_in_detail(part.effects), _cost(summary), _lost(summary)
         sentences += filter(None, further)
     return tuple(sentences)
 
@@ -293,28 +298,6 @@ def _by_how_much(rows: pd.DataFrame) -> str:
     )
 
 
-def _effects(effects: pd.DataFrame) -> str:
-    """The effects that have a verdict; the table begins with the main effects."""
-    known = effects[effects["estimate"].notna()]
-    if known.empty:
-        return ""
-    depending = (known["kind"] == MAIN) & (known["verdict"] == DEPENDS)
-    decided = [
-        f"{row['effect']} {row['contrast']}, {row['verdict']} "
-        f"({interval(row['estimate'], row['ci_low'], row['ci_high'], sign='+')} points)"
-        for row in known[~depending].to_dict("records")
-        if row["verdict"] != UNDECIDED
-    ]
-    rest = int((known["verdict"] == UNDECIDED).sum())
-    shown = [
-        *decided[:_NAMED],
-        *([f"{len(decided) - _NAMED} more with a verdict"] if decided[_NAMED:] else []),
-        *(f"{row} may depend on another choice" for row in known.loc[depending, "effect"].unique()),
-        *([f"{rest} effect{'s' if rest > 1 else ''} undecided"] if rest else []),
-    ]
-    return f"Effects of single choices: {'; '.join(shown)}."
-
-
 def _lost(summary: pd.DataFrame) -> str:
     """The runs that are in no mean: the finished ones may be the better part."""
     lost = summary[summary["failed"] > 0].sort_values("failed", ascending=False, kind="stable")
@@ -350,8 +333,8 @@ def _cost(summary: pd.DataFrame) -> str:
 def _listed(texts: Iterable[str]) -> str:
     """The first few, and how many more there are."""
     every = [*texts]
-    rest = len(every) - _NAMED
-    return ", ".join(every[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(every) - NAMED
+    return ", ".join(every[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 _METHODS = (
@@ -362,7 +345,8 @@ _METHODS = (
     f"seed together (exact up to {EXACT} pairs, beyond that over as many drawn patterns) and is "
     "adjusted, step-down, over all comparisons of a table. It takes for granted that without an "
     "effect a seed's differences are as likely with all signs changed. Intervals are of one "
-    "difference each and not adjusted: one may leave zero out where the verdict is undecided.",
+    "difference each and not adjusted, and of another method: one may leave zero out where the "
+    "verdict is undecided, or hold it where there is one.",
     "Variants are ranked by their means over common seeds; those that share too few with the "
     "others are not. P(front) is how often one is on the Pareto front in "
     f"{DRAWS:,} draws of the seeds with replacement, from {FEWEST} seeds on; the cheapest "

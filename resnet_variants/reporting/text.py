@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,9 +59,12 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+_TAG = re.compile(r"<(?![\d.])")  # `<0.001` begins no tag
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A table in GitHub's Markdown; nothing in a cell is read as Markdown's table or as HTML."""
-    plain = frame.map(lambda cell: str(cell).replace("|", r"\|").replace("<", "&lt;"))
+    plain = frame.map(lambda cell: _TAG.sub("&lt;", str(cell).replace("|", r"\|")))
     return plain.to_markdown(index=False, disable_numparse=True)
 
 

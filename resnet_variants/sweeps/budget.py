@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from resnet_variants.analysis.verdicts import detectable
+from resnet_variants.analysis.verdicts import ENOUGH_EPOCHS, detectable
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.sources import open_source
 from resnet_variants.models.grids import merge
@@ -41,9 +41,9 @@ from resnet_variants.training.interrupt import Stop, die_with_parent
 from resnet_variants.training.timing import seconds_per_image
 from resnet_variants.training.trainer import check_batch
 
-# Depths of bottleneck units, in which all presets differ.
-_DEPTHS = {"cifar": (11, 29, 47), "imagenet": (14, 26, 50)}
-ENOUGH_EPOCHS, _MOST_EPOCHS = 15, 100  # a deeper network must be able to have so many; at most
+# The first has basic blocks, in which presets A and B are one network.
+_DEPTHS = {"cifar": (8, 11, 29, 47), "imagenet": (10, 14, 26, 50)}
+_MOST_EPOCHS = 100
 _SIDE = 64  # pixels, for images of several sizes
 _MEASURING = 0.01  # of the time, for each depth
 _REPORTING = 10.0  # seconds after the last run

@@ -117,7 +117,7 @@ def require_finite(model: nn.Module, file: Path) -> None:
 # --- predictions ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedRun:
     """A finished run, ready to predict.
 
@@ -135,6 +135,10 @@ class LoadedRun:
     model: ResNet
     transform: Preparation
     fabric: Fabric
+
+    def __repr__(self) -> str:
+        """The run, where its network is, and what it tells apart."""
+        return f"LoadedRun({self.run_id!r}, {len(self.classes)} classes, on {self.fabric.device})"
 
     def predict(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Probabilities (N, classes), float32 on the CPU: the softmax of the logits.

@@ -9,8 +9,10 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.metadata
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -53,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for verb, text in VERBS.items():
             say(f"  {verb:<12}{text}")
         return 0 if words else WRONG_USAGE
+    if words[0] == "--version":
+        say(f"resnet_variants {importlib.metadata.version('resnet_variants')}")
+        return 0
     verb, *rest = words
     return guard(lambda: importlib.import_module(_module(verb)).command(rest), verb)
 
@@ -222,6 +227,10 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)
 
 
+# How tyro says that a word is neither a number nor None.
+_NUMBER_OR_NONE = re.compile(r"from \[(.*?)\]\. Got errors: .*NoneType.*<class '(?:float|int)'>")
+
+
 def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
     match event:
         case tyro_errors.InvalidChoice():
@@ -237,7 +246,9 @@ def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
                     raise cause from None
                 cause = cause.__cause__ or cause.__context__
             field = _field(event.argument) if event.argument else ""
-            raise UserError(" ".join(event.message.split()), field=field)
+            message = " ".join(event.message.split())
+            word = _NUMBER_OR_NONE.search(message)
+            raise UserError(f"{word[1]} is no number" if word else message, field=field)
         case tyro_errors.UnrecognizedArgs():
             first = event.tokens[0].lstrip("-").replace("_", "-")
             near = difflib.get_close_matches(first, _flags(flags), n=1)

@@ -10,10 +10,11 @@ from pathlib import Path
 import joblib
 
 from resnet_variants.analysis.arms import setting_text
+from resnet_variants.analysis.verdicts import ENOUGH_EPOCHS
 from resnet_variants.registry import number_of
 from resnet_variants.reporting.text import POINTS
 from resnet_variants.sweeps.allocation import time_text
-from resnet_variants.sweeps.budget import ENOUGH_EPOCHS, Budget
+from resnet_variants.sweeps.budget import Budget
 from resnet_variants.sweeps.estimate import bytes_of, seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import device_name

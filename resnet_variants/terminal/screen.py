@@ -17,6 +17,7 @@ from resnet_variants.terminal.cli import say
 # The columns that a narrow terminal does without, the first one first.
 _DISPENSABLE = ("on_pareto_front", "params", "macs", "n", "test_acc_mean")
 _WIDEST = 10_000  # letters of a table
+_PRACTICAL = 100  # further seeds; nobody trains more to tell two networks apart
 _LEAST = 3  # columns that stay: of one network alone, its accuracy is among them
 
 
@@ -53,6 +54,8 @@ def next_step(made: Report) -> str:
         return "" if rows.empty else "no number of further seeds is likely to tell the others apart"
     row, labels = known.iloc[0], made.comparisons[0].labels
     label = labels[str(row["model"])]
+    if row["more_seeds"] > _PRACTICAL:
+        return f"to tell even {label} apart would take about {row['more_seeds']:,.0f} more seeds"
     return (
         f'to go on: the same command with --more {row["more_seeds"]:.0f} --arms "{label}" '
         f"({hours_text(row['more_hours'])}, one run at a time) makes a verdict as likely as not"
