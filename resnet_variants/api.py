@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from resnet_variants.analysis.contrast import Contrast, contrast
+from resnet_variants.data.specs import is_spec, may_download
 from resnet_variants.data.thumbnails import thumbnails
 from resnet_variants.diagnosis.study import diagnose_run
 from resnet_variants.models.catalogue import as_variant
@@ -31,7 +33,7 @@ from resnet_variants.registry import (
     shown,
 )
 from resnet_variants.reporting.build import Report, build, read, require_room
-from resnet_variants.reporting.contrast import write_contrast
+from resnet_variants.reporting.contrast import require_free, write_contrast
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
@@ -185,21 +187,42 @@ def compare(
     target = None if out is None else require_path("out", out)
     require("data", data, str, "a SPEC")
     loading = Loading(data_dir=require_path("data_dir", data_dir))
-    found = contrast(*what)
     if target is None:
-        return found
-    absent, given = "", ["--data", data] if data else []
+        if data:
+            raise UserError("it is for the pictures of the page: give out too", field="data")
+        return contrast(*what)
+    require_free(target)
+    found, absent = _illustrated(contrast(*what), data, loading)
+    words = ["python", "-m", "resnet_variants.compare", *map(str, what), "--out", str(target)]
+    words += ["--data", data] if data else []
+    words += ["--data-dir", str(data_dir)] if loading != Loading() else []
+    write_contrast(found, target, absent, shlex.join(words))
+    return found
+
+
+def _illustrated(found: Contrast, data: str, loading: Loading) -> tuple[Contrast, str]:
+    """With pictures of the images that are most apart, and why some are missing.
+
+    Raises:
+        ValueError: ``data`` names other images, or none.
+    """
+
+    def decode(recorded: str, split: str, images: Mapping[int, str]) -> Mapping[int, str]:
+        spec = data or recorded
+        if not is_spec(spec):
+            raise UserError("it is not recorded where they are")
+        if not data and may_download(spec):
+            raise UserError(f"{spec} might have to be downloaded")
+        return thumbnails(spec, split, images, loading)
+
     try:
-        found = found.illustrated(
-            lambda spec, split, images: thumbnails(data or spec, split, images, loading)
-        )
+        return found.illustrated(decode), ""
     except UserError as error:
         if data:
             raise
-        absent = f"Pictures of all other images are not at hand: {error}."
-    words = ["python", "-m", "resnet_variants.compare", *map(str, what), "--out", str(target)]
-    write_contrast(found, target, absent, shlex.join([*words, *given]))
-    return found
+        absent = f"Images without a picture: {error}; `--data SPEC` says where the images are."
+        logging.getLogger(__name__).warning("%s", absent)
+        return found, absent
 
 
 @dataclass(frozen=True)

@@ -29,19 +29,21 @@ class Flags:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write it there as compare.html too, with curves and pictures of the images most apart."""
     data: Annotated[str, tyro.conf.arg(metavar="SPEC")] = ""
-    """Where these images are now, if not where they were."""
+    """Of the test images, if they are not where they were; what is missing is downloaded."""
     data_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Loading.data_dir
+    """Of downloaded images."""
 
 
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     flags = parse(Flags, argv, "compare")
-    from resnet_variants.reporting.contrast import PAGE, contrast_text
+    from resnet_variants.records.results_folder import COMPARED
+    from resnet_variants.reporting.contrast import contrast_text
 
     ready()
     say(contrast_text(_compared(flags)))
     if flags.out:
-        say(f"\nopen {flags.out / PAGE}; its tables and figures are beside it")
+        say(f"\nopen {flags.out / COMPARED}; its tables and figures are beside it")
     return 0
 
 

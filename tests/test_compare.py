@@ -9,7 +9,7 @@ import pytest
 from factories import B, D, as_tables, paired_rows, results_folder
 from scipy.stats import binomtest
 
-from resnet_variants import compare
+from resnet_variants import compare, report
 from resnet_variants.analysis.statistics import estimate
 from resnet_variants.data.dataset import split_hash, split_indices
 from resnet_variants.data.sources import open_source
@@ -21,7 +21,17 @@ CLASSES, SEEDS, IMAGES = ("first", "second\n2"), 6, 80
 LABELS = np.arange(IMAGES) % 2
 
 
-def folder(out, models=(B, D), *, start=0, kept=True, seeds=SEEDS, **changes):
+def folder(
+    out,
+    models=(B, D),
+    *,
+    start=0,
+    kept=True,
+    seeds=SEEDS,
+    labels=LABELS,
+    classes=CLASSES,
+    **changes,
+):
     """A results folder whose runs have answers; D is right a little oftener."""
     draw = np.random.default_rng(start)
     rights = {m: draw.random((seeds, IMAGES)) < 0.7 + 0.1 * (m == D) for m in models}
@@ -29,9 +39,9 @@ def folder(out, models=(B, D), *, start=0, kept=True, seeds=SEEDS, **changes):
     rows = paired_rows({m: own.mean(axis=1) for m, own in rights.items()}, **row)
     results_folder(out, rows, baselines={m: models[0] for m in models})
     for row, right in zip(rows, itertools.chain(*rights.values()), strict=True):
-        answers = np.where(right, LABELS, 1 - LABELS)
-        logits = np.float32(answers[:, None] == np.arange(2))
-        own = Predictions(row["run_id"], row["split_hash"], CLASSES, logits, LABELS, logits, LABELS)
+        answers = np.where(right, labels, (labels + 1) % len(classes))
+        logits = np.float32(answers[:, None] == np.arange(len(classes)))
+        own = Predictions(row["run_id"], row["split_hash"], classes, logits, labels, logits, labels)
         if kept:
             write_predictions(out / "runs" / row["run_id"], own)
     return out, rights
@@ -146,9 +156,11 @@ def page_of(out):
 
 
 def test_the_page_has_what_the_terminal_shows_and_pictures(tmp_path, capsys):
-    out, _ = folder(
-        tmp_path / "x", split_hash=split_hash(split_indices(open_source("digits", tmp_path)))
-    )
+    source = open_source("digits", tmp_path)
+    parts = split_indices(source)
+    labels = source.labels[parts["test"][:IMAGES]]
+    more = {"labels": labels, "classes": source.classes, "split_hash": split_hash(parts)}
+    out, _ = folder(tmp_path / "x", **more)
     for path in (out / "runs").iterdir():
         (path / "epochs.jsonl").write_text('{"epoch": 1, "train_loss": 1.0, "val_acc": 0.5}\n')
     text = printed(capsys, out, "B", "D", "--out", tmp_path / "page")
@@ -162,10 +174,10 @@ def test_the_page_has_what_the_terminal_shows_and_pictures(tmp_path, capsys):
         assert {f"{name}.png", f"{name}.svg"} <= {
             path.name for path in (tmp_path / "page").iterdir()
         }
-    assert "not at hand" not in page
+    assert "without a picture" not in page
     assert f"resnet_variants.compare {out} B D --out {tmp_path / 'page'}" in page
     table = pd.read_csv(tmp_path / "page" / "images.csv")
-    apart = (table["first"] - table["second"]).abs()
+    apart = (table["first"] - table["second"]).abs().round(9)
     assert apart.is_monotonic_decreasing
     assert (apart > 0).all()
 
@@ -179,11 +191,48 @@ def test_names_are_text_on_the_page(tmp_path):
     assert "&lt;b&gt;x" in page_of(tmp_path / "page")
 
 
+def test_pictures_of_other_images_are_refused(tmp_path):
+    parts = split_indices(open_source("digits", tmp_path))
+    out, _ = folder(tmp_path / "x", split_hash=split_hash(parts))  # of two classes
+    with pytest.raises(UserError, match="digits has other images than the runs were tested on"):
+        compare(out, B, D, out=tmp_path / "page", data="digits")
+
+
+def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out, _ = folder(tmp_path / "x", dataset="cifar10")
+    compare(out, B, D, out="page")
+    assert "cifar10 might have to be downloaded" in page_of(tmp_path / "page")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page", "x"]
+
+
+def test_runs_are_not_reported_where_a_comparison_is(tmp_path):
+    out, _ = folder(tmp_path / "x")
+    compare(out, B, D, out=tmp_path / "page")
+    before = {path: path.read_bytes() for path in (tmp_path / "page").iterdir()}
+    with pytest.raises(UserError, match="holds what `compare` wrote: take another folder"):
+        report(out, out=tmp_path / "page")
+    assert {path: path.read_bytes() for path in (tmp_path / "page").iterdir()} == before
+
+
+def test_images_equally_far_apart_are_so_whatever_the_rounding(tmp_path):
+    out, rights = folder(tmp_path / "x", seeds=6)
+    table = compare(out, B, D).apart
+    gaps = np.abs(rights[B].sum(axis=0) - rights[D].sum(axis=0))[table["image"]]
+    assert (np.diff(gaps) <= 0).all()
+    for gap in set(gaps):  # each class has its turn
+        classes = table["class"][gaps == gap].tolist()
+        both = 2 * min(map(classes.count, CLASSES))
+        assert all(
+            {*pair} == {*CLASSES} for pair in zip(classes[:both:2], classes[1:both:2], strict=True)
+        )
+
+
 def test_without_the_images_the_page_says_why_there_are_no_pictures(tmp_path):
     out, _ = folder(tmp_path / "x")
     compare(out, B, D, out=tmp_path / "page")
-    assert "not at hand: digits has other splits now" in page_of(tmp_path / "page")
-    with pytest.raises(UserError, match="digits has other splits now"):
+    assert "Images without a picture: digits has other splits than" in page_of(tmp_path / "page")
+    with pytest.raises(UserError, match="digits has other splits than"):
         compare(out, B, D, out=tmp_path / "other", data="digits")
     assert not (tmp_path / "other").exists()
 

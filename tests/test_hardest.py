@@ -117,6 +117,13 @@ def test_images_that_are_not_at_hand_are_named_in_the_figure(trained):
     assert f"{len(part.hardest) - 3} of the {len(part.hardest)} hardest are not at hand" in said
 
 
+def test_pictures_of_other_images_are_not_taken(trained):
+    (part,) = read(trained.report.parent).comparisons
+    (own,) = part.thumbnails.values()
+    other = replace(part, thumbnails={"the hash of other pixels": own})
+    assert (other.hardest["picture"] == "").all()
+
+
 def png(side):
     file = io.BytesIO()
     Image.new("1", (side, side)).save(file, "PNG")
@@ -143,13 +150,13 @@ def test_a_damaged_table_is_one_line(trained, tmp_path, content, capsys):
 
 
 def test_pictures_of_other_splits_or_moved_data_are_refused(caplog):
-    with pytest.raises(UserError, match="digits has other splits now"):
-        thumbnails("digits", "another", [0], Loading())
+    with pytest.raises(UserError, match="digits has other splits than"):
+        thumbnails("digits", "another", {0: "0"}, Loading())
     gone = Experiment(name="x", data="folder:gone", variants=(Variant(),), seeds=1, img_size=8)
     (run,) = gone.runs
-    assert pictures_of(gone)("digits", "another", [0]) == {}
+    assert pictures_of(gone)("digits", "another", {0: "0"}) == {}
     assert not caplog.records
-    assert pictures_of(gone)(run.dataset, "another", [0]) == {}
+    assert pictures_of(gone)(run.dataset, "another", {0: "0"}) == {}
     (record,) = caplog.records
     assert "the hardest images are not shown: " in record.getMessage()
 

@@ -203,15 +203,21 @@ class Comparison:
     def hardest(self) -> pd.DataFrame:
         """The hardest test images, where predictions were kept: ``HARDEST_COLUMNS``, no key.
 
-        A further column is ``picture``, which is empty where there is no thumbnail.
+        Further columns are ``data_hash``, and ``picture``, empty where there is no thumbnail.
         """
         found, own = hardest(self.answers), self.own_thumbnails
-        return found.assign(picture=[own.get(image, "") for image in found["image"]])
+        pictures = [own.get(image, "") for image in found["image"]]
+        return found.assign(data_hash=self.data_hash, picture=pictures)
+
+    @property
+    def data_hash(self) -> str:
+        """Of the images of its finished runs; empty where it was not recorded."""
+        return str(self.done["data_hash"].iloc[0]) if len(self.done) else ""
 
     @property
     def own_thumbnails(self) -> Mapping[int, str]:
         """The thumbnails of its test images, by their places in the split."""
-        return self.thumbnails.get((str(self.key["dataset"]), int(self.key["img_size"])), {})
+        return self.thumbnails.get(self.data_hash, {})
 
     @cached_property
     def effects(self) -> pd.DataFrame:

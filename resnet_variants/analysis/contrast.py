@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pandas as pd
 from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.images import MOST, Answers, Crossed, by_class, crossed, difference
-from resnet_variants.analysis.results import Results, load_results, require_folders
+from resnet_variants.analysis.results import Decode, Results, load_results, require_folders
 from resnet_variants.analysis.statistics import SHARE, PairedComparison, paired_comparison
 from resnet_variants.records.files import Json
 from resnet_variants.records.results_folder import (
@@ -121,7 +121,8 @@ def _arms_compared(first: tuple[Path, str], second: tuple[Path, str]) -> Contras
         _side(found[folder], *_chosen(found[folder], folder, arm))
         for folder, arm in (first, second)
     )
-    if one.name == other.name and one.place != other.place:
+    same = one.name == other.name or one.place[1] == other.place[1]
+    if same and one.place != other.place:
         one, other = (
             replace(side, name=f"{side.name} in {folder}")
             for side, (folder, _) in ((one, first), (other, second))
@@ -179,8 +180,10 @@ def _chosen(results: Results, folder: Path, arm: str) -> tuple[Comparison, str]:
         refuse("arm", arm, dict.fromkeys(labels), field="")
     if len(found) > 1:
         own = ", ".join(dict.fromkeys(labels))
-        message = "has several arms" if not arm else f"has {arm} under several conditions"
-        raise UserError(f"{str(folder)!r} {message}: name two of its runs, or two arms of {own}")
+        message = f"has {arm} under several conditions: name two of its runs"
+        if not arm:
+            message = f"has several arms: name two of its runs, or two arms of {own}"
+        raise UserError(f"{str(folder)!r} {message}")
     return found[0]
 
 
@@ -223,7 +226,7 @@ def _origin(folder: Path, run_ids: Sequence[str], provenance: Provenance) -> Pro
     return {name: own for name, own in provenance.items() if name.split(" ")[0] not in _NO_FACTS}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Contrast:
     """What differs between two sides of the same seeds; numbers are the second's minus the first's.
 
@@ -232,6 +235,10 @@ class Contrast:
 
     first: Side
     second: Side
+
+    def __repr__(self) -> str:
+        """What is compared."""
+        return f"Contrast({self.second.name!r} against {self.first.name!r})"
 
     @cached_property
     def settings(self) -> pd.DataFrame:
@@ -294,17 +301,17 @@ class Contrast:
         """Small pictures of some test images, by their places in the split."""
         return {**self.second.thumbnails, **self.first.thumbnails}
 
-    def illustrated(
-        self, decode: Callable[[str, str, Sequence[int]], Mapping[int, str]]
-    ) -> Contrast:
+    def illustrated(self, decode: Decode) -> Contrast:
         """The same with pictures of the images that are most apart.
 
         Args:
-            decode: SPEC, digest of the splits, places in the test split -> pictures as text.
+            decode: takes the SPEC in place of the data set's id.
         """
-        absent = [i for i in self.apart["image"].head(MOST).tolist() if i not in self.thumbnails]
-        if not absent:
+        shown = self.apart.head(MOST)
+        shown = shown[~shown["image"].isin(self.thumbnails.keys())]
+        if shown.empty:
             return self
+        absent = dict(zip(shown["image"], shown["class"], strict=True))
         more = decode(self.first.spec, self.first.facts["split_hash"], absent)
         return replace(self, first=replace(self.first, thumbnails={**self.thumbnails, **more}))
 
@@ -318,11 +325,12 @@ class Contrast:
         """
         if self._answers is None:
             return pd.DataFrame(columns=["image", "class", "first", "second"])
-        own, other = (answers.right.mean(axis=0) for answers in self._answers)
+        counts = [answers.right.sum(axis=0) for answers in self._answers]  # of equally many runs
+        own, other = (count / self.accuracy.pairs for count in counts)
         classes = np.array(self._answers[0].classes)[self._answers[0].labels]
         table = pd.DataFrame({"class": classes, "first": own, "second": other})
         table.insert(0, "image", table.index)
-        gap = (table["first"] - table["second"]).abs()
+        gap = pd.Series(np.abs(np.subtract(*counts, dtype=np.int64)))
         turn = table.groupby([gap, "class"]).cumcount()
         order = pd.DataFrame({"gap": -gap, "turn": turn})[gap > 0].sort_values(["gap", "turn"])
         return table.loc[order.index].reset_index(drop=True)

@@ -44,8 +44,8 @@ from resnet_variants.records.run_folder import (
 )
 from resnet_variants.registry import UserError
 
-# Data set, digest of its splits, places in the test split -> small pictures of these, as text.
-Decode = Callable[[str, str, Sequence[int]], Mapping[int, str]]
+# Data set, digest of its splits, classes by places in the test split -> small pictures, as text.
+Decode = Callable[[str, str, Mapping[int, str]], Mapping[int, str]]
 LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
 
 
@@ -80,13 +80,18 @@ class Results:
 
     def with_thumbnails(self, decode: Decode) -> Results:
         """The same with pictures of the hardest images that have none, as far as there are any."""
-        found = {key: dict(own) for key, own in self.thumbnails.items()}
+        found = {data_hash: dict(own) for data_hash, own in self.thumbnails.items()}
+        asked: dict[tuple[str, str, str], dict[int, str]] = {}
         for part in self.comparisons:
-            absent = part.hardest.loc[part.hardest["picture"] == "", "image"].tolist()
-            if absent:
-                dataset, size = str(part.key["dataset"]), int(part.key["img_size"])
+            absent = part.hardest[part.hardest["picture"] == ""]
+            if len(absent):
                 split = str(part.done["split_hash"].iloc[0])
-                found.setdefault((dataset, size), {}).update(decode(dataset, split, absent))
+                images = dict(zip(absent["image"], absent["class"], strict=True))
+                asked.setdefault((part.data_hash, str(part.key["dataset"]), split), {}).update(
+                    images
+                )
+        for (data_hash, dataset, split), images in asked.items():
+            found.setdefault(data_hash, {}).update(decode(dataset, split, images))
         parts = tuple(replace(part, thumbnails=found) for part in self.comparisons)
         return replace(self, comparisons=parts, thumbnails=found)
 

@@ -57,6 +57,11 @@ def is_spec(text: str) -> bool:
     return text in DATASETS or bool(colon and rest and prefix in PREFIXES)
 
 
+def may_download(spec: str) -> bool:
+    """Whether opening it may fetch files from the network."""
+    return spec in TORCHVISION or spec.startswith("timm:")
+
+
 def check_spec(spec: str) -> None:
     """Refuse a SPEC that names nothing; whether the images are there is not looked at.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from resnet_variants.data.dataset import split_hash, split_indices
 from resnet_variants.data.images import middle
@@ -12,25 +12,30 @@ from resnet_variants.registry import UserError
 from resnet_variants.settings import Loading
 
 
-def thumbnails(spec: str, split: str, images: Sequence[int], loading: Loading) -> dict[int, str]:
+def thumbnails(
+    spec: str, split: str, images: Mapping[int, str], loading: Loading
+) -> dict[int, str]:
     """The middle squares of test images, as text; only these are decoded.
 
     Args:
         spec: names the data set.
         split: the digest of its splits.
-        images: places in the test split.
+        images: the class of each by its place in the test split.
         loading: where downloaded data is.
 
     Raises:
-        ValueError: no such data, other splits, or a broken image.
+        ValueError: no such data, other splits or classes, or a broken image.
     """
     source = open_source(spec, loading.data_dir)
     indices = split_indices(source)
     if split_hash(indices) != split:
-        raise UserError(f"{spec} has other splits now than when the runs were trained")
+        raise UserError(f"{spec} has other splits than the runs were trained with", field="data")
     found: dict[int, str] = {}
-    for image in images:
-        picture = source.picture(int(indices["test"][image]))
+    for image, title in images.items():
+        at = int(indices["test"][image])
+        if source.classes[source.labels[at]] != title:
+            raise UserError(f"{spec} has other images than the runs were tested on", field="data")
+        picture = source.picture(at)
         side = min(SIDE, *picture.size)
         found[image] = picture_text(middle(picture, side, side).transpose(1, 2, 0))
     return found

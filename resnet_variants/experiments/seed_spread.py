@@ -27,7 +27,7 @@ from resnet_variants.records.files import write_atomically
 from resnet_variants.reporting.figures.style import COLUMN, PALETTE, headline, rendered, styled
 from resnet_variants.reporting.text import POINTS
 
-OUT = Path(__file__).resolve().parent.parents[1] / "results" / "seed_spread"
+OUT = Path(__file__).resolve().parents[2] / "results" / "seed_spread"
 SHOWN = {"observed": ("o", "-"), "independent": ("s", "--"), "remaining": ("^", ":")}
 
 

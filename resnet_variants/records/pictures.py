@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from resnet_variants.records.files import readable
+from resnet_variants.records.files import readable, require_regular
 from resnet_variants.registry import UserError
 
 CLASS_MAPS, HARDEST = "class_maps", "hardest"  # the tables, NAME.csv
-Thumbnails = Mapping[tuple[str, int], Mapping[int, str]]  # by data set and size, then test image
-_THUMBNAIL = {"dataset": str, "img_size": int, "image": int, "picture": str}  # columns
+Thumbnails = Mapping[str, Mapping[int, str]]  # by data_hash, then place in the test split
+_THUMBNAIL = {"data_hash": str, "image": int, "picture": str}  # columns
 _REMEDIES = {
     CLASS_MAPS: "diagnose its run again, or move the file elsewhere",
     HARDEST: "delete it, and `run` writes it again where the images are",
@@ -88,14 +88,16 @@ def read_thumbnails(folders: Sequence[Path]) -> Thumbnails:
     Raises:
         ValueError: such a file is damaged.
     """
-    found: dict[tuple[str, int], dict[int, str]] = {}
+    found: dict[str, dict[int, str]] = {}
     for folder in reversed(folders):
         file = folder / f"{HARDEST}.csv"
         if not file.exists():
             continue
-        with readable(file, remedy=_REMEDIES[HARDEST], also=(KeyError,)):
+        with readable(file, remedy=_REMEDIES[HARDEST], also=(KeyError, OverflowError)):
+            require_regular(file)
             table = pd.read_csv(file, dtype=_THUMBNAIL, usecols=[*_THUMBNAIL], na_filter=False)
-            for dataset, size, image, picture in table[[*_THUMBNAIL]].to_numpy():
+            for data_hash, image, picture in table[[*_THUMBNAIL]].to_numpy():
                 if picture:
-                    found.setdefault((dataset, size), {})[image] = picture
+                    picture_of(picture, HARDEST)  # or it is refused here, where its file is known
+                    found.setdefault(data_hash, {})[image] = picture
     return found

@@ -57,6 +57,7 @@ from resnet_variants.registry import UserError
 
 RUNNING = "running"  # a process trains it at this moment
 UNFINISHED = "unfinished"  # started, without a result, and no process trains it
+COMPARED = "compare.html"  # the page of ``compare``, whose folder holds no results
 MISSING = "missing"  # planned, never started: such a run has no row
 STATUSES = (DONE, RUNNING, UNFINISHED, FAILED, DIVERGED)
 

@@ -25,6 +25,7 @@ from resnet_variants.records.files import locked, to_json, writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
 from resnet_variants.records.predictions import OUTCOMES, outcomes_parquet
 from resnet_variants.records.results_folder import (
+    COMPARED,
     DATA_NAMES,
     MISSING,
     PLAN,
@@ -120,6 +121,7 @@ def require_room(out: Path, *, adopt: bool = True) -> None:
         ValueError: as ``build`` does; or the folder holds the only tables of other runs.
     """
     with writing(out):
+        _refuse_compared(out)
         if (out / "runs.csv").exists() and not (out / "runs").is_dir():
             message = f"{str(out)!r} holds tables of runs that are not there, and those of new runs"
             raise UserError(f"{message} would take their place: take another folder", field="out")
@@ -153,6 +155,7 @@ def build(
             message = f"{str(out)!r} has results of its own: name a folder for those of all"
             raise UserError(message, field="out")
         require_folders(folders or (out,))
+        _refuse_compared(out)
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / ".report.lock", _PATIENCE) as alone:
             if not alone:
@@ -166,6 +169,13 @@ def build(
     except OSError as error:
         message = f"{error.filename or str(out)!r} cannot be read or written: {error.strerror}"
         raise UserError(message) from error
+
+
+def _refuse_compared(out: Path) -> None:
+    """Refuse a folder with the page of ``compare``, which these runs cannot make again."""
+    if (out / COMPARED).exists():
+        message = f"{str(out)!r} holds what `compare` wrote: take another folder"
+        raise UserError(message, field="out")
 
 
 def read(out: Path) -> Report:

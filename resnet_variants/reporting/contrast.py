@@ -14,7 +14,7 @@ from resnet_variants.analysis.statistics import DIFFERENCE
 from resnet_variants.records.files import locked, writing
 from resnet_variants.records.manifest import write_files
 from resnet_variants.records.pictures import HARDEST, picture_of
-from resnet_variants.records.results_folder import COST_COLUMNS
+from resnet_variants.records.results_folder import COMPARED, COST_COLUMNS
 from resnet_variants.registry import UserError, number_of, one_line
 from resnet_variants.reporting.figures.arms import arms_by_name
 from resnet_variants.reporting.figures.classes import by_class
@@ -25,12 +25,12 @@ from resnet_variants.reporting.pictures import Picture
 from resnet_variants.reporting.template import Table, filled
 from resnet_variants.reporting.text import POINTS, interval, markdown, p_value
 
-PAGE = "compare.html"
+_LETTERS = 30  # of a name in a figure
 _LISTED = 10  # images that are most apart, in a terminal
 _PARTS = {  # of the page: the title, and the caption of its figure, which is called like it
     "training_curves": ("Training", "Training loss and validation error by epoch"),
     "classes": ("Classes", "Test accuracy by class, the hardest classes first"),
-    "images": ("Images most apart", "Test images of which they are right most unequally often"),
+    "images": ("Images most apart", "Test images that one is right on more often than the other"),
 }
 _OTHERS = ("runs", "runs.csv", "run.json")  # of a results folder, of a run's
 
@@ -44,9 +44,20 @@ def contrast_text(found: Contrast) -> str:
     if len(found.classes):
         parts.append(markdown(_classes(found)))
     if len(found.apart):
-        parts.append(f"Images of which {one} and {other} are right most unequally often:")
+        parts.append(f"Test images that {one} and {other} are right on most unequally often:")
         parts.append(markdown(_apart(found, _LISTED)))
     return "\n\n".join(parts)
+
+
+def require_free(out: Path) -> None:
+    """Refuse a folder that holds runs or is one.
+
+    Raises:
+        ValueError: names it.
+    """
+    if any((out / name).exists() for name in _OTHERS) or any(out.glob("*/run.json")):
+        message = f"{str(out)!r} has results of its own: name a folder for the comparison"
+        raise UserError(message, field="out")
 
 
 def write_contrast(found: Contrast, out: Path, absent: str, command: str) -> list[Path]:
@@ -61,9 +72,7 @@ def write_contrast(found: Contrast, out: Path, absent: str, command: str) -> lis
     Raises:
         ValueError: the folder holds runs or other files of these names, or cannot be written.
     """
-    if any((out / name).exists() for name in _OTHERS):
-        message = f"{str(out)!r} has results of its own: name a folder for the comparison"
-        raise UserError(message, field="out")
+    require_free(out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / ".report.lock") as alone:
@@ -91,7 +100,7 @@ def _contents(found: Contrast, absent: str, command: str) -> dict[str, str | byt
     }
     there = {picture.part for picture in pictures}
     return files | {
-        PAGE: filled(
+        COMPARED: filled(
             "contrast.html.j2",
             title=f"{found.second.name} against {found.first.name}",
             data=found.first.data,
@@ -114,7 +123,7 @@ def _contents(found: Contrast, absent: str, command: str) -> dict[str, str | byt
 
 def _figures(found: Contrast) -> dict[str, Figure | None]:
     """By the names of ``_PARTS``; ``None`` where there is nothing to show."""
-    arms, data = arms_by_name([found.first.name, found.second.name]), found.first.data
+    arms, data = arms_by_name(_shown_names(found)), found.first.data
     return {
         "training_curves": curves(found.epochs, arms, data),
         "classes": by_class(found.classes, arms, data),
@@ -134,13 +143,28 @@ def _most_apart(found: Contrast, data: str) -> Figure | None:
         for image, title, first, second in rows
         if image in own
     ]
-    say = f"below each image its class, and how many runs of {found.first.name} | "
-    say += f"{found.second.name} are right"
+    one, other = _shown_names(found).values()
+    say = f"below each image its class, and how many runs of {one} | {other} are right"
     return pictures_figure(shown, [shortened(data), say]) if shown else None
 
 
+def _shown_names(found: Contrast) -> dict[str, str]:
+    """The names of the sides as a figure has room for them."""
+    names = [found.first.name, found.second.name]
+    short = [shortened(name, _LETTERS) for name in names]
+    if short[0] == short[1]:
+        short = [
+            f"{text} ({which})" for text, which in zip(short, ("first", "second"), strict=True)
+        ]
+    return dict(zip(names, short, strict=True))
+
+
 def _settings(found: Contrast) -> pd.DataFrame:
-    names = ["what differs", found.first.name, found.second.name]
+    title = "what differs"  # the name of a column, as those of the sides are
+    names = [
+        title,
+        *(f"{s.name} " if s.name == title else s.name for s in (found.first, found.second)),
+    ]
     counts = found.settings["setting"].isin(COST_COLUMNS)
     shown = found.settings.map(lambda text: f"{int(text):,}" if text.isdecimal() else text)
     return found.settings.where(~counts, shown).set_axis(names, axis=1)

@@ -36,7 +36,8 @@ _KINDS = {
         "outcomes.parquet",
     ),
     HARDEST: _Kind(
-        "classes", "The test images that fewest runs get right, with the answer of most others"
+        "classes",
+        "The test images that fewest runs get right, with the most frequent wrong answer",
     ),
     "calibration": _Kind("probabilities", "Accuracy by confidence; on the diagonal it is right"),
     "ensembles": _Kind("probabilities", "Accuracy of the mean probabilities of several seeds"),

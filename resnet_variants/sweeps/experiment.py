@@ -224,7 +224,7 @@ def pictures_of(experiment: Experiment) -> Decode:
     There are none of other data, and none, with a warning, where the images were moved.
     """
 
-    def decode(dataset: str, split: str, images: Sequence[int]) -> Mapping[int, str]:
+    def decode(dataset: str, split: str, images: Mapping[int, str]) -> Mapping[int, str]:
         if dataset != experiment.runs[0].dataset:
             return {}
         try:

@@ -130,9 +130,9 @@ def arms_of(comparison: Comparison) -> Arms:
     return arms
 
 
-def arms_by_name(models: Iterable[str]) -> Arms:
-    """Looks of networks of which nothing but the names is known."""
-    return _one_by_one({model: model for model in models})
+def arms_by_name(labels: Mapping[str, str]) -> Arms:
+    """Looks of networks of which nothing but names and labels is known."""
+    return _one_by_one(labels)
 
 
 def looks_by_value(values: pd.Series) -> dict[str, Look]:

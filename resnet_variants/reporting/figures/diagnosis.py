@@ -281,7 +281,8 @@ def diagnosis_figure(
     table = tables[name]
     if table.empty:
         return None
-    arms = arms or arms_by_name(pd.concat([other["model"] for other in tables.values()]))
+    models = pd.concat([other["model"] for other in tables.values()]).unique()
+    arms = arms or arms_by_name({str(model): str(model) for model in models})
     with styled():
         drawn_as = DIAGNOSIS_FIGURES[name]
         figure = drawn_as.draw(table, _Drawing(arms, data))

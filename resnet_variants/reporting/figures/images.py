@@ -15,16 +15,16 @@ from resnet_variants.registry import number_of, one_line
 from resnet_variants.reporting.figures.style import headline, plain, shortened, styled
 from resnet_variants.reporting.text import POINTS
 
-_COLUMNS, _LETTERS = 8, 18  # pictures in a row; letters that one is wide
-_SIDE, _GAP, _LINES = 0.9, 0.1, 0.36  # inches: a picture, between two, two lines of text
+_COLUMNS, _LETTERS = 8, 14  # pictures in a row; letters that one is wide
+_SIDE, _GAP, _LINE = 0.9, 0.1, 0.14  # inches: a picture, between two, a line of text
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture and the two lines below it."""
+    """A picture and the lines below it."""
 
     picture: Image.Image
-    lines: tuple[str, str]
+    lines: Sequence[str]
 
 
 def hardest_images(comparison: Comparison) -> Figure | None:
@@ -35,11 +35,11 @@ def hardest_images(comparison: Comparison) -> Figure | None:
         return None
     rows = kept[["picture", "class", "answer", "answered"]].itertuples(index=False, name=None)
     shown = [
-        Shown(picture_of(picture, HARDEST), (title, f"{POINTS * answered:.0f} % say {answer}"))
+        Shown(picture_of(picture, HARDEST), (title, answer, f"{POINTS * answered:.0f} %"))
         for picture, title, answer, answered in rows
     ]
     runs = number_of(int(kept["runs"].iloc[0]), "run")
-    say = f"below each image its class, and the wrong answer that most of {runs} give"
+    say = f"below each image its class, the most frequent wrong answer, and its share of {runs}"
     notes = [shortened(comparison.data), say]
     if len(kept) < len(table):
         notes.append(f"{len(table) - len(kept)} of the {len(table)} hardest are not at hand")
@@ -50,7 +50,7 @@ def pictures_figure(shown: Sequence[Shown], notes: Sequence[str]) -> Figure:
     """Pictures in rows, each enlarged pixel by pixel to the same width."""
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
-    wide, high = _SIDE + _GAP, _SIDE + _LINES
+    wide, high = _SIDE + _GAP, _SIDE + _GAP + _LINE * len(shown[0].lines)
     with styled():
         size = max(4.2, columns * wide), rows * high + 0.05
         figure = Figure(figsize=size, layout="constrained")
@@ -64,7 +64,7 @@ def pictures_figure(shown: Sequence[Shown], notes: Sequence[str]) -> Figure:
             for line, text in enumerate(own.lines):
                 label = plain(shortened(one_line(text), _LETTERS))
                 # Without a room of its own a text takes no time in the layout.
-                y = top - _SIDE - 0.03 - 0.14 * line
+                y = top - _SIDE - 0.03 - _LINE * line
                 axes.text(left, y, label, fontsize=7, va="top", in_layout=False)
         axes.set(xlim=(0, max(4.2, columns * wide)), ylim=(-rows * high, 0), aspect="equal")
         headline(figure, notes)
