@@ -23,6 +23,7 @@ from resnet_variants.plugins import load_plugin
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, is_diagnosed
 from resnet_variants.records.files import writing
 from resnet_variants.records.manifest import refuse_foreign, write_files
+from resnet_variants.records.pictures import Thumbnail
 from resnet_variants.records.run_folder import DONE, RunFolder
 from resnet_variants.registry import (
     UserError,
@@ -207,7 +208,7 @@ def _illustrated(found: Contrast, data: str, loading: Loading) -> tuple[Contrast
         ValueError: ``data`` names other images, or none.
     """
 
-    def decode(recorded: str, split: str, images: Mapping[int, str]) -> Mapping[int, str]:
+    def decode(recorded: str, split: str, images: Mapping[int, str]) -> Mapping[int, Thumbnail]:
         spec = data or recorded
         if not is_spec(spec):
             raise UserError("it is not recorded where they are")

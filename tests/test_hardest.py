@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from factories import B
+from pictures import fill
 from PIL import Image
 from test_compare import folder
 
 import resnet_variants as rv
 from resnet_variants.analysis.images import HARDEST_COLUMNS, MOST, Answers, hardest
-from resnet_variants.data.dataset import load_dataset
+from resnet_variants.data.dataset import load_dataset, split_hash, split_indices
+from resnet_variants.data.sources import open_source
 from resnet_variants.data.thumbnails import thumbnails
 from resnet_variants.models.variant import Variant
 from resnet_variants.records.pictures import HARDEST, picture_of, picture_text
@@ -159,6 +161,18 @@ def test_pictures_of_other_splits_or_moved_data_are_refused(caplog):
     assert pictures_of(gone)(run.dataset, "another", {0: "0"}) == {}
     (record,) = caplog.records
     assert "the hardest images are not shown: " in record.getMessage()
+
+
+def test_pictures_of_a_folder_have_the_names_of_their_files(tmp_path):
+    fill(tmp_path / "pets", {f"{split}/{name}": 12 for split in ("train", "test") for name in "ab"})
+    spec = f"folder:{tmp_path / 'pets'}"
+    source = open_source(spec, tmp_path)
+    parts = split_indices(source)
+    found = thumbnails(spec, split_hash(parts), {0: "a", 23: "b"}, Loading())
+    for image, (name, picture) in found.items():
+        assert Path(name).parent == tmp_path / "pets" / "test" / ("a" if image == 0 else "b")
+        with Image.open(name) as file:
+            np.testing.assert_array_equal(picture_of(picture, HARDEST), file.convert("RGB"))
 
 
 def test_a_large_picture_is_kept_small():

@@ -46,7 +46,7 @@ from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs
-from resnet_variants.records.pictures import HARDEST, Thumbnails
+from resnet_variants.records.pictures import HARDEST, Thumbnail, Thumbnails
 from resnet_variants.records.predictions import Outcome
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
@@ -203,11 +203,13 @@ class Comparison:
     def hardest(self) -> pd.DataFrame:
         """The hardest test images, where predictions were kept: ``HARDEST_COLUMNS``, no key.
 
-        Further columns are ``data_hash``, and ``picture``, empty where there is no thumbnail.
+        Further columns are ``data_hash``, and ``name`` and ``picture`` of the thumbnail, empty
+        where there is none.
         """
         found, own = hardest(self.answers), self.own_thumbnails
-        pictures = [own.get(image, "") for image in found["image"]]
-        return found.assign(data_hash=self.data_hash, picture=pictures)
+        shown = [own.get(image, Thumbnail("", "")) for image in found["image"]]
+        columns = pd.DataFrame(shown, columns=[*Thumbnail._fields], dtype=str)
+        return found.assign(data_hash=self.data_hash).join(columns)
 
     @property
     def data_hash(self) -> str:
@@ -215,7 +217,7 @@ class Comparison:
         return str(self.done["data_hash"].iloc[0]) if len(self.done) else ""
 
     @property
-    def own_thumbnails(self) -> Mapping[int, str]:
+    def own_thumbnails(self) -> Mapping[int, Thumbnail]:
         """The thumbnails of its test images, by their places in the split."""
         return self.thumbnails.get(self.data_hash, {})
 

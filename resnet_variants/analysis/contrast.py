@@ -16,6 +16,7 @@ from resnet_variants.analysis.images import MOST, Answers, Crossed, by_class, cr
 from resnet_variants.analysis.results import Decode, Results, load_results, require_folders
 from resnet_variants.analysis.statistics import SHARE, PairedComparison, paired_comparison
 from resnet_variants.records.files import Json
+from resnet_variants.records.pictures import Thumbnail
 from resnet_variants.records.results_folder import (
     COST_COLUMNS,
     FURTHER_COLUMNS,
@@ -59,7 +60,7 @@ class Side:
     answers: Answers | None
     epochs: pd.DataFrame
     facts: Mapping[str, str]
-    thumbnails: Mapping[int, str]
+    thumbnails: Mapping[int, Thumbnail]
 
     def of(self, seeds: Sequence[int], numbers: Sequence[int]) -> Side:
         """The runs of these seeds alone, which are called by other ``numbers``."""
@@ -297,7 +298,7 @@ class Contrast:
         return pd.concat([side.epochs.assign(model=side.name) for side in sides])
 
     @property
-    def thumbnails(self) -> Mapping[int, str]:
+    def thumbnails(self) -> Mapping[int, Thumbnail]:
         """Small pictures of some test images, by their places in the split."""
         return {**self.second.thumbnails, **self.first.thumbnails}
 

@@ -18,7 +18,7 @@ from resnet_variants.analysis.summary import LATENCY_OF
 from resnet_variants.analysis.verdicts import Plan
 from resnet_variants.records.diagnosis import TABLES, Diagnosis, of_runs, read_diagnoses
 from resnet_variants.records.files import Json, damaged, is_number
-from resnet_variants.records.pictures import Thumbnails, read_thumbnails
+from resnet_variants.records.pictures import Thumbnail, Thumbnails, read_thumbnails
 from resnet_variants.records.predictions import Outcome, read_outcomes
 from resnet_variants.records.results_folder import (
     DATA_NAMES,
@@ -44,8 +44,8 @@ from resnet_variants.records.run_folder import (
 )
 from resnet_variants.registry import UserError
 
-# Data set, digest of its splits, classes by places in the test split -> small pictures, as text.
-Decode = Callable[[str, str, Mapping[int, str]], Mapping[int, str]]
+# Data set, digest of its splits, classes by places in the test split -> small pictures.
+Decode = Callable[[str, str, Mapping[int, str]], Mapping[int, Thumbnail]]
 LATENCIES = "latencies"  # in experiment.json, by the words of LATENCY_OF
 
 

@@ -3,6 +3,7 @@
 class_maps.csv    map       numbers of a row with spaces between, rows with semicolons between
                   picture   a file in base 64: PNG of a small image, else JPEG
 hardest.csv       picture   likewise; empty where it was not at hand
+                  name      of its file, likewise
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import binascii
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,17 @@ from resnet_variants.records.files import readable, require_regular
 from resnet_variants.registry import UserError
 
 CLASS_MAPS, HARDEST = "class_maps", "hardest"  # the tables, NAME.csv
-Thumbnails = Mapping[str, Mapping[int, str]]  # by data_hash, then place in the test split
-_THUMBNAIL = {"data_hash": str, "image": int, "picture": str}  # columns
+
+
+class Thumbnail(NamedTuple):
+    """A small picture of an image."""
+
+    name: str  # of its file; empty of an image that is none
+    picture: str  # as text
+
+
+Thumbnails = Mapping[str, Mapping[int, Thumbnail]]  # by data_hash, then place in the test split
+_THUMBNAIL = {"data_hash": str, "image": int, "name": str, "picture": str}  # columns
 _REMEDIES = {
     CLASS_MAPS: "diagnose its run again, or move the file elsewhere",
     HARDEST: "delete it, and `run` writes it again where the images are",
@@ -88,7 +99,7 @@ def read_thumbnails(folders: Sequence[Path]) -> Thumbnails:
     Raises:
         ValueError: such a file is damaged.
     """
-    found: dict[str, dict[int, str]] = {}
+    found: dict[str, dict[int, Thumbnail]] = {}
     for folder in reversed(folders):
         file = folder / f"{HARDEST}.csv"
         if not file.exists():
@@ -96,8 +107,8 @@ def read_thumbnails(folders: Sequence[Path]) -> Thumbnails:
         with readable(file, remedy=_REMEDIES[HARDEST], also=(KeyError, OverflowError)):
             require_regular(file)
             table = pd.read_csv(file, dtype=_THUMBNAIL, usecols=[*_THUMBNAIL], na_filter=False)
-            for data_hash, image, picture in table[[*_THUMBNAIL]].to_numpy():
+            for data_hash, image, name, picture in table[[*_THUMBNAIL]].to_numpy():
                 if picture:
                     picture_of(picture, HARDEST)  # or it is refused here, where its file is known
-                    found.setdefault(data_hash, {})[image] = picture
+                    found.setdefault(data_hash, {})[image] = Thumbnail(name, picture)
     return found

@@ -83,7 +83,7 @@ def write_contrast(found: Contrast, out: Path, absent: str, command: str) -> lis
 
 def _contents(found: Contrast, absent: str, command: str) -> dict[str, str | bytes]:
     """The content of each file by its name."""
-    tables = {"settings": found.settings, "classes": found.classes, "images": found.apart}
+    tables = {"settings": found.settings, "classes": found.classes, "images": _named(found)}
     files: dict[str, str | bytes] = {
         f"{name}.csv": table.to_csv(index=False) for name, table in tables.items() if len(table)
     }
@@ -137,7 +137,7 @@ def _most_apart(found: Contrast, data: str) -> Figure | None:
     rows = table[["image", "class", "first", "second"]].itertuples(index=False, name=None)
     shown = [
         Shown(
-            picture_of(own[image], HARDEST),
+            picture_of(own[image].picture, HARDEST),
             (title, f"{POINTS * first:.0f} | {POINTS * second:.0f} %"),
         )
         for image, title, first, second in rows
@@ -209,12 +209,20 @@ def _classes(found: Contrast) -> pd.DataFrame:
     return pd.DataFrame({**cells, **shares, "difference, points [95 %]": deltas})
 
 
+def _named(found: Contrast) -> pd.DataFrame:
+    """The images that are most apart, with the names of files as far as they are known."""
+    own = found.thumbnails
+    return found.apart.assign(
+        name=[own[image].name if image in own else "" for image in found.apart["image"]]
+    )
+
+
 def _apart(found: Contrast, most: int) -> pd.DataFrame:
-    table = found.apart.head(most)
+    table = _named(found).head(most)
     shares = {
         f"{side.name} right": [f"{POINTS * share:.0f} %" for share in table[name]]
         for name, side in (("first", found.first), ("second", found.second))
     }
-    return pd.DataFrame(
-        {"test image": table["image"], "class": table["class"].map(one_line), **shares}
-    )
+    images = table["name"].where(table["name"] != "", table["image"].astype(str))
+    cells = {"test image": images.map(one_line), "class": table["class"].map(one_line)}
+    return pd.DataFrame(cells | shares)

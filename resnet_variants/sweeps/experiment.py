@@ -23,6 +23,7 @@ from resnet_variants.models.stems import stem_stride_for
 from resnet_variants.models.variant import Variant
 from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json
+from resnet_variants.records.pictures import Thumbnail
 from resnet_variants.records.results_folder import DATA_NAMES, PLAN, ROBUST, SEARCHED, VARIED
 from resnet_variants.registry import UserError, plain, refuse, require, sequence
 from resnet_variants.settings import (
@@ -224,7 +225,7 @@ def pictures_of(experiment: Experiment) -> Decode:
     There are none of other data, and none, with a warning, where the images were moved.
     """
 
-    def decode(dataset: str, split: str, images: Mapping[int, str]) -> Mapping[int, str]:
+    def decode(dataset: str, split: str, images: Mapping[int, str]) -> Mapping[int, Thumbnail]:
         if dataset != experiment.runs[0].dataset:
             return {}
         try:
