@@ -212,11 +212,11 @@ WRONG = {
 LINES = {f"run {flags}": f"run: {message}" for flags, message in WRONG.items()} | {
     "report nowhere": "report: no results folder 'nowhere'",
     "report": "report: missing ",
-    "describe rv_resnet50_e": "describe: --name: unknown stem in name",
+    "describe rv_resnet50_e": "describe: unknown stem in name",
     "describe rv_resnet50_d --img-size -1": "describe: --img-size: img_size -1",
     "describe rv_resnet50_d --in-chans 0": "describe: --in-chans: in_chans 0",
-    "describe resnet51": "describe: --name: name 'resnet51' does not begin wi",
-    "describe d": "describe: --name: unknown name 'd'; did you mean 'D'?",
+    "describe resnet51": "describe: unknown name 'resnet51'; did you mean ",
+    "describe d": "describe: unknown name 'd'; did you mean 'D'?",
     "list nothing*": "list: no registered model matches 'nothing*'",
     "runn": "runn: unknown verb 'runn'; did you mean 'run'? choices: run",
 }

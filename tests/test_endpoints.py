@@ -40,7 +40,7 @@ def test_each_endpoint_has_its_own_table_and_one_is_primary():
 
 
 def test_the_headline_begins_with_the_declared_endpoint():
-    first, second = headline([compared(endpoint="test_loss")])
+    first, second, *_ = headline([compared(endpoint="test_loss")])
     assert first == "By test loss, which was declared to decide, against A: B better, D undecided."
     assert second.startswith("By test accuracy, a secondary endpoint: B is better than A by 2.3")
 

@@ -135,7 +135,7 @@ def require_that_labels_say_all(variants):
 
 def comparisons_of(scores, **changes):
     """One comparison of nets with these accuracies by seed, all against net A."""
-    runs = runs_frame(paired_rows(scores, **changes))
+    runs = runs_frame(paired_rows(scores, **{"epochs": 20} | changes))
     return [comparison(runs, dict.fromkeys(scores, A))]
 
 
@@ -166,6 +166,15 @@ def test_two_plain_sentences_answer(case):
     assert not any(letter in " ".join(sentences) for letter in "[]()")
     for sentence, begin in zip(sentences, expected, strict=False):
         assert sentence.startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(1, ["1 epoch says"]), (14, ["14 epochs say"]), (15, [])]
+)
+def test_few_epochs_say_so(epochs, said):
+    scores = {A: [0.60] * 6, B: [0.62, 0.63, 0.64, 0.65, 0.66, 0.67]}
+    found = [s for s in headline(comparisons_of(scores, epochs=epochs)) if "longer" in s]
+    assert found == [f"{text} little about longer training." for text in said]
 
 
 def test_several_comparisons_are_counted():

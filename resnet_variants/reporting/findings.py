@@ -42,7 +42,7 @@ _LITTLE = 1.2  # times as many runs
 
 def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     """What came out in a few plain sentences, without intervals."""
-    more = _held_elsewhere(comparisons), _predicted(comparisons), _short(comparisons)
+    more = _short(comparisons), _held_elsewhere(comparisons), _predicted(comparisons)
     return tuple(filter(None, (*_came_out(comparisons), *more)))
 
 
@@ -70,7 +70,8 @@ def _short(comparisons: Sequence[Comparison]) -> str:
     }
     if not epochs or max(epochs) >= ENOUGH_EPOCHS:
         return ""
-    return f"So few epochs ({span(pd.Series([*epochs]))}) say little about longer training."
+    verb = "epoch says" if epochs == {1} else "epochs say"
+    return f"{span(pd.Series([*epochs]))} {verb} little about longer training."
 
 
 def _held_elsewhere(comparisons: Sequence[Comparison]) -> str:
