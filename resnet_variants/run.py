@@ -91,6 +91,7 @@ class Comparison:
     margin: Annotated[str, tyro.conf.arg(metavar="POINTS")] = ""
     # add so many seeds for the networks of --arms and for what these are compared with
     more: Annotated[int, Range(0, 10_000)] = 0
+    # the networks that --more adds seeds for, by labels of the table
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
     # choose depth and epochs so that all is done within this time
     minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None

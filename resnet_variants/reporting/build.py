@@ -302,7 +302,13 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     """The shell commands that lead to this report."""
     where = [*map(str, folders), "--out", str(out)] if folders else [str(out)]
     again = shlex.join(["python", "-m", "resnet_variants.report", *where])
-    return [*results.provenance.get("command", ()), again]
+    commands = list(results.provenance.get("command", ()))
+    if any(
+        "--minutes" in command.split() for command in commands
+    ):  # another machine's choice differs
+        epochs = sorted({int(part.key["epochs"]) for part in results.comparisons})
+        commands.append(f"# it chose --epochs {' and '.join(map(str, epochs))} here")
+    return [*commands, again]
 
 
 def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:

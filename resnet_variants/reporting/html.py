@@ -92,7 +92,7 @@ class Content:
     title: str  # the experiment's name
     question: str  # may be empty
     expect: str  # what was expected; may be empty
-    headline: Sequence[str]  # what came out, in two sentences at most
+    headline: Sequence[str]  # what came out, a sentence each, the first two in bold
     answer: Sequence[str]  # the same in detail
     counts: Mapping[str, int]  # runs by status
     comparisons: Sequence[Comparison]

@@ -36,7 +36,7 @@ AUGMENTATIONS: Registry[Callable[[Tensor, Generator], Tensor]] = Registry("augme
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A way to train; ``RECIPES`` has those of papers.
+    """A way to train; --recipe and RECIPES have those of papers.
 
     The defaults are also the reference of run ids: a run's id names what differs from them.
 
