@@ -23,7 +23,7 @@ from resnet_variants.analysis.comparison import Comparison
 from resnet_variants.analysis.images import crossed
 from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.statistics import ALPHA
-from resnet_variants.records.files import write_atomically
+from resnet_variants.records.manifest import write_files
 from resnet_variants.reporting.figures.style import COLUMN, PALETTE, headline, rendered, styled
 from resnet_variants.reporting.text import POINTS
 
@@ -70,9 +70,8 @@ def main(out: Path = OUT) -> None:
     """Write table and figure."""
     parts = load_results([out]).comparisons
     table = pd.DataFrame([spread(part) for part in parts]).sort_values("epochs")
-    write_atomically(out / "spread.csv", table.round(4).to_csv(index=False))
-    for name, content in rendered(drawn(table), "spread").items():
-        write_atomically(out / name, content)
+    contents = {"spread.csv": table.round(4).to_csv(index=False)}
+    write_files(out, contents | rendered(drawn(table), "spread"), keep=True)
     sys.stdout.write(table.round(2).to_string(index=False) + "\n")
 
 
