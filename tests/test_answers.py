@@ -269,6 +269,19 @@ def test_an_ensemble_of_one_is_the_mean_and_that_of_all_has_one_accuracy(answeri
     assert own["accuracy"].is_monotonic_increasing
 
 
+def test_of_many_seeds_some_orders_are_taken_and_one_member_is_still_each_seed(tmp_path):
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 3, 40)
+    logits = np.float32(labels[:, None] == np.arange(3)) + draw.normal(size=(60, 40, 3))
+    own = np.float32(np.float16(logits))
+    (part,) = load_results([folder_with_logits(tmp_path / "out", {B: own}, labels)]).comparisons
+    alone = (own.argmax(2) == labels).mean(1)
+    first = part.ensembles.iloc[0][["accuracy", "lowest", "highest"]].astype(float)
+    assert first.tolist() == pytest.approx([alone.mean(), alone.min(), alone.max()])
+    assert part.ensembles["members"].tolist() == list(range(1, 21))
+    assert part.ensembles["accuracy"].iloc[-1] > alone.mean()
+
+
 def test_a_clone_keeps_calibration_and_ensembles(answering, tmp_path):
     out, *_ = answering
     made = report(out)

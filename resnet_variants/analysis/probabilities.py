@@ -43,8 +43,8 @@ def probability_tables(
     The first has confidence and accuracy of each run by bin of confidence, the second the accuracy
     of the mean probabilities of 1, 2, ... seeds of each arm. The seeds join in several orders, of
     which mean, lowest and highest are given. Orders are drawn and then rotated, so that at every
-    place each seed stands equally often. An arm of which only some runs' logits are here has no
-    ensembles.
+    place each seed stands equally often; of very many seeds some of the rotations are taken. An arm
+    of which only some runs' logits are here has no ensembles.
 
     Raises:
         ValueError: a file is damaged, or logits are not finite.
@@ -121,6 +121,7 @@ def _ensembles(runs: pd.DataFrame, shares: np.ndarray, labels: np.ndarray) -> pd
     draw, most = np.random.default_rng(0), min(seeds, _MEMBERS)
     drawn = [draw.permutation(seeds) for _ in range(max(1, _ORDERS // seeds))]
     orders = [np.roll(order, by) for order in drawn for by in range(seeds)]
+    orders = orders[:: max(1, len(orders) // _ORDERS)]  # of many seeds not each begins one
     accuracies = np.empty((len(orders), most))
     for accuracy, order in zip(accuracies, orders, strict=True):
         total = np.zeros(shares[0].shape)
@@ -128,8 +129,12 @@ def _ensembles(runs: pd.DataFrame, shares: np.ndarray, labels: np.ndarray) -> pd
             total += shares[one]
             accuracy[members] = np.mean(total.argmax(axis=1) == labels)
     first = {name: runs[name].iloc[0] for name in names(OF_RUN)}
-    ends = {"lowest": accuracies.min(axis=0), "highest": accuracies.max(axis=0)}
-    numbers = {"members": np.arange(1, most + 1), "accuracy": accuracies.mean(axis=0), **ends}
+    alone = np.array([np.mean(own.argmax(axis=1) == labels) for own in shares])  # all of them
+    ends = {"accuracy": np.mean, "lowest": np.min, "highest": np.max}
+    numbers = {name: end(accuracies, axis=0) for name, end in ends.items()}
+    for name, end in ends.items():
+        numbers[name][0] = end(alone)
+    numbers = {"members": np.arange(1, most + 1)} | numbers
     return pd.DataFrame(numbers).assign(**first)
 
 
