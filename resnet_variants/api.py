@@ -38,7 +38,7 @@ from resnet_variants.reporting.contrast import require_free, write_contrast
 from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES, diagnosis_figure
 from resnet_variants.reporting.figures.style import rendered
 from resnet_variants.settings import Device, Loading, Machine, Study, Workers
-from resnet_variants.sweeps.experiment import Experiment, pictures_of, recipe_from, slug
+from resnet_variants.sweeps.experiment import Experiment, recipe_from, slug, thumbnails_of
 from resnet_variants.sweeps.finished import finished
 from resnet_variants.sweeps.search import choose
 from resnet_variants.sweeps.sweep import Options, run_sweep
@@ -99,7 +99,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     experiment = choose(experiment, out, options, follow)
     follow(run_sweep(experiment, out, options))
     refused = _not_diagnosed(experiment, out, options) if diagnose else []
-    made = build(out, decode=pictures_of(experiment)) if report else read(out)
+    made = build(out, decode=thumbnails_of(experiment)) if report else read(out)
     if refused:
         raise UserError(f"{len(refused)} not diagnosed, all else is in {str(out)!r}; {refused[0]}")
     return made

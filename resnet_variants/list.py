@@ -19,7 +19,6 @@ from resnet_variants.models.catalogue import (
     stored_costs,
 )
 from resnet_variants.models.families import FAMILIES
-from resnet_variants.models.grids import parse_name
 from resnet_variants.models.peers import timm_names
 from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in, spelt
 from resnet_variants.registry import UserError
@@ -46,18 +45,19 @@ def command(argv: Sequence[str]) -> int:
     variants = registered() | extended()
     names = [*list_models(pattern), *list_extended(pattern)]
     aliases = list_aliases(pattern)
+    theirs = {v: name for v, name in timm_names().items() if fnmatch.fnmatch(name, pattern)}
     if not names and not aliases:
-        names = [v.name for v, theirs in timm_names().items() if fnmatch.fnmatch(theirs, pattern)]
-        variants |= {name: parse_name(name) for name in names}
+        variants |= {variant.name: variant for variant in theirs}
+        names = [variant.name for variant in theirs]
     if not names and not aliases:
         raise UserError(f"no registered model matches {pattern!r}, here or in timm; try 'rv_*'")
     width = 2 + max(map(len, [*names, *aliases]))
     say(f"{'name':<{width}}{'params':>12}{'MACs':>16}{'px':>5}  what it is")
     for name in names:
         say(f"{name:<{width}}{_facts(variants[name])}")
-    for variant, theirs in timm_names().items():
-        if variant.name in names and fnmatch.fnmatch(theirs, pattern):
-            say(f"{theirs:<{width}}timm's name of {variant.name}")
+    for variant, name in theirs.items():
+        if variant.name in names:
+            say(f"{name:<{width}}timm's name of {variant.name}")
     for alias, name in aliases.items():
         say(f"{alias:<{width}}the same network as {name}")
     return 0

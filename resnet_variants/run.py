@@ -227,7 +227,7 @@ def command(argv: Sequence[str]) -> int:
     say("loading the images")
     from resnet_variants.api import diagnose_runs
     from resnet_variants.reporting.build import build, require_room
-    from resnet_variants.sweeps.experiment import pictures_of
+    from resnet_variants.sweeps.experiment import thumbnails_of
     from resnet_variants.sweeps.sweep import check
     from resnet_variants.terminal.console import show_settings
     from resnet_variants.terminal.live import show_events
@@ -253,7 +253,7 @@ def command(argv: Sequence[str]) -> int:
             what = f"is not diagnosed: {refusal}" if refusal else "is diagnosed"
             say(f"{folder.name} {what}")
             complete = complete and not refusal
-    made = build(out, decode=pictures_of(experiment))
+    made = build(out, decode=thumbnails_of(experiment))
     show_report(made, out, wide=output.wide, step=next_step(made))
     return 0 if complete else 1
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,9 @@ LINES = {f"run {flags}": f"run: {message}" for flags, message in WRONG.items()} 
     "describe rv_resnet50_d --img-size -1": "describe: --img-size: img_size -1",
     "describe rv_resnet50_d --in-chans 0": "describe: --in-chans: in_chans 0",
     "describe resnet51": "describe: unknown name 'resnet51'; did you mean ",
+    "describe ResNet50D": "describe: unknown name 'ResNet50D'; did you mean 'rv_resnet50_d'?",
+    "run --minutes four": "run: --minutes: 'four' is no number",
+    "list resnt50*": "list: no registered model matches 'resnt50*', here or in timm",
     "describe d": "describe: unknown name 'd'; did you mean 'D'?",
     "list nothing*": "list: no registered model matches 'nothing*'",
     "runn": "runn: unknown verb 'runn'; did you mean 'run'? choices: run",
@@ -394,3 +398,21 @@ def test_python_runs_do_what_the_command_does(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             rv.run("rv_resnet8_cifar_b", out=tmp_path, **wrong)
+
+
+def test_list_knows_timms_names(capsys):
+    status, out, _ = typed(capsys, "list resnet50d")
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[1].startswith("rv_resnet50_d ")
+    assert lines[2].split() == ["resnet50d", "timm's", "name", "of", "rv_resnet50_d"]
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    status, out, _ = typed(capsys, "--version")
+    assert (status, out) == (0, f"resnet_variants {version('resnet_variants')}\n")
+
+
+def test_a_letter_of_no_preset_is_one_line():
+    with pytest.raises(UserError, match="unknown preset 'E'; choices: A, B, C, D"):
+        rv.create_model("E", depth=50)

@@ -25,7 +25,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build, read
 from resnet_variants.reporting.figures.images import hardest_images
 from resnet_variants.settings import Loading
-from resnet_variants.sweeps.experiment import Experiment, pictures_of
+from resnet_variants.sweeps.experiment import Experiment, thumbnails_of
 from resnet_variants.terminal import cli
 
 CLASSES = ("cat", "dog", "frog")
@@ -67,7 +67,7 @@ def trained(tmp_path_factory):
     net = Variant(family="cifar", depth=8)
     rv.run(net, data="digits", seeds=2, epochs=1, device="cpu", out=out, report=False)
     experiment = Experiment(name="x", data="digits", variants=(net,), seeds=2).fitted()
-    return build(out, decode=pictures_of(experiment))
+    return build(out, decode=thumbnails_of(experiment))
 
 
 def cloned(out, folder):
@@ -156,9 +156,9 @@ def test_pictures_of_other_splits_or_moved_data_are_refused(caplog):
         thumbnails("digits", "another", {0: "0"}, Loading())
     gone = Experiment(name="x", data="folder:gone", variants=(Variant(),), seeds=1, img_size=8)
     (run,) = gone.runs
-    assert pictures_of(gone)("digits", "another", {0: "0"}) == {}
+    assert thumbnails_of(gone)("digits", "another", {0: "0"}) == {}
     assert not caplog.records
-    assert pictures_of(gone)(run.dataset, "another", {0: "0"}) == {}
+    assert thumbnails_of(gone)(run.dataset, "another", {0: "0"}) == {}
     (record,) = caplog.records
     assert "the hardest images are not shown: " in record.getMessage()
 

@@ -230,3 +230,7 @@ def test_a_run_ends_with_the_next_step():
     assert said.startswith("to go on: the same command with --more ")
     assert '--arms "D" (' in said and "as likely as not" in said
     assert "no number of further seeds" in step(**{D: base[::-1]})
+    slight = [acc + 0.0001 * (1, 30, -18, 6, 28, -14)[i] for i, acc in enumerate(base)]
+    assert re.fullmatch(
+        r"to tell even D apart would take about [\d,]+ more seeds", step(**{D: slight})
+    )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+import pandas as pd
 import pytest
 from factories import (
     D_PRE,
@@ -367,6 +368,12 @@ def test_markdown_leaves_what_is_missing_empty():
     assert [row["n"] for row in rows] == ["1", "0", "0"]
     assert rows[1]["test accuracy % [95 %]"] == rows[1]["delta, points [95 %]"] == ""
     assert rows[1]["failed"] == "1"
+
+
+def test_markdown_escapes_tags_and_no_numbers():
+    text = markdown(pd.DataFrame({"x": ["<b>", "<0.001", "3 (<0.1)", "</p>"]}))
+    assert "&lt;b>" in text and "&lt;/p>" in text
+    assert "<0.001" in text and "3 (<0.1)" in text
 
 
 # --- LaTeX ------------------------------------------------------------------------------------

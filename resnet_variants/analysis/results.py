@@ -90,6 +90,8 @@ class Results:
                 asked.setdefault((part.data_hash, str(part.key["dataset"]), split), {}).update(
                     images
                 )
+        if not asked:
+            return self  # with what its comparisons have computed
         for (data_hash, dataset, split), images in asked.items():
             found.setdefault(data_hash, {}).update(decode(dataset, split, images))
         parts = tuple(replace(part, thumbnails=found) for part in self.comparisons)

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.analysis.images import crossed
 from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.statistics import ALPHA
 from resnet_variants.records.manifest import write_files
@@ -33,15 +32,14 @@ SHOWN = {"observed": ("o", "-"), "independent": ("s", "--"), "remaining": ("^", 
 
 def spread(part: Comparison) -> dict[str, float]:
     """The deviations of the only arm, in points, and the 95 % interval of the observed one."""
-    (answers,) = part.answers.values()
-    accuracies, found = answers.right.mean(axis=1), crossed(answers.right)
-    seeds, observed = len(accuracies), float(accuracies.std(ddof=1))
+    (row,) = part.summary.to_dict("records")
+    seeds, observed = int(row["n"]), float(row["test_acc_sd"])
     ends = observed * np.sqrt((seeds - 1) / chi2.ppf([1 - ALPHA / 2, ALPHA / 2], seeds - 1))
-    numbers = {"observed": observed, "low": ends[0], "high": ends[1]}
-    numbers |= {"independent": found.sd_of_images, "remaining": found.sd_of_seeds}
+    numbers = {"accuracy": row["test_acc_mean"], "observed": observed}
+    numbers |= {"low": ends[0], "high": ends[1]}
+    numbers |= {"independent": row["sd_of_images"], "remaining": row["sd_of_seeds"]}
     points = {name: POINTS * float(value) for name, value in numbers.items()}
-    about = {"epochs": int(part.key["epochs"]), "seeds": seeds}
-    return about | {"accuracy": POINTS * float(accuracies.mean())} | points
+    return {"epochs": int(part.key["epochs"]), "seeds": seeds} | points
 
 
 def drawn(table: pd.DataFrame) -> Figure:

@@ -219,7 +219,7 @@ class Experiment:
         }
 
 
-def pictures_of(experiment: Experiment) -> Decode:
+def thumbnails_of(experiment: Experiment) -> Decode:
     """What makes small pictures of its test images, for ``reporting.build``.
 
     There are none of other data, and none, with a warning, where the images were moved.
