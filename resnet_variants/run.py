@@ -93,7 +93,7 @@ class Comparison:
     more: Annotated[int, Range(0, 10_000)] = 0
     # the networks that --more adds seeds for, by labels of the table
     arms: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL ...")] = ()
-    # choose depth and epochs so that all is done within this time
+    # choose depth and epochs so that all but --more and --diagnose is done within this time
     minutes: Annotated[float | None, tyro.conf.arg(metavar="N")] = None
     # after the seeds, more of them for networks that are undecided, until this time is over
     budget: Annotated[str, tyro.conf.arg(metavar="10h|90m|1d")] = ""

@@ -135,6 +135,8 @@ def test_files_and_folders_give_what_evaluation_gives_whatever_their_kind(traine
     files = sorted(path for path in test.rglob("*.png"))
     assert {path.stem for path in files} > {"grey", "palette", "deep", "turned", "rgba"}
     expected = evaluated(trained["pets"], pets).softmax(1)
+    assert run.recipe == trained["pets"].recipe
+    assert run.metrics == json.loads((pets / "result.json").read_text())
     assert torch.equal(run.predict(files), expected)
     assert torch.equal(run.predict(map(str, files)), expected)
     assert torch.equal(run.predict([Image.open(path) for path in files]), expected)

@@ -128,6 +128,8 @@ class LoadedRun:
         transform: prepares a picture as the run's test images were: one of PIL's, or a path, ->
             float32 (C, H, W) on the CPU. Data sets of torchvision's kind take it.
         fabric: the device, and the precision of the training.
+        recipe: of the training.
+        metrics: what ``result.json`` records, such as ``test_acc`` in [0, 1].
     """
 
     run_id: str
@@ -135,6 +137,8 @@ class LoadedRun:
     model: ResNet
     transform: Preparation
     fabric: Fabric
+    recipe: Recipe
+    metrics: Json
 
     def __repr__(self) -> str:
         """The run, where its network is, and what it tells apart."""
@@ -193,7 +197,15 @@ def load_run(folder: str | Path, *, device: Device = Machine.device) -> LoadedRu
     require_finite(model, path / WEIGHTS_FILE)
     fabric = make_fabric(machine, run.recipe.precision)
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedRun(str(config["run_id"]), names, model.eval(), transform, fabric)
+    return LoadedRun(
+        run_id=str(config["run_id"]),
+        classes=names,
+        model=model.eval(),
+        transform=transform,
+        fabric=fabric,
+        recipe=run.recipe,
+        metrics=RunFolder(path).result() or {},
+    )
 
 
 def predicted(

@@ -22,9 +22,9 @@ _SWING = 0.1  # of the momentum: 0.95 to 0.85 in arXiv:1708.07120
 
 # Our name -> timm's name, and timm's argument for the momentum.
 _OPTIMIZERS: Mapping[str, tuple[str, Callable[[float], dict[str, Any]]]] = {
-    "nesterov": ("sgd", lambda momentum: {"momentum": momentum}),
-    "sgd": ("momentum", lambda momentum: {"momentum": momentum}),
-    "adamw": ("adamw", lambda beta: {"betas": (beta, _SECOND_BETA)}),
+    "nesterov": ("sgd", lambda momentum: {"momentum": momentum, "fused": True}),
+    "sgd": ("momentum", lambda momentum: {"momentum": momentum, "fused": True}),
+    "adamw": ("adamw", lambda beta: {"betas": (beta, _SECOND_BETA), "fused": True}),
     "lamb": ("lamb", lambda beta: {"betas": (beta, _SECOND_BETA), "max_grad_norm": None}),
 }
 

@@ -236,6 +236,7 @@ class Trainer:
         optimizer = make_optimizer(model, recipe)
         net = torch.compile(model) if compiled else model
         self.net, self.optimizer = fabric.setup(cast(nn.Module, net), optimizer)
+        self.parameters = list(self.net.parameters())  # listing them takes as long as their norm
         self.model = model  # for evaluation: other modes and sizes would be compiled anew
         self.schedule = make_schedule(optimizer, recipe, recipe.epochs * self.steps)
         self.loss = make_loss(recipe)
@@ -247,13 +248,9 @@ class Trainer:
         self.records: list[EpochRecord | StepRecord] = []
         self.best: tuple[int, float] = (0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
-        self._restart_sums()
-
-    def _restart_sums(self) -> None:
-        # On the device: reading a number would wait for it.
-        self.sums = double(torch.zeros(3, device=self.device))  # loss, hits, norm
-        self.noted = torch.zeros_like(self.sums), 0  # the sums at the last record, and its step
-        self.trouble = double(torch.zeros(3, device=self.device))  # see `_watch`
+        # Loss, hits and norm of each step of the epoch, on the device: reading them would wait.
+        self.history = double(torch.zeros(self.steps, 3, device=self.device))
+        self.noted = 0  # step of the last record
 
     @property
     def tested(self) -> nn.Module:
@@ -289,16 +286,17 @@ class Trainer:
         number = (self.epoch - 1) * self.steps + self.step + 1
         parts = self.recipe.accumulate
         self.schedule(number)
-        losses = hits = torch.zeros((), device=self.device)
+        losses: list[Tensor] = []
+        hits: list[Tensor] = []
         for part in range(parts):
             wait = self.fabric.world_size > 1 and part < parts - 1
             with self.fabric.no_backward_sync(self.net) if wait else contextlib.nullcontext():
                 loss, right = self._backward(*next(batches), key=number * parts + part)
-            losses, hits = losses + loss / parts, hits + right
+            losses.append(loss)
+            hits.append(right)
         norm = self._update(number)
-        losses, hits, norm = double(losses), double(hits), double(norm)
-        self.sums += torch.stack([losses, hits, norm])
-        self._watch(losses, norm, number)
+        row = torch.stack([torch.stack(losses).mean(), torch.stack(hits).sum(), norm])
+        self.history[self.step].copy_(row)
 
     def _backward(self, images: Tensor, labels: Tensor, *, key: int) -> tuple[Tensor, Tensor]:
         """Add the gradient of a batch or a part of it; its mean loss, and how many are right."""
@@ -314,28 +312,14 @@ class Trainer:
 
     def _update(self, number: int) -> Tensor:
         """Step the optimizer and the average; the norm of the whole gradient."""
-        parameters = [p for p in self.net.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if self.recipe.clip_grad:
-            clip_grads_with_norm_(parameters, self.recipe.clip_grad, norm)
+            clip_grads_with_norm_(self.parameters, self.recipe.clip_grad, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update(self.model, step=number)
         return norm
-
-    def _watch(self, loss: Tensor, norm: Tensor, number: int) -> None:
-        """Note the first step that is not finite, whether its loss is, and the last finite norm."""
-        step, in_loss, last = self.trouble.unbind()
-        # A gradient that is not finite has spoilt the weights, whatever the loss was.
-        first = (step == 0) & ~(loss.isfinite() & norm.isfinite())
-        self.trouble = torch.stack(
-            [
-                torch.where(first, number, step),
-                torch.where(first, ~loss.isfinite(), in_loss),
-                torch.where(norm.isfinite(), norm, last),
-            ]
-        )
 
     # --- measuring ----------------------------------------------------------------------------
 
@@ -345,30 +329,34 @@ class Trainer:
         Raises:
             DivergedError: a loss or a gradient was not finite.
         """
-        trouble = self.fabric.all_reduce(self.trouble.clone(), reduce_op="max")
-        assert isinstance(trouble, Tensor)
-        if trouble[0]:
-            number = int(trouble[0])
+        rows = self._rows()
+        finite = rows[:, [0, 2]].isfinite()
+        if not finite.all():
+            # A gradient that is not finite has spoilt the weights, whatever the loss was.
+            step = int(finite.all(1).int().argmin())
+            number = (self.epoch - 1) * self.steps + step + 1
             self.schedule(number)
-            epoch = 1 + (number - 1) // self.steps
-            what = "loss" if trouble[1] else "gradient"
-            where = f"at step {number} (epoch {epoch}) at lr {self.lr:.3g}"
-            norm = f"last finite gradient norm {trouble[2].item():.3g}"
-            raise DivergedError(f"the {what} is not finite {where}; {norm}")
-        return self._mean(self.sums, self.step)
+            what = "gradient" if finite[step, 0] else "loss"
+            where = f"at step {number} (epoch {self.epoch}) at lr {self.lr:.3g}"
+            norms = rows[: step + 1, 2][finite[: step + 1, 1]].tolist()
+            last = f"last finite gradient norm {norms[-1]:.3g}" if norms else "no norm was finite"
+            raise DivergedError(f"the {what} is not finite {where}; {last}")
+        return self._mean(rows)
 
-    def _mean(self, sums: Tensor, steps: int) -> tuple[float, float, float]:
-        total = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
+    def _rows(self) -> Tensor:
+        """Mean loss, hits and mean norm of each step so far, of all processes; on the CPU."""
+        total = self.fabric.all_reduce(self.history[: self.step].clone(), reduce_op="sum")
         assert isinstance(total, Tensor)
-        loss, hits, norm = (total / steps).tolist()
-        world = self.fabric.world_size
-        return loss / world, hits / self.recipe.batch_size, norm / world
+        return total.cpu() / torch.tensor([self.fabric.world_size, 1, self.fabric.world_size])
+
+    def _mean(self, rows: Tensor) -> tuple[float, float, float]:
+        loss, hits, norm = rows.mean(0).tolist()
+        return loss, hits / self.recipe.batch_size, norm
 
     def note_steps(self, start: float) -> StepRecord:
         """Keep and return a record of the steps since the last one; waits for the device."""
-        sums, step = self.noted
-        loss, acc, norm = self._mean(self.sums - sums, self.step - step)
-        self.noted = self.sums.clone(), self.step
+        loss, acc, norm = self._mean(self._rows()[self.noted :])
+        self.noted = self.step
         at, seconds = (self.epoch, self.step, self.steps), time.perf_counter() - start
         record = StepRecord(*at, self.lr, loss, acc, norm, seconds)
         self.records.append(record)
@@ -389,8 +377,7 @@ class Trainer:
             if self.recipe.select == "best":
                 state = self.tested.state_dict()
                 self.best_weights = {name: tensor.clone() for name, tensor in state.items()}
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-        self._restart_sums()
+        self.epoch, self.step, self.seconds, self.noted = self.epoch + 1, 0, 0.0, 0
 
     def take_final_weights(self) -> None:
         """Give the model the weights that are tested and kept."""
@@ -402,9 +389,8 @@ class Trainer:
         """Everything that the next step depends on; ``seconds`` were spent in this epoch."""
         own = {
             "random": checkpoint.random_state(self.device),
-            "sums": self.sums.cpu(),
-            "noted": (self.noted[0].cpu(), self.noted[1]),
-            "trouble": self.trouble.cpu(),
+            "history": self.history[: self.step].cpu(),
+            "noted": self.noted,
             "statistics": {name: buffer.cpu() for name, buffer in self._own_statistics().items()},
         }
         return {
@@ -431,9 +417,10 @@ class Trainer:
             self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         own = state["processes"][self.share.rank]
-        self.sums, self.trouble = (own[n].to(self.sums.device) for n in ("sums", "trouble"))
-        if "noted" in own:  # else a version without records of steps wrote the checkpoint
-            self.noted = own["noted"][0].to(self.sums.device), own["noted"][1]
+        if "history" in own:
+            self.history[: self.step], self.noted = own["history"], own["noted"]
+        elif self.step:  # a version that kept sums wrote the checkpoint: their mean for each step
+            self.history[: self.step] = own["sums"] / self.step
         for name, buffer in self._own_statistics().items():
             buffer.copy_(own["statistics"][name])
         checkpoint.restore_random(own["random"], self.device)
