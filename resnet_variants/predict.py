@@ -143,7 +143,7 @@ def _files(word: str) -> list[Path]:
         raise UserError(f"{message}: {getattr(error, 'strerror', error)}") from error
     if not path.is_dir():
         return [path]
-    found = pictures_below(path, left)
+    found = [Path(picture) for picture in pictures_below(path, left)]
     if not found:
         raise UserError(none_in(path, left))
     return found

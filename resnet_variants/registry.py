@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 import operator
 import os
 import sys
@@ -36,6 +38,12 @@ class UserError(ValueError):
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(one_line(message))
         self.field = field
+
+
+@functools.cache  # once
+def warn_once(line: str) -> None:
+    """Tell the user something that stops nothing; the same line is told once."""
+    logging.getLogger(_PACKAGE).warning("%s", one_line(line))
 
 
 def refuse(

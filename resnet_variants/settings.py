@@ -289,6 +289,9 @@ class Loading:
 
     data_dir: Path = Path("data")  # folder of downloads
     on_bad_image: Literal["error", "skip"] = "error"  # skip: leave a broken training image out
+    # decoded images of folders are kept in ~/.cache/resnet_variants for the next command; clear:
+    # first delete all that is there
+    image_cache: Literal["on", "off", "clear"] = "on"
     # processes that decode images which do not fit into memory; auto: one per core; 0: none, the
     # training process decodes them
     workers: Annotated[int | str, Range(0, 1024, also="auto", text="from 0 to 1024, or auto")] = (

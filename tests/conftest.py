@@ -29,9 +29,11 @@ def _one_thread_and_a_seed():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_imports_and_drawings_that_are_not_the_point():
+def _no_imports_and_drawings_that_are_not_the_point(tmp_path_factory):
     """Where the package spawns a process, a warm one starts; files of figures are empty."""
     with pytest.MonkeyPatch.context() as patch:
+        # Another folder would keep images of tests for later tests.
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(multiprocessing, "get_context", get_context)
         for name in DRAWING:
             patch.setattr(name, undrawn)

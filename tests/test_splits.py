@@ -21,7 +21,7 @@ from resnet_variants.data import splits
 from resnet_variants.data.dataset import Loading, load_dataset
 from resnet_variants.data.images import BadImageError, resized_crop
 from resnet_variants.data.splits import Batch, ResidentSplit, StreamedSplit
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, warn_once
 
 ORDER = torch.tensor([7, 0, 3, 11, 2])
 SEEDS = torch.tensor([5, 2**31 - 1, 0, 5, 8])
@@ -59,6 +59,7 @@ def states():
 
 def both(spec, monkeypatch, **loading):
     """The same images in memory and decoded batch by batch."""
+    loading["image_cache"] = "off"
     resident = load(spec, **loading)
     monkeypatch.setattr(data_module, "RESIDENT_BYTES", 0)
     return resident, load(spec, workers=1, **loading)
@@ -216,7 +217,7 @@ def out_of_pages(split, i, picture=StreamedSplit.picture):
 def test_where_workers_cannot_share_this_process_decodes_and_says_so_once(
     split, monkeypatch, caplog, place, name, broken, says
 ):
-    splits._say.cache_clear()
+    warn_once.cache_clear()
     whole = images(split, *PLAN)
     batches = by_workers(split, 2).batches(PLAN)
     first = [next(batches)] if name == "rebuild_storage_fd" else []  # it fails in the middle

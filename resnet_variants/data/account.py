@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -100,29 +100,33 @@ def is_system(name: str) -> bool:
     return lower.startswith(".") or lower in _SYSTEM or lower.endswith(":zone.identifier")
 
 
-def why_left(path: Path) -> str | None:
+def suffix_of(name: str) -> str:
+    """The suffix in lower case, such as ``.jpg``; as pathlib's, which takes 20 times as long."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
+
+
+def why_left(folder: str, name: str) -> str | None:
     """Why a file is no picture of its class; ``None`` if it is one.
 
     Only files without a suffix are opened.
     """
-    suffix = path.suffix.lower()
-    if is_system(path.name):
+    if is_system(name):
         return "hidden or system files"
-    if suffix:
+    if suffix := suffix_of(name):
         return None if suffix in suffixes() else shown(suffix)
-    return None if is_picture(path) else "no suffix, no picture"
+    return None if is_picture(Path(folder, name)) else "no suffix, no picture"
 
 
-def dark(paths: Iterable[Path]) -> tuple[str, ...]:
+def dark(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     """One line if pictures of more than 8 bits do not use most of them, judged by a sample.
 
     They are not brightened here: the result of decoding must depend on one file alone.
     """
-    every = list(paths)
     found: list[int] = []
-    for path in every[:: max(1, len(every) // _SAMPLE)]:
+    for path in paths[:: max(1, len(paths) // _SAMPLE)]:
         try:
-            found += [value for value in (brightest(path),) if value is not None]
+            found += [value for value in (brightest(root / path),) if value is not None]
         except BadImageError:  # reported when it is decoded
             continue
     if not found or max(found) >= _DARK:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -16,17 +18,20 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import center_crop
 
+from resnet_variants.data import kept
 from resnet_variants.data.account import Account
+from resnet_variants.data.folders import FolderSource
 from resnet_variants.data.images import INTERPOLATION, BadImageError, middle, shorter_edge
 from resnet_variants.data.sources import MemorySource, Pictures, Source, open_source
 from resnet_variants.data.splits import Batch, ResidentSplit, Split, StreamedSplit
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Loading
 
+SPLITS = ("train", "val", "test")
 RESIDENT_BYTES = 2**30  # of decoded images: a larger data set is streamed
 TEST_SHARE, VAL_SHARE = 1 / 3, 0.1  # of the images, and of what the test split leaves
 SPLIT_SEED = 0  # of all runs: their seeds vary the training, not the test set
-_SMALL = 64  # pixels on a side
+_SMALL, _LOOKED_AT = 64, 8  # pixels on a side; pictures
 _SAMPLE, _PART = 1024, 64  # streamed images for mean and deviation; images decoded at a time
 
 
@@ -52,7 +57,7 @@ class Dataset:
 
     def decoded_by(self, workers: int) -> Dataset:
         """The same data, decoded or altered image by image by ``workers`` processes."""
-        splits = {n: replace(getattr(self, n), workers=workers) for n in ("train", "val", "test")}
+        splits = {n: replace(getattr(self, n), workers=workers) for n in SPLITS}
         return replace(self, **splits)
 
     @property
@@ -75,13 +80,26 @@ def load_dataset(
     """The data set that a SPEC names, resized to ``img_size``; 0 keeps the native size.
 
     Validation and test images are the middle of a picture, ``crop_pct`` of its side as in timm.
-    The publisher's splits are kept; missing ones are drawn by class with one fixed seed.
+    The publisher's splits are kept; missing ones are drawn by class with one fixed seed. Images of
+    a folder that fit into memory are kept for the next command, as ``loading.image_cache`` says.
 
     Raises:
         ValueError: no such data, images of several sizes without ``img_size``, broken images.
     """
     loading = loading or Loading()
     source = open_source(spec, loading.data_dir)
+    file = _kept_at(source, img_size, crop_pct, loading)
+    if file and (found := kept.read(file)):
+        return _restored(*found, spec, source, crop_pct, loading)
+    data = _decoded(spec, source, img_size, crop_pct, loading)
+    if file and isinstance(data.train, ResidentSplit) and not data.skipped:
+        kept.write(file, _tensors(data), {name: getattr(data, name) for name in _MEASURED})
+    return data
+
+
+def _decoded(
+    spec: str, source: Source, img_size: int, crop_pct: float, loading: Loading
+) -> Dataset:
     side = img_size or source.side
     if not side:
         message = f"the images of {spec!r} have not one square size: give the side in pixels"
@@ -117,6 +135,53 @@ def load_dataset(
     )
 
 
+# --- keeping ----------------------------------------------------------------------------------
+
+_MEASURED = ("img_size", "mean", "std", "split_hash", "data_hash")  # of a `Dataset`
+
+
+def _kept_at(source: Source, img_size: int, crop_pct: float, loading: Loading) -> Path | None:
+    """The file that holds the decoded images, or will; ``None`` if they are not to be kept."""
+    if loading.image_cache == "clear":
+        kept.clear()
+    if loading.image_cache == "off" or not isinstance(source, FolderSource):
+        return None
+    return kept.place_of(source, img_size, crop_pct)
+
+
+def _tensors(data: Dataset) -> dict[str, Tensor]:
+    parts: dict[str, Tensor] = {}
+    for name in SPLITS:
+        split = getattr(data, name)
+        parts |= {f"{name}_images": split.images, f"{name}_labels": split.labels}
+    return parts
+
+
+def _restored(
+    tensors: Mapping[str, Tensor],
+    measured: Mapping[str, Any],
+    spec: str,
+    source: Source,
+    crop_pct: float,
+    loading: Loading,
+) -> Dataset:
+    workers = loading.decoders(joblib.cpu_count())
+    splits: dict[str, Any] = {
+        name: ResidentSplit(tensors[f"{name}_images"], tensors[f"{name}_labels"], workers)
+        for name in SPLITS
+    }
+    return Dataset(
+        name=spec,
+        classes=source.classes,
+        in_chans=source.in_chans,
+        mirror=source.mirror,
+        account=source.account,
+        crop_pct=crop_pct,
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in measured.items()},
+        **splits,
+    )
+
+
 # --- splitting --------------------------------------------------------------------------------
 
 
@@ -131,7 +196,7 @@ def split_indices(source: Source) -> dict[str, np.ndarray]:
     for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if name not in parts:
             parts["train"], parts[name] = _drawn(source, parts["train"], share)
-    return {name: np.sort(parts[name]) for name in ("train", "val", "test")}
+    return {name: np.sort(parts[name]) for name in SPLITS}
 
 
 def split_hash(indices: Mapping[str, np.ndarray]) -> str:
@@ -172,23 +237,27 @@ def decode(
     Raises:
         BadImageError: an image is broken, and ``skipped`` is ``None``.
     """
+    sides: list[int] = []
 
     def one(at: int) -> BadImageError | None:
         try:
             picture = source.picture(int(index[at]))
         except BadImageError as error:
             return error
+        sides.append(max(picture.size))
         if out is not None:
             pixels = middle(picture, out.shape[-1], edge)
             out[at] = torch.from_numpy(np.array(pixels))  # a copy, which may be written to
         return None
 
+    first, rest = np.split(np.arange(len(index)), [_LOOKED_AT])
+    errors = list(map(one, first))
     # Decoding small pictures holds Python's lock: threads took four times longer.
-    if source.side and source.side <= _SMALL:
-        errors = list(map(one, range(len(index))))
+    if sides and max(sides) <= _SMALL:
+        errors += map(one, rest)
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            errors = list(pool.map(one, range(len(index))))
+            errors += pool.map(one, rest)
     broken = [error for error in errors if error is not None]
     if broken and skipped is None:
         more = f" ({len(broken) - 1} more like it: check-data lists them)" if broken[1:] else ""

@@ -33,11 +33,6 @@ class Pictures(Protocol):
         """Channels of a picture."""
         ...
 
-    @property
-    def side(self) -> int:
-        """Pixels on a side if all pictures are squares of one size, else 0."""
-        ...
-
     def picture(self, i: int) -> Image.Image:
         """Decode one.
 
@@ -53,6 +48,11 @@ class Pictures(Protocol):
 
 class Source(Pictures, Protocol):
     """Labelled pictures by number."""
+
+    @property
+    def side(self) -> int:
+        """Pixels on a side if all pictures are squares of one size, else 0."""
+        ...
 
     @property
     def labels(self) -> np.ndarray:
@@ -124,7 +124,6 @@ class Unlabelled:
 
     items: Sequence[Picture]
     in_chans: int  # 1: they are turned grey
-    side: int = 0
 
     def picture(self, i: int) -> Image.Image:
         """See ``Pictures``."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import multiprocessing
 import random
 import re
@@ -23,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from resnet_variants.data.images import middle, resized, resized_crop
 from resnet_variants.data.policy import policy
 from resnet_variants.data.sources import Source, as_picture
-from resnet_variants.registry import UserError
+from resnet_variants.registry import UserError, warn_once
 
 
 @dataclass(frozen=True)
@@ -253,11 +251,6 @@ class _UnsharedError(Exception):
     """Workers cannot be started, or cannot send what they decode."""
 
 
-@functools.cache  # once
-def _say(line: str) -> None:
-    logging.getLogger(__name__).warning(line)
-
-
 def lost(text: str) -> str:
     """One line on a worker that has ended, from torch's message ``text``."""
     found = re.search(r"killed by signal: ([\w ]+)", text)
@@ -299,7 +292,7 @@ def _loaded(
                     yield images.to(device, non_blocking=True)
                     done += 1
         except _UnsharedError as error:
-            _say(f"{error}: this process decodes the pictures itself, as with --workers 0")
+            warn_once(f"{error}: this process decodes the pictures itself, as with --workers 0")
     for batch in plan[done:]:
         yield _tensor(_stacked([pictures[item] for item in _items(batch)])).to(device)
 

@@ -18,7 +18,6 @@ import torch
 
 from resnet_variants.analysis.verdicts import ENOUGH_EPOCHS, detectable
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.data.sources import open_source
 from resnet_variants.models.grids import merge
 from resnet_variants.records.files import Json
 from resnet_variants.records.results_folder import read_experiment
@@ -94,9 +93,7 @@ def fit_to(
         raise UserError("minutes is for the engines of this machine", field="minutes")
     begun = time.monotonic() - spent
     request = _request(minutes, experiment, depth_is_free=depth_is_free)
-    if not (experiment.img_size or open_source(experiment.data, experiment.loading.data_dir).side):
-        experiment = replace(experiment, img_size=_SIDE)
-    experiment = experiment.fitted()
+    experiment = _sized(experiment).fitted()
     candidates = _by_depth(experiment) if depth_is_free else [experiment]
     data = experiment.runs[0].load()
     check_batch(data, experiment.recipe, options.machine.devices)
@@ -116,6 +113,17 @@ def fit_to(
         message += f"{math.ceil(minutes + missing / 60)}, fewer networks or a smaller --img-size"
         raise UserError(message, field="minutes")
     return _budget(candidates[at], epochs, request, data, speed.seconds(epochs))
+
+
+def _sized(experiment: Experiment) -> Experiment:
+    """With a size for images that have several."""
+    try:
+        experiment.runs[0].load()
+    except UserError as error:
+        if experiment.img_size or error.field != "img_size":
+            raise
+        return replace(experiment, img_size=_SIDE)
+    return experiment
 
 
 def _request(minutes: float, experiment: Experiment, *, depth_is_free: bool) -> Json:
