@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from resnet_variants.analysis.factors import factors, is_complete
-from resnet_variants.analysis.statistics import estimate, sign_flip_p
+from resnet_variants.analysis.statistics import estimate
 from resnet_variants.analysis.verdicts import BETTER, WORSE, Plan, with_verdicts
 
 EFFECT_COLUMNS = (
@@ -105,7 +105,6 @@ def _judged(contrasts: Sequence[_Contrast], scores: pd.DataFrame, plan: Plan) ->
                 "estimate": effect.mean,
                 "ci_low": effect.low,
                 "ci_high": effect.high,
-                "p_value": sign_flip_p(own.to_numpy(float)),
                 "seeds": len(own),
                 "axes": contrast.axes,
                 "mains": contrast.mains,

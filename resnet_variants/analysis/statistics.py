@@ -15,11 +15,12 @@ SHARE = (0.0, 1.0)  # limits of accuracies and errors
 FEWEST = 6  # pairs that can reach a verdict: of 2**6 sign patterns two are less than ALPHA
 EXACT = 15  # pairs, whose sign patterns are all looked at
 DRAWS = 2000  # of the bootstrap
+_TIE = 1e-12  # sums that differ by less are equal
 
 # Columns that tables with a paired comparison in each row share.
 MEAN = ("mean", "ci_low", "ci_high")
 DIFFERENCE = ("difference", "difference_ci_low", "difference_ci_high")
-PAIRED = ("seeds", *MEAN, "pairs", *DIFFERENCE, "p_value")
+PAIRED = ("seeds", *MEAN, "pairs", *DIFFERENCE)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ class PairedComparison:
     scores: pd.Series  # by seed
     difference: Estimate
     differences: pd.Series  # by seed, of those that both networks have
-    p_value: float
 
     @property
     def seeds(self) -> int:
@@ -86,6 +86,11 @@ class PairedComparison:
         return len(self.differences)
 
     @property
+    def p_value(self) -> float:
+        """Of the differences; of many comparisons ``unadjusted_p`` is quicker."""
+        return sign_flip_p(self.differences.to_numpy(float))
+
+    @property
     def row(self) -> dict[str, object]:
         """The columns ``PAIRED``."""
         own, difference = self.own, self.difference
@@ -96,7 +101,6 @@ class PairedComparison:
             **dict(
                 zip(DIFFERENCE, (difference.mean, difference.low, difference.high), strict=True)
             ),
-            "p_value": self.p_value,
         }
 
 
@@ -119,15 +123,24 @@ def paired_comparison(
         scores=scores,
         difference=estimate(differences, (low - high, high - low)),
         differences=pairs,
-        p_value=sign_flip_p(differences),
     )
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p of paired differences; NaN of fewer than two."""
-    if len(differences) < 2:
-        return np.nan
-    return float(step_down_p(np.asarray(differences, float)[:, None], np.abs)[0])
+    return float(unadjusted_p(np.asarray(differences, float)[:, None])[0])
+
+
+def unadjusted_p(differences: np.ndarray) -> np.ndarray:
+    """``sign_flip_p`` of each column of (seeds, columns), which has NaN where there is no pair."""
+    known = np.isfinite(differences)
+    pairs = known.sum(axis=0)
+    p = np.full(len(pairs), np.nan)
+    for n in np.unique(pairs[pairs > 1]):
+        own = pairs == n
+        scores = differences.T[own][known.T[own]].reshape(-1, n).T
+        p[own] = _as_extreme(scores, np.abs, together=False)
+    return p
 
 
 def step_down_p(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -144,25 +157,37 @@ def step_down_p(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) ->
         scores: (rows, columns).
         side: makes large what is extreme: ``np.abs``, or for one side ``np.positive``.
     """
+    order = np.argsort(np.round(side(scores.sum(axis=0)), 12))  # the smallest first
+    shares = np.empty(len(order))
+    adjusted = _as_extreme(scores[:, order], side, together=True)
+    shares[order] = np.maximum.accumulate(adjusted[::-1])[::-1]
+    return shares
+
+
+def _as_extreme(
+    scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], *, together: bool
+) -> np.ndarray:
+    """The share of sign patterns that give a column a sum as extreme as its own.
+
+    ``together``: or one of the columns before it.
+    """
     rows, columns = scores.shape
-    observed = np.round(side(scores.sum(axis=0)), 12)
-    order = np.argsort(observed)  # the smallest first
+    # Accuracies are counts over one n, so sums tie often, but never to the last bit.
+    observed = side(scores.sum(axis=0)) - _TIE
     counts, patterns = np.zeros(columns), _signs(rows)
     if side is np.abs and rows <= EXACT:  # a pattern and its opposite have the same sums
         patterns = patterns[: len(patterns) // 2]
     parts = max(1, len(patterns) * max(rows, columns) // 2**20)  # little memory
     for signs in np.array_split(patterns, parts):
-        # Accuracies are counts over one n, so sums tie often, but never to the last bit.
-        sums = np.round(side(signs.astype(float) @ scores[:, order]), 12)
-        largest = np.maximum.accumulate(sums, axis=1)
-        counts[order] += np.count_nonzero(largest >= observed[order], axis=0)
+        sums = side(signs.astype(float) @ scores)
+        if together:
+            np.maximum.accumulate(sums, axis=1, out=sums)
+        counts += np.count_nonzero(sums >= observed, axis=0)
     drawn = rows > EXACT  # the observed pattern counts as one of those drawn
-    shares = (counts + drawn) / (len(patterns) + drawn)
-    shares[order] = np.maximum.accumulate(shares[order][::-1])[::-1]
-    return shares
+    return (counts + drawn) / (len(patterns) + drawn)
 
 
-@functools.lru_cache(maxsize=16)  # the looks of a table
+@functools.lru_cache(maxsize=64)  # the looks of a table
 def _signs(n: int) -> np.ndarray:
     """Patterns of n signs, (patterns, n): all of them, or some that are drawn."""
     if n <= EXACT:

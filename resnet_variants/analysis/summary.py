@@ -117,7 +117,6 @@ def _row(runs: pd.DataFrame, baseline: str, compared: PairedComparison) -> dict[
         "delta": compared.difference.mean,
         "delta_ci_low": compared.difference.low,
         "delta_ci_high": compared.difference.high,
-        "p_value": compared.p_value,
         "pairs": compared.pairs,
     }
 

@@ -28,9 +28,9 @@ from resnet_variants.analysis.statistics import (
     EXACT,
     FEWEST,
     PAIRED,
-    sign_flip_p,
     step_down_p,
     student_quantile,
+    unadjusted_p,
 )
 from resnet_variants.settings import Compared, EndpointName, Range, check_fields
 
@@ -48,7 +48,7 @@ EQUAL, UNDECIDED = "equal", "undecided"
 BELOW = " (below the margin)"  # after a verdict on a difference that was shown to be so small
 HIGHER, LOWER = "higher", "lower"
 DIRECTIONS = {BETTER: HIGHER, WORSE: LOWER}  # verdicts on a number that is no score
-JUDGED = ("p_adjusted", "verdict", "detectable", "more_seeds")
+JUDGED = ("p_value", "p_adjusted", "verdict", "detectable", "more_seeds")
 COMPARED = (*PAIRED, *JUDGED)
 
 
@@ -136,18 +136,17 @@ def judge(differences: pd.DataFrame, plan: Plan, scales: np.ndarray | None = Non
     undecided = np.array([word == UNDECIDED for word in words], bool)
     ratios = np.ones(len(words)) if scales is None else scales
     noise = _noise((sds / ratios)[undecided & np.isfinite(sds)])
+    single = unadjusted_p(values)
     rows = []
-    for own, word, mean, ratio, n in zip(values.T, words, means, ratios, pairs, strict=True):
+    for p, word, mean, ratio, n in zip(single, words, means, ratios, pairs, strict=True):
         row = [np.nan, np.nan]
         if word == UNDECIDED:
             sd = float(noise * ratio)
-            p = sign_flip_p(own[np.isfinite(own)])
-            needed = pairs_for(plan.least or abs(mean), sd, n, plan, p)
+            needed = pairs_for(plan.least or abs(mean), sd, n, plan, float(p))
             row = [detectable(sd, n, plan), needed - n if math.isfinite(needed) else np.nan]
         rows.append([word, *row])
-    frame = pd.DataFrame(rows, columns=[*JUDGED[1:]], index=differences.columns)
-    frame.insert(0, "p_adjusted", two_sided_p(scaled))
-    return frame
+    frame = pd.DataFrame(rows, columns=[*JUDGED[2:]], index=differences.columns)
+    return frame.assign(p_value=single, p_adjusted=two_sided_p(scaled))[[*JUDGED]]
 
 
 def with_verdicts(

@@ -155,8 +155,9 @@ def joined(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _read_all(folder: Path, runs: set[str]) -> Diagnosis:
     """The tables in a folder, of one run or of all diagnosed runs."""
-    files = {name: folder / f"{name}.csv" for name in TABLES}
-    tables = {name: _read(file, name, runs) for name, file in files.items() if file.is_file()}
+    there = {file.name for file in folder.iterdir()} if folder.is_dir() else set[str]()
+    files = {name: folder / f"{name}.csv" for name in TABLES if f"{name}.csv" in there}
+    tables = {name: _read(file, name, runs) for name, file in files.items()}
     if tables:
         models = pd.concat([frame[["run_id", "model"]] for frame in tables.values()])
         if models.drop_duplicates()["run_id"].duplicated().any():

@@ -318,7 +318,8 @@ def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:
     for run_id, results in folders.items():
         folder = results / "runs" / run_id
         if folder.is_dir():
-            there = [file for file in shown if (folder / file).is_file()]
+            own = {file.name for file in folder.iterdir()}
+            there = [file for file in shown if file in own]
             address = quote(os.path.relpath(folder, out)) + "/"
             links[run_id] = [("folder", address), *((file, address + file) for file in there)]
     return links

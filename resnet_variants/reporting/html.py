@@ -155,7 +155,7 @@ def render(content: Content) -> str:
         sections=sections,
         stated=content.comparisons[0].stated if content.comparisons else None,
         groups=[(i, section.label) for i, section in enumerate(sections)],
-        arms=arms,
+        models=arms["model"].to_dict(),
         means=_means(sections),
         hours_text=hours_text,
         tables=_tables(content, sections, summary_cells(arms, PAGE)),

@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from resnet_variants.reporting.text import span
@@ -104,19 +105,36 @@ def headline(figure: Figure, notes: Sequence[str]) -> None:
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend under all axes, in as many columns as the figure's width has room for."""
-    for columns in range(len(handles), 0, -1):
-        legend = figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=columns,
-            fontsize=8,
-            handlelength=2.8,
-            columnspacing=1.2,
-        )
-        if columns == 1 or legend.get_window_extent().width < 0.98 * figure.bbox.width:
+    room = 0.98 * figure.bbox.width
+    most = len(handles)
+    if most > 1:  # making a legend of many takes a second: begin where the texts alone have room
+        legend = _legend(figure, handles, 1)
+        widths = [text.get_window_extent().width for text in legend.get_texts()]
+        legend.remove()
+        columns = range(1, len(handles) + 1)
+        most = max((c for c in columns if _least_width(widths, c) < room), default=1)
+    for columns in range(most, 0, -1):
+        legend = _legend(figure, handles, columns)
+        if columns == 1 or legend.get_window_extent().width < room:
             _grow(figure, -(-len(handles) // columns))
             break
         legend.remove()
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], columns: int) -> Legend:
+    return figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+        handlelength=2.8,
+        columnspacing=1.2,
+    )
+
+
+def _least_width(texts: Sequence[float], columns: int) -> float:
+    """Of the longest text in each column of a legend."""
+    return float(sum(max(part) for part in np.array_split(texts, columns)))
 
 
 def _grow(figure: Figure, lines: int) -> None:
