@@ -1,7 +1,7 @@
 """``python -m resnet_variants.bench [NAME]``: how fast a network trains and infers here.
 
-Beside the plain fp32 loop of the usual CIFAR scripts, the same network with timm's loader and
-optimizer, and the rate of the machine's own matrix products.
+Beside our loop without what it measures, the plain fp32 loop of the usual CIFAR scripts, the same
+network with timm's loader and optimizer, and the rate of the machine's own matrix products.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _measured(flags: Flags, variant: Variant) -> pd.DataFrame:
     from resnet_variants.speed.arms import CLASSES, Task
     from resnet_variants.speed.measure import Plan, peak_memory, table
     from resnet_variants.sweeps.provenance import device_name
-    from resnet_variants.training.device import make_fabric
+    from resnet_variants.training.device import make_fabric, resolve
 
     ready()
     side = flags.img_size or FAMILIES[variant.family].img_size
@@ -91,11 +91,13 @@ def _measured(flags: Flags, variant: Variant) -> pd.DataFrame:
         precision=flags.precision,
     )
     macs = cost(variant, img_size=side, num_classes=CLASSES).macs
-    arms = ("ours", "compiled", "plain", "timm") if flags.compiled else ("ours", "plain", "timm")
+    arms = ("ours", *(["compiled"] if flags.compiled else []), *Plan.arms[1:])
     plan = Plan(arms=arms, repeats=flags.repeats)
     where = device_name(fabric.device)
     say(f"{flags.name}, {side} px, batches of {flags.batch_size}, {macs:,} MACs forward")
     say(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if resolve("auto", fabric.device.type) == "fp32":
+        say("it has no instructions for bf16, so auto is fp32")
     memory = peak_memory(task, plan) if flags.memory else {}
     return table(flags.name, macs, task, plan, device_name=where, memory=memory)
 
@@ -114,6 +116,9 @@ def _show(rows: pd.DataFrame) -> None:
     ours = rows[(rows["arm"] == "ours") & ~rows["compiled"]].set_index("stage")
     speeds = ours["images_per_second"].astype(float).to_dict()
     say(f"our data path takes {speeds['epoch'] / speeds['data']:.1%} of our epoch")
+    by_arm = rows.set_index(["arm", "compiled", "stage"])["ratio_to_plain"]
+    beside = by_arm["ours", False, "epoch"] / by_arm["lean", False, "epoch"]
+    say(f"our epoch is {beside:.2f} times as fast as the lean loop, which measures nothing")
 
 
 def _number(value: float | None, width: int, digits: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""Three ways to train one network: this package's, the usual CIFAR script's, and timm's parts."""
+"""Ways to train one network: this package's, with and without what it measures, a script, timm."""
 
 from __future__ import annotations
 
@@ -137,6 +137,30 @@ class Ours(Arm):
         self.training.model.eval()
         with self.training.fabric.autocast():
             self.training.model(self.training.normalise(self.batch[0][:images]))
+
+
+class Lean(Ours):
+    """Our batches, network and optimizer in a loop that measures, schedules and watches nothing."""
+
+    def step(self) -> None:
+        """See ``Arm``."""
+        self._train([self.batch])
+
+    def epoch(self) -> None:
+        """See ``Arm``."""
+        own = self.training
+        self._train(train_batches(own.data, own.recipe, seed=0, epoch=own.epoch))
+        own.epoch += 1
+
+    def _train(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        own = self.training
+        own.model.train()
+        for images, labels in batches:
+            with own.fabric.autocast():
+                loss = cross_entropy(own.model(own.normalise(images)), labels)
+            loss.backward()
+            own.optimizer.step()
+            own.optimizer.zero_grad()
 
 
 class _Script(Arm):
@@ -281,6 +305,7 @@ class _Pictures(torch.utils.data.Dataset[Any]):
 ARMS: Mapping[str, Callable[[Task], Arm]] = {
     "ours": Ours,
     "compiled": lambda task: Ours(task, compiled=True),
+    "lean": Lean,
     "plain": Plain,
     "timm": Timm,
 }

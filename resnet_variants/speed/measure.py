@@ -59,7 +59,7 @@ def repeated(work: Callable[[], object], device: torch.device, seconds: float) -
 class Plan:
     """Arms and stages to measure, how often and how long."""
 
-    arms: Sequence[str] = ("ours", "plain", "timm")
+    arms: Sequence[str] = ("ours", "lean", "plain", "timm")
     stages: Sequence[str] = STAGES
     repeats: int = 5
     seconds: float = 2.0  # for each step, inference and latency in each repeat
