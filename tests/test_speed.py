@@ -145,4 +145,5 @@ def test_a_step_finds_the_memory_that_the_one_before_freed():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     faults(2)
-    assert faults(10) < 5_000
+    # The system may take pages back while other processes need memory.
+    assert min(faults(10) for _ in range(5)) < 5_000  # else 150,000
