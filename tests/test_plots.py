@@ -219,16 +219,40 @@ def test_every_entry_of_a_legend_has_a_mark(figures, grid):
                 assert line.get_linestyle() != "None" or line.get_marker() not in ("", "None")
 
 
-def test_the_legend_of_many_networks_lists_the_choices_that_make_them():
-    rows = [
+def at_depths(*depths):
+    return [
         row
         | {"depth": depth, "model": f"{row['model']}_{depth}", "run_id": f"{depth}{row['run_id']}"}
         for row in grid_rows()
-        for depth in (20, 56)
+        for depth in depths
     ]
-    found = entries(FIGURES["training_curves"](of_rows(rows)))
+
+
+def test_the_legend_of_many_networks_lists_the_choices_that_make_them():
+    found = entries(FIGURES["training_curves"](of_rows(at_depths(20, 56))))
     assert {"stem deep", "downsample 1x1", "depth, order 20, post"} & set(found)
     assert len(found) < 12
+
+
+def test_of_networks_with_more_choices_than_looks_two_factors_are_shown():
+    part = of_rows(at_depths(8, 14, 20, 26, 32))
+    for name in ("accuracy_vs_macs", "training_curves"):
+        found = [text for text in entries(FIGURES[name](part)) if " front " not in text]
+        factors = {text.split()[0] for text in found if not text.startswith("MACs")}
+        assert factors == {"downsample", "depth"}, name
+        assert len(found) < 12
+
+
+def test_curves_have_bands_unless_they_would_cover_one_another():
+    rows = at_depths(8, 14)
+    twice = [
+        row | {"model": row["model"] + act, "run_id": act + row["run_id"], "act": act}
+        for row in rows
+        for act in ("relu", "silu")
+    ]
+    few, many = (FIGURES["training_curves"](of_rows(own)) for own in (rows, twice))
+    assert all(axes.collections for axes in few.axes)
+    assert not any(axes.collections for axes in many.axes)
 
 
 # --- accuracy against MACs --------------------------------------------------------------------

@@ -120,14 +120,20 @@ class Arms:
 
 
 def arms_of(comparison: Comparison) -> Arms:
-    """Names and looks of the networks, the same for all comparisons of a folder."""
+    """Names and looks of the networks, the same for all comparisons of a folder.
+
+    Where looks do not suffice for all factors of more than ``LISTED`` networks, the factor with
+    most choices and the last one are shown; a legend of all networks could not be read.
+    """
     labels = comparison.labels
     levels = comparison.factors
     ranks = {axis: ("depth" in str(axis).split("/"), -levels[axis].nunique()) for axis in levels}
     arms = Arms(labels, levels[sorted(levels, key=lambda axis: ranks[axis])])
-    if levels.empty or len({str(arms.look(model)) for model in labels}) < len(labels):
-        return _one_by_one(labels)
-    return arms
+    if not levels.empty and len({str(arms.look(model)) for model in labels}) == len(labels):
+        return arms
+    if len(labels) > LISTED and len(levels.columns) > 1:
+        return Arms(labels, arms.levels.iloc[:, [0, -1]])
+    return _one_by_one(labels)
 
 
 def arms_by_name(labels: Mapping[str, str]) -> Arms:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from resnet_variants.analysis.comparison import Comparison
-from resnet_variants.reporting.figures.arms import Arms, arms_of, drawn
+from resnet_variants.reporting.figures.arms import LISTED, Arms, arms_of, drawn
 from resnet_variants.reporting.figures.style import (
     COLUMN,
     counted,
@@ -45,6 +45,7 @@ def curves(epochs: pd.DataFrame, arms: Arms, data: str) -> Figure | None:
     titles = arms.panels()
     frame = epochs.assign(val_err=1 - epochs["val_acc"], panel=epochs["model"].map(titles))
     panels = [title for title in titles.unique() if title in set(frame["panel"])]
+    bands = frame.groupby("panel")["model"].nunique().max() <= LISTED  # more cover one another
     with styled():
         figure = Figure(figsize=(COLUMN + 3 * (len(panels) - 1), 5), layout="constrained")
         grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
@@ -57,20 +58,20 @@ def curves(epochs: pd.DataFrame, arms: Arms, data: str) -> Figure | None:
                 for axes, measure in zip(column, _MEASURES, strict=True):
                     by_epoch = curve.pivot_table(index="epoch", columns="seed", values=measure)
                     if frame["epoch"].nunique() > 1:
-                        _curve(axes, by_epoch, look)
+                        _curve(axes, by_epoch, look, bands=bands)
                     else:
                         _points(axes, by_epoch, look, _STEP * (at - (len(groups) - 1) / 2))
         cut = _scales([*grid[:, 0]], frame)
-        headline(figure, _caption(frame, data) + cut)
+        headline(figure, _caption(frame, data, bands=bands) + cut)
         legend_below(figure, arms.legend(frame["model"]) if frame["model"].nunique() > 1 else [])
     return figure
 
 
-def _caption(frame: pd.DataFrame, data: str) -> list[str]:
+def _caption(frame: pd.DataFrame, data: str, *, bands: bool) -> list[str]:
     seeds = frame.groupby("model")["seed"].nunique()
     notes = [shortened(data), f"means over n = {counted(seeds, 'seed')}"]
-    if seeds.max() > 1:
-        several = frame["epoch"].nunique() > 1
+    several = frame["epoch"].nunique() > 1
+    if seeds.max() > 1 and (bands or not several):
         notes.append("bands from the lowest to the highest" if several else "faint points: seeds")
     return notes
 
@@ -99,13 +100,14 @@ def _scales(first: Sequence[Axes], frame: pd.DataFrame) -> list[str]:
     return [f"errors above {100 * top:.0f} % are cut off"] if cut else []
 
 
-def _curve(axes: Axes, by_epoch: pd.DataFrame, look: dict[str, Any]) -> None:
+def _curve(axes: Axes, by_epoch: pd.DataFrame, look: dict[str, Any], *, bands: bool) -> None:
     """A line of means; ``by_epoch`` is (epochs, seeds)."""
     mean = by_epoch.mean(axis=1)
     marker: dict[str, Any] = {} if len(mean) < _MARKED else {"marker": ""}
     axes.plot(mean.index, mean, **look | marker, markersize=3.5, linewidth=1.2)
-    band = (by_epoch.min(axis=1), by_epoch.max(axis=1))
-    axes.fill_between(mean.index, *band, color=look["color"], alpha=0.1, linewidth=0)
+    if bands:
+        ends = (by_epoch.min(axis=1), by_epoch.max(axis=1))
+        axes.fill_between(mean.index, *ends, color=look["color"], alpha=0.1, linewidth=0)
 
 
 def _points(axes: Axes, by_epoch: pd.DataFrame, look: dict[str, Any], shift: float) -> None:
