@@ -146,7 +146,7 @@ def _scales(axes: Axes, column: str, places: Places) -> None:
         logarithmic(axes, "x")
     if column in _SECOND:
         second, factor = _SECOND[column]
-        top = axes.secondary_xaxis("top", (_times(factor), _times(1 / factor)))
+        top = axes.secondary_xaxis("top", functions=(_times(factor), _times(1 / factor)))
         top.set_xlabel(COSTS[second].label)
         if places.alike is not None or places.wide:
             ticks = axes.get_xticks()
