@@ -76,6 +76,13 @@ def each_once(rows):
     return kept
 
 
+# Which rows of a sample a test looks at: the slow one at all of them.
+CHOSEN = [
+    pytest.param(each_once, id="every choice"),
+    pytest.param(list, id="every two choices", marks=pytest.mark.slow),
+]
+
+
 def one_of_each_kind():
     """The shallowest registered name of each kind of unit, with each stem and order."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nets import buildable, failures, one_of_each_kind, pairwise
+from nets import CHOSEN, buildable, failures, one_of_each_kind, pairwise
 from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_variants as rv
@@ -30,26 +30,27 @@ FREE = {
 
 @pytest.fixture(autouse=True)
 def _without_values(monkeypatch):
-    # Initialisation is slow on the meta device, which has no values.
+    # Initialisation is slow, and no value is looked at.
     monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
 
 
 def has_torchs_count(row):
     variant = Variant(**row["size"], **{name: row[name] for name in FREE})
-    model = build(variant, in_chans=2, num_classes=7, device="meta").eval()
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 2, 33, 33, device="meta"))
+    model = build(variant, in_chans=2, num_classes=7).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 2, 33, 33))  # on the meta device it takes three times as long
     cost = rv.cost(variant, img_size=33, in_chans=2, num_classes=7)
     assert cost.flops == 2 * cost.macs == counter.get_total_flops(), variant.name
     assert cost.params == sum(p.numel() for p in model.parameters()), variant.name
 
 
-def test_macs_are_half_of_torchs_flops_for_every_two_choices():
+@pytest.mark.parametrize("chosen", CHOSEN)
+def test_macs_are_half_of_torchs_flops(chosen):
     rows, _ = pairwise(
         {"size": range(len(SIZES))} | FREE,
         lambda row: buildable(SIZES[row["size"]] | {name: row[name] for name in FREE}),
     )
-    cases = [row | {"size": SIZES[row["size"]]} for row in rows]
+    cases = [row | {"size": SIZES[row["size"]]} for row in chosen(rows)]
     assert failures(has_torchs_count, cases) == {}
 
 

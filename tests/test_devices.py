@@ -33,10 +33,13 @@ ODD = (1, 41)  # images to evaluate on
 
 # A small rate: at a large one, rounding alone moves some activation over a ReLU's corner.
 CURVES = {
-    "post": ("post", recipe(lr=0.003)),
-    "preact": ("preact", recipe(lr=0.003)),
-    "further": ("post", recipe(lr=0.003, clip_grad=0.5, ema=0.5, cutout=0.3, color_jitter=0.3)),
-    "own statistics": ("post", recipe(lr=0.05, epochs=6, sync_bn=False, ema=0.5)),
+    "post": ("post", recipe(lr=0.003, epochs=2)),
+    "preact": ("preact", recipe(lr=0.003, epochs=2)),
+    "further": (
+        "post",
+        recipe(lr=0.003, epochs=2, clip_grad=0.5, ema=0.5, cutout=0.3, color_jitter=0.3),
+    ),
+    "own statistics": ("post", recipe(lr=0.05, epochs=3, sync_bn=False, ema=0.5)),
 }
 CUT = recipe(epochs=2, batch_size=16, drop_path_rate=0.5, ema=0.5)  # six steps an epoch
 

@@ -79,6 +79,7 @@ def test_help_begins_with_the_signature():
 
 def test_the_notebook_of_the_examples_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two test workers share two cores
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # on one core no worker is started
     root = str(Path(rv.__file__).parents[1])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, *sys.path]))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

@@ -22,8 +22,9 @@ from resnet_variants.sweeps.sweep import Ended, EpochDone, Options, Planned, Sta
 from resnet_variants.terminal import cli
 from resnet_variants.training.device import Machine
 
-# Read when Ray is loaded, here and in the nodes.
+# Read when Ray is loaded, here and in the nodes. A node that is gone is missed within seconds.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
+os.environ |= {"RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_ms": "500"}
 pytestmark = pytest.mark.skipif(not find_spec("ray"), reason="the extra ray is not installed")
 
 
@@ -98,6 +99,7 @@ def test_all_runs_finish_when_a_node_is_lost_and_no_bit_differs(tmp_path, nodes)
     assert results(there) == results(here)
 
 
+@pytest.mark.slow  # a node's own words are below
 def test_nodes_that_do_not_see_the_results_folder_are_one_line(tmp_path, nodes, monkeypatch):
     monkeypatch.setattr(Path, "touch", lambda _: None)  # nodes know the folder by a file in it
     with pytest.raises(UserError, match="does not see the results folder") as error:
@@ -129,6 +131,17 @@ def test_an_interrupted_sweep_goes_on_elsewhere(tmp_path, nodes):
 
 
 # --- without a cluster ------------------------------------------------------------------------
+
+
+def test_a_node_says_that_it_does_not_see_the_results_folder(tmp_path):
+    token = tmp_path / "runs" / ".token"
+    said = (
+        f"the node {socket.gethostname()} does not see the results folder {str(tmp_path)!r}: give"
+    )
+    assert cluster._unseen(token).startswith(said)
+    token.parent.mkdir()
+    token.touch()
+    assert cluster._unseen(token) == ""
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,8 @@ def test_a_damaged_checkpoint_fails_its_run_in_one_line(tmp_path):
 # --- commands ---------------------------------------------------------------------------------
 
 FLAGS = "--variant D --depth 8 --seeds 1 --epochs 8 --device cpu --precision fp32 --deterministic"
-FLAGS += " --drop-path-rate 0.2 --ema 0.9 --checkpoint-seconds 0.2 --cpus-per-run 1"
+FLAGS += " --batch-size 256 --drop-path-rate 0.2 --ema 0.9 --checkpoint-seconds 0.05"
+FLAGS += " --cpus-per-run 1"
 
 
 def argv(out, flags=FLAGS):
@@ -249,7 +250,7 @@ def test_being_killed_at_any_moment_changes_no_bit(tmp_path, reference):
         command = launched(tmp_path, f"{FLAGS} --engine inline")
         process = command.process
         written = wait_for_state(tmp_path, process.is_alive, newer_than=written)
-        time.sleep(moments.uniform(0, 0.4))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from resnet_variants.terminal import cli
@@ -68,4 +69,7 @@ def _say_into(pipe, words):
     pipe.close()
     sys.stdout, sys.stderr = (os.fdopen(number, "w") for number in (1, 2))
     sys.argv = ["resnet-variants", *words]
+    # Its own workers are forks of the same server, which this process cannot ask whether it lives.
+    multiprocessing.get_context = get_context
+    forkserver._forkserver.ensure_running = lambda: None
     sys.exit(cli.main(words))

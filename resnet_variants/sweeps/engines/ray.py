@@ -161,10 +161,11 @@ class Cluster:
         self.need = _need(ray, asked.machine, asked.workers)
         self.jobs: dict[Any, Job] = {}  # by the reference that Ray gives
         self.roomless = 0.0  # since when nothing runs and nothing can
+        here = self._on(ray.get_runtime_context().get_node_id(), soft=False)
+        # Its process starts while those of the nodes start.
+        self.mailbox = ray.remote(Mailbox).options(**here).remote()
         self._require_shared_folder()
         self.data = ray.put(asked.data)  # once; every node gets one copy for all its processes
-        here = self._on(ray.get_runtime_context().get_node_id(), soft=False)
-        self.mailbox = ray.remote(Mailbox).options(**here).remote()
         # Lost tasks are not repeated by Ray, so that the sweep counts them; processes stay for the
         # next run.
         self.task = ray.remote(
