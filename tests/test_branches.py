@@ -48,7 +48,7 @@ def test_orders_are_those_of_the_figure(block, order):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_activations_take_relus_place_and_norms_may_be_left_out(block, order):
-    axes = {"act": ["silu", "gelu"], "norm": ["batch", "none"], "shortcut": SHORTCUTS}
+    axes = {"act": ["silu"], "norm": ["batch", "none"], "shortcut": SHORTCUTS}
     for variant in variants(block, order, **axes):
         for change in CHANGES.values():
             assert_exact(variant, change)

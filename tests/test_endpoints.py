@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import pandas as pd
 import pytest
+import torch
 from factories import A, B, D, comparison, paired_rows, runs_frame
+from small import sweep
 
 from resnet_variants.analysis.results import load_results
 from resnet_variants.analysis.verdicts import Plan
@@ -71,15 +74,22 @@ epochs = 1
 """
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An experiment, and a folder with one run of it."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("trained")
+    experiment = read_toml(write(root))
+    small = dataclasses.replace(experiment, variants=experiment.variants[:1], seeds=1)
+    assert sweep(small, root / "out", Options())
+    return experiment, root / "out"
+
+
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "asked.toml").write_text(TOML)
-    experiment = read_toml(tmp_path / "asked.toml")
-    out = tmp_path / "out"
-    small = dataclasses.replace(experiment, variants=experiment.variants[:1])
-    for _ in run_sweep(dataclasses.replace(small, seeds=1), out, Options()):
-        pass
-    return experiment, out
+def folder(trained, tmp_path):
+    """The experiment, and a copy of the folder that a test may spoil."""
+    experiment, out = trained
+    return experiment, shutil.copytree(out, tmp_path / "out")
 
 
 def test_a_folder_keeps_the_plan_of_its_first_run(folder):

@@ -41,7 +41,10 @@ from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import Stop
 
 EAGER = Machine(device="cpu", checkpoint_seconds=0)
-TWO = Options(machine=EAGER, workers=Workers(engine="local", jobs=2, cpus_per_run=1))
+ONE, TWO = (
+    Options(machine=EAGER, workers=Workers(engine="local", jobs=jobs, cpus_per_run=1))
+    for jobs in (1, 2)
+)
 
 
 def experiment(seeds=1, **fields):
@@ -82,11 +85,11 @@ class Prints(Run):
         return super().build(data)
 
 
-def test_workers_come_to_what_this_process_comes_to(
+def test_a_worker_comes_to_what_this_process_comes_to(
     tmp_path, undisturbed, monkeypatch, capfd, spawned
 ):
     monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Prints)
-    assert sweep(experiment(), tmp_path, TWO)
+    assert sweep(experiment(), tmp_path, ONE)
     assert results(tmp_path) == undisturbed
     assert capfd.readouterr() == ("", "")
     for log in (tmp_path / "runs").glob("*/log.txt"):
@@ -146,8 +149,7 @@ class Deadly(Run):
 
 def test_a_run_that_ends_every_worker_has_failed_and_the_others_are_done(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Deadly)
-    one = Options(machine=EAGER, workers=Workers(engine="local", jobs=1))
-    assert not sweep(single(2, epochs=1), tmp_path, one)
+    assert not sweep(single(2, epochs=1), tmp_path, ONE)
     frame = read_runs(tmp_path)
     assert frame["status"].tolist() == [FAILED, DONE]
     assert frame["error"][0] == (
@@ -183,16 +185,16 @@ class Waits(Run):
 def test_a_worker_that_does_nothing_for_long_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_variants.sweeps.experiment.Run", Waits)
     monkeypatch.setattr(sweeps, "TRIES", 1)
-    monkeypatch.setattr(local, "_SILENCE", 5.0)
+    monkeypatch.setattr(local, "_SILENCE", 2.0)
     monkeypatch.setattr(local, "_LEAST", 0.01)
     assert not sweep(single(), tmp_path, TWO)
     (error,) = read_runs(tmp_path)["error"]
-    assert error == "its worker did nothing for 5 s, 1 times without progress"
+    assert error == "its worker did nothing for 2 s, 1 times without progress"
 
 
 # --- several commands -------------------------------------------------------------------------
 
-FLAGS = "run --variant A D --depth 11 --device cpu --precision fp32 --deterministic"
+FLAGS = "run --variant A D --depth 11 --batch-size 256 --device cpu --precision fp32 --deterministic"
 FLAGS += " --checkpoint-seconds 0.2"
 
 
@@ -224,8 +226,8 @@ def test_workers_end_with_their_driver(tmp_path):
     while not list(tmp_path.glob("runs/*/epochs.jsonl")):
         assert command.process.is_alive()
         time.sleep(0.02)
-    children = psutil.Process(command.process.pid).children()
-    (worker,) = (child for child in children if "spawn_main" in " ".join(child.cmdline()))
+    driver = psutil.Process(command.process.pid)
+    (worker,) = (child for child in driver.parent().children() if child != driver)
     command.process.kill()
     while alive(worker):  # the timeout of the test ends this
         time.sleep(0.02)

@@ -71,9 +71,14 @@ def repeated(pairs):
     return [[key, *values] for key, values in found.items() if len(values) > 1]
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-@pytest.mark.parametrize("stem", ["conv3", "deep_wide"])
-@pytest.mark.parametrize("depth", [8, 11])
+OFTEN = [(8, "conv3", "none"), (11, "deep_wide", "batch")]  # each choice once; the rest is slow
+CELLS = [
+    pytest.param(*cell, marks=() if cell in OFTEN else pytest.mark.slow)
+    for cell in itertools.product([8, 11], ["conv3", "deep_wide"], ["batch", "none"])
+]
+
+
+@pytest.mark.parametrize(("depth", "stem", "norm"), CELLS)
 def test_spellings_share_a_name_exactly_when_they_share_a_function(depth, stem, norm):
     axes = {axis: list(AXES[axis].choices) for axis in ("stride", "shortcut", "order")}
     axes |= {"stem_stride": list(STEM_STRIDES)}

@@ -229,7 +229,7 @@ def test_an_undecided_row_says_what_a_verdict_would_take():
     assert found["more_seeds"] == pairs_for(seen, sd, 6, Plan(), sign_flip_p(column)) - 6
 
 
-@pytest.mark.parametrize("difference", [0.8, 1.0])
+@pytest.mark.parametrize("difference", [pytest.param(0.8, marks=pytest.mark.slow), 1.0])
 def test_a_verdict_comes_as_likely_as_not_by_the_foreseen_number_of_seeds(difference):
     decided = []
     for column in np.random.default_rng(4).normal(difference, 1.0, (150, 60)):
