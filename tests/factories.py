@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from resnet_variants.analysis import factors
 from resnet_variants.analysis.comparison import Comparison, comparisons
@@ -54,11 +55,15 @@ def undrawn(_: object, name: str) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
-    """Within the block, reports draw their figures."""
+def drawing(only: str = "") -> Iterator[None]:
+    """Within the block, reports draw their figures, or one of them."""
+
+    def draw(figure: Figure, name: str) -> dict[str, bytes]:
+        return rendered(figure, name) if only in ("", name) else undrawn(figure, name)
+
     with pytest.MonkeyPatch.context() as patch:
         for name in DRAWING:
-            patch.setattr(name, rendered)
+            patch.setattr(name, draw)
         yield
 
 

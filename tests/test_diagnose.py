@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -311,7 +312,10 @@ def test_snapshots_are_the_weights_after_their_epochs(results):
     assert first["bn1.num_batches_tracked"] == 4  # steps of an epoch
 
 
-def test_run_diagnoses_when_asked_and_one_refusal_costs_no_other_run_its_report(tmp_path, capsys):
+def test_run_diagnoses_when_asked_and_one_refusal_costs_no_other_run_its_report(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("resnet_variants.api.Study", partial(Study, **SMALL))
     out = tmp_path / "out"
     words = ["--variant", "B", "--depth", "8", "--epochs", "2", "--seeds", "2", "--diagnose"]
     words += ["--out", str(out), "--engine", "inline", "--batch-size", "256"]

@@ -230,6 +230,7 @@ def test_false_verdicts_are_rare_however_many_predictions_there_are():
 
 # --- recorded and shown -----------------------------------------------------------------------
 
+TEXTS = ["preact - post within 90", "post < preact"]
 QUESTION = """
 expect = ["preact - post within 90", "post < preact"]
 data   = "digits"
@@ -263,10 +264,9 @@ def plan(out):
 
 def test_predictions_are_recorded_with_their_digest_and_shown(trained):
     out, _ = trained
-    texts = ["preact - post within 90", "post < preact"]
     record = plan(out)
-    assert record["list"] == texts
-    assert record["sha256"] == hashlib.sha256(("\n".join(texts) + "\n").encode()).hexdigest()
+    assert record["list"] == TEXTS
+    assert record["sha256"] == hashlib.sha256(("\n".join(TEXTS) + "\n").encode()).hexdigest()
     assert (record["late"], record["earlier"]) == (False, [])
     made = rv.report(out)
     assert made.headline[-1] == "Of 2 predictions 2 are undecided."
@@ -274,7 +274,7 @@ def test_predictions_are_recorded_with_their_digest_and_shown(trained):
     assert (made.predictions["dataset"] == "digits").all()
     assert (made.predictions["seeds"] == 2).all()
     table = pd.read_csv(out / "predictions.csv")
-    assert table["prediction"].tolist() == texts
+    assert table["prediction"].tolist() == TEXTS
     page = (out / "report.html").read_text()
     assert page.index("post &lt; preact") < page.index('class="forest"')
     assert "stated before the first result" in page
@@ -282,20 +282,25 @@ def test_predictions_are_recorded_with_their_digest_and_shown(trained):
     assert "Of 2 predictions 2 are undecided." in made._repr_html_()
 
 
+def again(out, expect):
+    """The predictions that the folder records after the same networks are asked for again."""
+    asked = {"epochs": 1, "batch_size": 256, "seeds": 2, "report": False}
+    variants, _ = expand({"family": "cifar", "depth": 8, "order": ["post", "preact"]})
+    rv.run(variants, out=out, expect=expect, **asked)
+    return plan(out)
+
+
 def test_a_list_that_is_changed_after_a_result_says_so(trained, tmp_path, capsys):
     first, argv = trained
-    out = tmp_path / "results"
-    shutil.copytree(first, out)
-    again = [*argv[:3], str(out), *argv[4:]]
-    assert command(again) == 0
-    assert not plan(out)["late"]
+    out = shutil.copytree(first, tmp_path / "results")
+    assert not again(out, expect=TEXTS)["late"]
     changed = tmp_path / "orders.toml"
     changed.write_text(QUESTION.replace("post < preact", "post > preact"))
-    again[1] = str(changed)
-    assert command(again) == 0
+    words = [argv[0], str(changed), argv[2], str(out), *argv[4:]]
+    assert command(words) == 0
     record = plan(out)
     assert record["late"] and record["list"][1] == "post > preact"
-    assert record["earlier"] == [["preact - post within 90", "post < preact"]]
+    assert record["earlier"] == [TEXTS]
     said = "Of 2 predictions (changed after the first result) 2 are undecided."
     assert said in capsys.readouterr().out
     page = (out / "report.html").read_text()
@@ -303,26 +308,21 @@ def test_a_list_that_is_changed_after_a_result_says_so(trained, tmp_path, capsys
     table = pd.read_csv(out / "predictions.csv")
     assert (table["stated"] == "changed after the first result").all()
     # Without a list the recorded one stays; a new beginning forgets what was before.
-    plain = tmp_path / "plain" / "orders.toml"
-    plain.parent.mkdir()
-    plain.write_text(QUESTION.replace('["preact - post within 90", "post < preact"]', '"words"'))
-    assert command([again[0], str(plain), *again[2:]]) == 0
-    assert plan(out) == record
-    assert command([*again, "--fresh"]) == 0
+    assert again(out, expect="words") == record
+    assert command([*words, "--fresh"]) == 0
     assert (plan(out)["late"], plan(out)["earlier"]) == (False, [])
 
 
 def test_a_list_after_the_first_result_is_marked(trained, tmp_path):
-    first, argv = trained
-    out = tmp_path / "results"
-    shutil.copytree(first, out)
+    first, _ = trained
+    out = shutil.copytree(first, tmp_path / "results")
     content = read_experiment(out)
     del content["plan"]["predictions"]
     (out / "experiment.json").write_text(to_json(content))
     assert "predictions.csv" not in {file.name for file in build(out).files}
     assert not (out / "predictions.csv").exists()
-    assert command([*argv[:3], str(out), *argv[4:]]) == 0
-    assert (plan(out)["late"], plan(out)["earlier"]) == (True, [])
+    record = again(out, expect=TEXTS)
+    assert (record["late"], record["earlier"]) == (True, [])
     assert "(stated after the first result)" in rv.report(out).headline[-1]
     together = rv.report(out, out=tmp_path / "together")
     assert together.predictions["stated"].unique().tolist() == ["stated after the first result"]

@@ -194,7 +194,7 @@ def test_a_worker_that_does_nothing_for_long_is_ended(tmp_path, monkeypatch):
 
 # --- several commands -------------------------------------------------------------------------
 
-FLAGS = "run --variant A D --depth 11 --batch-size 256 --device cpu --precision fp32 --deterministic"
+FLAGS = "run --variant A D --depth 8 --batch-size 256 --device cpu --precision fp32 --deterministic"
 FLAGS += " --checkpoint-seconds 0.2"
 
 
