@@ -129,12 +129,23 @@ BRANCHES = [
 
 
 @pytest.mark.parametrize("variant", BRANCHES, ids=lambda v: v.name)
-def test_a_compiled_or_exported_model_computes_the_same(variant):
+def test_a_compiled_model_computes_the_same(variant):
     torch.compiler.reset()
     model, x = build(variant).eval(), torch.randn(3, 3, 33, 33)
-    want = model(x)
-    assert torch.allclose(torch.export.export(model, (x,)).module()(x), want, atol=1e-5)
-    assert torch.allclose(torch.compile(model, backend="eager", fullgraph=True)(x), want)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(x), model(x))
+
+
+EXPORTED = [  # the first two of them often
+    pytest.param(variant, marks=pytest.mark.slow if i > 1 else (), id=variant.name)
+    for i, variant in enumerate(BRANCHES)
+]
+
+
+@pytest.mark.parametrize("variant", EXPORTED)
+def test_an_exported_model_computes_the_same(variant):
+    model, x = build(variant).eval(), torch.randn(3, 3, 33, 33)
+    assert torch.allclose(torch.export.export(model, (x,)).module()(x), model(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("order", ["post", "preact"])

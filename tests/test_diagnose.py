@@ -662,7 +662,7 @@ def test_the_figure_relates_growth_to_what_noise_costs(lost, said):
 
 
 def test_a_plain_net_without_units_of_one_shape_has_fewer_figures(tmp_path):
-    plain = Variant(depth=14, block="bottleneck", shortcut="none", stem_stride=4)
+    plain = Variant(family="cifar", depth=11, shortcut="none", stem_stride=4)
     run = dataclasses.replace(digits_run(epochs=1, batch_size=512), variant=plain)
     found = rv.diagnose(trained(tmp_path, run), **SMALL)
     assert found.tables["identity_distance"]["cosine"].isna().all()

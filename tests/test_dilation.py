@@ -20,7 +20,7 @@ def small(**fields):
     return Variant(family="cifar", stem_stride=4, **fields)
 
 
-@pytest.mark.parametrize("output_stride", [4, 8])
+@pytest.mark.parametrize("output_stride", [4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_a_dilated_net_has_the_strided_nets_maps_between_its_pixels(shortcut, output_stride):
     # As in timm, ResNet-D's 2x2 mean is not dilated: of two dilated stages the last differs.

@@ -518,7 +518,7 @@ def opened(browser, tmp_path_factory):
     """One page for all that only use it: most of the time goes into loading one."""
     context = browser.new_context(viewport={"width": 1000, "height": 800})
     own = loaded(context, content(), tmp_path_factory.mktemp("page") / "report.html")
-    own[0].evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
+    own[0].evaluate(FOLD, arg=True)
     return own
 
 
@@ -533,6 +533,7 @@ def page(opened):
     assert troubles == [page.url]
 
 
+FOLD = "open => document.querySelectorAll('details').forEach(fold => { fold.open = open })"
 RESET = """() => {
   document.querySelectorAll('[aria-pressed=true]').forEach(button => button.click());
   document.querySelectorAll('select, input').forEach(control => {
@@ -773,9 +774,10 @@ def test_on_a_phone_verdicts_are_seen_and_columns_that_do_not_fit_are_announced(
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_folds_are_open_in_print(visit):
-    page = visit(study())
+def test_folds_are_open_in_print(page):
+    page.evaluate(FOLD, arg=False)
     notes = page.get_by_text("Intervals are Student's.")
     assert notes.is_hidden()
     page.emulate_media(media="print")
     assert notes.is_visible()
+    page.evaluate(FOLD, arg=True)

@@ -313,7 +313,9 @@ def test_the_library_example_runs(tmp_path, monkeypatch):
     code = re.search(r"```python\n(import timm.*?)```", read(ROOT / "README.md"), re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
     pictures.save(tmp_path / "photo.jpg")
-    code = code.replace("depth=[29]", "depth=[11]").replace("epochs=10", "epochs=1, seeds=1")
+    code = code.replace("depth=[29]", "depth=[11]").replace(
+        "epochs=10", "epochs=1, seeds=1, batch_size=256"
+    )
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
     assert list(scope["result"].runs["status"]) == ["done"] * 4
