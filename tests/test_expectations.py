@@ -284,7 +284,7 @@ def test_predictions_are_recorded_with_their_digest_and_shown(trained):
 
 def again(out, expect):
     """The predictions that the folder records after the same networks are asked for again."""
-    asked = {"epochs": 1, "batch_size": 256, "seeds": 2, "report": False}
+    asked = {"epochs": 1, "batch_size": 256, "seeds": 2, "report": False, "engine": "inline"}
     variants, _ = expand({"family": "cifar", "depth": 8, "order": ["post", "preact"]})
     rv.run(variants, out=out, expect=expect, **asked)
     return plan(out)
