@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from resnet_variants.reporting.forest import Forest
 from resnet_variants.reporting.text import cell_text
+
+if TYPE_CHECKING:
+    import jinja2
 
 Links = Sequence[tuple[str, str]]  # text and relative address of files that are there
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
@@ -54,16 +58,22 @@ def _are_numbers(column: Iterable[str]) -> bool:
 
 def filled(template: str, **values: Any) -> str:
     """The page that a template makes of values, which are escaped."""
+    made = _environment().get_template(template)
+    return made.render(style=asset("page.css"), **values).lstrip()
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """It keeps the templates that it has compiled."""
     import jinja2  # only who reports pays for it
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FunctionLoader(asset),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(style=asset("page.css"), **values).lstrip()
 
 
 def asset(name: str) -> str:
