@@ -1,14 +1,17 @@
 """Decoded images that are kept are those of the files as they are now, or none."""
 
 import errno
+import json
 import os
 import shutil
+from types import SimpleNamespace
 
-import numpy as np
 import pictures
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from resnet_variants.data import dataset as data_module
 from resnet_variants.data import kept
@@ -45,6 +48,7 @@ def decoded(monkeypatch):
 def load(folder, *, img_size=0, crop_pct=1.0, **loading):
     """As a new command would."""
     load_dataset.cache_clear()
+    kept.clear_once.cache_clear()
     spec = f"folder:{folder}"
     return load_dataset(spec, img_size=img_size, crop_pct=crop_pct, loading=Loading(**loading))
 
@@ -96,7 +100,23 @@ def other_class(folder):
     (folder / "train" / "b" / "1.png").rename(folder / "train" / "a" / "b1.png")
 
 
-@pytest.mark.parametrize("change", [repainted, replaced, added, renamed, removed, other_class])
+def exchanged(folder):
+    one, other = folder / "train" / "a", folder / "train" / "b"
+    one.rename(folder / "t")
+    other.rename(one)
+    (folder / "t").rename(other)
+
+
+def linked_anew(folder):
+    link = folder / "train" / "a" / "1.png"
+    link.unlink()
+    link.symlink_to(folder / "train" / "b" / "1.png")
+
+
+CHANGES = (repainted, replaced, added, renamed, removed, other_class, exchanged, linked_anew)
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_folder_is_decoded_anew(folder, decoded, change):
     pictures.save(folder / "train" / "a" / "0.bmp", pictures.noise(seed=9))
     (folder / "train" / "a" / "0.png").unlink()
@@ -109,13 +129,31 @@ def test_a_changed_folder_is_decoded_anew(folder, decoded, change):
     assert after.data_hash != before.data_hash
 
 
+def test_files_are_told_apart_that_have_one_size_and_one_time(folder, monkeypatch):
+    same, stat = {"st_size": 7, "st_mtime_ns": 8, "st_ctime_ns": 9}, os.stat
+
+    def alike(path, **options):
+        found = stat(path, **options)
+        if not str(path).endswith(".png"):
+            return found
+        others = {name: getattr(found, name) for name in ("st_mode", "st_dev", "st_ino")}
+        return SimpleNamespace(**same, **others)
+
+    monkeypatch.setattr(os, "stat", alike)
+    before = load(folder)
+    exchanged(folder)
+    after = load(folder)
+    assert content(after) == content(load(folder, image_cache="off"))
+    assert after.data_hash != before.data_hash
+
+
 def test_another_size_another_reader_and_another_folder_have_their_own_files(
     folder, cache, tmp_path, monkeypatch
 ):
     load(folder)
     load(folder, img_size=4)
     assert len(list(cache.iterdir())) == 2
-    monkeypatch.setattr(kept, "_reader", lambda: b"another Pillow")
+    monkeypatch.setattr(kept, "_decoder", lambda: b"another Pillow")
     load(folder)
     assert len(list(cache.iterdir())) == 3
     load(shutil.copytree(folder, tmp_path / "copy"))
@@ -162,18 +200,53 @@ def text(file):
 
 
 def foreign(file):
-    from safetensors.torch import save_file
-
     save_file({"train_images": torch.zeros(1)}, file, metadata={"facts": "{}", "digest": "0"})
 
 
 def without_facts(file):
-    from safetensors.numpy import save_file
-
-    save_file({"a": np.zeros(1)}, file)
+    save_file({"a": torch.zeros(1)}, file)
 
 
-@pytest.mark.parametrize("damage", [flipped, cut, text, foreign, without_facts])
+def parts(file):
+    """Metadata and tensors."""
+    with safe_open(file, framework="pt") as opened:
+        names = sorted(opened.keys())
+        return opened.metadata(), {name: opened.get_tensor(name).clone() for name in names}
+
+
+def of_other_type(file):
+    about, tensors = parts(file)
+    tensors["val_images"] = tensors["val_images"].view(torch.int8)
+    save_file(tensors, file, metadata=about)
+
+
+def rewritten(change):
+    """A file with a right digest of other content."""
+
+    def damage(file):
+        about, tensors = parts(file)
+        facts = json.loads(about["facts"])
+        kept.write(file, tensors, change(tensors, facts) or facts)
+
+    return damage
+
+
+REWRITTEN = {
+    "list": lambda tensors, facts: [1, 2],
+    "extra": lambda tensors, facts: facts | {"name": "x"},
+    "no mean": lambda tensors, facts: {k: v for k, v in facts.items() if k != "mean"},
+    "short mean": lambda tensors, facts: facts | {"mean": [0.5]},
+    "size": lambda tensors, facts: facts | {"img_size": 9},
+    "no tensor": lambda tensors, facts: tensors.__delitem__("test_images"),
+    "labels": lambda tensors, facts: tensors.update(train_labels=tensors["train_labels"] + 50),
+    "floats": lambda tensors, facts: tensors.update(val_images=tensors["val_images"].float()),
+    "none": lambda tensors, facts: tensors.update(train_images=tensors["train_images"][:0]),
+}
+DAMAGES = {one.__name__: one for one in (flipped, cut, text, foreign, without_facts, of_other_type)}
+DAMAGES |= {name: rewritten(change) for name, change in REWRITTEN.items()}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_is_one_line_and_made_anew(folder, cache, caplog, decoded, damage):
     first = content(load(folder))
     (file,) = cache.iterdir()
@@ -186,6 +259,33 @@ def test_a_damaged_file_is_one_line_and_made_anew(folder, cache, caplog, decoded
     assert content(load(folder)) == first
     assert not decoded
     assert len(caplog.messages) == 1
+
+
+def test_images_in_use_do_not_change_with_their_file(folder, cache):
+    load(folder)
+    again = load(folder)
+    expected = content(again)
+    (file,) = cache.iterdir()
+    with file.open("r+b") as opened:
+        opened.write(bytes(file.stat().st_size))
+    assert content(again) == expected
+    file.write_bytes(b"")
+    assert content(again) == expected
+
+
+def test_clear_deletes_once_in_a_command(folder, cache):
+    load(folder, img_size=5)
+    load(folder, img_size=6, image_cache="clear")
+    load_dataset.cache_clear()
+    spec = f"folder:{folder}"
+    load_dataset(spec, img_size=7, loading=Loading(image_cache="clear"))
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_what_another_process_deletes_is_no_trouble(folder, cache, caplog):
+    pictures.placed(cache / "gone.safetensors").symlink_to("nowhere")
+    load(folder)
+    assert not caplog.messages
 
 
 def full(*_, **__):
@@ -208,11 +308,11 @@ def test_a_cache_that_cannot_be_written_is_one_line(folder, cache, caplog, monke
 
 
 def test_a_user_without_a_home_has_no_cache(folder, monkeypatch):
-    def homeless(_):
+    def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(kept.Path, "expanduser", homeless)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    monkeypatch.setattr(kept.Path, "home", homeless)
     assert len(load(folder).train) > 0
 
 

@@ -12,6 +12,7 @@ from resnet_variants.analysis.statistics import (
     estimate,
     pareto_front,
     sign_flip_p,
+    unadjusted_p,
 )
 
 scores = st.floats(0, 1, allow_subnormal=False)
@@ -51,6 +52,22 @@ def test_the_sign_flip_p_counts_every_pattern_and_knows_ties_in_spite_of_roundin
     # Accuracies of 360 test images: their differences tie often, and never to the last bit.
     differences = np.array([a / 360 - b / 360 for a, b in hits])
     assert sign_flip_p(differences) == pytest.approx(exact_p([a - b for a, b in hits]))
+
+
+@pytest.mark.parametrize("scale", [1e-9, 0.1, 1234.567, 1e9])
+def test_sums_tie_at_any_scale(scale):
+    differences = np.array([3.0, -1, 2, 2, -4, 1, 0, 5, -2, 1])
+    assert sign_flip_p(scale * differences) == exact_p(differences.tolist())
+
+
+def test_p_values_of_a_table_are_those_of_its_columns():
+    rng = np.random.default_rng(0)
+    table = rng.normal(0.5, 1, (20, 7))
+    table[rng.random(table.shape) < 0.2] = np.nan
+    table[0, 1], table[:, 5], table[1:, 6] = np.inf, np.nan, np.nan
+    alone = [sign_flip_p(own[np.isfinite(own)]) for own in table.T]
+    assert unadjusted_p(table) == pytest.approx(alone, nan_ok=True)
+    assert np.isfinite(alone[:5]).all() and np.isnan(alone[5:]).all()
 
 
 @pytest.mark.parametrize(("n", "smallest"), [(2, 0.5), (5, 0.0625), (6, 0.03125), (10, 2 / 1024)])

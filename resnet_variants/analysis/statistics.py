@@ -15,7 +15,7 @@ SHARE = (0.0, 1.0)  # limits of accuracies and errors
 FEWEST = 6  # pairs that can reach a verdict: of 2**6 sign patterns two are less than ALPHA
 EXACT = 15  # pairs, whose sign patterns are all looked at
 DRAWS = 2000  # of the bootstrap
-_TIE = 1e-12  # sums that differ by less are equal
+_TIE = 1e-12  # of the sum of absolute values: sums that differ by less are equal
 
 # Columns that tables with a paired comparison in each row share.
 MEAN = ("mean", "ci_low", "ci_high")
@@ -87,7 +87,7 @@ class PairedComparison:
 
     @property
     def p_value(self) -> float:
-        """Of the differences; of many comparisons ``unadjusted_p`` is quicker."""
+        """``sign_flip_p`` of the differences. Of many comparisons ``unadjusted_p`` is quicker."""
         return sign_flip_p(self.differences.to_numpy(float))
 
     @property
@@ -132,14 +132,14 @@ def sign_flip_p(differences: np.ndarray) -> float:
 
 
 def unadjusted_p(differences: np.ndarray) -> np.ndarray:
-    """``sign_flip_p`` of each column of (seeds, columns), which has NaN where there is no pair."""
+    """``sign_flip_p`` of each column, of its finite values."""
     known = np.isfinite(differences)
     pairs = known.sum(axis=0)
     p = np.full(len(pairs), np.nan)
     for n in np.unique(pairs[pairs > 1]):
         own = pairs == n
         scores = differences.T[own][known.T[own]].reshape(-1, n).T
-        p[own] = _as_extreme(scores, np.abs, together=False)
+        p[own] = _share_as_extreme(scores, np.abs, together=False)
     return p
 
 
@@ -159,12 +159,12 @@ def step_down_p(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) ->
     """
     order = np.argsort(np.round(side(scores.sum(axis=0)), 12))  # the smallest first
     shares = np.empty(len(order))
-    adjusted = _as_extreme(scores[:, order], side, together=True)
+    adjusted = _share_as_extreme(scores[:, order], side, together=True)
     shares[order] = np.maximum.accumulate(adjusted[::-1])[::-1]
     return shares
 
 
-def _as_extreme(
+def _share_as_extreme(
     scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], *, together: bool
 ) -> np.ndarray:
     """The share of sign patterns that give a column a sum as extreme as its own.
@@ -173,7 +173,7 @@ def _as_extreme(
     """
     rows, columns = scores.shape
     # Accuracies are counts over one n, so sums tie often, but never to the last bit.
-    observed = side(scores.sum(axis=0)) - _TIE
+    observed = side(scores.sum(axis=0)) - _TIE * np.abs(scores).sum(axis=0)
     counts, patterns = np.zeros(columns), _signs(rows)
     if side is np.abs and rows <= EXACT:  # a pattern and its opposite have the same sums
         patterns = patterns[: len(patterns) // 2]

@@ -88,9 +88,12 @@ def load_dataset(
     """
     loading = loading or Loading()
     source = open_source(spec, loading.data_dir)
-    file = _kept_at(source, img_size, crop_pct, loading)
-    if file and (found := kept.read(file)):
-        return _restored(*found, spec, source, crop_pct, loading)
+    if loading.image_cache == "clear":
+        kept.clear_once()
+    file = _kept_file(source, img_size, crop_pct, loading)
+    like = functools.partial(_restored, spec, source, crop_pct, loading)
+    if file and (restored := kept.read(file, like)):
+        return restored
     data = _decoded(spec, source, img_size, crop_pct, loading)
     if file and isinstance(data.train, ResidentSplit) and not data.skipped:
         kept.write(file, _tensors(data), {name: getattr(data, name) for name in _MEASURED})
@@ -140,13 +143,29 @@ def _decoded(
 _MEASURED = ("img_size", "mean", "std", "split_hash", "data_hash")  # of a `Dataset`
 
 
-def _kept_at(source: Source, img_size: int, crop_pct: float, loading: Loading) -> Path | None:
+def _kept_file(source: Source, img_size: int, crop_pct: float, loading: Loading) -> Path | None:
     """The file that holds the decoded images, or will; ``None`` if they are not to be kept."""
-    if loading.image_cache == "clear":
-        kept.clear()
     if loading.image_cache == "off" or not isinstance(source, FolderSource):
         return None
     return kept.place_of(source, img_size, crop_pct)
+
+
+def _require_like(
+    source: Source, tensors: Mapping[str, Tensor], measured: Mapping[str, Any]
+) -> None:
+    images = [tensors[f"{name}_images"] for name in SPLITS]
+    labels = [tensors[f"{name}_labels"] for name in SPLITS]
+    every = torch.cat(labels)
+    shape = (source.in_chans, measured["img_size"], measured["img_size"])
+    if not (
+        set(measured) == set(_MEASURED)
+        and len(measured["mean"]) == len(measured["std"]) == source.in_chans
+        and all(part.dtype == torch.uint8 and part.shape[1:] == shape for part in images)
+        and [*map(len, images)] == [*map(len, labels)]
+        and every.dtype == torch.int64
+        and torch.equal(every.sort().values, torch.from_numpy(np.sort(source.labels)))
+    ):
+        raise ValueError("it holds no images of this folder")
 
 
 def _tensors(data: Dataset) -> dict[str, Tensor]:
@@ -158,13 +177,19 @@ def _tensors(data: Dataset) -> dict[str, Tensor]:
 
 
 def _restored(
-    tensors: Mapping[str, Tensor],
-    measured: Mapping[str, Any],
     spec: str,
     source: Source,
     crop_pct: float,
     loading: Loading,
+    tensors: Mapping[str, Tensor],
+    measured: Mapping[str, Any],
 ) -> Dataset:
+    """The data set whose ``_tensors`` and ``_MEASURED`` these are.
+
+    Raises:
+        ValueError: they are of no images of this source.
+    """
+    _require_like(source, tensors, measured)
     workers = loading.decoders(joblib.cpu_count())
     splits: dict[str, Any] = {
         name: ResidentSplit(tensors[f"{name}_images"], tensors[f"{name}_labels"], workers)

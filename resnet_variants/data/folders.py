@@ -258,11 +258,11 @@ def _leave(root: Path, within: Path, used: Iterable[str], left: Counter[LeftOut]
             continue
         if path.is_dir():
             left[LeftOut(where, f"folder {shown(path.name)}/", fault=False)] += 1
-        elif is_system(path.name) or path.suffix.lower() not in suffixes():
+        elif is_system(path.name) or suffix_of(path.name) not in suffixes():
             why = why_left(str(within), path.name)
             left[LeftOut(where, why or "no suffix", fault=False)] += 1
         else:
-            left[LeftOut(where, f"{path.suffix.lower()} of no class", fault=True)] += 1
+            left[LeftOut(where, f"{suffix_of(path.name)} of no class", fault=True)] += 1
 
 
 def _classes(folder: Path) -> list[str]:

@@ -204,7 +204,7 @@ def load_run(folder: str | Path, *, device: Device = Machine.device) -> LoadedRu
         transform=transform,
         fabric=fabric,
         recipe=run.recipe,
-        metrics=RunFolder(path).result() or {},
+        metrics=cast(Json, RunFolder(path).result()),  # `finished` has read it
     )
 
 

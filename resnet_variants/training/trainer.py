@@ -419,8 +419,11 @@ class Trainer:
         own = state["processes"][self.share.rank]
         if "history" in own:
             self.history[: self.step], self.noted = own["history"], own["noted"]
-        elif self.step:  # a version that kept sums wrote the checkpoint: their mean for each step
-            self.history[: self.step] = own["sums"] / self.step
+        else:  # a version that kept sums wrote the checkpoint: rows that have the same means
+            before, self.noted = own.get("noted", (torch.zeros(3), 0))
+            self.history[: self.noted] = before / self.noted
+            rest = (own["sums"] - before) / (self.step - self.noted)
+            self.history[self.noted : self.step] = rest
         for name, buffer in self._own_statistics().items():
             buffer.copy_(own["statistics"][name])
         checkpoint.restore_random(own["random"], self.device)
