@@ -18,6 +18,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import PIL
+import torchvision
 from PIL import features
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -72,7 +74,7 @@ def _decoder() -> bytes:
     """What decides on pixels and splits besides the pictures: our code and that of others."""
     files = resources.files("resnet_variants.data").iterdir()
     code = sorted((file.name, file.read_bytes()) for file in files if file.name.endswith(".py"))
-    others = {name: metadata.version(name) for name in ("Pillow", "torchvision", "scikit-learn")}
+    others = PIL.__version__, torchvision.__version__, metadata.version("scikit-learn")
     codecs = {name: features.version(name) for name in features.get_supported()}
     return repr((code, others, codecs)).encode()
 
