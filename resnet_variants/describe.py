@@ -32,6 +32,7 @@ class Flags:
     img_size: Annotated[int, tyro.conf.arg(help="side in pixels, 0: the family's own")] = 0
     in_chans: int = CHANNELS
     num_classes: Annotated[int, tyro.conf.arg(help="0: the family's own")] = 0
+    layers: Annotated[bool, tyro.conf.arg(help="a row for each layer")] = True
     plugin: Plugins = ()
 
 
@@ -53,8 +54,8 @@ def command(argv: Sequence[str]) -> int:
     for other, sources in elsewhere.items():
         say(f"{flags.name} of {', '.join(sources)} is {other.name}")
     cost = _totals(total(layers), flags.img_size or FAMILIES[variant.family].img_size)
-    parts = [variant.name, cost, *_axes(variant), "", *_names(variant), "", *_layers(layers)]
-    say("\n".join(parts))
+    parts = [variant.name, cost, *_axes(variant), "", *_names(variant)]
+    say("\n".join([*parts, *(["", *_layers(layers)] if flags.layers else [])]))
     return 0
 
 

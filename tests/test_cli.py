@@ -345,6 +345,8 @@ def test_describe_says_which_network_it_is(capsys):
         "at 224 px: 25,576,264 params, 4,328,824,832 MACs = 8,657,649,664 FLOPs",
     ):
         assert text in out
+    _, brief, _ = typed(capsys, "describe rv_resnet50_d --no-layers")
+    assert out.startswith(brief) and "layer4.2.conv3" not in brief
     _, out, _ = typed(capsys, "describe rv_resnet29_cifar_deep_1x1_conv --img-size 8 --in-chans 1")
     assert "none: a cell of its own" in out
     assert "none known" in out
