@@ -85,7 +85,7 @@ class PairedComparison:
         """Seeds that both networks have."""
         return len(self.differences)
 
-    @property
+    @functools.cached_property
     def p_value(self) -> float:
         """``sign_flip_p`` of the differences. Of many comparisons ``unadjusted_p`` is quicker."""
         return sign_flip_p(self.differences.to_numpy(float))

@@ -208,7 +208,7 @@ def _files(root: Path, folders: Mapping[str, Path]) -> FolderSource:
     left: Counter[LeftOut] = Counter()
     if "" not in folders:
         _leave(root, root, [folder.name for folder in folders.values()], left)
-    within = len(str(root / "_")) - 1  # where a path inside the root begins
+    inside = len(str(root / "_")) - 1  # where the part of a path that is below the root begins
     paths: list[str] = []
     labels: list[int] = []
     parts: dict[str, np.ndarray] = {}
@@ -218,7 +218,7 @@ def _files(root: Path, folders: Mapping[str, Path]) -> FolderSource:
         _leave(root, folder, names, left)
         for label, name in enumerate(names):
             own = _pictures(root, folder / name, left)
-            paths += [path[within:].replace(os.sep, "/") for path in own]
+            paths += [path[inside:].replace(os.sep, "/") for path in own]
             labels += [label] * len(own)
         if split:
             parts[split] = np.arange(start, len(paths))
