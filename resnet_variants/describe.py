@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from resnet_variants.models.branches import BLOCKS, STRIDES
+from resnet_variants.models.branches import STRIDES
 from resnet_variants.models.catalogue import as_variant, registered
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
@@ -43,6 +44,8 @@ def command(argv: Sequence[str]) -> int:
     with positional("name"):
         variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
     from resnet_variants.models.cost import layer_costs, total
+    from resnet_variants.models.diagram import diagram
+    from resnet_variants.models.network import ResNet
 
     ready()
     layers = layer_costs(
@@ -53,8 +56,11 @@ def command(argv: Sequence[str]) -> int:
     )
     for other, sources in elsewhere.items():
         say(f"{flags.name} of {', '.join(sources)} is {other.name}")
-    cost = _totals(total(layers), flags.img_size or FAMILIES[variant.family].img_size)
-    parts = [variant.name, cost, *_axes(variant), "", *_names(variant)]
+    family = FAMILIES[variant.family]
+    cost = _totals(total(layers), flags.img_size or family.img_size)
+    model = ResNet(variant, num_classes=flags.num_classes or family.num_classes, device="meta")
+    drawn = [f"{part}\n{textwrap.indent(lines, '  ')}" for part, lines in diagram(model).items()]
+    parts = [variant.name, cost, *_axes(variant), "", *drawn, "", *_names(variant)]
     say("\n".join([*parts, *(["", *_layers(layers)] if flags.layers else [])]))
     return 0
 
@@ -100,8 +106,6 @@ def _axis(variant: Variant, axis: str) -> str:
         text = f"stride {conv}, {'then a' if pool else 'no'} pool"
     elif axis == "stride":
         text = f"stride 2 in a unit's first {STRIDES[choice]}x{STRIDES[choice]} convolution"
-    elif axis == "order":
-        text = _order_text(variant)
     else:
         text = _entry_text((about.choices or {})[choice])
     return f"{choice}: {text}" if text else str(choice)
@@ -111,16 +115,6 @@ def _entry_text(entry: object) -> str:
     """How an entry of a table describes itself: its ``text``, or a function's first line."""
     function_text = entry.__doc__ or "" if callable(entry) else ""
     return str(getattr(entry, "text", function_text.partition("\n")[0]))
-
-
-def _order_text(variant: Variant) -> str:
-    order = variant.lines
-    units = [order.unit] * (len(BLOCKS[variant.block].kernels) - 1)
-    branch = " | ".join([*units, order.last])
-    if variant.is_plain:
-        branch = branch.replace(" +", "")
-    parts = {"stem conv": order.stem, "branch": branch, "before the pooling": order.head}
-    return "; ".join(f"{place}: {steps}" for place, steps in parts.items() if steps)
 
 
 def _names(variant: Variant) -> list[str]:

@@ -4,10 +4,14 @@ from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
+from torch import nn
 
 from resnet_variants import describe
 from resnet_variants.analysis import effects, summary
+from resnet_variants.models import diagram as diagrams
+from resnet_variants.models.diagram import diagram
 from resnet_variants.models.grids import parse_name
+from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in, token
 from resnet_variants.records.results_folder import RUN_COLUMNS
 from resnet_variants.records.schema import RUNS
@@ -44,6 +48,23 @@ def test_an_axis_is_a_flag_a_part_of_the_name_and_a_column_of_its_type(axis):
     assert axis in summary.SUMMARY_COLUMNS
     (column,) = [column for column in RUNS if column.name == axis]
     assert type(getattr(OWN, axis)) is column.kind
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_diagram_has_each_convolution_and_joins_where_the_shortcut_is_added(axis):
+    model = ResNet(other(axis), device="meta")
+    drawn = diagram(model)
+    assert {"stem", "unit that changes the shape", "head"} <= {*drawn}
+    for unit in (model.layer2[0], model.layer2[1]):
+        branch, *shortcut = drawn[diagrams._kind(unit)].splitlines()
+        for line in shortcut:
+            assert (line.index("└"), line.index("┘")) == (branch.index("┬"), branch.index("+"))
+        attention = sum(
+            isinstance(m, nn.Conv2d) for m in getattr(unit, "se", nn.Module()).modules()
+        )
+        convs = sum(isinstance(module, nn.Conv2d) for module in unit.modules()) - attention
+        assert "".join([branch, *shortcut]).count("conv ") == convs
+        assert bool(shortcut) == (not other(axis).is_plain)
 
 
 def test_no_two_choices_are_one_word_at_the_end_of_names():
