@@ -142,7 +142,10 @@ def speed_block(folder):
 def spread_block(folder):
     """The deviations between seeds by epochs, in points."""
     rows = pd.read_csv(folder / "spread.csv")
-    observed = [interval(*row) for row in rows[["observed", "low", "high"]].to_numpy() / 100]
+    observed = [
+        interval(*row)
+        for row in rows[["observed", "observed_low", "observed_high"]].to_numpy() / 100
+    ]
     text = pd.DataFrame(
         {
             "epochs": rows["epochs"],

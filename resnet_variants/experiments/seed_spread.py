@@ -12,10 +12,12 @@ remaining     what would remain on infinitely many images (arXiv:2304.01910, equ
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import chi2
 
@@ -30,13 +32,33 @@ OUT = Path(__file__).resolve().parents[2] / "results" / "seed_spread"
 SHOWN = {"observed": ("o", "-"), "independent": ("s", "--"), "remaining": ("^", ":")}
 
 
+def ends(deviation: float, freedom: int) -> np.ndarray:
+    """The 95 % interval of a standard deviation, of normal values."""
+    return deviation * np.sqrt(freedom / chi2.ppf([1 - ALPHA / 2, ALPHA / 2], freedom))
+
+
+def by_epochs(axes: Axes, table: pd.DataFrame, shown: Mapping[str, tuple[str, str]]) -> None:
+    """A line for each column, with its marker and dashes, and bars where it has an interval."""
+    for (name, (marker, line)), color in zip(shown.items(), PALETTE, strict=False):
+        axes.plot(table["epochs"], table[name], line, marker=marker, color=color, label=name)
+        if f"{name}_low" in table:
+            bars = [table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]]
+            axes.errorbar(table["epochs"], table[name], yerr=bars, fmt="none", color=color)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(table["epochs"], map(str, table["epochs"]))
+    axes.minorticks_off()
+    axes.margins(x=0.1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("epochs of training")
+
+
 def spread(part: Comparison) -> dict[str, float]:
     """The deviations of the only arm, in points, and the 95 % interval of the observed one."""
     (row,) = part.summary.to_dict("records")
     seeds, observed = int(row["n"]), float(row["test_acc_sd"])
-    ends = observed * np.sqrt((seeds - 1) / chi2.ppf([1 - ALPHA / 2, ALPHA / 2], seeds - 1))
+    low, high = ends(observed, seeds - 1)
     numbers = {"accuracy": row["test_acc_mean"], "observed": observed}
-    numbers |= {"low": ends[0], "high": ends[1]}
+    numbers |= {"observed_low": low, "observed_high": high}
     numbers |= {"independent": row["sd_of_images"], "remaining": row["sd_of_seeds"]}
     points = {name: POINTS * float(value) for name, value in numbers.items()}
     return {"epochs": int(part.key["epochs"]), "seeds": seeds} | points
@@ -47,16 +69,7 @@ def drawn(table: pd.DataFrame) -> Figure:
     with styled():
         figure = Figure(figsize=(COLUMN, 3.4), layout="constrained")
         axes = figure.add_subplot()
-        for (name, (marker, line)), color in zip(SHOWN.items(), PALETTE, strict=False):
-            axes.plot(table["epochs"], table[name], line, marker=marker, color=color, label=name)
-        bars = [table["observed"] - table["low"], table["high"] - table["observed"]]
-        axes.errorbar(table["epochs"], table["observed"], yerr=bars, fmt="none", color=PALETTE[0])
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(table["epochs"], map(str, table["epochs"]))
-        axes.minorticks_off()
-        axes.margins(x=0.1)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("epochs of training")
+        by_epochs(axes, table, SHOWN)
         axes.set_ylabel("standard deviation, points")
         figure.legend(loc="outside lower center", ncols=len(SHOWN))
         seeds = " to ".join(map(str, sorted({table["seeds"].min(), table["seeds"].max()})))
