@@ -43,13 +43,13 @@ def deviations(part: Comparison) -> dict[str, float]:
     pairs = float(np.std(other - usual, ddof=1))
     needed = next(n for n in range(FEWEST, 500) if detectable(pairs, n, Plan()) <= POINT)
     epochs = int(part.key["epochs"])
-    numbers = {"accuracy": usual.mean(), "difference": mean.mean}
+    numbers = {"accuracy": float(usual.mean()), "difference": mean.mean}
     numbers |= {"difference_low": mean.low, "difference_high": mean.high}
     for name, deviation, freedom in (("runs", runs, 2 * seeds - 2), ("pairs", pairs, seeds - 1)):
         low, high = ends(deviation, freedom)
         numbers |= {name: deviation, f"{name}_low": low, f"{name}_high": high}
     costs = {"pairs_needed": needed, "epochs_needed": 2 * needed * epochs}
-    return {"epochs": epochs, "seeds": seeds} | numbers | costs
+    return {"epochs": epochs, "seeds": seeds, **numbers, **costs}
 
 
 def drawn(table: pd.DataFrame) -> Figure:
