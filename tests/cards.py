@@ -15,6 +15,7 @@ from resnet_variants.registry import number_of
 from resnet_variants.reporting.text import interval, markdown
 
 AXES_OF = {"stride": "downsample", "shortcut": "downsample"}  # which effects tell of both
+BOTTLENECK = {"preset", "stride"}  # basic blocks have one stride
 NOT_DRAWN = {"act", "norm"}  # their diagrams differ in a word
 EXAMPLES = 3
 UNITS = ["unit that changes the shape", "other units"]
@@ -26,7 +27,8 @@ CARDS = {choice.axis for choice in choices()}
 def card_block(axis, bench):
     """A table of the axis' choices, their diagrams, and what they brought."""
     results = bench.parent
-    found = [choice for choice in choices("imagenet") if choice.axis == axis]
+    depth = 50 if axis in BOTTLENECK else 18  # which has shorter lines
+    found = [choice for choice in choices(depth=depth) if choice.axis == axis]
     parts = [_table(found, results), "" if axis in NOT_DRAWN else _diagrams(found)]
     parts += [_listed("Published", [*_published(found)])]
     parts += [_listed("Measured here", [*_ours(axis, results)])]

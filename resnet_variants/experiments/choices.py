@@ -45,15 +45,15 @@ class Choice:
     usual: Variant
 
 
-def choices(family: str = "cifar") -> Iterator[Choice]:
-    """The presets, and each choice of each axis of names."""
-    usual = Variant(family=family)
+def choices(**usual_axes: Any) -> Iterator[Choice]:
+    """The presets, and each choice of each axis of names, in an otherwise usual network."""
+    usual = Variant(**usual_axes)
     for letter, axes in PRESETS.items():
         yield Choice("preset", letter, replace(usual, **axes), replace(usual, **PRESETS["A"]))
     for axis, about in AXES.items():
         for name in about.choices if about.choices and axis != "family" else {}:
             beside = BESIDE.get(name, BESIDE.get(axis, {}))
-            other = Variant(**{"family": family, **beside})
+            other = Variant(**(usual_axes | beside))
             yield Choice(axis, str(name), replace(other, **{axis: name}), other)
 
 
@@ -97,7 +97,7 @@ def _task(variant: Variant) -> Task:
 def main() -> None:
     """Measure and write the table."""
     torch.set_num_threads(1)
-    found = list(choices())
+    found = list(choices(family="cifar"))
     rows: list[dict[str, object]] = []
     for axis in dict.fromkeys(choice.axis for choice in found):
         rows += measured([choice for choice in found if choice.axis == axis])
