@@ -106,8 +106,9 @@ def _published(found):
         deltas = [float(row["top1_acc"]) - float(other["top1_acc"]) for row, other in pairs]
         if deltas:
             told = "; ".join(map(_example, deltas[:EXAMPLES], (row for row, _ in pairs)))
-            extent = f"{number_of(len(deltas), 'comparison')}, median {median(deltas):+.2f} points"
-            yield f"- `{choice.name}` - `{usual}`: {extent}. {told}."
+            extent = f"median of {len(deltas)} comparisons {median(deltas):+.2f} points, with "
+            extent = extent if len(deltas) > 1 else ""
+            yield f"- `{choice.name}` - `{usual}`: {extent}{told}."
 
 
 def _place(row):

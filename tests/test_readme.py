@@ -31,6 +31,7 @@ from resnet_variants.reporting.text import (
     readable_comparisons,
     readable_diagnoses,
     readable_errors,
+    readable_predictions,
 )
 from resnet_variants.sweeps.experiment import read_toml
 from resnet_variants.terminal import cli
@@ -81,6 +82,13 @@ def origin_block(folder):
     commits = " and ".join(f"`{commit[:12]}`" for commit in origin["git commit"])
     lines += [f"- **Made with.** {origin['device'][0]}, {', '.join(versions)}, commit {commits}."]
     return "\n".join(lines) + "\n"
+
+
+def predictions_block(folder):
+    """How the predictions fared, from the committed table."""
+    rows = pd.read_csv(folder / "predictions.csv")
+    (stated,) = rows["stated"].unique()
+    return f"They were {stated}.\n\n{markdown(readable_predictions(rows))}\n"
 
 
 def effects_block(folder):
@@ -163,6 +171,7 @@ KINDS = {
     "results": results_block,
     "origin": origin_block,
     "effects": effects_block,
+    "predictions": predictions_block,
     "diagnosis": diagnosis_block,
     "depths": depths_block,
     "speed": speed_block,
