@@ -88,7 +88,7 @@ def predictions_block(folder):
     """How the predictions fared, from the committed table."""
     rows = pd.read_csv(folder / "predictions.csv")
     (stated,) = rows["stated"].unique()
-    return f"They were {stated}.\n\n{markdown(readable_predictions(rows))}\n"
+    return f"The list was {stated}.\n\n{markdown(readable_predictions(rows))}\n"
 
 
 def effects_block(folder):
