@@ -106,5 +106,5 @@ def _window(module: Any) -> str:
     stride = getattr(module, "stride", None)
     if size is None or stride is None:
         return ""
-    sides, strides = (v if isinstance(v, tuple) else (v, v) for v in (size, stride))
+    sides, strides = (v if isinstance(v, tuple | list) else (v, v) for v in (size, stride))
     return "x".join(map(str, sides)) + (f"/{max(strides)}" if max(strides) > 1 else "")
