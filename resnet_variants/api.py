@@ -48,7 +48,7 @@ Kind = TypeVar("Kind")
 # Fields of an experiment.
 _STATED = (
     *("data_name", "vary", "robust", "tune", "baseline"),
-    *("expect", "margin", "endpoint", "compare"),
+    *("expect", "margin", "endpoint", "compare", "share"),
 )
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run
 

@@ -51,7 +51,7 @@ from resnet_variants.terminal.cli import (
     parse,
     say,
 )
-from resnet_variants.terminal.flags import LISTS, Networks, Switch, among
+from resnet_variants.terminal.flags import LISTS, Networks, Switch, among, values_of
 from resnet_variants.terminal.starting import ready
 from resnet_variants.training.recipe import RECIPES, Recipe
 
@@ -81,6 +81,8 @@ class Comparison:
 
     # how many: 0 to N - 1. If 0: 6, the fewest that a verdict takes
     seeds: Seeds = SEEDS
+    # train every N-th of these seeds only, from the I-th on; `report` joins the shares
+    share: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
     # settings of the recipe that vary, such as lr=0.03,0.1 mixup=0,0.2; names the arms
     vary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SETTING=VALUE,...")] = ()
     # of these, those at each of whose values arms are compared
@@ -118,6 +120,11 @@ class Comparison:
         if self.budget:
             seconds_of_budget(self.budget)
         other = "minutes" if self.minutes is not None else "more" if self.more else ""
+        if self.share and (self.goal or other):
+            message = (
+                "a share has its planned seeds: no --more, --minutes, --budget, --until-decided"
+            )
+            raise UserError(message, field="share")
         if self.goal and other:
             fixed = {"minutes": "chooses epochs for a time", "more": "adds seeds that you choose"}
             raise UserError(f"--{other} {fixed[other]}: drop one of the two", field=self.goal)
@@ -125,12 +132,12 @@ class Comparison:
     @property
     def varied(self) -> dict[str, list[object]]:
         """The values of each setting that varies."""
-        return _values("vary", self.vary)
+        return values_of("vary", self.vary)
 
     @property
     def tuned(self) -> dict[str, object]:
         """The values that a search tries for each setting, and how many ``seeds`` it has."""
-        found = _values("tune", self.tune)
+        found = values_of("tune", self.tune)
         seeds = found.pop("seeds", None)
         if seeds and len(seeds) > 1:
             raise UserError("tune has one number of seeds: seeds=2", field="tune")
@@ -159,35 +166,6 @@ class Comparison:
     def seconds(self) -> float:
         """The budget."""
         return seconds_of_budget(self.budget) if self.budget else math.inf
-
-
-def _values(flag: str, texts: Sequence[str]) -> dict[str, list[object]]:
-    """The values of each setting.
-
-    Raises:
-        ValueError: it is spelt otherwise, or named twice.
-    """
-    found = dict[str, list[object]]()
-    for text in texts:
-        name, equals, values = text.partition("=")
-        name = name.replace("-", "_")
-        if not equals or name in found or "" in values.split(","):
-            message = f"{text!r} must be a setting with its values, once: lr=0.03,0.1"
-            raise UserError(message, field=flag)
-        found[name] = [_value(one) for one in values.split(",")]
-    return found
-
-
-def _value(text: str) -> object:
-    """A number, a truth value, a list of such with colons between, or the text itself."""
-    if ":" in text:
-        return [_value(part) for part in text.split(":")]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 @dataclass(frozen=True)
@@ -385,6 +363,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         img_size=flags.images.img_size,
         loading=flags.loading,
         seeds=flags.comparison.seeds,
+        share=flags.comparison.share,
         margin=flags.comparison.points,
         recipe=flags.settings,
     )

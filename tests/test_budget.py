@@ -1,6 +1,7 @@
-"""``--minutes``: depth and epochs for a time; ``--more``: seeds for some networks."""
+"""``--minutes``: depth and epochs for a time; ``--more``, ``--share``: which seeds."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -108,3 +109,33 @@ def test_a_minute_is_kept(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
     assert "for 1 minutes: depth" in done.stdout
     assert "12 done" in done.stdout
+
+
+# --- shares of the seeds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+def test_shares_are_parts_of_the_same_experiment(shares):
+    whole = experiment(seeds=7)
+    parts = [replace(whole, share=f"{i}/{shares}") for i in range(1, shares + 1)]
+    assert sorted(run.id for part in parts for run in part.runs) == sorted(
+        run.id for run in whole.runs
+    )
+    assert all(abs(len(part.own_seeds) - 7 / shares) < 1 for part in parts)
+    assert {part.plan for part in parts} == {whole.plan}
+    assert [part.first_runs for part in parts] == [part.runs[:4] for part in parts]
+
+
+@pytest.mark.parametrize("share", ["3/2", "0/2", "1/0", "1/8", "1", "1/2/3", "-1/2", "a/b", 2, ""])
+def test_a_share_that_is_none_is_refused(share):
+    if share == "":
+        assert experiment(seeds=7, share=share).own_seeds == range(7)
+        return
+    with pytest.raises(UserError, match=r"^share .* must be ") as caught:
+        experiment(seeds=7, share=share)
+    assert caught.value.field == "share"
+
+
+def test_shares_do_not_search_each_for_themselves():
+    with pytest.raises(UserError, match="each share would search for itself"):
+        experiment(share="1/2", tune={"lr": [0.1, 0.2], "seeds": 1})

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import resnet_variants as rv
+from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.terminal import cli
@@ -331,6 +334,36 @@ def test_list_shows_params_macs_and_axes_and_aliases_for_what_they_are(capsys):
     assert status == 0
     (line,) = out.splitlines()[1:]
     assert line.split() == ["rv_resnet18_a", *["the", "same", "network", "as", "rv_resnet18_b"]]
+
+
+def test_shares_of_the_seeds_are_trained_apart_and_reported_together(tmp_path, capsys):
+    line = f"{TINY.replace('--seeds 1', '--seeds 2')} A D"
+    for share in (1, 2):
+        status, text, _ = typed(capsys, f"{line} --share {share}/2 --out {tmp_path / str(share)}")
+        assert status == 0
+        assert f"seeds      2, of which share {share}/2 is {share - 1}, so 2 runs" in text
+    shutil.rmtree(tmp_path / "1" / "runs")  # as in a clone
+    typed(capsys, f"report {tmp_path / '1'} {tmp_path / '2'} --out {tmp_path / 'both'}")
+    runs = pd.read_csv(tmp_path / "both" / "runs.csv")
+    assert sorted(zip(runs["preset"], runs["seed"], strict=True)) == [
+        (preset, seed) for preset in "AD" for seed in (0, 1)
+    ]
+    assert read_experiment(tmp_path / "2")["plan"]["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--budget 1h", "--share: a share has its planned seeds: no --more, --minutes, --budget"),
+        ("--more 1 --arms A", "--share: a share has its planned seeds: no --more"),
+        ("--minutes 1", "--share: a share has its planned seeds: no --more"),
+    ],
+)
+def test_what_a_share_is_not_for_is_refused(capsys, tmp_path, more, message):
+    status, _, err = typed(capsys, f"{TINY} A D --share 1/1 {more} --out {tmp_path / 'out'}")
+    assert status == 2
+    assert err.startswith(f"resnet-variants run: {message}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_describe_says_which_network_it_is(capsys):

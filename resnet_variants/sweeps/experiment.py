@@ -25,7 +25,15 @@ from resnet_variants.plugins import load_plugin
 from resnet_variants.records.files import Json
 from resnet_variants.records.pictures import Thumbnail
 from resnet_variants.records.results_folder import DATA_NAMES, PLAN, ROBUST, SEARCHED, VARIED
-from resnet_variants.registry import UserError, plain, refuse, require, sequence
+from resnet_variants.registry import (
+    UserError,
+    number_of,
+    plain,
+    refuse,
+    require,
+    sequence,
+    shown,
+)
 from resnet_variants.settings import (
     DATA,
     SEEDS,
@@ -84,6 +92,7 @@ class Experiment:
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # each arm's own values
     searched: tuple[Json, ...] = ()  # what came out at each value that was tried
     first_seed: int = 0
+    share: str = ""  # I/N: every N-th of the seeds from the I-th on is trained here
     baseline: Mapping[str, object] = field(default_factory=dict)
     margin: float | None = None  # the smallest difference that matters, in points
     endpoint: EndpointName = "test_acc"  # the number that decides
@@ -115,6 +124,7 @@ class Experiment:
             compared = any(model != base for model, base in baselines.items())
             seeds = FEWEST if compared else _SEEDS_ALONE
             object.__setattr__(self, "seeds", seeds)
+        _ = self.own_seeds
         if len(self.arms) * self.seeds > MOST_CELLS:
             message = f"{len(self.arms):,} arms x {self.seeds:,} seeds are"
             raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
@@ -135,11 +145,16 @@ class Experiment:
         """
         return tuning(self.tune, self.vary, self.recipe)
 
+    @property
+    def own_seeds(self) -> range:
+        """The planned seeds that are trained here."""
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return _shared(seeds, self.share, searches=bool(self.tune))
+
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Seed by seed, so that every arm has a number early."""
-        seeds = range(self.first_seed, self.first_seed + self.seeds)
-        planned = [(arm, seed) for seed in seeds for arm in self.arms]
+        planned = [(arm, seed) for seed in self.own_seeds for arm in self.arms]
         return [self.run(arm, seed) for arm, seed in (*planned, *self.further)]
 
     @property
@@ -243,6 +258,22 @@ def _expectation(expect: object) -> str | tuple[str, ...]:
     if texts is None or not all(isinstance(text, str) for text in texts):
         raise UserError("expect must be text in quotes, or a list of such", field="expect")
     return expect if isinstance(expect, str) else tuple(texts)
+
+
+def _shared(seeds: range, share: str, *, searches: bool) -> range:
+    """The seeds of a share ``I/N``; all of them without one."""
+    if not share:
+        return seeds
+    require("share", share, str, "text such as 1/2")
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", share, re.ASCII)
+    first, shares = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= first <= shares <= len(seeds):
+        message = f"share {shown(share)} must be I/N, such as 1/2, with I from 1 to N and N up to"
+        raise UserError(f"{message} {number_of(len(seeds), 'seed')}", field="share")
+    if searches:
+        message = "each share would search for itself: give tuned values in [recipe], or no share"
+        raise UserError(message, field="share")
+    return seeds[first - 1 :: shares]
 
 
 def slug(text: str) -> str:

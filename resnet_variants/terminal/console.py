@@ -42,7 +42,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
-        "seeds": f"{experiment.seeds}{_further(experiment)}, so {_runs(experiment)}",
+        "seeds": f"{_seeds(experiment)}, so {_runs(experiment)}",
         "device": _device(options, recipe.precision),
         "output": str(out.resolve()),
     }
@@ -65,6 +65,12 @@ def _predicted(experiment: Experiment) -> str:
     predictions = experiment.predictions
     digest = f" (SHA-256 {predictions.sha256[:12]})" if predictions.each else ""
     return "; ".join(predictions.texts) + digest
+
+
+def _seeds(experiment: Experiment) -> str:
+    own = ", ".join(map(str, experiment.own_seeds))
+    share = f", of which share {experiment.share} is {own}" if experiment.share else ""
+    return f"{experiment.seeds}{share}{_further(experiment)}"
 
 
 def _further(experiment: Experiment) -> str:

@@ -1,9 +1,9 @@
-"""The flags that choose networks."""
+"""The flags that choose networks, and those that name values of settings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -132,3 +132,32 @@ def _named(name: str) -> Variant:
         return as_variant("variant", name)
     except UserError as error:
         raise UserError(str(error), field="variant") from error
+
+
+def values_of(flag: str, texts: Sequence[str]) -> dict[str, list[object]]:
+    """The values of each setting.
+
+    Raises:
+        ValueError: it is spelt otherwise, or named twice.
+    """
+    found = dict[str, list[object]]()
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name in found or "" in values.split(","):
+            message = f"{text!r} must be a setting with its values, once: lr=0.03,0.1"
+            raise UserError(message, field=flag)
+        found[name] = [_value(one) for one in values.split(",")]
+    return found
+
+
+def _value(text: str) -> object:
+    """A number, a truth value, a list of such with colons between, or the text itself."""
+    if ":" in text:
+        return [_value(part) for part in text.split(":")]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
