@@ -60,17 +60,18 @@ def command(argv: Sequence[str]) -> int:
     cost = _totals(total(layers), flags.img_size or family.img_size)
     model = ResNet(variant, num_classes=flags.num_classes or family.num_classes, device="meta")
     drawn = [f"{part}\n{textwrap.indent(lines, '  ')}" for part, lines in diagram(model).items()]
-    parts = [variant.name, cost, *_axes(variant), "", *drawn, "", *_names(variant)]
+    parts = [variant.name, cost, *axes_of(variant), "", *drawn, "", *_names(variant)]
     say("\n".join([*parts, *(["", *_layers(layers)] if flags.layers else [])]))
     return 0
 
 
-def _axes(variant: Variant) -> list[str]:
+def axes_of(variant: Variant) -> list[str]:
+    """A line for each axis that tells something."""
     rows = {
         "preset": f"ResNet-{variant.preset}" if variant.preset else "none: a cell of its own",
         "family": _size(variant),
         "groups": _groups(variant),
-        **{axis.replace("_", " "): _axis(variant, axis) for axis in AXES if axis not in _SIZE},
+        **{axis.replace("_", " "): axis_text(variant, axis) for axis in AXES if axis not in _SIZE},
         "also": ", ".join(variant.aliases),
     }
     return [f"  {key:<13}{text}" for key, text in rows.items() if text]
@@ -96,7 +97,7 @@ def _groups(variant: Variant) -> str:
     )
 
 
-def _axis(variant: Variant, axis: str) -> str:
+def axis_text(variant: Variant, axis: str) -> str:
     """The choice on an axis and what it means; nothing for ``none`` where that is usual."""
     choice, about = getattr(variant, axis), AXES[axis]
     if choice == about.default == "none":
@@ -107,11 +108,11 @@ def _axis(variant: Variant, axis: str) -> str:
     elif axis == "stride":
         text = f"stride 2 in a unit's first {STRIDES[choice]}x{STRIDES[choice]} convolution"
     else:
-        text = _entry_text((about.choices or {})[choice])
+        text = entry_text((about.choices or {})[choice])
     return f"{choice}: {text}" if text else str(choice)
 
 
-def _entry_text(entry: object) -> str:
+def entry_text(entry: object) -> str:
     """How an entry of a table describes itself: its ``text``, or a function's first line."""
     function_text = entry.__doc__ or "" if callable(entry) else ""
     return str(getattr(entry, "text", function_text.partition("\n")[0]))

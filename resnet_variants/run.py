@@ -367,7 +367,7 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Flags]:
         margin=flags.comparison.points,
         recipe=flags.settings,
     )
-    require_few(len(experiment.arms) * experiment.seeds, many=flags.output.yes)
+    require_few(len(experiment.arms) * len(experiment.own_seeds), many=flags.output.yes)
     if flags.comparison.goal:
         _require_rows(experiment, flags.comparison.goal)
     return experiment, flags

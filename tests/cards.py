@@ -1,6 +1,7 @@
 """The sections of docs/choices.md: what each choice is, costs and brought, from code and tables."""
 
 import re
+import textwrap
 from statistics import median
 
 import pandas as pd
@@ -14,13 +15,12 @@ from resnet_variants.models.variant import AXES
 from resnet_variants.registry import number_of
 from resnet_variants.reporting.text import interval, markdown
 
-AXES_OF = {"stride": "downsample", "shortcut": "downsample"}  # which effects tell of both
+# Contrasts of the axis `downsample`, which is both: the second changes the stride too.
+DOWNSAMPLE = {"stride": "3x3 - 1x1", "shortcut": "3x3+avgpool - 1x1"}
 BOTTLENECK = {"preset", "stride"}  # basic blocks have one stride
+BOTH_UNITS = {"order"}  # its units differ in more than the choice
 NOT_DRAWN = {"act", "norm"}  # their diagrams differ in a word
-EXAMPLES = 3
 UNITS = ["unit that changes the shape", "other units"]
-
-
 CARDS = {choice.axis for choice in choices()}
 
 
@@ -44,7 +44,7 @@ def _table(found, results):
     columns = {
         "choice": [f"`{choice.name}`" for choice in found],
         "what it is": about,
-        "since": [f"20{date[1]}-{date[2]}" if date else "" for date in dates],
+        "paper of": [f"20{date[1]}-{date[2]}" if date else "" for date in dates],
         "MACs": [f"x {ratio:.2f}" for ratio in costs["macs_ratio"]],
         "time": [f"x {ratio:.2f}" for ratio in costs["step_ratio"]],
     }
@@ -57,38 +57,38 @@ def _about(choice):
         main = ("stem", "stride", "shortcut")
         return ", ".join(f"{axis} `{getattr(choice.variant, axis)}`" for axis in main)
     if choice.axis in ("stride", "stem_stride"):
-        return describe._axis(choice.variant, choice.axis).partition(": ")[2]
+        return describe.axis_text(choice.variant, choice.axis).partition(": ")[2]
     entries = {str(name): entry for name, entry in AXES[choice.axis].choices.items()}
-    return describe._entry_text(entries[choice.name])
+    return describe.entry_text(entries[choice.name])
 
 
 def _diagrams(found):
-    """Of the usual choice all parts in which any choice differs; of another the parts that do.
-
-    Of a choice that changes both kinds of unit, only the one without a change of shape is drawn.
-    """
+    """Of the usual choice all parts in which any choice differs; of another the parts that do."""
     drawn = {choice.name: _drawn(choice.variant) for choice in found}
-    usual = next(choice.name for choice in found if choice.variant == choice.usual)
-    plain = drawn[usual]
-    differ = {name: [p for p in plain if own[p] != plain[p]] for name, own in drawn.items()}
-    shown = {
-        name: [p for p in parts if (p, UNITS[1] in parts) != (UNITS[0], True)]
-        for name, parts in differ.items()
-    }
-    shown[usual] = [p for p in plain if any(p in parts for parts in shown.values())]
-    lines = []
-    for name, parts in shown.items():
-        for part in parts:
-            lines += [
-                f"{name}: {part}",
-                *(f"  {line}" for line in drawn[name][part].splitlines()),
-                "",
-            ]
-    return "\n".join(["```text", *lines[:-1], "```", ""])
+    shown = {choice.name: _differing(drawn[choice.name], choice) for choice in found}
+    usual = _usual(found)
+    shown[usual] = [part for part in drawn[usual] if any(part in own for own in shown.values())]
+    parts = [(name, part) for name, own in shown.items() for part in own]
+    texts = [
+        f"{name}: {part}\n{textwrap.indent(drawn[name][part], '  ')}\n" for name, part in parts
+    ]
+    return "\n".join(["```text", "\n".join(texts).rstrip(), "```", ""])
+
+
+def _differing(own, choice):
+    """The parts that the choice changes; of both kinds of unit the one that keeps the shape."""
+    plain = _drawn(choice.usual)
+    parts = [part for part in plain if own[part] != plain[part]]
+    both = {*UNITS} <= {*parts} and choice.axis not in BOTH_UNITS
+    return [part for part in parts if not (both and part == UNITS[0])]
 
 
 def _drawn(variant):
     return diagram(ResNet(variant, device="meta"))
+
+
+def _usual(found):
+    return next(choice.name for choice in found if choice.variant == choice.usual)
 
 
 def _listed(title, lines):
@@ -96,37 +96,44 @@ def _listed(title, lines):
 
 
 def _published(found):
-    """The differences of papers and model zoos from the usual choice: how many, and the first."""
-    usual = next(choice.name for choice in found if choice.variant == choice.usual)
+    """The differences of papers and model zoos: how many, the lowest, the median and the highest.
+
+    They are from the usual choice, of a preset from the one before.
+    """
     rows = [row for row in published() if row["axis"] == found[0].axis]
-    before = {_place(row): row for row in rows if row["level"] == usual}
-    for choice in found:
-        own = [row for row in rows if row["level"] == choice.name != usual]
-        pairs = [(row, before[_place(row)]) for row in own if _place(row) in before]
-        deltas = [float(row["top1_acc"]) - float(other["top1_acc"]) for row, other in pairs]
-        if deltas:
-            told = "; ".join(map(_example, deltas[:EXAMPLES], (row for row, _ in pairs)))
-            extent = f"median of {len(deltas)} comparisons {median(deltas):+.2f} points, with "
-            extent = extent if len(deltas) > 1 else ""
-            yield f"- `{choice.name}` - `{usual}`: {extent}{told}."
+    names = [choice.name for choice in found]
+    for name in names:
+        cumulative = found[0].axis == "preset"
+        base = names[max(0, names.index(name) - 1)] if cumulative else _usual(found)
+        before = {_place(row): row for row in rows if row["level"] == base}
+        own = [row for row in rows if row["level"] == name != base and _place(row) in before]
+        deltas = [float(row["top1_acc"]) - float(before[_place(row)]["top1_acc"]) for row in own]
+        pairs = sorted(zip(deltas, map(_where, own), strict=True))
+        shown = sorted({0, (len(pairs) - 1) // 2, len(pairs) - 1} - {-1})
+        if pairs:
+            told = "; ".join(
+                f"{delta:+.2f} on {where}" for delta, where in map(pairs.__getitem__, shown)
+            )
+            extent = f"median of {len(deltas)} {median(deltas):+.2f} points. " * (len(deltas) > 1)
+            yield f"- `{name}` - `{base}`: {extent}{told}."
 
 
 def _place(row):
     return tuple(row[key] for key in PLACE)
 
 
-def _example(delta, row):
-    network = f"ResNet-{row['depth']}, " if row["depth"] else ""
-    return f"{delta:+.2f} on {row['dataset']} ({network}{row['source']} {row['table']})"
+def _where(row):
+    network = f"{row['depth']} layers, " if row["depth"] else ""
+    recipe = f", {row['recipe']}" if row["recipe"] else ""
+    return f"{row['dataset']} ({network}{row['source']} {row['table']}{recipe})"
 
 
 def _ours(axis, results):
     """The main effects of the axis in all committed folders."""
     for path in sorted(results.glob("*/effects.csv")):
-        rows = pd.read_csv(path)
-        for row in rows[
-            (rows["kind"] == "main") & rows["effect"].isin([axis, AXES_OF.get(axis)])
-        ].to_dict("records"):
+        rows = pd.read_csv(path).query("kind == 'main'")
+        own = (rows["effect"] == axis) | (rows["contrast"] == DOWNSAMPLE.get(axis))
+        for row in rows[own].to_dict("records"):
             points = interval(row["estimate"], row["ci_low"], row["ci_high"], sign="+")
             page = f"[{path.parent.name}](results/{path.parent.name}.md)"
             extent = f"{number_of(row['seeds'], 'seed')}, {number_of(row['epochs'], 'epoch')}"

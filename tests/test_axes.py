@@ -8,8 +8,7 @@ from torch import nn
 
 from resnet_variants import describe
 from resnet_variants.analysis import effects, summary
-from resnet_variants.models import diagram as diagrams
-from resnet_variants.models.diagram import diagram
+from resnet_variants.models.diagram import diagram, kind_of
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import AXES, SUFFIX, Variant, named_in, token
@@ -56,7 +55,7 @@ def test_a_diagram_has_each_convolution_and_joins_where_the_shortcut_is_added(ax
     drawn = diagram(model)
     assert {"stem", "unit that changes the shape", "head"} <= {*drawn}
     for unit in (model.layer2[0], model.layer2[1]):
-        branch, *shortcut = drawn[diagrams._kind(unit)].splitlines()
+        branch, *shortcut = drawn[kind_of(unit)].splitlines()
         for line in shortcut:
             assert (line.index("└"), line.index("┘")) == (branch.index("┬"), branch.index("+"))
         attention = sum(
@@ -85,5 +84,5 @@ def test_an_axis_is_a_factor_of_effects_and_figures_and_is_told_by_describe_and_
     (factor,) = effects.factors(rows.set_index("model"))
     assert axis in factor.split("/")
     assert axis in varied(rows)
-    own, changed = map(describe._axes, variants)
+    own, changed = map(describe.axes_of, variants)
     assert set(changed) - set(own)

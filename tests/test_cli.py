@@ -355,6 +355,7 @@ def test_shares_of_the_seeds_are_trained_apart_and_reported_together(tmp_path, c
     ("more", "message"),
     [
         ("--budget 1h", "--share: a share has its planned seeds: no --more, --minutes, --budget"),
+        ("--until-decided", "--share: a share has its planned seeds: no --more"),
         ("--more 1 --arms A", "--share: a share has its planned seeds: no --more"),
         ("--minutes 1", "--share: a share has its planned seeds: no --more"),
     ],

@@ -327,6 +327,9 @@ def test_a_list_after_the_first_result_is_marked(trained, tmp_path):
     together = rv.report(out, out=tmp_path / "together")
     assert together.predictions["stated"].unique().tolist() == ["stated after the first result"]
     assert rv.report(tmp_path / "together").headline == together.headline
+    # A list that is late in one of two folders is one list.
+    both = rv.report(first, out, out=tmp_path / "both").predictions
+    assert both["number"].unique().tolist() == [1, 2]
 
 
 def test_the_sentence_is_shown_in_python_too(tmp_path):

@@ -55,6 +55,11 @@ def page_name(path):
 COLUMNS = ["arm", "params", "MACs (M)", "n", "test accuracy % [95 %]", "delta, points [95 %]"]
 
 
+# Columns of numbers, in which an empty cell is none.
+NUMBERS = {name: "" for name in COMPARED if name != "verdict"}
+BEFORE = "stated before the first result"
+
+
 def results_block(folder):
     """The sentences of the answer and the summary, from the committed files alone."""
     results, experiment = load_results([folder]), read_experiment(folder)
@@ -86,9 +91,12 @@ def origin_block(folder):
 
 def predictions_block(folder):
     """How the predictions fared, from the committed table."""
-    rows = pd.read_csv(folder / "predictions.csv")
+    rows = pd.read_csv(folder / "predictions.csv", keep_default_na=False, na_values=NUMBERS)
     (stated,) = rows["stated"].unique()
-    return f"The list was {stated}.\n\n{markdown(readable_predictions(rows))}\n"
+    lengths = [(epochs, readable_predictions(part)) for epochs, part in rows.groupby("epochs")]
+    tables = [part.assign(epochs=epochs) if lengths[1:] else part for epochs, part in lengths]
+    text = f"{stated}. The expectation in words above is older" if stated else BEFORE
+    return f"The list was {text}.\n\n{markdown(pd.concat(tables))}\n"
 
 
 def effects_block(folder):
@@ -107,7 +115,6 @@ def effects_block(folder):
     return f"{markdown(text)}\n"
 
 
-NUMBERS = {name: "" for name in COMPARED if name != "verdict"}
 DIAGNOSED = [
     *("model", "seeds", "lost without a unit (median), points", "lost without the worst, points"),
     *("gradient x input max/min, initial", "gradient x input max/min, trained"),
@@ -167,6 +174,31 @@ def spread_block(folder):
     return f"{markdown(text)}\n"
 
 
+def lengths_block(folder):
+    """Differences, deviations and the price of a verdict by epochs, in points."""
+    rows = pd.read_csv(folder / "lengths.csv")
+
+    def cells(name, sign=""):
+        return [
+            interval(*row, sign=sign)
+            for row in rows[[name, f"{name}_low", f"{name}_high"]].to_numpy() / 100
+        ]
+
+    text = pd.DataFrame(
+        {
+            "epochs": rows["epochs"],
+            "seeds": rows["seeds"],
+            "accuracy of B %": rows["accuracy"].map("{:.2f}".format),
+            "D - B [95 %]": cells("difference", sign="+"),
+            "deviation of runs [95 %]": cells("runs"),
+            "of paired differences [95 %]": cells("pairs"),
+            "pairs needed": rows["pairs_needed"],
+            "their epochs": rows["epochs_needed"].map("{:,}".format),
+        }
+    )
+    return f"{markdown(text)}\n"
+
+
 KINDS = {
     "results": results_block,
     "origin": origin_block,
@@ -176,6 +208,7 @@ KINDS = {
     "depths": depths_block,
     "speed": speed_block,
     "spread": spread_block,
+    "lengths": lengths_block,
     **{axis: partial(card_block, axis) for axis in CARDS},
 }
 BLOCK = re.compile(

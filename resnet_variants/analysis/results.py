@@ -347,7 +347,8 @@ def _plan(folders: Sequence[Path]) -> Plan:
 def _stated(folders: Sequence[Path]) -> Predictions:
     """The predictions of all folders, each once."""
     own = [Predictions.in_folder(folder) for folder in folders]
-    each = [one for at, stated in enumerate(own) for one in stated.each if stated not in own[:at]]
+    lists = [stated.each for stated in own]
+    each = [one for at, stated in enumerate(lists) if stated not in lists[:at] for one in stated]
     earlier = dict.fromkeys(texts for stated in own for texts in stated.earlier)
     return Predictions(tuple(each), any(one.late for one in own), tuple(earlier))
 

@@ -29,7 +29,7 @@ from resnet_variants.reporting.figures.style import COLUMN, PALETTE, headline, r
 from resnet_variants.reporting.text import POINTS
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "seed_spread"
-SHOWN = {"observed": ("o", "-"), "independent": ("s", "--"), "remaining": ("^", ":")}
+SHOWN = {name: name for name in ("observed", "independent", "remaining")}  # columns: labels
 
 
 def ends(deviation: float, freedom: int) -> np.ndarray:
@@ -37,13 +37,15 @@ def ends(deviation: float, freedom: int) -> np.ndarray:
     return deviation * np.sqrt(freedom / chi2.ppf([1 - ALPHA / 2, ALPHA / 2], freedom))
 
 
-def by_epochs(axes: Axes, table: pd.DataFrame, shown: Mapping[str, tuple[str, str]]) -> None:
-    """A line for each column, with its marker and dashes, and bars where it has an interval."""
-    for (name, (marker, line)), color in zip(shown.items(), PALETTE, strict=False):
-        axes.plot(table["epochs"], table[name], line, marker=marker, color=color, label=name)
+def by_epochs(axes: Axes, table: pd.DataFrame, shown: Mapping[str, str]) -> None:
+    """A line for each column with its label, with bars where the column has an interval."""
+    looks = zip(("o-", "s--", "^:"), PALETTE, strict=False)
+    for at, ((name, label), (line, color)) in enumerate(zip(shown.items(), looks, strict=False)):
+        places = table["epochs"] * 1.02**at  # bars beside each other
+        axes.plot(places, table[name], line, color=color, label=label)
         if f"{name}_low" in table:
             bars = [table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]]
-            axes.errorbar(table["epochs"], table[name], yerr=bars, fmt="none", color=color)
+            axes.errorbar(places, table[name], yerr=bars, fmt="none", color=color)
     axes.set_xscale("log", base=2)
     axes.set_xticks(table["epochs"], map(str, table["epochs"]))
     axes.minorticks_off()

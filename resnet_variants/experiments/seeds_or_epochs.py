@@ -3,10 +3,11 @@
 ``python experiments/seeds_or_epochs.py`` reads ``results/seeds_or_epochs``: two arms, several
 seeds, several numbers of epochs. It writes ``lengths.csv`` and the figure ``lengths`` there:
 
+accuracy        of the baseline, mean over seeds, in percent
 difference      of the two arms, mean over paired seeds, in points
 runs            standard deviation between seeds, pooled over both arms, in points
 pairs           standard deviation of the paired differences, in points
-pairs_needed    for a verdict on a difference of ``POINT`` points in 80 % of cases
+pairs_needed    planned, for a verdict on a difference of ``POINT`` points in 80 % of cases
 epochs_needed   epochs of training that these pairs take, of both arms together
 """
 
@@ -30,18 +31,20 @@ from resnet_variants.reporting.text import POINTS
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "seeds_or_epochs"
 POINT = 0.5  # the difference, in points, that a verdict is wanted on
-SHOWN = {"runs": ("o", "-"), "pairs": ("s", "--")}
+MOST = 1_000  # pairs
+SHOWN = {"runs": "between seeds", "pairs": "of paired differences"}
 
 
 def deviations(part: Comparison) -> dict[str, float]:
     """A row of the table: what two arms of one length show."""
-    scores = POINTS * part.scores
+    scores = part.scores
     ((base, model),) = {(base, model) for model, base in part.baselines.items() if base != model}
     usual, other = scores[base].to_numpy(), scores[model].to_numpy()
     seeds, mean = len(scores), estimate(other - usual)
     runs = float(np.sqrt(np.mean([np.var(arm, ddof=1) for arm in (usual, other)])))
     pairs = float(np.std(other - usual, ddof=1))
-    needed = next(n for n in range(FEWEST, 500) if detectable(pairs, n, Plan()) <= POINT)
+    totals = (n for n in range(FEWEST, MOST) if detectable(POINTS * pairs, n, Plan(n)) <= POINT)
+    needed = next(totals, MOST)
     epochs = int(part.key["epochs"])
     numbers = {"accuracy": float(usual.mean()), "difference": mean.mean}
     numbers |= {"difference_low": mean.low, "difference_high": mean.high}
@@ -49,7 +52,8 @@ def deviations(part: Comparison) -> dict[str, float]:
         low, high = ends(deviation, freedom)
         numbers |= {name: deviation, f"{name}_low": low, f"{name}_high": high}
     costs = {"pairs_needed": needed, "epochs_needed": 2 * needed * epochs}
-    return {"epochs": epochs, "seeds": seeds, **numbers, **costs}
+    points = {name: POINTS * value for name, value in numbers.items()}
+    return {"epochs": epochs, "seeds": seeds, **points, **costs}
 
 
 def drawn(table: pd.DataFrame) -> Figure:
@@ -59,7 +63,7 @@ def drawn(table: pd.DataFrame) -> Figure:
         left, right = figure.subplots(1, 2)
         by_epochs(left, table, SHOWN)
         left.set_ylabel("standard deviation, points")
-        by_epochs(right, table, {"epochs_needed": ("o", "-")})
+        by_epochs(right, table, {"epochs_needed": ""})
         right.set_ylabel(f"epochs for a verdict on {POINT} points")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         title = "test accuracy of ResNet-11 B and D, CIFAR-10 at 16 px"
@@ -71,7 +75,7 @@ def main(out: Path = OUT) -> None:
     """Write table and figure."""
     parts = load_results([out]).comparisons
     table = pd.DataFrame([deviations(part) for part in parts]).sort_values("epochs")
-    contents = {"lengths.csv": table.round(4).to_csv(index=False)}
+    contents = {"lengths.csv": table.to_csv(index=False)}
     write_files(out, contents | rendered(drawn(table), "lengths"), keep=True)
     sys.stdout.write(table.round(2).to_string(index=False) + "\n")
 

@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
-from timm.layers import SelectAdaptivePool2d
+from timm.layers import LayerScale2d, SelectAdaptivePool2d
 from torch import nn
 
 from resnet_variants.models.block import ResidualBlock
@@ -20,7 +20,13 @@ from resnet_variants.models.layers import Gate, Pad, Scale
 from resnet_variants.models.network import ResNet
 
 _LINK, _PLUS = " ─ ", "+"
-_CALLED = {"BatchNorm": "BN", "AvgPool": "mean", "AvgPoolSame": "mean", "MaxPool": "max-pool"}
+_CALLED = {
+    "BatchNorm": "BN",
+    "AvgPool": "mean",
+    "AvgPoolSame": "mean",
+    "MaxPool": "max-pool",
+    "Eca": "ECA",
+}
 _GATED = "times (1 - g), g = sigmoid(conv 1x1)"
 
 
@@ -36,12 +42,13 @@ def diagram(model: ResNet) -> dict[str, str]:
     units = [unit for i in stages for unit in cast("Iterable[ResidualBlock]", parts[names[i]])]
     return {
         "stem": _LINK.join(["image", *_labels(parts[name] for name in names[: stages[0]])]),
-        **{_kind(unit): _unit(unit) for unit in sorted(units, key=lambda unit: unit.keeps_shape)},
+        **{kind_of(unit): _unit(unit) for unit in sorted(units, key=lambda unit: unit.keeps_shape)},
         "head": _LINK.join(_labels(parts[name] for name in names[stages[-1] + 1 :])),
     }
 
 
-def _kind(unit: ResidualBlock) -> str:
+def kind_of(unit: ResidualBlock) -> str:
+    """The part of the diagram that shows it."""
     return "other units" if unit.keeps_shape else "unit that changes the shape"
 
 
@@ -70,34 +77,39 @@ def _unit(unit: ResidualBlock) -> str:
     return f"{before}{above:─<{wide}} {after}\n{'':{len(before)}}{below:─<{wide}}─┘"
 
 
-def _labels(modules: Iterable[nn.Module]) -> Iterator[str]:
+def _labels(modules: Iterable[nn.Module | None]) -> Iterator[str]:
     for module in modules:
         if isinstance(module, nn.Sequential):
             yield from _labels(module)
-        elif not isinstance(module, nn.Identity):
+        elif not isinstance(module, nn.Identity | None):
             yield _label(module)
 
 
 def _label(module: Any) -> str:
     """What a layer is, in a few letters."""
-    match module:
-        case nn.Conv2d():
-            groups = f" ({module.groups} groups)" if module.groups > 1 else ""
-            return f"conv {_window(module)} {module.out_channels}{groups}"
-        case nn.Linear():
-            return f"linear {module.out_features}"
-        case SelectAdaptivePool2d():
-            return f"{module.pool_type or 'no'} pool of all positions"
-        case Pad():
-            return f"1 pixel of {module.stride}x{module.stride}, {module.channels} zero channels"
-        case Scale():
-            return f"times {module.factor}"
-        case Gate():
-            return _GATED
-        case nn.Dropout():
-            return f"dropout {module.p}"
+    for kind, label in _LABELS.items():
+        if isinstance(module, kind):
+            return label(module)
     name = re.sub("(2d|Module)", "", type(module).__name__)
     return f"{_CALLED.get(name, name)} {_window(module)}".rstrip()
+
+
+def _conv(conv: nn.Conv2d) -> str:
+    groups = f" ({conv.groups} groups)" if conv.groups > 1 else ""
+    return f"conv {_window(conv)} {conv.out_channels}{groups}"
+
+
+# The labels of layers that say more than the name of their class.
+_LABELS: dict[type[nn.Module], Callable[[Any], str]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: lambda linear: f"linear {linear.out_features}",
+    nn.Dropout: lambda dropout: f"dropout {dropout.p}",
+    SelectAdaptivePool2d: lambda pool: f"{pool.pool_type or 'no'} pool of all positions",
+    LayerScale2d: lambda scale: "learned factor" + "s" * (scale.gamma.numel() > 1),
+    Pad: lambda pad: f"1 pixel of {pad.stride}x{pad.stride}, {pad.channels} zero channels",
+    Scale: lambda scale: f"times {scale.factor}",
+    Gate: lambda _: _GATED,
+}
 
 
 def _window(module: Any) -> str:

@@ -112,13 +112,13 @@ def scale_both(width: int, layers: Layers) -> dict[str, nn.Module]:
 
 @SKIPS.register("exclusive_gate")
 def exclusive_gate(width: int, layers: Layers) -> dict[str, nn.Module]:
-    """G branch + (1 - g) shortcut: exclusive gating (fig. 2c)."""
+    """Exclusive gating: g branch + (1 - g) shortcut (fig. 2c)."""
     return {"gate": layers.gate(width)}
 
 
 @SKIPS.register("shortcut_gate")
 def shortcut_gate(width: int, layers: Layers) -> dict[str, nn.Module]:
-    """Branch + (1 - g) shortcut: shortcut-only gating (fig. 2d)."""
+    """Shortcut-only gating: branch + (1 - g) shortcut (fig. 2d)."""
     return {"skip": layers.shortcut_gate(width)}
 
 

@@ -271,7 +271,7 @@ def _shared(seeds: range, share: str, *, searches: bool) -> range:
         message = f"share {shown(share)} must be I/N, such as 1/2, with I from 1 to N and N up to"
         raise UserError(f"{message} {number_of(len(seeds), 'seed')}", field="share")
     if searches:
-        message = "each share would search for itself: give tuned values in [recipe], or no share"
+        message = "each share would search for itself: drop the share, or what it tunes"
         raise UserError(message, field="share")
     return seeds[first - 1 :: shares]
 
