@@ -327,6 +327,11 @@ def test_a_list_after_the_first_result_is_marked(trained, tmp_path):
     together = rv.report(out, out=tmp_path / "together")
     assert together.predictions["stated"].unique().tolist() == ["stated after the first result"]
     assert rv.report(tmp_path / "together").headline == together.headline
+    # A list that only one of two shares has may be made from the other's results.
+    shutil.copytree(first, tmp_path / "share")
+    (tmp_path / "share" / "experiment.json").write_text(to_json(content))
+    shared = rv.report(first, tmp_path / "share", out=tmp_path / "shares").predictions
+    assert shared["stated"].unique().tolist() == ["stated after the first result"]
     # A list that is late in one of two folders is one list.
     both = rv.report(first, out, out=tmp_path / "both").predictions
     assert both["number"].unique().tolist() == [1, 2]

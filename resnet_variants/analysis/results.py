@@ -345,12 +345,21 @@ def _plan(folders: Sequence[Path]) -> Plan:
 
 
 def _stated(folders: Sequence[Path]) -> Predictions:
-    """The predictions of all folders, each once."""
+    """The predictions of all folders, each once.
+
+    A list that only some shares of an experiment have may have been made from the others' results.
+    """
     own = [Predictions.in_folder(folder) for folder in folders]
+    names = [read_experiment(folder).get("name") for folder in folders]
+    lacking = any(
+        one.each and one.each != other.each and name == names[at]
+        for at, one in enumerate(own)
+        for name, other in zip(names, own, strict=True)
+    )
     lists = [stated.each for stated in own]
     each = [one for at, stated in enumerate(lists) if stated not in lists[:at] for one in stated]
     earlier = dict.fromkeys(texts for stated in own for texts in stated.earlier)
-    return Predictions(tuple(each), any(one.late for one in own), tuple(earlier))
+    return Predictions(tuple(each), lacking or any(one.late for one in own), tuple(earlier))
 
 
 def _titles(folders: Sequence[Path]) -> list[tuple[str, str, str]]:
