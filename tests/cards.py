@@ -38,17 +38,21 @@ def card_block(axis, bench):
 def _table(found, results):
     costs = pd.read_csv(results / "bench" / "choices" / "choices.csv", dtype={"choice": str})
     costs = costs[costs["axis"] == found[0].axis].set_index("choice")
-    assert list(costs.index) == [choice.name for choice in found], "python experiments/choices.py"
+    costs = costs.reindex([choice.name for choice in found])  # a new choice has none yet
     about = [_about(choice) for choice in found]
     dates = [re.search(r"arXiv:(\d\d)(\d\d)\.", text) for text in about]
     columns = {
         "choice": [f"`{choice.name}`" for choice in found],
         "what it is": about,
         "paper of": [f"20{date[1]}-{date[2]}" if date else "" for date in dates],
-        "MACs": [f"x {ratio:.2f}" for ratio in costs["macs_ratio"]],
-        "time": [f"x {ratio:.2f}" for ratio in costs["step_ratio"]],
+        "MACs": [times(ratio) for ratio in costs["macs_ratio"]],
+        "time": [times(ratio) for ratio in costs["step_ratio"]],
     }
     return f"{markdown(pd.DataFrame({k: v for k, v in columns.items() if any(v)}))}\n"
+
+
+def times(ratio):
+    return "" if pd.isna(ratio) else f"x {ratio:.2f}"
 
 
 def _about(choice):
@@ -63,7 +67,7 @@ def _about(choice):
 
 
 def _diagrams(found):
-    """Of the usual choice all parts in which any choice differs; of another the parts that do."""
+    """Of the usual choice every part that another one changes; of each other what it changes."""
     drawn = {choice.name: _drawn(choice.variant) for choice in found}
     shown = {choice.name: _differing(drawn[choice.name], choice) for choice in found}
     usual = _usual(found)

@@ -334,8 +334,8 @@ def _fixed(provenance: Provenance, digest: str, apart: Collection[str]) -> dict[
     return {name: text for name, text in settings.items() if name not in apart}
 
 
-# Tables of a results folder by the names of their files: an attribute of ``Comparison``, and the
-# columns that come first.
+# Tables of a results folder by the names of their files: the attribute of ``Comparison`` that holds
+# the table, and its first columns; any others follow.
 JOINED: Mapping[str, tuple[str, Sequence[str]]] = {
     "summary": ("summary", (*SUMMARY_COLUMNS, *IMAGE_COLUMNS)),
     "effects": ("effects", (*KEY, *EFFECT_COLUMNS)),

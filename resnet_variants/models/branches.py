@@ -77,12 +77,11 @@ class Order:
         return self.last.partition("+")[0].split()[-1]
 
 
-# (a) to (e) of fig. 4. A projection shortcut has the same input as the branch's first convolution:
-# the unit's input, or in `relu_preact` and `preact` the shared activated input (as in the authors'
-# code and timm's ResNetV2). An identity shortcut always carries the unit's input; in the authors'
-# code that of the very first unit is activated too. The figure shows identity shortcuts only. Here
-# a projection has a norm if the branch has one just before the addition, so that both summands have
-# one scale: not in (b), where the norm follows the addition, and not in (e).
+# (a) to (e) of fig. 4, which shows identity shortcuts only: they carry the unit's input. (In the
+# authors' code that of the very first unit is activated too.) A projection shortcut gets the input
+# of the branch's first convolution; in `relu_preact` and `preact` that is activated, as in the
+# authors' code and timm's ResNetV2. It has a norm where the branch has one just before the
+# addition, so that both summands have one scale: not in (b) and not in (e).
 ORDERS = Registry(
     "order",
     post=Order("conv norm act", "conv norm + act"),

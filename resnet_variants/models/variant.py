@@ -18,10 +18,10 @@ from resnet_variants.models.stems import STEM_STRIDES, STEMS
 from resnet_variants.registry import UserError, refuse
 from resnet_variants.settings import check_fields
 
-# Orders that are the same network as another one, whatever the norm and the activation are. Without
-# an identity shortcut and without a stem pool, only the block boundaries move. Without norms, two
-# orders have the same lines.
-_SAME_ORDER: Mapping[tuple[bool, bool], Mapping[str, str]] = {  # has norms; boundaries move
+# Orders that build the same network as another one, whatever the norm and the activation are. If no
+# unit has an identity shortcut and no pool follows the stem, the layers have the same sequence, and
+# only the place where a unit ends differs. Without norms, two orders have the same lines.
+_SAME_ORDER: Mapping[tuple[bool, bool], Mapping[str, str]] = {  # by: has norms, boundaries may move
     (True, False): {},
     (True, True): {"relu_preact": "post", "bn_after_add": "preact"},
     (False, False): {"relu_preact": "preact", "bn_after_add": "post"},
@@ -29,11 +29,12 @@ _SAME_ORDER: Mapping[tuple[bool, bool], Mapping[str, str]] = {  # has norms; bou
 }
 WIDEST = 2**14  # a 3x3 convolution with more channels is a typing error
 
-# How a name spells an axis: in its head, which ``Variant._spell`` and ``grids`` write and read by
-# hand; by the preset's letter, or one token each; by a token at the end, none for the default.
+# How a name spells an axis. HEAD: in its first words, by own code in ``Variant._spell`` and
+# ``grids``. DESIGN: by the preset's letter, else one word for each axis. SUFFIX: by a word at the
+# end, none for the default.
 HEAD, DESIGN, SUFFIX = "head", "design", "suffix"
-# How tables and figures show an axis: as the size of a network; always, in a column, colour or
-# marker; only where networks differ in it. Results folders may lack the columns of the last kind.
+# How tables and figures show an axis. SIZE: as the size of a network. MAIN: always, in a column,
+# colour or marker. FURTHER: only where networks differ in it; results folders may lack its column.
 SIZE, MAIN, FURTHER = "size", "main", "further"
 
 

@@ -43,7 +43,7 @@ class Table:
         columns: after those of ``KEYS``.
         required: values of columns that every run has a row with.
         may_be_empty: a run may have no rows.
-        later: diagnoses of earlier versions lack it.
+        later: it was added after the first version; a diagnosis without it is complete too.
     """
 
     columns: Sequence[Column]

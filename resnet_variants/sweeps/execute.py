@@ -266,7 +266,7 @@ def _epoch_line(record: EpochRecord) -> str:
 
 
 def _tested(run: Run, model: nn.Module, data: Dataset, fabric: Fabric) -> tuple[Json, Predictions]:
-    """The one time that the test split is read; the validation split once more."""
+    """Score the final network on the test split, read here alone, and on the validation split."""
     normalise = Normalise.of(data, fabric.device)
 
     def score(split: Split) -> Score:

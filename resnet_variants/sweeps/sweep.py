@@ -388,7 +388,7 @@ class _Trial:
     begun: float
     running: bool = False
     epoch: int = 0  # the furthest
-    losses: int = 0  # of workers, since then
+    lost: int = 0  # workers since then
 
 
 class Scheduler:
@@ -450,8 +450,8 @@ class Scheduler:
         if isinstance(record, StepRecord):
             return StepsDone(run, record)
         trial = self.trials[run.id]
-        if record.epoch > trial.epoch:  # a loss from now on is not one in the same place
-            trial.epoch, trial.losses = record.epoch, 0
+        if record.epoch > trial.epoch:  # it got further: lost workers are counted anew
+            trial.epoch, trial.lost = record.epoch, 0
         return EpochDone(run, record)
 
     def _settle(self, job: Job, status: RunStatus) -> Events:
@@ -465,8 +465,8 @@ class Scheduler:
             result = {"status": FAILED, "error": status.reason, "seconds": seconds}
         elif status.kind in ("lost", "stopped") and not self.stopping:
             # A worker stopped by someone else counts as lost.
-            reason, trial.losses = status.reason or "its worker was told to stop", trial.losses + 1
-            if trial.losses < TRIES:
+            reason, trial.lost = status.reason or "its worker was told to stop", trial.lost + 1
+            if trial.lost < TRIES:
                 self.queue.appendleft(run)
                 yield Lost(run, reason)
                 return

@@ -36,7 +36,7 @@ class Stop:
 
 @contextlib.contextmanager
 def listening(*, insist: bool) -> Iterator[Stop]:
-    """Only note a signal within the block; with ``insist``, a second signal acts at once.
+    """Within the block SIGINT and SIGTERM set a flag; with ``insist``, a second one ends the block.
 
     Threads other than the main thread get no signals; there, nothing changes.
     """
@@ -60,7 +60,7 @@ def listening(*, insist: bool) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Exit with the signal's status once the block has stopped."""
+    """After the block, raise what the signal that was noted in it would have raised."""
     with listening(insist=True) as stop:
         yield stop
     if stop():

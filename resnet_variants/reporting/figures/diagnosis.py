@@ -53,10 +53,10 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class _Along:
-    """A statistic over the units of a network, drawn over the epochs."""
+    """One number for each state of a network, from its units; drawn by epoch."""
 
     title: str
-    of: Callable[[Any], pd.DataFrame]
+    reduce: Callable[[Any], pd.DataFrame]
 
 
 _MEDIAN = _Along("median of the units", lambda groups: groups.median())
@@ -116,7 +116,9 @@ def _by_epoch(
     figure, grid = _figure(len(shown), len(states) + 1, frame, drawing, sharey=False)
     inside = frame[frame["name"] != OUTPUT]
     columns = [measure.column for measure in shown]
-    epochs = along.of(inside.groupby(["model", "seed", "epoch"], sort=False)[columns]).reset_index()
+    epochs = along.reduce(
+        inside.groupby(["model", "seed", "epoch"], sort=False)[columns]
+    ).reset_index()
     for row, measure in zip(grid, shown, strict=True):
         for axes, (title, own) in zip(row[:-1], states.items(), strict=True):
             if axes is not row[0]:
