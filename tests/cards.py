@@ -139,6 +139,16 @@ def _ours(axis, results):
         own = (rows["effect"] == axis) | (rows["contrast"] == DOWNSAMPLE.get(axis))
         for row in rows[own].to_dict("records"):
             points = interval(row["estimate"], row["ci_low"], row["ci_high"], sign="+")
+            points += _for_new_images(path.with_name("summary.csv"), row)
             page = f"[{path.parent.name}](results/{path.parent.name}.md)"
             extent = f"{number_of(row['seeds'], 'seed')}, {number_of(row['epochs'], 'epoch')}"
             yield f"- {row['contrast']}: {points} points, {row['verdict']} ({page}: {extent})"
+
+
+def _for_new_images(file, effect):
+    """The interval for new seeds and new images, where the effect is the difference of two arms."""
+    if "images_ci_low" not in (rows := pd.read_csv(file)):
+        return ""
+    own = rows[(rows["epochs"] == effect["epochs"]) & (rows["delta"] == effect["estimate"])]
+    ends = own[["images_ci_low", "images_ci_high"]].dropna().to_numpy()
+    return f" [{', '.join(f'{100 * end:+.2f}' for end in ends[0])}]" if len(ends) else ""
