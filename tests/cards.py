@@ -151,4 +151,8 @@ def _for_new_images(file, effect):
         return ""
     own = rows[(rows["epochs"] == effect["epochs"]) & (rows["delta"] == effect["estimate"])]
     ends = own[["images_ci_low", "images_ci_high"]].dropna().to_numpy()
-    return f" [{', '.join(f'{100 * end:+.2f}' for end in ends[0])}]" if len(ends) else ""
+    return (
+        f", with new images [{', '.join(f'{100 * end:+.2f}' for end in ends[0])}],"
+        if len(ends)
+        else ""
+    )
