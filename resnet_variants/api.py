@@ -82,8 +82,8 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
         plugins: Python files and modules with parts of your own, see ``rv.load_plugin``.
         settings: what an experiment file may hold, with ``vary={"mixup": [0.0, 0.2]}``;
             ``share="1/2"`` for a part of the seeds; fields of ``Recipe`` (with ``preset``, those of
-            a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``, processes share the
-            runs; they import the calling script, which must guard itself (``if __name__ ==``).
+            a paper), ``Machine``, ``Loading`` and ``Workers``. With ``jobs``, processes import the
+            calling script: it must guard what it does by ``if __name__ == "__main__"``.
 
     Raises:
         ValueError: an unknown choice, a number out of range; in the end, a run not diagnosed.

@@ -43,23 +43,18 @@ def command(argv: Sequence[str]) -> int:
     elsewhere = named_elsewhere(flags.name)
     with positional("name"):
         variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
-    from resnet_variants.models.cost import layer_costs, total
+    from resnet_variants.models.arguments import ModelArgs
+    from resnet_variants.models.cost import measure, to_measure, total
     from resnet_variants.models.diagram import diagram
-    from resnet_variants.models.network import ResNet
 
     ready()
-    layers = layer_costs(
-        variant,
-        img_size=flags.img_size,
-        in_chans=flags.in_chans,
-        num_classes=flags.num_classes,
-    )
+    sizes = flags.img_size, flags.in_chans, flags.num_classes
+    model, shape = to_measure(variant, *sizes, ModelArgs.head)
+    drawn = [f"{part}\n{textwrap.indent(lines, '  ')}" for part, lines in diagram(model).items()]
+    layers = measure(model, shape)
     for other, sources in elsewhere.items():
         say(f"{flags.name} of {', '.join(sources)} is {other.name}")
-    family = FAMILIES[variant.family]
-    cost = _totals(total(layers), flags.img_size or family.img_size)
-    model = ResNet(variant, num_classes=flags.num_classes or family.num_classes, device="meta")
-    drawn = [f"{part}\n{textwrap.indent(lines, '  ')}" for part, lines in diagram(model).items()]
+    cost = _totals(total(layers), shape[-1])
     parts = [variant.name, cost, *axes_of(variant), "", *drawn, "", *_names(variant)]
     say("\n".join([*parts, *(["", *_layers(layers)] if flags.layers else [])]))
     return 0

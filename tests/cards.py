@@ -1,5 +1,6 @@
 """The sections of docs/choices.md: what each choice is, costs and brought, from code and tables."""
 
+import functools
 import re
 import textwrap
 from statistics import median
@@ -9,7 +10,7 @@ import pandas as pd
 from resnet_variants import describe
 from resnet_variants.analysis.published import PLACE, published
 from resnet_variants.experiments.choices import choices
-from resnet_variants.models.diagram import diagram
+from resnet_variants.models.diagram import CHANGING, KEEPING, diagram
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.variant import AXES
 from resnet_variants.registry import number_of
@@ -20,7 +21,6 @@ DOWNSAMPLE = {"stride": "3x3 - 1x1", "shortcut": "3x3+avgpool - 1x1"}
 BOTTLENECK = {"preset", "stride"}  # basic blocks have one stride
 BOTH_UNITS = {"order"}  # its units differ in more than the choice
 NOT_DRAWN = {"act", "norm"}  # their diagrams differ in a word
-UNITS = ["unit that changes the shape", "other units"]
 CARDS = {choice.axis for choice in choices()}
 
 
@@ -45,13 +45,13 @@ def _table(found, results):
         "choice": [f"`{choice.name}`" for choice in found],
         "what it is": about,
         "paper of": [f"20{date[1]}-{date[2]}" if date else "" for date in dates],
-        "MACs": [times(ratio) for ratio in costs["macs_ratio"]],
-        "time": [times(ratio) for ratio in costs["step_ratio"]],
+        "MACs": [_times(ratio) for ratio in costs["macs_ratio"]],
+        "time": [_times(ratio) for ratio in costs["step_ratio"]],
     }
     return f"{markdown(pd.DataFrame({k: v for k, v in columns.items() if any(v)}))}\n"
 
 
-def times(ratio):
+def _times(ratio):
     return "" if pd.isna(ratio) else f"x {ratio:.2f}"
 
 
@@ -83,10 +83,11 @@ def _differing(own, choice):
     """The parts that the choice changes; of both kinds of unit the one that keeps the shape."""
     plain = _drawn(choice.usual)
     parts = [part for part in plain if own[part] != plain[part]]
-    both = {*UNITS} <= {*parts} and choice.axis not in BOTH_UNITS
-    return [part for part in parts if not (both and part == UNITS[0])]
+    both = {CHANGING, KEEPING} <= {*parts} and choice.axis not in BOTH_UNITS
+    return [part for part in parts if not (both and part == CHANGING)]
 
 
+@functools.cache  # the usual network is set against each choice
 def _drawn(variant):
     return diagram(ResNet(variant, device="meta"))
 
@@ -150,9 +151,6 @@ def _for_new_images(file, effect):
     if "images_ci_low" not in (rows := pd.read_csv(file)):
         return ""
     own = rows[(rows["epochs"] == effect["epochs"]) & (rows["delta"] == effect["estimate"])]
-    ends = own[["images_ci_low", "images_ci_high"]].dropna().to_numpy()
-    return (
-        f", with new images [{', '.join(f'{100 * end:+.2f}' for end in ends[0])}],"
-        if len(ends)
-        else ""
-    )
+    for row in own[["delta", "images_ci_low", "images_ci_high"]].dropna().to_numpy():
+        return f", with new images {interval(*row, sign='+').partition(' ')[2]},"
+    return ""

@@ -154,19 +154,21 @@ def speed_block(folder):
     return f"{markdown(text)}\n"
 
 
+def intervals(rows, name, sign=""):
+    """The cells of a column in points with its interval."""
+    columns = [name, f"{name}_low", f"{name}_high"]
+    return [interval(*row, sign=sign) for row in rows[columns].to_numpy() / 100]
+
+
 def spread_block(folder):
     """The deviations between seeds by epochs, in points."""
     rows = pd.read_csv(folder / "spread.csv")
-    observed = [
-        interval(*row)
-        for row in rows[["observed", "observed_low", "observed_high"]].to_numpy() / 100
-    ]
     text = pd.DataFrame(
         {
             "epochs": rows["epochs"],
             "seeds": rows["seeds"],
             "accuracy %": rows["accuracy"].map("{:.2f}".format),
-            "deviation between seeds [95 %]": observed,
+            "deviation between seeds [95 %]": intervals(rows, "observed"),
             "by independent errors": rows["independent"].map("{:.2f}".format),
             "remaining": rows["remaining"].map("{:.2f}".format),
         }
@@ -177,21 +179,14 @@ def spread_block(folder):
 def lengths_block(folder):
     """Differences, deviations and the price of a verdict by epochs, in points."""
     rows = pd.read_csv(folder / "lengths.csv")
-
-    def cells(name, sign=""):
-        return [
-            interval(*row, sign=sign)
-            for row in rows[[name, f"{name}_low", f"{name}_high"]].to_numpy() / 100
-        ]
-
     text = pd.DataFrame(
         {
             "epochs": rows["epochs"],
             "seeds": rows["seeds"],
             "accuracy of B %": rows["accuracy"].map("{:.2f}".format),
-            "D - B [95 %]": cells("difference", sign="+"),
-            "deviation of runs [95 %]": cells("runs"),
-            "of paired differences [95 %]": cells("pairs"),
+            "D - B [95 %]": intervals(rows, "difference", sign="+"),
+            "deviation of runs [95 %]": intervals(rows, "runs"),
+            "of paired differences [95 %]": intervals(rows, "pairs"),
             "pairs needed": rows["pairs_needed"],
             "their epochs": rows["epochs_needed"].map("{:,}".format),
         }

@@ -58,10 +58,22 @@ def layer_costs(
 ) -> list[LayerCost]:
     """Every leaf module in order of execution, at output stride 32.
 
+    Raises:
+        ValueError: as ``to_measure`` does, or images too small for the network.
+    """
+    model, shape = to_measure(variant, img_size, in_chans, num_classes, head)
+    return measure(model, shape)
+
+
+def to_measure(
+    variant: Variant | str, img_size: int, in_chans: int, num_classes: int, head: Head
+) -> tuple[ResNet, tuple[int, int, int]]:
+    """The network on the meta device, and the shape (C, H, W) of its images.
+
     ``variant`` may be a letter or a name. A size of 0 is the family's default.
 
     Raises:
-        ValueError: a negative size, no channels, or images too small for the network.
+        ValueError: a negative size, or no channels.
     """
     variant = as_variant("variant", variant)
     family = FAMILIES[variant.family]
@@ -69,7 +81,7 @@ def layer_costs(
     in_chans = require_count("in_chans", in_chans, 1)
     classes = require_count("num_classes", num_classes, 0) or family.num_classes
     model = build(variant, in_chans=in_chans, num_classes=classes, head=head, device="meta")
-    return measure(model.eval(), (in_chans, side, side))
+    return model.eval(), (in_chans, side, side)
 
 
 def measure(model: ResNet, shape: tuple[int, int, int]) -> list[LayerCost]:

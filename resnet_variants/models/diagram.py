@@ -19,6 +19,7 @@ from resnet_variants.models.block import ResidualBlock
 from resnet_variants.models.layers import Gate, Pad, Scale
 from resnet_variants.models.network import ResNet
 
+CHANGING, KEEPING = "unit that changes the shape", "other units"
 _LINK, _PLUS = " ─ ", "+"
 _CALLED = {
     "BatchNorm": "BN",
@@ -49,7 +50,7 @@ def diagram(model: ResNet) -> dict[str, str]:
 
 def kind_of(unit: ResidualBlock) -> str:
     """The part of the diagram that shows it."""
-    return "other units" if unit.keeps_shape else "unit that changes the shape"
+    return KEEPING if unit.keeps_shape else CHANGING
 
 
 def _unit(unit: ResidualBlock) -> str:

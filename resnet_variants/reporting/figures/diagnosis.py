@@ -116,9 +116,8 @@ def _by_epoch(
     figure, grid = _figure(len(shown), len(states) + 1, frame, drawing, sharey=False)
     inside = frame[frame["name"] != OUTPUT]
     columns = [measure.column for measure in shown]
-    epochs = along.reduce(
-        inside.groupby(["model", "seed", "epoch"], sort=False)[columns]
-    ).reset_index()
+    units = inside.groupby(["model", "seed", "epoch"], sort=False)[columns]
+    epochs = along.reduce(units).reset_index()
     for row, measure in zip(grid, shown, strict=True):
         for axes, (title, own) in zip(row[:-1], states.items(), strict=True):
             if axes is not row[0]:
