@@ -1,7 +1,7 @@
 """Another value than the default for every field of ``Recipe``."""
 
 OTHERS = {
-    "epochs": 3,
+    "epochs": 4,
     "batch_size": 16,
     "optimizer": "adamw",
     "lr": 0.05,
@@ -9,17 +9,17 @@ OTHERS = {
     "weight_decay": 0.1,
     "decay": "all",
     "schedule": "step",
-    "milestones": (0.25,),
+    "milestones": (0.3,),
     "warmup": 0.9,
     "label_smoothing": 0.1,
     "loss": "binary",
     "mixup": 0.2,
     "cutmix": 1.0,
     "crop_padding": 0.25,
-    "crop_area": 0.5,
+    "crop_area": 0.3,
     "flip": "alternating",
     "color_jitter": 0.4,
-    "cutout": 0.5,
+    "cutout": 0.4,
     "auto_augment": "rand-m6-mstd0.5-inc1",
     "augment": "mine",  # which a test registers
     "size_start": 0.5,
@@ -36,7 +36,7 @@ OTHERS = {
     "head": "bn_linear",
     "clip_grad": 0.1,
     "accumulate": 2,
-    "ema": 0.9,
+    "ema": 0.5,
     "sync_bn": False,
     "select": "best",
     "precision": "bf16",
