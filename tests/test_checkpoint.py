@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import no_space
+from hub import Malicious
 from small import CPU, digits, network, recipe, same, train, weights
 
 from resnet_variants.registry import UserError
@@ -108,10 +110,6 @@ def test_a_checkpoint_that_kept_sums_of_the_steps_goes_on():
 # --- whole or not there -----------------------------------------------------------------------
 
 
-def full(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 @pytest.mark.parametrize(
     ("place", "name"), [(os, "fsync"), (Path, "replace"), (Path, "write_bytes")]
 )
@@ -122,7 +120,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, place, 
     late = Checkpointer(path, seconds=3600, saved_at=float("-inf"))
     assert late.is_due()
     with monkeypatch.context() as patch:
-        patch.setattr(place, name, full)
+        patch.setattr(place, name, no_space)
         with pytest.raises(OSError, match="No space left on device") as error:
             late.save({"number": 2})
     assert error.value.errno == errno.ENOSPC
@@ -136,20 +134,14 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, place, 
 # --- what is read -----------------------------------------------------------------------------
 
 
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("exploded",)
-
-
-def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "state"
+def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):
+    path, bomb = tmp_path / "state", Malicious(tmp_path / "exploded")
     assert Checkpointer(path).load() is None
     save(path, STATE)
     whole = path.read_bytes()
     files = {f"cut at {n}": whole[:n] for n in (0, 7, 100, len(whole) - 1)}
-    files |= {"garbage": b"\x80garbage" * 100, "a bomb": pickle.dumps(Bomb())}
-    for name, content in {"a bomb of torch's": Bomb(), "foreign": {"model": STATE}}.items():
+    files |= {"garbage": b"\x80garbage" * 100, "a bomb": pickle.dumps(bomb)}
+    for name, content in {"a bomb of torch's": bomb, "foreign": {"model": STATE}}.items():
         torch.save(content, tmp_path / "other")
         files[name] = (tmp_path / "other").read_bytes()
     for name, content in files.items():

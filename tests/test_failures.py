@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import no_space
 from small import CPU, digits_run, execute, sweep
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -41,10 +42,6 @@ def swept(out, *, seeds=2, retry_failed=False):
     frame = read_runs(out)
     assert complete == (set(frame["status"]) == {DONE})
     return frame["status"].tolist(), frame["error"].tolist()
-
-
-def no_space(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 # --- divergence -------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Decoded images that are kept are those of the files as they are now, or none."""
 
-import errno
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 import pictures
 import pytest
 import torch
+from factories import no_space
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -288,14 +288,10 @@ def test_what_another_process_deletes_is_no_trouble(folder, cache, caplog):
     assert not caplog.messages
 
 
-def full(*_, **__):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_a_cache_that_cannot_be_written_is_one_line(folder, cache, caplog, monkeypatch):
     expected = content(load(folder, image_cache="off"))
     with monkeypatch.context() as patch:
-        patch.setattr(kept, "save_file", full)
+        patch.setattr(kept, "save_file", no_space)
         assert content(load(folder)) == expected
     assert not list(cache.iterdir())
     cache.rmdir()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pictures
 import pytest
-from factories import A, B, as_tables, epoch_records, paired_rows, results_folder, run_row
+from factories import A, B, as_tables, epoch_records, no_space, paired_rows, results_folder, run_row
 
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.results_folder import (
@@ -49,10 +50,6 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 # --- what is no file ----------------------------------------------------------------------------
 
 
-def pipe(path):
-    os.mkfifo(path)
-
-
 def socket_file(path):
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(os.path.relpath(path))
@@ -62,11 +59,7 @@ def loop(path):
     path.symlink_to(path.name)
 
 
-def device(path):
-    path.symlink_to("/dev/zero")
-
-
-@pytest.mark.parametrize("make", [pipe, socket_file, loop, device, Path.mkdir])
+@pytest.mark.parametrize("make", [pictures.pipe, socket_file, loop, pictures.device, Path.mkdir])
 def test_only_regular_files_are_read(tmp_path, make, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a socket's name must be short
     for name in ("run.json", "result.json", "epochs.jsonl", "experiment.json"):
@@ -94,13 +87,10 @@ def test_a_link_to_a_file_is_read(tmp_path):
 
 @pytest.mark.parametrize(("owner", "call"), [(os, "fsync"), (Path, "replace")])
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, owner, call):
-    def full_disk(*_):
-        raise OSError("no space left on device")
-
     path = tmp_path / "a.json"
     write_atomically(path, "old")
-    monkeypatch.setattr(owner, call, full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(owner, call, no_space)
+    with pytest.raises(OSError, match="No space left"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -14,6 +14,7 @@ import numpy as np
 import pictures
 import pytest
 import torch
+from factories import no_space
 from PIL import Image
 
 from resnet_variants.data import dataset as data_module
@@ -192,10 +193,6 @@ def test_workers_without_room_in_shared_memory_send_the_same(split, monkeypatch)
     assert torch.equal(torch.cat(copied), whole)
 
 
-def no_queue(*args, **kwargs):
-    raise OSError(28, "No space left on device")
-
-
 def unmapped(*args, **kwargs):
     raise RuntimeError("unable to mmap 768 bytes from file <x>: Cannot allocate memory (12)")
 
@@ -209,7 +206,7 @@ def out_of_pages(split, i, picture=StreamedSplit.picture):
 @pytest.mark.parametrize(
     ("place", "name", "broken", "says"),
     [
-        (multiprocessing, "Queue", no_queue, "No space left on device"),
+        (multiprocessing, "Queue", no_space, "No space left on device"),
         (torch.multiprocessing.reductions, "rebuild_storage_fd", unmapped, "unable to mmap"),
         (StreamedSplit, "picture", out_of_pages, "Bus error"),
     ],
