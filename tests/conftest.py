@@ -54,6 +54,12 @@ def spawned(monkeypatch):
 
 
 @pytest.fixture
+def without_values(monkeypatch):
+    """Convolutions begin without values: initialisation is slow, and these tests look at none."""
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
+
+
+@pytest.fixture
 def golden(rewrite):
     """Compare rows with FOLDER/NAME.csv, or write them there under --rewrite.
 

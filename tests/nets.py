@@ -17,6 +17,11 @@ from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
 
 
+def small(**fields):
+    """A network of eight layers, but for these fields."""
+    return Variant(**{"family": "cifar", "depth": 8} | fields)
+
+
 def cells(axes):
     """The product of the choices, without what cannot be built and without duplicates."""
     rows = (dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values()))

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import timm
 import torch
-from nets import structure
+from nets import small, structure
 from timm.layers import DropBlock2d, DropPath, GroupNorm, LayerNorm2d, create_act_layer
 from torch import nn
 
@@ -22,10 +22,6 @@ from resnet_variants.models.zoo import build
 from resnet_variants.registry import UserError
 
 GATED = Variant(family="cifar", depth=11, stem_stride=4, skip="exclusive_gate")
-
-
-def small(**fields):
-    return Variant(**{"family": "cifar", "depth": 8} | fields)
 
 
 # --- every argument does something --------------------------------------------------------------

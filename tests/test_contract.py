@@ -5,7 +5,7 @@ import itertools
 import pytest
 import timm
 import torch
-from nets import failures, one_of_each_kind
+from nets import failures, one_of_each_kind, small
 
 import resnet_variants as rv
 from resnet_variants.models.branches import ANTIALIASES, ORDERS
@@ -17,16 +17,6 @@ from resnet_variants.registry import UserError
 
 NAMES = rv.list_models()
 ALIASES = {alias: name for name in NAMES for alias in rv.parse_name(name).aliases}
-
-
-def small(**fields):
-    return Variant(**{"family": "cifar", "depth": 8} | fields)
-
-
-@pytest.fixture
-def without_values(monkeypatch):
-    """Initialisation is slow on the meta device, which has no values to initialise."""
-    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
 
 
 # --- names ------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from resnet_variants.models.grids import preset
 from resnet_variants.models.variant import AXES, Variant
 from resnet_variants.models.zoo import build
 
+pytestmark = pytest.mark.usefixtures("without_values")
+
 SIZES = [
     {"family": "cifar", "depth": 8},
     {"family": "cifar", "depth": 20, "block": "bottleneck", "cardinality": 4, "base_width": 12},
@@ -26,12 +28,6 @@ FREE = {
     for name, about in AXES.items()
     if about.choices and name not in ("family", "block")
 }
-
-
-@pytest.fixture(autouse=True)
-def _without_values(monkeypatch):
-    # Initialisation is slow, and no value is looked at.
-    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
 
 
 def has_torchs_count(row):

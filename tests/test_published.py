@@ -11,11 +11,12 @@ import functools
 import math
 
 import pytest
-import torch
 from conftest import GOLDEN
 
 import resnet_variants as rv
 from resnet_variants.models.cost import layer_costs, total
+
+pytestmark = pytest.mark.usefixtures("without_values")
 
 ROWS = list(csv.DictReader((GOLDEN / "published.csv").read_text("utf-8").splitlines()))
 
@@ -63,12 +64,6 @@ def unit(text):
     if exponent == "0":
         return 0
     return 10 ** (int(exponent) - len(digits.partition(".")[2]))
-
-
-@pytest.fixture(autouse=True)
-def _without_values(monkeypatch):
-    # Initialisation is slow on the meta device, which has no values.
-    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", lambda *_args, **_kwargs: None)
 
 
 @functools.cache
