@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -203,6 +204,11 @@ def as_tables(out: Path, target: Path) -> Path:
     runs.to_csv(target / "runs.csv", index=False)
     read_epochs(out, runs).to_csv(target / "epochs.csv", index=False)
     return target
+
+
+def without_runs(out: Path, target: Path) -> Path:
+    """All that a report left in the folder, as a repository keeps it: no raw runs."""
+    return shutil.copytree(out, target, ignore=shutil.ignore_patterns("runs"))
 
 
 def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:

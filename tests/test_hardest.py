@@ -2,14 +2,13 @@
 
 import base64
 import io
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from factories import B
+from factories import B, without_runs
 from pictures import fill
 from PIL import Image
 from test_compare import folder
@@ -70,11 +69,6 @@ def trained(tmp_path_factory):
     return build(out, decode=thumbnails_of(experiment))
 
 
-def cloned(out, folder):
-    """The folder as a clone has it: without the runs."""
-    return shutil.copytree(out, folder / "clone", ignore=shutil.ignore_patterns("runs"))
-
-
 def kept(out):
     return pd.read_csv(Path(out) / f"{HARDEST}.csv", dtype={"class": str, "answer": str})
 
@@ -96,7 +90,7 @@ def test_a_sweep_shows_the_hardest_images_as_the_data_set_has_them(trained):
 
 def test_a_clone_shows_them_too(trained, tmp_path):
     out = trained.report.parent
-    clone = cloned(out, tmp_path)
+    clone = without_runs(out, tmp_path / "clone")
     files = {f"{HARDEST}.csv", f"{HARDEST}.svg"}
     before = {name: (out / name).read_bytes() for name in files}
     build(clone)
@@ -134,7 +128,7 @@ def png(side):
 
 @pytest.mark.parametrize("picture", ["no base 64", base64.b64encode(b"x").decode(), png(20_000)])
 def test_a_damaged_picture_is_one_line(trained, tmp_path, picture, capsys):
-    clone = cloned(trained.report.parent, tmp_path)
+    clone = without_runs(trained.report.parent, tmp_path / "clone")
     kept(clone).assign(picture=picture).to_csv(clone / "hardest.csv", index=False)
     assert cli.main(["report", str(clone)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -143,7 +137,7 @@ def test_a_damaged_picture_is_one_line(trained, tmp_path, picture, capsys):
 
 @pytest.mark.parametrize("content", ["", "image,picture\n1,x\n", "image\n\0", b"\xff\xfe"])
 def test_a_damaged_table_is_one_line(trained, tmp_path, content, capsys):
-    clone = cloned(trained.report.parent, tmp_path)
+    clone = without_runs(trained.report.parent, tmp_path / "clone")
     content = content if isinstance(content, bytes) else content.encode()
     (clone / "hardest.csv").write_bytes(content)
     assert cli.main(["report", str(clone)]) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from factories import A, diagnosed_folder, results_folder, run_row
+from factories import A, diagnosed_folder, results_folder, run_row, without_runs
 from warm import WARM
 
 from resnet_variants.records import files, manifest
@@ -27,11 +27,6 @@ FAILED = run_row(A, 1, status="failed", error="out of luck")
 
 def content(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
-
-
-def clone(out, folder):
-    """A results folder whose raw runs were left behind."""
-    return shutil.copytree(out, folder, ignore=shutil.ignore_patterns("runs"))
 
 
 # --- the manifest -----------------------------------------------------------------------------
@@ -122,7 +117,7 @@ def reported(tmp_path_factory):
 def test_a_table_of_the_diagnosis_that_is_gone_costs_no_other_file(tmp_path):
     out = diagnosed_folder(tmp_path / "out", [run_row(A)])
     build(out)
-    copy = clone(out, tmp_path / "copy")
+    copy = without_runs(out, tmp_path / "copy")
     before = content(copy)
     (copy / "lesion.csv").unlink()
     build(copy)
@@ -186,7 +181,7 @@ def test_run_refuses_before_it_trains(tmp_path, capsys):
 
 
 def test_run_refuses_a_clone_whose_tables_are_the_only_ones(reported, tmp_path, capsys):
-    out = clone(reported, tmp_path / "out")
+    out = without_runs(reported, tmp_path / "out")
     before = content(out)
     assert cli.main(["run", "--variant", "B", "--depth", "20", "--out", str(out)]) == 2
     assert "tables of runs that are not there" in capsys.readouterr().err

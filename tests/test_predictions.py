@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from factories import A, B, D, results_folder, run_row
+from factories import A, B, D, results_folder, run_row, without_runs
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from small import digits_run, execute
@@ -253,15 +253,6 @@ def answered(out, predicted, *, labels=LABELS, without=(), split_hash="hash", **
     return out
 
 
-def clone(out, to):
-    """What is committed of a results folder."""
-    to.mkdir()
-    for name in ("runs.csv", "epochs.csv", "experiment.json", TABLE):
-        if (out / name).is_file():
-            shutil.copy(out / name, to)
-    return to
-
-
 def joined(*folders):
     """Their common table, as bytes."""
     found = load_results(folders)
@@ -303,7 +294,7 @@ def test_several_data_sets_have_rows_of_their_own(tmp_path):
 
 
 def test_a_folder_without_raw_runs_keeps_its_table(tmp_path, reported):
-    copy = clone(reported, tmp_path / "clone")
+    copy = without_runs(reported, tmp_path / "clone")
     assert joined(copy) == (reported / TABLE).read_bytes()
     other = answered(tmp_path / "other", {D: [0, 1, 2, 1]}, seed=5)
     table = pd.read_parquet(io.BytesIO(joined(copy, other)))
@@ -356,7 +347,7 @@ def reported(tmp_path_factory):
 
 @pytest.mark.parametrize("damage", TABLE_DAMAGES)
 def test_a_damaged_table_is_one_line_that_names_it(tmp_path, capsys, reported, damage):
-    copy = clone(reported, tmp_path / "clone")
+    copy = without_runs(reported, tmp_path / "clone")
     load_results([copy])
     TABLE_DAMAGES[damage](copy / TABLE)
     assert cli.main(["report", str(copy)]) == 2
@@ -374,7 +365,7 @@ def test_a_file_that_may_not_be_read_is_one_line_that_names_it(
         return os_open(path, *given)
 
     os_open = os.open
-    out = reported if name == FILE else clone(reported, tmp_path / "clone")
+    out = reported if name == FILE else without_runs(reported, tmp_path / "clone")
     load_results([out])
     monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(UserError, match=rf"{name} cannot be read: Permission denied$"):
