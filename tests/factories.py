@@ -20,6 +20,7 @@ from resnet_variants.records.diagnosis import NOISE, OTHER_CLASS, SHIFT, TABLES,
 from resnet_variants.records.files import to_json, write_atomically
 from resnet_variants.records.pictures import picture_text
 from resnet_variants.records.results_folder import (
+    EPOCH_COLUMNS,
     FURTHER_COLUMNS,
     RUN_COLUMNS,
     read_epochs,
@@ -154,8 +155,8 @@ def summarised(*rows: Mapping[str, object]) -> Comparison:
     return made
 
 
-def epoch_records(row: Mapping[str, object], n: int = 2) -> list[dict[str, object]]:
-    """What a run writes while it trains; no two runs or epochs alike."""
+def epoch_records(row: Mapping[str, object]) -> list[dict[str, object]]:
+    """What a run of two epochs writes while it trains; no two runs or epochs alike."""
     seed = float(str(row["seed"]))
     return [
         {
@@ -169,8 +170,18 @@ def epoch_records(row: Mapping[str, object], n: int = 2) -> list[dict[str, objec
             "train_acc": 1 - 0.4 / (epoch + seed / 3),
             "grad_norm": 2.5 / epoch,
         }
-        for epoch in range(1, n + 1)
+        for epoch in (1, 2)
     ]
+
+
+def epochs_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """What finished runs wrote, as ``read_epochs`` returns it."""
+    records = [
+        {name: row[name] for name in ("run_id", "model", "seed")} | record
+        for row in runs[runs["status"] == DONE].to_dict("records")
+        for record in epoch_records(row)
+    ]
+    return pd.DataFrame(records, columns=list(EPOCH_COLUMNS))
 
 
 def results_folder(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from factories import D_PRE, A, B, D, epoch_records, paired_rows, run_row, runs_frame
+from factories import D_PRE, A, B, D, epochs_of, paired_rows, run_row, runs_frame
 
 from resnet_variants.analysis.comparison import comparisons
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
@@ -37,16 +37,6 @@ def effect(kind="main", estimate=0.01, **changes):
     words = {"effect": "order", "contrast": "preact - post", "verdict": "undecided"}
     tests = {"p_value": 0.2, "p_adjusted": 0.4, "cells": 4, "seeds": 3}
     return {"kind": kind} | words | numbers | tests | changes
-
-
-def epochs_of(runs):
-    records = [
-        {"run_id": run["run_id"], "model": run["model"], "seed": run["seed"]} | record
-        for run in runs.to_dict("records")
-        for record in epoch_records(run, 3)
-        if run["status"] == "done"
-    ]
-    return pd.DataFrame(records, columns=list(EPOCH_COLUMNS))
 
 
 def grid_of_runs():

@@ -18,7 +18,7 @@ from factories import (
     D,
     comparison,
     diagnosis,
-    epoch_records,
+    epochs_of,
     paired_rows,
     run_row,
     runs_frame,
@@ -39,15 +39,6 @@ from resnet_variants.reporting.figures.style import rendered
 def markers(figure):
     """The data points as (marker, has an interval), one per error bar container."""
     return [(bar.lines[0], bar.has_yerr) for bar in figure.axes[0].containers]
-
-
-def epochs_of(runs):
-    records = [
-        {"run_id": run["run_id"], "model": run["model"], "seed": run["seed"]} | record
-        for run in runs.to_dict("records")
-        for record in epoch_records(run)
-    ]
-    return pd.DataFrame(records)
 
 
 def curves_of(runs, epochs=None):
