@@ -132,11 +132,6 @@ def summary_row(model: str, mean: float = 0.9, half: float = 0.01, n: int = 3) -
     return variant_columns(model) | missing | measured | labels | group
 
 
-def summary_frame(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as ``Comparison.summary`` has them."""
-    return pd.DataFrame(list(rows), columns=[*SUMMARY_COLUMNS, *IMAGE_COLUMNS])
-
-
 def comparison(runs: pd.DataFrame, baselines=None, **more) -> Comparison:
     """The runs as the one comparison that they are."""
     (only,) = comparisons(runs, baselines or {}, **more)
@@ -151,7 +146,7 @@ def summarised(*rows: Mapping[str, object]) -> Comparison:
         for seed, row in enumerate(rows)
     ]
     made = comparison(runs_frame(runs))
-    vars(made)["summary"] = summary_frame(rows)
+    vars(made)["summary"] = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *IMAGE_COLUMNS])
     return made
 
 
@@ -256,10 +251,10 @@ def diagnosis(row: Mapping[str, object]) -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(own, columns=[*TABLES[name].header]) for name, own in rows.items()}
 
 
-def diagnosed_folder(out: Path, rows: Iterable[Mapping[str, object]], **more: object) -> Path:
+def diagnosed_folder(out: Path, rows: Iterable[Mapping[str, object]]) -> Path:
     """``results_folder`` whose runs have been diagnosed."""
     rows = list(rows)
-    results_folder(out, rows, **more)
+    results_folder(out, rows)
     for row in rows:
         for name, table in diagnosis(row).items():
             table.to_csv(out / "runs" / str(row["run_id"]) / f"{name}.csv", index=False)

@@ -36,13 +36,11 @@ def save(path, pixels=None, **options):
     return path
 
 
-def fill(root, counts, *, side=8, start=0):
+def fill(root, counts, *, side=8):
     """``counts`` images, by folder below ``root``: every one has other pixels."""
-    seed = start
-    for folder, count in counts.items():
-        for i in range(count):
-            save(root / folder / f"{i}.png", noise(side, side, seed=seed))
-            seed += 1
+    places = [(folder, i) for folder, count in counts.items() for i in range(count)]
+    for seed, (folder, i) in enumerate(places):
+        save(root / folder / f"{i}.png", noise(side, side, seed=seed))
     return root
 
 

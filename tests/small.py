@@ -20,9 +20,9 @@ from resnet_variants.training.trainer import fit
 CPU = Machine(device="cpu")
 
 
-def digits(n=96, val=40):
+def digits(val=40):
     data = load_dataset("digits")
-    return dataclasses.replace(data, train=data.train.head(n), val=data.val.head(val))
+    return dataclasses.replace(data, train=data.train.head(96), val=data.val.head(val))
 
 
 def recipe(**fields):

@@ -27,11 +27,11 @@ PLAN = Plan()
 SECONDS = dict.fromkeys(("base", "a", "b", "c"), 10.0)
 
 
-def arm(name, t, *, pairs=6, verdict=UNDECIDED, sd=0.01, p=0.0, base_to=6):
+def arm(name, t, *, pairs=6, verdict=UNDECIDED, p=0.0, base_to=6):
     """An arm whose difference is t standard errors; the baseline has so many seeds."""
-    mean = t * sd / math.sqrt(pairs)
+    mean = t * 0.01 / math.sqrt(pairs)
     missing = {s: (name,) if s < base_to else ("base", name) for s in range(pairs, 24)}
-    return Row(name, verdict, pairs, mean, sd, p, missing)
+    return Row(name, verdict, pairs, mean, 0.01, p, missing)
 
 
 # --- the rule ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from resnet_variants.data.splits import Batch, ResidentSplit
 from resnet_variants.training.augment import Mixing, cut_out, jittered, scaled
 
 
-def pictures(n=6, channels=3, side=16):
+def pictures(n, channels, side=16):
     return torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8)
 
 

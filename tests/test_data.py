@@ -40,9 +40,9 @@ def published(monkeypatch, images, labels, *, classes=("a", "b"), parts=None):
     return load_dataset.__wrapped__("own")
 
 
-def noise(n=60, channels=3, side=4):
+def noise(channels=3):
     stream = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (n, channels, side, side), generator=stream).to(torch.uint8)
+    return torch.randint(0, 256, (60, channels, 4, 4), generator=stream).to(torch.uint8)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

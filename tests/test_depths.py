@@ -47,8 +47,8 @@ def compared(rows, train_acc=None):
     return comparison(runs_frame(rows), epochs=epochs_of(rows, train_acc))
 
 
-def table_of(rows, train_acc=None):
-    return compared(rows, train_acc).errors_by_depth
+def table_of(rows):
+    return compared(rows).errors_by_depth
 
 
 def test_each_depth_is_compared_with_the_next_shallower_of_its_design():

@@ -67,10 +67,10 @@ IMAGES = torch.linspace(-1, 1, 4 * 3 * 5 * 5, dtype=torch.float64).sin_().view(4
 WEIGHTS = torch.linspace(0, 9, 4 * 3 * 5 * 5, dtype=torch.float64).cos().view(4, 3, 5, 5)
 
 
-def normalised(images, weights, norm, steps=2):
-    """Outputs, the images' gradients, those of the norm, and its state after some steps."""
+def normalised(images, weights, norm):
+    """Outputs, the images' gradients, those of the norm, and its state after two steps."""
     images = images.clone().requires_grad_()
-    for _ in range(steps):
+    for _ in range(2):
         out = norm(images)
     (out.square() * weights).sum().backward()
     state = {name: tensor.double() for name, tensor in norm.state_dict().items()}

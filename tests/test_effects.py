@@ -39,9 +39,9 @@ def grid_runs(score, seeds=3, cells=None):
     return runs_frame(rows)
 
 
-def noisy(seed=0, sd=0.01):
+def noisy(seed=0):
     draw = np.random.default_rng(seed)
-    return lambda *_: draw.normal(0.8, sd)
+    return lambda *_: draw.normal(0.8, 0.01)
 
 
 def effects(runs, baselines):

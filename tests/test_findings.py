@@ -17,8 +17,8 @@ BASELINES = {A: A, B: A, D: A, D_PRE: A}
 NINE = [0.5 + 0.01 * i for i in range(9)]
 
 
-def said_of(scores, baselines=BASELINES, lost=()):
-    return answer(parts_of([*paired_rows(scores), *lost], baselines))
+def said_of(scores, lost=()):
+    return answer(parts_of([*paired_rows(scores), *lost]))
 
 
 def parts_of(rows, baselines=BASELINES):

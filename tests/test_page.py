@@ -62,9 +62,8 @@ def comparisons_of(runs, epochs, effects):
     return parts
 
 
-def content(rows=None, *, runs=None, epochs=None, effects=None, **changes):
-    if runs is None:
-        runs = runs_frame(grid_of_runs() if rows is None else rows)
+def content(rows=None, *, epochs=None, effects=None, **changes):
+    runs = runs_frame(grid_of_runs() if rows is None else rows)
     own = Content(
         title="orders",
         question="Which order?",

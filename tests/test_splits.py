@@ -50,8 +50,8 @@ def by_workers(split, workers=1):
     return dataclasses.replace(split, workers=workers)
 
 
-def crops(n=5):
-    return Batch(ORDER, torch.rand(n, 4, generator=torch.Generator().manual_seed(1)), 0.3)
+def crops():
+    return Batch(ORDER, torch.rand(5, 4, generator=torch.Generator().manual_seed(1)), 0.3)
 
 
 def states():

@@ -47,9 +47,9 @@ def summarise(rows, baselines=BASELINES, **more):
     return joined(comparisons(runs_frame(rows), baselines, **more), "summary")
 
 
-def shown(rows, baselines=BASELINES):
+def shown(rows):
     """The summary as Markdown."""
-    parts = comparisons(runs_frame(rows), baselines)
+    parts = comparisons(runs_frame(rows), BASELINES)
     return markdown(summary_cells(named_summary(parts), MARKDOWN))
 
 

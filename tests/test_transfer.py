@@ -96,7 +96,7 @@ def test_a_body_that_does_not_fit_is_refused_and_nothing_is_changed(spoil):
 # --- runs -------------------------------------------------------------------------------------
 
 
-def tuned(seed=0, **fields):
+def tuned(seed, **fields):
     run = digits_run(seed, epochs=1, **fields)
     return run, run.build(run.load())
 

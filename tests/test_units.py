@@ -36,9 +36,9 @@ def net(depth=14, **axes):
     return model.eval()
 
 
-def batch(n=6, side=8):
+def batch(n=6):
     torch.manual_seed(2)
-    return torch.randn(n, 1, side, side, dtype=torch.float64), torch.randint(0, 10, (n,))
+    return torch.randn(n, 1, 8, 8, dtype=torch.float64), torch.randint(0, 10, (n,))
 
 
 def snapshot(model):
