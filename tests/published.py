@@ -8,6 +8,7 @@ from urllib.error import URLError
 
 import numpy as np
 import torchvision.datasets as tv
+from scipy.io import savemat
 
 KINDS = {
     "mnist": "MNIST",
@@ -87,8 +88,6 @@ def _pickled(kind, root, parts, monkeypatch):
 
 
 def _mat(kind, root, parts, monkeypatch):
-    from scipy.io import savemat
-
     root.mkdir(parents=True, exist_ok=True)
     listed = {}
     for split, (images, labels) in zip(("train", "test"), parts, strict=True):

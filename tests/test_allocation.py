@@ -345,10 +345,9 @@ def test_what_makes_no_sense_is_one_line(words, capsys):
     ],
 )
 def test_a_dry_run_says_what_it_expects_to_spend(words, ends, capsys, tmp_path, monkeypatch):
-    from resnet_variants.terminal import console
-
     each = MINUTE if "5m" in words else MINUTE / 4
-    monkeypatch.setattr(console, "seconds_of", lambda runs, machine: ([each] * len(runs), 1))
+    seconds_of = "resnet_variants.terminal.console.seconds_of"
+    monkeypatch.setattr(seconds_of, lambda runs, machine: ([each] * len(runs), 1))
     command = ["run", "--variant", "A", "D", "--depth", "8", "--engine", "inline", "--dry-run"]
     assert cli.main([*command, "--out", str(tmp_path / "out"), *words.split()]) == 0
     out = capsys.readouterr().out

@@ -1,6 +1,8 @@
 """``--minutes``: depth and epochs for a time; ``--more``, ``--share``: which seeds."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -101,9 +103,6 @@ def test_a_cluster_has_no_minutes(tmp_path):
 
 @pytest.mark.slow
 def test_a_minute_is_kept(tmp_path):
-    import subprocess
-    import sys
-
     words = ["run", "--variant", "B", "D", "--minutes", "1", "--out"]
     command = [sys.executable, "-m", "resnet_variants", *words, str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)

@@ -395,8 +395,8 @@ def test_arms_of_several_baselines_say_what_they_are_compared_with():
 
 
 def test_accuracies_take_the_place_of_differences_that_are_not_there():
-    digits, letters = (run_row(A, seed, 0.9, dataset=d) for seed in (0, 1) for d in "ab"), ()
-    html = first_screen(render(study([*digits, *letters])))
+    rows = [run_row(A, seed, 0.9, dataset=data) for seed in (0, 1) for data in "ab"]
+    html = first_screen(render(study(rows)))
     assert cells(html) == [["a at 8 px", "90.00", "2", A], ["b at 8 px", "90.00", "2", A]]
 
 

@@ -21,12 +21,14 @@ import resnet_variants as rv
 from resnet_variants import describe, diagnose, plugins, run
 from resnet_variants.data.dataset import load_dataset, split_indices
 from resnet_variants.data.specs import DATASETS
+from resnet_variants.data.splits import Batch
 from resnet_variants.models.branches import ORDERS, Order
 from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.stems import STEMS, ConvSpec
 from resnet_variants.plugins import load_plugin
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import read_toml
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.augment import check_augment
 from resnet_variants.training.batches import train_batches
 from resnet_variants.training.recipe import AUGMENTATIONS, Recipe
@@ -128,8 +130,6 @@ def test_a_network_without_own_parts_needs_no_plugin(plugin):
 
 
 def run_of(name, **more):
-    from resnet_variants.sweeps.run import Run
-
     return Run(variant=rv.parse_name(name), **more)
 
 
@@ -168,10 +168,9 @@ def test_diagnose_needs_the_plugin_and_report_does_not(example, capsys):
 
 def test_a_folder_holds_one_version_of_a_plugin(example, plugin, tmp_path):
     changed = str(plugin(EXAMPLE.replace("kernel=5", "kernel=7"), "my_parts.py"))
-    words = [*RUN.split()[1:-1], str(example / "results" / "stripes")]
-    words[words.index("my_parts.py")] = changed
+    words = RUN.replace("my_parts.py", changed).split()[1:-1]
     with pytest.raises(UserError, match=r"was made with another plugin 'my_parts.py' \(SHA-256"):
-        run.command([*words, "--seeds", "1"] if "--seeds" not in words else words)
+        run.command([*words, str(example / "results" / "stripes")])
     other = tmp_path / "other"
     words = ["--plugin", changed, "--data", "stripes", "--stem", "conv5", "--depth", "8"]
     run.command(
@@ -490,19 +489,13 @@ def test_a_data_set_of_torch_is_decoded_and_resized():
         load_dataset("photographs")
     data = load_dataset("photographs", img_size=8)
     assert data.classes == ("dark", "light")
-    images = next(data.test.batches([plan_of(data.test)]))
+    images = next(data.test.batches([Batch(torch.arange(len(data.test)))]))
     assert torch.equal(images.amax((1, 2, 3)), (200 * data.test.labels).to(torch.uint8))
     grey = Photographs(40, lambda i: torch.full((1, 9, 9), i, dtype=torch.uint8))
     assert rv.Dataset.from_torch(grey, mirror=True, test=grey).picture(7).getpixel((0, 0))[0] == 7
     for bad in (Photographs(40, lambda i: torch.zeros(3, 9, 9)), Photographs(0), [3]):
         with pytest.raises(UserError, match=r"must be a picture and its|must have a length"):
             rv.Dataset.from_torch(bad, mirror=True)
-
-
-def plan_of(split):
-    from resnet_variants.data.splits import Batch
-
-    return Batch(torch.arange(len(split)))
 
 
 def test_a_function_that_opens_no_data_set_is_one_line():

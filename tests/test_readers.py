@@ -7,6 +7,7 @@ import numpy as np
 import pictures
 import published
 import pytest
+from torchvision.datasets import ImageFolder
 
 from resnet_variants.data import dataset as data_module
 from resnet_variants.data.dataset import Loading, load_dataset, split_indices
@@ -151,7 +152,6 @@ def test_a_name_that_timm_cannot_read_is_one_line(name, message, folder, monkeyp
 
 def test_several_names_of_a_class_count_once(folder, monkeypatch):
     """As in torchvision's ImageNet."""
-    from torchvision.datasets import ImageFolder
 
     def find_classes(self, directory):
         return ["a", "b"], {"a": 0, "alpha": 0, "b": 1}
@@ -163,8 +163,6 @@ def test_several_names_of_a_class_count_once(folder, monkeypatch):
 
 
 def test_a_label_that_is_no_number_is_one_line(folder, monkeypatch):
-    from torchvision.datasets import ImageFolder
-
     real = ImageFolder.__init__
 
     def init(self, *args, **options):

@@ -33,6 +33,7 @@ from resnet_variants.reporting.text import (
     readable_errors,
     readable_predictions,
 )
+from resnet_variants.run import read as read_flags
 from resnet_variants.sweeps.experiment import read_toml
 from resnet_variants.terminal import cli
 
@@ -341,8 +342,6 @@ def test_commands_exist(line, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     if verb == "run":
         # Read, not trained: the full commands take minutes.
-        from resnet_variants.run import read as read_flags
-
         monkeypatch.chdir(tmp_path)
         (tmp_path / "pets").mkdir()
         assert read_flags(words)[0].runs
