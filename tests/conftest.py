@@ -9,6 +9,8 @@ import torch
 from factories import DRAWING, drawing, undrawn
 from warm import COLD, get_context
 
+from resnet_variants.terminal import cli
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -51,6 +53,19 @@ def drawn():
 def spawned(monkeypatch):
     """Processes start as users' do."""
     monkeypatch.setattr(multiprocessing, "get_context", COLD)
+
+
+@pytest.fixture
+def complaint(capsys):
+    """Type a command that is wrong usage: the one line that says why."""
+
+    def typed(*words):
+        capsys.readouterr()
+        assert cli.main([*map(str, words)]) == cli.WRONG_USAGE
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return typed
 
 
 @pytest.fixture

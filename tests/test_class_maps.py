@@ -152,10 +152,8 @@ def test_without_a_wish_there_is_an_image_of_each_of_the_first_classes(run):
         ([*map(str, range(17))], "map_images names 17 images: a figure has room for 16"),
     ],
 )
-def test_a_wrong_place_is_one_line(run, capsys, words, said):
-    assert cli.main(["diagnose", str(run), *SMALL, "--map-images", *words]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said in line
+def test_a_wrong_place_is_one_line(run, complaint, words, said):
+    assert said in complaint("diagnose", run, *SMALL, "--map-images", *words)
 
 
 def test_a_run_with_another_pooling_has_all_but_the_maps(tmp_path, caplog):

@@ -259,10 +259,10 @@ def test_a_page_takes_no_place_of_other_files(tmp_path):
     assert [path.name for path in (tmp_path / "page").iterdir()] == ["classes.csv"]
 
 
-def test_a_data_set_without_a_page_is_one_line(tmp_path, capsys):
+def test_a_data_set_without_a_page_is_one_line(tmp_path, complaint):
     out, _ = folder(tmp_path / "x")
-    assert cli.main(["compare", str(out), "B", "D", "--data", "digits"]) == 2
-    assert "--data: it is for the pictures of the page: give --out" in capsys.readouterr().err
+    said = complaint("compare", out, "B", "D", "--data", "digits")
+    assert "--data: it is for the pictures of the page: give --out" in said
 
 
 def test_arms_without_a_common_seed_are_not_paired(tmp_path):
@@ -299,15 +299,12 @@ def test_each_run_has_the_software_that_it_was_trained_with(tmp_path):
         ("y z", "y and z were tested on other images: split_hash h and other"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(words, message, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_compared_is_one_line(words, message, tmp_path, monkeypatch, complaint):
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "x")
     folder(tmp_path / "y", (B,))
     folder(tmp_path / "z", (B,), split_hash="other")
-    assert cli.main(["compare", *words.split()]) == 2
-    error = capsys.readouterr().err
-    assert f"resnet-variants compare: {message}" in error
-    assert len(error.splitlines()) == 1
+    assert complaint("compare", *words.split()).startswith(f"resnet-variants compare: {message}")
 
 
 def test_a_run_that_is_not_finished_is_one_line(tmp_path):

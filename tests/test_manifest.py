@@ -18,7 +18,6 @@ from resnet_variants.records.manifest import MANIFEST, is_whole, refuse_foreign,
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import ALWAYS, build, require_room
-from resnet_variants.terminal import cli
 
 COMMITTED = Path(__file__).parents[1] / "results"
 # A report of such a run has tables and no figures, which take seconds to draw.
@@ -149,14 +148,13 @@ def test_figures_that_raw_runs_no_longer_give_are_deleted(tmp_path):
     assert "accuracy_vs_macs.png" not in (out / MANIFEST).read_text()
 
 
-def test_a_report_over_a_file_of_the_users_is_refused_in_one_line(tmp_path, capsys):
+def test_a_report_over_a_file_of_the_users_is_refused_in_one_line(tmp_path, complaint):
     out = results_folder(tmp_path / "out", [FAILED])
     (out / "summary.md").write_text("mine")
     (out / "report.html").write_text("mine")
     before = content(out)
-    assert cli.main(["report", str(out)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"summary.md, report.html in {str(out)!r} would be overwritten" in line
+    said = complaint("report", out)
+    assert f"summary.md, report.html in {str(out)!r} would be overwritten" in said
     assert content(out) == before
     with pytest.raises(UserError, match="would be overwritten"):
         require_room(out)
@@ -172,19 +170,18 @@ def test_a_folder_without_a_manifest_is_known_again_where_nothing_has_changed(re
     refuse_foreign(out, ALWAYS)
 
 
-def test_run_refuses_before_it_trains(tmp_path, capsys):
+def test_run_refuses_before_it_trains(tmp_path, complaint):
     (tmp_path / "summary.md").write_text("mine")
     words = ["--variant", "B", "--depth", "8", "--epochs", "1", "--seeds", "1"]
-    assert cli.main(["run", *words, "--out", str(tmp_path), "--engine", "inline"]) == 2
-    assert "summary.md in " in capsys.readouterr().err
+    assert "summary.md in " in complaint("run", *words, "--out", tmp_path, "--engine", "inline")
     assert set(content(tmp_path)) == {"summary.md"} and not (tmp_path / "runs").exists()
 
 
-def test_run_refuses_a_clone_whose_tables_are_the_only_ones(reported, tmp_path, capsys):
+def test_run_refuses_a_clone_whose_tables_are_the_only_ones(reported, tmp_path, complaint):
     out = without_runs(reported, tmp_path / "out")
     before = content(out)
-    assert cli.main(["run", "--variant", "B", "--depth", "20", "--out", str(out)]) == 2
-    assert "tables of runs that are not there" in capsys.readouterr().err
+    said = complaint("run", "--variant", "B", "--depth", "20", "--out", out)
+    assert "tables of runs that are not there" in said
     assert content(out) == before
 
 
@@ -200,13 +197,13 @@ def test_a_run_that_is_redone_leaves_files_of_the_users(tmp_path):
     assert {path.name for path in run.iterdir()} == {"notes.md", "lesion.txt", "run.json"}
 
 
-def test_reports_of_one_folder_take_turns(tmp_path, monkeypatch, capsys):
+def test_reports_of_one_folder_take_turns(tmp_path, monkeypatch, complaint):
     out = results_folder(tmp_path / "out", [FAILED])
     monkeypatch.setattr("resnet_variants.reporting.build._PATIENCE", 0.05)
     with locked(out / ".report.lock", 1.0) as mine:
         assert mine
-        assert cli.main(["report", str(out)]) == 2
-    assert "is being reported by another command: try again" in capsys.readouterr().err
+        said = complaint("report", out)
+    assert "is being reported by another command: try again" in said
     assert not (out / ".report.lock").exists()
 
 

@@ -28,7 +28,6 @@ from resnet_variants.records.predictions import (
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.reporting.build import build
-from resnet_variants.terminal import cli
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.device import Machine
 from resnet_variants.training.evaluate import evaluate
@@ -192,15 +191,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_one_line_that_names_it(tmp_path, capsys, damage):
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, complaint, damage):
     out = answered(tmp_path / "out", {A: [0, 1, 2, 2]})
     (file,) = out.glob(f"runs/*/{FILE}")
     DAMAGES[damage](file)
     with pytest.raises(UserError) as told:
         read_predictions(file.parent)
     assert str(told.value).startswith(f"{file} is damaged (")
-    assert cli.main(["report", str(out)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = complaint("report", out)
     assert f"{file} is damaged (" in line
     assert "delete it, the runs stay valid" in line
 
@@ -346,13 +344,11 @@ def reported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("damage", TABLE_DAMAGES)
-def test_a_damaged_table_is_one_line_that_names_it(tmp_path, capsys, reported, damage):
+def test_a_damaged_table_is_one_line_that_names_it(tmp_path, complaint, reported, damage):
     copy = without_runs(reported, tmp_path / "clone")
     load_results([copy])
     TABLE_DAMAGES[damage](copy / TABLE)
-    assert cli.main(["report", str(copy)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"{copy / TABLE} is damaged (" in line
+    assert f"{copy / TABLE} is damaged (" in complaint("report", copy)
 
 
 @pytest.mark.parametrize("name", [FILE, TABLE])

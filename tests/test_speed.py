@@ -126,11 +126,8 @@ def test_the_verb_shows_and_writes_the_table(tmp_path, capsys, monkeypatch):
         ("bench --out /proc/x", "--out: '/proc/x' cannot be written"),
     ],
 )
-def test_wrong_use_is_one_line(line, message, capsys):
-    assert cli.main(line.split()) == 2
-    _, err = capsys.readouterr()
-    assert err.startswith(f"resnet-variants bench: {message}")
-    assert err.count("\n") == 1
+def test_wrong_use_is_one_line(line, message, complaint):
+    assert complaint(*line.split()).startswith(f"resnet-variants bench: {message}")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")

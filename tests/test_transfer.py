@@ -18,7 +18,6 @@ from resnet_variants.models.weights import WEIGHTS_FILE
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Study
 from resnet_variants.sweeps import run as runs
-from resnet_variants.terminal import cli
 from resnet_variants.training.recipe import Recipe
 
 
@@ -150,13 +149,11 @@ def test_weights_of_several_runs_or_of_none_are_refused(results, tmp_path):
     ],
 )
 def test_weights_that_do_not_fit_are_refused_before_anything_is_made(
-    results, tmp_path, capsys, source, depth, message
+    results, tmp_path, complaint, source, depth, message
 ):
     (tmp_path / "the run").symlink_to(next((results / "runs").glob("*__s0")))
-    words = ["--depth", str(depth), "--variant", "B", "--weights", str(tmp_path / source)]
-    assert cli.main(["run", *words, "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert message in line
+    words = ["--depth", depth, "--variant", "B", "--weights", tmp_path / source]
+    assert message in complaint("run", *words, "--device", "cpu", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
