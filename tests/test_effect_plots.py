@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from factories import A, comparison, run_row, runs_frame
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_effects import BASELINES, ORDERS, STEMS, grid_runs, noisy
 
 from resnet_variants.analysis.statistics import estimate
@@ -52,14 +51,6 @@ def test_two_axes_have_one_panel_with_the_means_of_the_seeds_that_all_have():
         assert ends == [pytest.approx([max(one.low, 0), min(one.high, 1)]) for one in told]
     assert {bar.get_label() for bar in axes.containers} == set(ORDERS)
     assert len({bar.lines[0].get_linestyle() for bar in axes.containers}) == 2
-
-
-def test_the_caption_of_a_single_panel_has_room():
-    runs = two_by_two().assign(dataset="folder-a-name-of-some-length")
-    figure = interactions(comparison(runs, BASELINES))
-    FigureCanvasAgg(figure).draw()
-    (caption,) = figure.texts
-    assert caption.get_window_extent().x1 < figure.bbox.x1
 
 
 def test_what_has_no_verdict_is_not_filled():

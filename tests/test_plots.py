@@ -472,16 +472,6 @@ def test_curves_of_two_depths_are_never_averaged():
     assert [[*line.get_ydata()] for line in lines] == [losses[:2], losses[2:]]
 
 
-def test_the_caption_of_a_single_panel_of_curves_has_room():
-    runs = runs_frame([run_row(A, 0), run_row(A, 1)]).assign(dataset="folder-a-name-of-some-length")
-    epochs = epochs_of(runs).assign(val_acc=[0.1, *[0.9] * (len(epochs_of(runs)) - 1)])
-    figure = curves_of(runs, epochs)
-    FigureCanvasAgg(figure).draw()
-    (caption,) = figure.texts
-    assert caption.get_text().endswith("are cut off")
-    assert caption.get_window_extent().x1 < figure.bbox.x1
-
-
 def test_a_single_epoch_is_drawn_as_points():
     part = compared()
     part = comparison(part.runs, epochs=part.epochs[part.epochs["epoch"] == 1])
