@@ -75,8 +75,9 @@ def test_what_needs_no_library_is_refused_before_any_is_loaded(
 ):
     monkeypatch.chdir(tmp_path)
     Path("x.toml").write_text('qestion = "?"')
-    status, out, err = typed(capsys, f"run {flags}")
-    assert (status, out) == (2, "")
+    status = cli.main(f"run {flags}".split())
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")  # it has not said that it loads anything
     assert err.startswith(f"resnet-variants run: {message}")
 
 
@@ -185,7 +186,6 @@ WRONG = {
     "--family cifra": "--family: unknown family 'cifra'; did you mean 'cifar'? choices: imagenet",
     "--epochs 0": "--epochs: epochs 0 must be from 1 to 1000000",
     "--epochs many": "--epochs: invalid literal for int() with base 10: 'many'",
-    "--order pre": "--order: unknown order 'pre'; did you mean 'preact'?",
     "--preact --order post": "--preact: give either --preact or --order",
     "--grid --stem deep": "--stem: --grid sets it already: drop --stem",
     "--experiment=": "--experiment: unknown experiment ''; choices: activation_orders, attention,",
@@ -202,7 +202,6 @@ WRONG = {
     "--recipe": "--recipe: ",
     "--recipe fast --experiment x.toml": "--recipe: the file names the recipe: drop --recipe",
     "--optimizer sdg": "--optimizer: unknown optimizer 'sdg'; did you mean 'sgd'? choices: nest",
-    "--mixup -1": "--mixup: mixup -1.0 must be at least 0 and below 1000000",
     "--auto-augment nope": "--auto-augment: auto_augment 'nope' is none of timm's policies, such",
     "--devices 99 --device cpu": "--devices: devices 99 exceeds the 2 of this machine (cpu)",
     "--variant B --shortcut none --zero-init-last": "--zero-init-last: rv_resnet29_cifar_conv3",
