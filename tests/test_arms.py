@@ -1,13 +1,12 @@
 """Arms: settings of the recipe that vary like axes of the network, and robust ones."""
 
-import contextlib
 import itertools
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from small import CPU, recipe
+from small import CPU, recipe, sweep
 
 from resnet_variants.analysis.results import load_results
 from resnet_variants.api import report
@@ -19,7 +18,7 @@ from resnet_variants.sweeps import execute
 from resnet_variants.sweeps.experiment import Experiment, read_toml
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.search import choose, search_of, tuned
-from resnet_variants.sweeps.sweep import Options, run_sweep
+from resnet_variants.sweeps.sweep import Options
 
 B, D = "rv_resnet11_cifar_b", "rv_resnet11_cifar_d"
 NETWORKS = tuple(grid(family="cifar", depth=11, preset=["B", "D"]))
@@ -172,8 +171,7 @@ def trains_by(monkeypatch, score):
 
 
 def swept(made, out):
-    with contextlib.closing(run_sweep(made, out, Options(machine=CPU))) as events:
-        list(events)
+    sweep(made, out, Options(machine=CPU))
 
 
 def trained(out, monkeypatch, score, **fields):

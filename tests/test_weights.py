@@ -7,6 +7,7 @@ import timm
 import torch
 from hub import Malicious
 from safetensors.torch import save_file
+from small import weights
 
 import resnet_variants as rv
 from resnet_variants.models.peers import timm_names
@@ -17,10 +18,6 @@ TINY = Variant(family="cifar", depth=8)
 TWINS = {name: variant for variant, name in timm_names().items()}
 
 
-def copy(state):
-    return {key: value.clone() for key, value in state.items()}
-
-
 def assert_same_tensors(ours, theirs):
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
@@ -29,7 +26,7 @@ def assert_same_tensors(ours, theirs):
 def assert_refused(source, says, model=None):
     """A one-line error that holds every string of ``says``, and a model that stayed as it was."""
     model = model or rv.create_model(TINY)
-    before = copy(model.state_dict())
+    before = weights(model)
     with pytest.raises(UserError) as error:
         rv.load_weights(model, source)
     assert_same_tensors(model.state_dict(), before)
@@ -43,7 +40,7 @@ def trained():
     """The state dict of a network whose buffers are not those of a new one."""
     model = rv.create_model(TINY)
     model(torch.randn(4, 3, 32, 32))
-    return copy(model.state_dict())
+    return weights(model)
 
 
 @pytest.fixture
