@@ -139,9 +139,10 @@ def comparisons_of(scores, **changes):
     return [comparison(runs, dict.fromkeys(scores, A))]
 
 
+BETTER = {A: [0.60] * 6, B: [0.62, 0.63, 0.64, 0.65, 0.66, 0.67]}
 SCORES = {
-    "better and undecided": (
-        {A: [0.60] * 6, B: [0.62, 0.63, 0.64, 0.65, 0.66, 0.67]},
+    "better": (
+        BETTER,
         (
             "B is better than A by 4.5 points.",
             "The best mean, 64.5 %, is that of B, at 1.25 times the MACs of A.",
@@ -153,7 +154,7 @@ SCORES = {
     ),
     "undecided": (
         {A: [0.60, 0.62, 0.61, 0.63, 0.60, 0.61], B: [0.61, 0.61, 0.62, 0.62, 0.61, 0.60]},
-        ("With 6 seeds B cannot be told from A: a difference of 2.0 points would", "The best mean"),
+        ("With 6 seeds B cannot be told from A: a difference of 2.0 points would",),  # equal means
     ),
 }
 
@@ -162,9 +163,8 @@ SCORES = {
 def test_two_plain_sentences_answer(case):
     scores, expected = SCORES[case]
     sentences = headline(comparisons_of(scores))
-    assert len(sentences) <= 2
     assert not any(letter in " ".join(sentences) for letter in "[]()")
-    for sentence, begin in zip(sentences, expected, strict=False):
+    for sentence, begin in zip(sentences, expected, strict=True):
         assert sentence.startswith(begin)
 
 
@@ -172,14 +172,12 @@ def test_two_plain_sentences_answer(case):
     ("epochs", "said"), [(1, ["1 epoch says"]), (14, ["14 epochs say"]), (15, [])]
 )
 def test_few_epochs_say_so(epochs, said):
-    scores = {A: [0.60] * 6, B: [0.62, 0.63, 0.64, 0.65, 0.66, 0.67]}
-    found = [s for s in headline(comparisons_of(scores, epochs=epochs)) if "longer" in s]
+    found = [s for s in headline(comparisons_of(BETTER, epochs=epochs)) if "longer" in s]
     assert found == [f"{text} little about longer training." for text in said]
 
 
 def test_several_comparisons_are_counted():
-    scores = {A: [0.60] * 6, B: [0.62, 0.63, 0.64, 0.65, 0.66, 0.67]}
-    both = (*comparisons_of(scores), *comparisons_of(scores, dataset="other"))
+    both = (*comparisons_of(BETTER), *comparisons_of(BETTER, dataset="other"))
     assert headline(both) == ("2 comparisons: against their baselines 2 better.",)
 
 
