@@ -10,11 +10,14 @@ import timm
 import torch
 
 from resnet_variants.models.arguments import ModelArgs
-from resnet_variants.models.branches import ORDERS
+from resnet_variants.models.branches import ORDERS, Order
 from resnet_variants.models.catalogue import list_models
 from resnet_variants.models.grids import parse_name
 from resnet_variants.models.variant import Variant
 from resnet_variants.registry import UserError
+
+# PyramidNet's: two norms at the last convolution, of which the second is bn2b or bn3b.
+PYRAMID = Order("norm act conv", "norm act conv norm +", stem="norm", head="norm act", project="")
 
 
 def small(**fields):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from nets import orders, trains
+from nets import PYRAMID, orders, trains
 from reference import CHANGES, SIZES, assert_exact, unit_pair
 from torch import nn
 
@@ -163,10 +163,6 @@ def test_a_new_choice_is_one_entry(axis, registry, entry, name, monkeypatch):
         model = trains(Variant(**SMALL, **{axis: choice}, order=order))
         norms = [m for m in model.layer2[0].downsample if isinstance(m, nn.BatchNorm2d)]
         assert bool(norms) == bool(ORDERS[order].project)
-
-
-# norm and act any number of times: a second norm at the second convolution is bn2b.
-PYRAMID = Order("norm act conv", "norm act conv norm +", stem="norm", head="norm act", project="")
 
 
 def test_a_new_order_is_one_line_that_may_have_a_step_twice(monkeypatch):

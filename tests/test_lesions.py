@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from nets import PYRAMID
 from test_units import RESIDUAL, assert_untouched, batch, net, snapshot, zero_branch
 from torch.nn.functional import cross_entropy
 
@@ -16,15 +17,11 @@ from resnet_variants.diagnosis.distances import identity_distance, sensitivity
 from resnet_variants.diagnosis.lesions import lesion_study
 from resnet_variants.diagnosis.shifts import shifted_accuracy
 from resnet_variants.diagnosis.units import batch_statistics, deleted, resume, units
-from resnet_variants.models.branches import ORDERS, Order
+from resnet_variants.models.branches import ORDERS
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 
 IMAGES, LABELS = batch(10)
-
-
-# Two norms at one convolution: PyramidNet's.
-TWICE = Order("norm act conv", "norm act conv norm +", stem="norm", head="norm act", project="")
 
 
 def loss_of(model):
@@ -45,7 +42,7 @@ def without(model, i, order):
 
 @pytest.mark.parametrize("axes", [*RESIDUAL, {"order": "twice"}, {"shortcut": "none"}], ids=str)
 def test_each_row_is_the_network_with_that_lesion(axes, monkeypatch):
-    monkeypatch.setitem(ORDERS, "twice", TWICE)
+    monkeypatch.setitem(ORDERS, "twice", PYRAMID)
     model, plain = net(**axes), axes == {"shortcut": "none"}
     before = snapshot(model)
     found = lesion_study(model, IMAGES, LABELS, batch_size=4)
