@@ -168,9 +168,10 @@ def test_diagnose_needs_the_plugin_and_report_does_not(example, capsys):
 
 def test_a_folder_holds_one_version_of_a_plugin(example, plugin, tmp_path):
     changed = str(plugin(EXAMPLE.replace("kernel=5", "kernel=7"), "my_parts.py"))
-    words = RUN.replace("my_parts.py", changed).split()[1:-1]
+    words = [*RUN.split()[1:-1], str(example / "results" / "stripes")]
+    words[words.index("my_parts.py")] = changed
     with pytest.raises(UserError, match=r"was made with another plugin 'my_parts.py' \(SHA-256"):
-        run.command([*words, str(example / "results" / "stripes")])
+        run.command(words)
     other = tmp_path / "other"
     words = ["--plugin", changed, "--data", "stripes", "--stem", "conv5", "--depth", "8"]
     run.command(
