@@ -47,10 +47,6 @@ class ModelArgs:
         check_fields(self)
         _check_factory_kwargs(self.device, self.dtype)
 
-    def layers(self, variant: Variant) -> Layers:
-        """The factory of a network's layers."""
-        return Layers(variant.norm, variant.act, self.device, self.dtype, self.conv_bias)
-
     def check(self, variant: Variant) -> None:
         """Refuse arguments that this variant cannot have.
 

@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         self.head_type = args.head
         self.grad_checkpointing = False
         self.feature_info = list[dict[str, object]]()
-        layers = args.layers(cfg)
+        layers = Layers(cfg.norm, cfg.act, args.device, args.dtype, args.conv_bias)
 
         width = self._add_stem(cfg, args.in_chans, layers)
         width = self._add_stages(cfg, width, args, layers)
