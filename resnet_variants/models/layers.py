@@ -60,8 +60,7 @@ class Layers:
             dilation=dilation,
             groups=groups,
             bias=self.conv_bias or NORMS[self.norm_layer] is no_norm,
-            device=self.device,
-            dtype=self.dtype,
+            **self.factory_kwargs,
         )
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
