@@ -8,7 +8,7 @@ multiply-add = 2 FLOPs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -131,15 +131,14 @@ def _filter(module: nn.Module) -> int:
     return cast(Tensor, module.filt)[0].numel() if isinstance(module, BlurPool2d) else 0
 
 
-def total(layers: Iterable[LayerCost]) -> Cost:
+def total(layers: Sequence[LayerCost]) -> Cost:
     """The sums over layers."""
-    rows = list(layers)
-    macs = sum(row.macs for row in rows)
+    macs = sum(layer.macs for layer in layers)
     return Cost(
-        params=sum(row.params for row in rows),
+        params=sum(layer.params for layer in layers),
         macs=macs,
         flops=2 * macs,
-        acts=sum(row.acts for row in rows),
+        acts=sum(layer.acts for layer in layers),
     )
 
 
