@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -43,12 +42,6 @@ class Lesion:
     draw: int = 0
     gone: Sequence[Unit] = ()
     pairs: Sequence[Pair] = ()
-
-    @contextlib.contextmanager
-    def applied(self, model: ResNet) -> Iterator[None]:
-        """Within the block the network is changed."""
-        with deleted(self.gone), exchanged(model, self.pairs):
-            yield
 
     @property
     def first(self) -> Unit | None:
@@ -110,7 +103,8 @@ def _sums(
             inputs = unit_inputs(model, x)
             for i, lesion in enumerate(lesions):
                 first = lesion.first or units(model)[0]
-                with lesion.applied(model):  # units before the first keep their output
+                with deleted(lesion.gone), exchanged(model, lesion.pairs):
+                    # Units before the first changed one keep their output.
                     logits = resume(model, inputs[places[first.name]], first.at).float()
                 hits = (logits.argmax(1) == y).sum().cpu()
                 sums[i] += torch.stack([hits, cross_entropy(logits, y, reduction="sum").cpu()])
