@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -117,7 +118,7 @@ def _lesions(all_units: list[Unit], draws: int, stream: torch.Generator) -> Iter
         if unit.deletable:
             yield Lesion("delete", gone=[unit])
     alike = [unit for unit in all_units if unit.module.keeps_shape]
-    pairs = [(a, b) for i, a in enumerate(alike) for b in alike[i + 1 :] if a.stage == b.stage]
+    pairs = [(a, b) for a, b in itertools.combinations(alike, 2) if a.stage == b.stage]
     for k in STEPS:
         for draw in range(draws):
             if 1 < k <= len(alike):
