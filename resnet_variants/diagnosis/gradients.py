@@ -21,13 +21,7 @@ from resnet_variants.diagnosis.activations import (
     vjp,
 )
 from resnet_variants.diagnosis.measure import Measure, Sample
-from resnet_variants.diagnosis.units import (
-    batch_statistics,
-    require_labelled,
-    require_ours,
-    require_shortcuts,
-    units,
-)
+from resnet_variants.diagnosis.units import batch_statistics, require_labelled, require_ours, units
 from resnet_variants.models.network import ResNet
 from resnet_variants.records.diagnosis import OUTPUT
 from resnet_variants.registry import UserError
@@ -143,7 +137,8 @@ def paths(
     """
     model = require_ours(model)
     require_labelled(images, labels)
-    require_shortcuts(model)
+    if model.variant.is_plain:
+        raise UserError(f"{model.variant.name} is a plain net: it has no shortcut")
     if draws < 1:
         raise UserError(f"draws {draws!r} must be at least 1")
     if not has_paths(model):

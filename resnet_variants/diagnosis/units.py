@@ -62,16 +62,6 @@ def require_labelled(images: Tensor, labels: Tensor) -> None:
         raise UserError(f"{shapes} must be (N, C, H, W) and (N,), and N at least 1")
 
 
-def require_shortcuts(model: ResNet) -> None:
-    """Refuse a plain net.
-
-    Raises:
-        ValueError: the model is a plain net.
-    """
-    if model.variant.is_plain:
-        raise UserError(f"{model.variant.name} is a plain net: it has no shortcut")
-
-
 # --- the chain --------------------------------------------------------------------------------
 
 
