@@ -144,12 +144,10 @@ def paths(
     if not has_paths(model):
         message = f"{model.variant.name} gates its branches by what its shortcuts carry"
         raise UserError(f"{message}: no path is a product of derivatives of one of them")
-    count = len(units(model))
     with batch_statistics(model):
-        norms = _norms_by_length(
-            forward_pass(model, images, labels), draws, generator("paths", seed)
-        )
-    return _by_length(count, norms).assign(n=len(images))
+        run = forward_pass(model, images, labels)
+        norms = _norms_by_length(run, draws, generator("paths", seed))
+    return _by_length(len(run.activations), norms).assign(n=len(images))
 
 
 def _by_length(count: int, norms: Mapping[int, Sequence[float]]) -> pd.DataFrame:
