@@ -98,7 +98,8 @@ def test_all_paths_together_are_the_gradient(axes):
     with batch_statistics(model):
         run = forward_pass(model, *batch())
         (whole,) = run.gradients([run.activations[0].x])
-        found = sum(path_gradient(run, own) for length in range(7) for own in subsets(length))
+        parts = (path_gradient(run, own) for length in range(7) for own in subsets(length))
+        found = sum(direction * math.exp(log_norm) for direction, log_norm in parts)
     assert torch.allclose(found, whole, rtol=1e-9, atol=1e-12)
 
 
@@ -107,7 +108,8 @@ def test_the_table_of_paths_has_mean_and_deviation_of_all_where_they_are_few():
     found = paths(model, *batch(), draws=20)
     with batch_statistics(model):
         run = forward_pass(model, *batch())
-        norms = [[path_gradient(run, own).norm().item() for own in subsets(k)] for k in range(7)]
+        parts = [[path_gradient(run, own) for own in subsets(k)] for k in range(7)]
+    norms = [[direction.norm().item() * math.exp(log) for direction, log in own] for own in parts]
     assert found["grad_norm"].to_numpy() == pytest.approx([np.mean(own) for own in norms])
     spreads = [np.std(own, ddof=1) for own in norms[1:-1]]
     assert found["grad_norm_sd"].to_numpy()[1:-1] == pytest.approx(spreads)

@@ -171,7 +171,7 @@ def _norms_by_length(
     lengths = np.unique(np.linspace(0, count, min(count + 1, MOST_LENGTHS)).round().astype(int))
     return {
         length: [
-            math.exp(_direction_and_log_norm(run, path)[1])
+            math.exp(path_gradient(run, path)[1])
             for path in _some_paths(count, length, draws, stream)
         ]
         for length in lengths.tolist()
@@ -196,21 +196,17 @@ def has_paths(model: ResNet) -> bool:
     return not (gated or model.variant.is_plain)
 
 
-def path_gradient(run: ForwardPass, branches: Iterable[int]) -> Tensor:
+def path_gradient(run: ForwardPass, branches: Iterable[int]) -> tuple[Tensor, float]:
     """The part of the gradient at the first unit's input that comes back along one path.
+
+    The gradient is scaled at every unit: after fifty branches it is below the range of float32.
 
     Args:
         run: of a residual network.
         branches: numbers of the units whose branch the path takes.
-    """
-    direction, log_norm = _direction_and_log_norm(run, branches)
-    return direction * math.exp(log_norm)
 
-
-def _direction_and_log_norm(run: ForwardPass, branches: Iterable[int]) -> tuple[Tensor, float]:
-    """``path_gradient`` as a tensor of norm 1 and the logarithm of its norm.
-
-    The gradient is scaled at every unit: after fifty branches it is below the range of float32.
+    Returns:
+        A tensor of norm 1, and the logarithm of the gradient's norm.
     """
     by_branch, log_norm = set(branches), 0.0
     (gradient,) = run.gradients([run.out])
