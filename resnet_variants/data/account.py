@@ -8,13 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from resnet_variants.data.images import (
-    BadImageError,
-    brightest,
-    is_picture,
-    shown,
-    suffixes,
-)
+from resnet_variants.data.images import BadImageError, brightest, is_picture, shown, suffixes
 
 # What systems put beside a user's files, as well as names with a leading dot.
 _SYSTEM = (

@@ -16,14 +16,7 @@ from typing import NoReturn
 import numpy as np
 from PIL import Image
 
-from resnet_variants.data.account import (
-    Account,
-    LeftOut,
-    dark,
-    is_system,
-    suffix_of,
-    why_left,
-)
+from resnet_variants.data.account import Account, LeftOut, dark, is_system, suffix_of, why_left
 from resnet_variants.data.images import (
     BadImageError,
     blamed_on,
