@@ -138,9 +138,7 @@ def _split(name: str, root: Path, splits: tuple[str, ...]) -> Any:
             return reader
         except UserError:
             raise
-        except (
-            Exception
-        ) as error:  # each reader has its own kind; all are reported if no split works
+        except Exception as error:  # each reader has its own kind; all are reported if none works
             reasons.append(f"{split}: {' '.join(str(error).split()) or type(error).__name__}")
     message = f"timm cannot read {name!r} in {str(root)!r} ({'; '.join(reasons)})"
     raise UserError(f"{message}: see --data-dir", field="data_dir")
@@ -151,10 +149,9 @@ def _refuse_system_files(reader: Any) -> None:
     for path, _ in getattr(reader, "samples", ()):
         own = Path(path).relative_to(reader.root)
         if any(map(is_system, own.parts)):
-            message = (
-                f"timm takes {str(path)!r} for a picture: remove it, or give folder:PATH, which"
-            )
-            raise UserError(f"{message} leaves out what is hidden or the system's", field="data")
+            message = f"timm takes {str(path)!r} for a picture: remove it, or give folder:PATH,"
+            message += " which leaves out what is hidden or the system's"
+            raise UserError(message, field="data")
 
 
 def check_unpacked(part: Any) -> None:

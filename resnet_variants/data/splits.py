@@ -333,9 +333,8 @@ def _tensor(images: Tensor | np.ndarray | UserError) -> Tensor:
 
 def _awaited(batches: Iterator[Any], n: int, workers: int) -> Any:
     """The next batch, of ``n`` images."""
-    for _ in range(
-        (_PATIENCE + n) // _LOOK
-    ):  # checks, not a clock: this process may be stopped meanwhile
+    # Checks, not a clock: this process may be stopped meanwhile.
+    for _ in range((_PATIENCE + n) // _LOOK):
         try:
             return next(batches)
         except (OSError, RuntimeError) as error:

@@ -125,9 +125,8 @@ def sensitivity(
         growth = _growth(model, images[:batch_size], generator("growth", seed))
         hits = _noisy(model, batches, [sd * scale for sd in noise], generator("noise", seed))
     found = {"kind": "noise", "noise_sd": noise, "acc": hits / len(images), "n": len(images)}
-    return pd.concat([growth, pd.DataFrame(found)], ignore_index=True)[
-        [*names(TABLES["sensitivity"].columns)]
-    ]
+    rows = pd.concat([growth, pd.DataFrame(found)], ignore_index=True)
+    return rows[[*names(TABLES["sensitivity"].columns)]]
 
 
 def _noisy(

@@ -29,12 +29,7 @@ from resnet_variants.records.files import Json, damaged
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Study
-from resnet_variants.sweeps.finished import (
-    finished,
-    recorded_moments,
-    recorded_run,
-    require_finite,
-)
+from resnet_variants.sweeps.finished import finished, recorded_moments, recorded_run, require_finite
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.batches import generator
@@ -133,9 +128,8 @@ def _require_images(config: Json, data: Dataset) -> None:
 
 def validation_images(data: Dataset, study: Study, device: torch.device) -> tuple[Tensor, Tensor]:
     """Validation images (N, C, H, W), drawn at random, normalised; and their labels (N,)."""
-    order = torch.randperm(len(data.val), generator=generator("diagnose", study.seed))[
-        : study.images
-    ]
+    stream = generator("diagnose", study.seed)
+    order = torch.randperm(len(data.val), generator=stream)[: study.images]
     images = _pixels(data, order).to(device)
     return Normalise.of(data, device)(images), data.val.labels[order].to(device)
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,8 @@ def budgeted(
     scores: pd.DataFrame, base: Mapping[str, str], cost: Mapping[str, float], margin: float
 ) -> Outcome:
     """``SIX`` seeds of all networks, then the pairs that are chosen."""
-    plan, shown = (
-        Plan(SIX, margin),
-        pd.DataFrame(data=False, index=scores.index, columns=scores.columns),
-    )
+    plan = Plan(SIX, margin)
+    shown = pd.DataFrame(data=False, index=scores.index, columns=scores.columns)
     shown.iloc[:SIX] = True
     absent = {(str(name), seed) for name in scores for seed in range(len(scores), MOST)}
     whole = sum(NINE * cost[str(name)] for name in scores)
@@ -136,9 +135,7 @@ def simulation(grids: int) -> list[dict[str, object]]:
     """A row of each margin and design, over all grids."""
     tasks = [(margin, number) for margin in MARGINS for number in range(grids)]
     with ProcessPoolExecutor(PROCESSES, initializer=remember) as pool:
-        each = pd.DataFrame(
-            [row for rows in pool.map(replayed, tasks, chunksize=5) for row in rows]
-        )
+        each = pd.DataFrame([*chain.from_iterable(pool.map(replayed, tasks, chunksize=5))])
     means = each.groupby(["margin", "design"], sort=False).mean().round(4).reset_index()
     means.insert(0, "scores", f"{grids} simulated grids")
     return means.to_dict("records")  # type: ignore[return-value]

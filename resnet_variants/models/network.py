@@ -243,9 +243,8 @@ class ResNet(nn.Module):
         self.global_pool, self.fc = cast("tuple[SelectAdaptivePool2d, nn.Module]", made)
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         if self.head_type == "bn_linear" and self.num_classes:
-            self.fc = nn.Sequential(
-                nn.BatchNorm1d(self.head_hidden_size, **factory_kwargs), self.fc
-            )
+            norm = nn.BatchNorm1d(self.head_hidden_size, **factory_kwargs)
+            self.fc = nn.Sequential(norm, self.fc)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: FBT001, FBT002
         """Recompute each unit in the backward pass instead of keeping its activations."""
