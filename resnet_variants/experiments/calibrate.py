@@ -66,14 +66,11 @@ def differences(
     return pd.DataFrame(scores[:, 1:] - scores[:, :1] + np.asarray(shifts))
 
 
-def _any(frame: pd.DataFrame) -> bool:
-    return bool(frame["verdict"].str.startswith((BETTER, WORSE)).any())
-
-
 def false_at(noise: str, arms: int, seeds: int, planned: int, repeat: int) -> float:
     """Whether a table of arms that are equal gets a verdict; looks from ``planned`` on."""
     draw = np.random.default_rng([repeat, arms, seeds, planned])
-    return float(_any(judge(differences(draw, noise, seeds, [0.0] * arms), Plan(planned))))
+    found = judge(differences(draw, noise, seeds, [0.0] * arms), Plan(planned))
+    return float(found["verdict"].str.startswith((BETTER, WORSE)).any())
 
 
 def false_effect(noise: str, seeds: int, repeat: int) -> float:
