@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from resnet_variants.data.account import Account
-from resnet_variants.data.folders import FolderSource, read_folder
+from resnet_variants.data.folders import read_folder
 from resnet_variants.data.images import read_picture
 from resnet_variants.data.readers import TimmSource, check_unpacked, given_parts, open_timm
 from resnet_variants.data.specs import DATASETS, TORCHVISION, check_spec
@@ -227,6 +227,3 @@ def _own(name: str, root: Path) -> Source:
         message += " rv.Dataset.from_tensors(...) or rv.Dataset.from_torch(...)"
         raise UserError(message, field="data")
     return source
-
-
-__all__ = ["DATASETS", "FolderSource", "MemorySource", "Source", "TimmSource", "open_source"]
