@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -90,7 +89,9 @@ def load_dataset(
     source = open_source(spec, loading.data_dir)
     if loading.image_cache == "clear":
         kept.clear_once()
-    file = _kept_file(source, img_size, crop_pct, loading)
+    file = None
+    if isinstance(source, FolderSource) and loading.image_cache != "off":
+        file = kept.place_of(source, img_size, crop_pct)
     like = functools.partial(_restored, spec, source, crop_pct, loading)
     if file and (restored := kept.read(file, like)):
         return restored
@@ -141,13 +142,6 @@ def _decoded(
 # --- keeping ----------------------------------------------------------------------------------
 
 _MEASURED = ("img_size", "mean", "std", "split_hash", "data_hash")  # of a `Dataset`
-
-
-def _kept_file(source: Source, img_size: int, crop_pct: float, loading: Loading) -> Path | None:
-    """The file that holds the decoded images, or will; ``None`` if they are not to be kept."""
-    if loading.image_cache == "off" or not isinstance(source, FolderSource):
-        return None
-    return kept.place_of(source, img_size, crop_pct)
 
 
 def _require_like(
