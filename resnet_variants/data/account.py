@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -119,13 +120,10 @@ def dark(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     """
     found: list[int] = []
     for path in paths[:: max(1, len(paths) // _SAMPLE)]:
-        try:
-            found += [value for value in (brightest(root / path),) if value is not None]
-        except BadImageError:  # reported when it is decoded
-            continue
+        with contextlib.suppress(BadImageError):  # reported when it is decoded
+            if (level := brightest(root / path)) is not None:
+                found.append(level)
     if not found or max(found) >= _DARK:
         return ()
-    what = (
-        f"{len(found)} pictures of 16 bits that were looked at use {max(found) + 1} of 256 levels"
-    )
-    return (f"{what}: scale their values up to 65535 and save them again",)
+    what = f"{len(found)} pictures of 16 bits that were looked at use {max(found) + 1} of 256"
+    return (f"{what} levels: scale their values up to 65535 and save them again",)
