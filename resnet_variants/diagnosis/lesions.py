@@ -44,12 +44,6 @@ class Lesion:
     gone: Sequence[Unit] = ()
     pairs: Sequence[Pair] = ()
 
-    @property
-    def first(self) -> Unit | None:
-        """The first changed unit in the chain."""
-        touched = [*self.gone, *(unit for pair in self.pairs for unit in pair)]
-        return min(touched, key=lambda unit: unit.at, default=None)
-
 
 def lesion_study(
     model: nn.Module,
@@ -86,10 +80,11 @@ def lesion_study(
     """
     model = require_ours(model)
     require_labelled(images, labels)
-    lesions = [*_lesions(units(model), draws, generator("lesions", seed))]
+    all_units = units(model)
+    lesions = [*_lesions(all_units, draws, generator("lesions", seed))]
     sums = _sums(model, lesions, images.split(batch_size), labels.split(batch_size))
     scores = pd.DataFrame((sums / len(images)).numpy(), columns=["acc", "loss"])
-    about = pd.DataFrame([_row(lesion, units(model)) for lesion in lesions])
+    about = pd.DataFrame([_row(lesion, all_units) for lesion in lesions])
     return about.join(scores).assign(n=len(images))
 
 
@@ -98,15 +93,16 @@ def _sums(
 ) -> Tensor:
     """Correct answers and loss by lesion, summed over the batches: (lesions, 2)."""
     sums = torch.zeros(len(lesions), 2, dtype=torch.float64)
-    places = {unit.name: i for i, unit in enumerate(units(model))}
+    all_units = units(model)
     with torch.no_grad(), evaluating(model):
         for x, y in zip(images, labels, strict=True):
             inputs = unit_inputs(model, x)
             for i, lesion in enumerate(lesions):
-                first = lesion.first or units(model)[0]
+                changed = [*lesion.gone, *itertools.chain(*lesion.pairs)]
+                first = min(changed or all_units, key=lambda unit: unit.at)
                 with deleted(lesion.gone), exchanged(model, lesion.pairs):
                     # Units before the first changed one keep their output.
-                    logits = resume(model, inputs[places[first.name]], first.at).float()
+                    logits = resume(model, inputs[all_units.index(first)], first.at).float()
                 hits = (logits.argmax(1) == y).sum().cpu()
                 sums[i] += torch.stack([hits, cross_entropy(logits, y, reduction="sum").cpu()])
     return sums
@@ -133,7 +129,7 @@ def _row(lesion: Lesion, all_units: list[Unit]) -> dict[str, object]:
     only = lesion.gone[0] if lesion.kind == "delete" else None
     return {
         "kind": lesion.kind,
-        "unit": np.nan if only is None else [unit.name for unit in all_units].index(only.name),
+        "unit": np.nan if only is None else all_units.index(only),
         "name": "" if only is None else only.name,
         "keeps_shape": np.nan if only is None else float(only.module.keeps_shape),
         "deleted": len(lesion.gone),
@@ -145,10 +141,9 @@ def _row(lesion: Lesion, all_units: list[Unit]) -> dict[str, object]:
 
 def _tau(pairs: Sequence[Pair], all_units: list[Unit]) -> float:
     """Kendall's rank correlation of the order after the exchanges with the one before."""
-    places = {unit.name: i for i, unit in enumerate(all_units)}
     order = list(range(len(all_units)))
-    for first, second in pairs:
-        i, j = places[first.name], places[second.name]
+    for pair in pairs:
+        i, j = map(all_units.index, pair)
         order[i], order[j] = order[j], order[i]
     return 1.0 if len(order) < 2 else float(cast(Any, kendalltau(order, sorted(order))).statistic)
 
