@@ -139,12 +139,9 @@ def _noisy(
     hits = np.zeros(len(scales))
     for x, y in batches:
         drawn = torch.randn(x.shape, generator=stream).to(x)
-        hits += [_hits(model, x + scale * drawn, y) for scale in scales]
+        noisy = (x + scale * drawn for scale in scales)
+        hits += [int((resume(model, images).argmax(1) == y).sum()) for images in noisy]
     return hits
-
-
-def _hits(model: ResNet, images: Tensor, labels: Tensor) -> int:
-    return int((resume(model, images).argmax(1) == labels).sum())
 
 
 def _growth(model: ResNet, images: Tensor, stream: torch.Generator) -> pd.DataFrame:
