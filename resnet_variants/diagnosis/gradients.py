@@ -23,14 +23,13 @@ from resnet_variants.diagnosis.activations import (
 from resnet_variants.diagnosis.measure import Measure, Sample
 from resnet_variants.diagnosis.units import batch_statistics, require_labelled, require_ours, units
 from resnet_variants.models.network import ResNet
-from resnet_variants.records.diagnosis import OUTPUT
+from resnet_variants.records.diagnosis import OUTPUT, TABLES
+from resnet_variants.records.schema import names
 from resnet_variants.registry import UserError
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import double
 
 MOST_LENGTHS = 16  # measured path lengths, spread evenly from 0 to the number of units
-
-_NORMS = ("input_norm", "grad_norm", "shortcut_norm", "branch_norm")
 
 
 def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFrame:
@@ -69,8 +68,8 @@ def gradient_flow(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFr
     rows = [_row(i, run.activations[i], whole, branch) for i, branch in enumerate(branches)]
     end = {"unit": len(rows), "name": OUTPUT}
     end |= {"input_norm": _norm(run.out), "grad_norm": _norm(whole[-1])}
-    columns = ["unit", "name", *_NORMS, "recursion_error"]
-    return pd.DataFrame([*rows, end]).reindex(columns=columns).assign(n=len(images))
+    table = pd.DataFrame([*rows, end]).assign(n=len(images))
+    return table.reindex(columns=names(TABLES["gradient_flow"].columns))
 
 
 def _row(
