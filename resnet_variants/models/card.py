@@ -18,7 +18,7 @@ from resnet_variants.models.cost import measure, total
 from resnet_variants.models.network import ResNet
 from resnet_variants.models.peers import names_elsewhere
 from resnet_variants.models.variant import Variant
-from resnet_variants.models.weights import OURS
+from resnet_variants.models.weights import OURS, WEIGHTS_FILE
 from resnet_variants.models.zoo import architecture
 from resnet_variants.records.files import Json, read_json, write_atomically
 from resnet_variants.registry import require, require_path
@@ -91,7 +91,7 @@ def save_pretrained(
     if model.head_type != ModelArgs.head:
         arguments = arguments | {"head": model.head_type}
     save_for_hf(stored, str(folder), model_args=arguments, safe_serialization=True)
-    (folder / "model.safetensors").chmod(0o644)  # safetensors lets only the owner read it
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets only the owner read it
     config = folder / "config.json"
     written = read_json(config, remedy="save the model again")
     # timm reads num_classes from the top level; transformers would pass it twice. The name of the
