@@ -135,8 +135,8 @@ def _most_apart(found: Contrast, data: str) -> Figure | None:
     table = found.apart.head(MOST)
     own = found.thumbnails
     rows = table[["image", "class", "first", "second"]].itertuples(index=False, name=None)
-    shown = [
-        Shown(
+    shown: list[Shown] = [
+        (
             picture_of(own[image].picture, HARDEST),
             (title, f"{POINTS * first:.0f} | {POINTS * second:.0f} %"),
         )

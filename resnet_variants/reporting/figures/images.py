@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,13 +17,7 @@ from resnet_variants.reporting.text import POINTS
 _COLUMNS, _LETTERS = 8, 14  # pictures in a row; letters that one is wide
 _SIDE, _GAP, _LINE = 0.9, 0.1, 0.14  # inches: a picture, between two, a line of text
 
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture and the lines below it."""
-
-    picture: Image.Image
-    lines: Sequence[str]
+Shown = tuple[Image.Image, Sequence[str]]  # a picture, and the lines below it
 
 
 def hardest_images(comparison: Comparison) -> Figure | None:
@@ -34,8 +27,8 @@ def hardest_images(comparison: Comparison) -> Figure | None:
     if kept.empty:
         return None
     rows = kept[["picture", "class", "answer", "answered"]].itertuples(index=False, name=None)
-    shown = [
-        Shown(picture_of(picture, HARDEST), (title, answer, f"{POINTS * answered:.0f} %"))
+    shown: list[Shown] = [
+        (picture_of(picture, HARDEST), (title, answer, f"{POINTS * answered:.0f} %"))
         for picture, title, answer, answered in rows
     ]
     runs = number_of(int(kept["runs"].iloc[0]), "run")
@@ -50,18 +43,18 @@ def pictures_figure(shown: Sequence[Shown], notes: Sequence[str]) -> Figure:
     """Pictures in rows, each enlarged pixel by pixel to the same width."""
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
-    wide, high = _SIDE + _GAP, _SIDE + _GAP + _LINE * len(shown[0].lines)
+    wide, high = _SIDE + _GAP, _SIDE + _GAP + _LINE * len(shown[0][1])
     with styled():
         size = max(4.2, columns * wide), rows * high + 0.05
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.set_axis_off()
-        for at, own in enumerate(shown):
+        for at, (picture, lines) in enumerate(shown):
             row, column = divmod(at, columns)
             left, top = column * wide, -row * high
             extent = (left, left + _SIDE, top - _SIDE, top)
-            axes.imshow(np.asarray(own.picture), extent=extent, interpolation="none")
-            for line, text in enumerate(own.lines):
+            axes.imshow(np.asarray(picture), extent=extent, interpolation="none")
+            for line, text in enumerate(lines):
                 label = plain(shortened(one_line(text), _LETTERS))
                 # Without a room of its own a text takes no time in the layout.
                 y = top - _SIDE - 0.03 - _LINE * line
