@@ -133,21 +133,17 @@ def arms_of(comparison: Comparison) -> Arms:
         return arms
     if len(labels) > LISTED and len(levels.columns) > 1:
         return Arms(labels, arms.levels.iloc[:, [0, -1]])
-    return _one_by_one(labels)
+    return arms_by_name(labels)
 
 
 def arms_by_name(labels: Mapping[str, str]) -> Arms:
-    """Looks of networks of which nothing but names and labels is known."""
-    return _one_by_one(labels)
+    """Looks of networks one by one, where nothing but their names and labels is known."""
+    return Arms(labels, pd.Series(labels, name="network").to_frame())
 
 
 def looks_by_value(values: pd.Series) -> dict[str, Look]:
     """A look for each distinct text, in order of appearance."""
     return _Part("", values, _SHOWN_BY[1][0]).looks
-
-
-def _one_by_one(labels: Mapping[str, str]) -> Arms:
-    return Arms(labels, pd.Series(labels, name="network").to_frame())
 
 
 def drawn(look: Look) -> dict[str, Any]:
