@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -58,7 +58,6 @@ COSTS_DRAWN = {  # by the name of the figure, accuracy_vs_NAME: the column of th
     "train_time": "train_ms_per_image",
     "latency": "latency_ms",
 }
-_SECOND = {"macs": ("flops", 2.0)}  # the column on the upper axis, and its units for one of these
 
 
 def accuracy_vs_cost(comparison: Comparison, name: str = MAIN) -> Figure | None:
@@ -144,17 +143,13 @@ def _scales(axes: Axes, column: str, places: Places) -> None:
         axes.set_xticks([places.alike], [f"{places.alike:.4g}"])
     elif places.wide:
         logarithmic(axes, "x")
-    if column in _SECOND:
-        second, factor = _SECOND[column]
-        top = axes.secondary_xaxis("top", functions=(_times(factor), _times(1 / factor)))
-        top.set_xlabel(COSTS[second].label)
+    if column == "macs":  # one MAC is two FLOPs
+        functions: Any = (lambda macs: 2 * macs, lambda flops: flops / 2)
+        top = axes.secondary_xaxis("top", functions=functions)
+        top.set_xlabel(COSTS["flops"].label)
         if places.alike is not None or places.wide:
             ticks = axes.get_xticks()
-            top.set_xticks(factor * ticks, [f"{factor * tick:.4g}" for tick in ticks])
-
-
-def _times(factor: float) -> Callable[[Any], Any]:
-    return lambda values: values * factor
+            top.set_xticks(2 * ticks, [f"{2 * tick:.4g}" for tick in ticks])
 
 
 def _caption(rows: pd.DataFrame, places: Places, comparison: Comparison) -> list[str]:
