@@ -273,10 +273,7 @@ def _what_it_takes(compared: pd.DataFrame, plan: Plan) -> list[str]:
     rows = compared[(compared["verdict"] == UNDECIDED) & compared["detectable"].notna()]
     if rows.empty:
         return []
-    low, high = (
-        f"{POINTS * end:.1f}" for end in (rows["detectable"].min(), rows["detectable"].max())
-    )
-    between = low if low == high else f"{low} to {high}"
+    between = span(POINTS * rows["detectable"], ".1f")
     text = f"Of the undecided, differences of {between} points would have shown in 80 % of cases"
     known = rows[rows["more_seeds"].notna()]
     if known.empty:
@@ -434,7 +431,8 @@ def _test_images(comparisons: Sequence[Comparison]) -> list[str]:
         spread = summary.dropna(subset=["sd_of_seeds", "test_acc_sd"])
         if len(spread):
             seen, chance, real = (
-                _points(spread[name]) for name in ("test_acc_sd", "sd_of_images", "sd_of_seeds")
+                span(POINTS * spread[name], ".2f")
+                for name in ("test_acc_sd", "sd_of_images", "sd_of_seeds")
             )
             lines.append(
                 f"Runs of one arm deviate by {seen} points. Independent errors on the {n} would "
@@ -442,12 +440,6 @@ def _test_images(comparisons: Sequence[Comparison]) -> list[str]:
                 "(arXiv:2304.01910)."
             )
     return lines
-
-
-def _points(values: pd.Series) -> str:
-    """``0.31 to 0.52``, from fractions."""
-    low, high = (f"{POINTS * end:.2f}" for end in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def _other_images(summary: pd.DataFrame, n: str) -> str:
@@ -468,10 +460,9 @@ def _both_chances(rows: pd.DataFrame, n: str) -> str:
         rows[[f"{name}_ci_low", f"{name}_ci_high"]].to_numpy(float) for name in ("delta", "images")
     )
     wider = np.ptp(new, axis=1) / np.ptp(old, axis=1)
-    low, high = f"{wider.min():.2f}", f"{wider.max():.2f}"
     text = (
         f"Verdicts and intervals are for new seeds on the same {n}. For new seeds and new images, "
-        f"intervals of differences are {low if low == high else f'{low} to {high}'} times as wide"
+        f"intervals of differences are {span(pd.Series(wider), '.2f')} times as wide"
     )
     clear, still = (int((ends[:, 0] * ends[:, 1] > 0).sum()) for ends in (old, new))
     return text + (f", and {still} of the {clear} that leave zero out still do." if clear else ".")

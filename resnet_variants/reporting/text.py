@@ -39,10 +39,10 @@ def _interval(form: str, mean: float, low: float, high: float) -> str:
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def span(counts: pd.Series) -> str:
-    """``9``, or ``3 to 9``."""
-    low, high = counts.min(), counts.max()
-    return str(low) if low == high else f"{low} to {high}"
+def span(numbers: pd.Series, form: str = "") -> str:
+    """``9``, or ``3 to 9``, each number in Python's ``form``."""
+    low, high = (format(end, form) for end in (numbers.min(), numbers.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def hours_text(hours: float) -> str:
