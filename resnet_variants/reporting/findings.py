@@ -134,15 +134,8 @@ def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
     compared = summary[summary["pairs"] > 0]
     bases = [*compared["baseline"].unique()]
     base = bases[0] if len(bases) == 1 else "the baseline"
-    parts = _told_apart(compared, base)
-    decided = int(compared["verdict"].str.startswith((BETTER, WORSE)).sum())
-    equal = compared.loc[compared["verdict"] == EQUAL, "model"]
-    if len(equal):
-        names = enumerated(equal, f"{len(equal)} arms")
-        verb = "differs" if len(equal) == 1 else "differ"
-        parts.append(f"{names} {verb} from {base} by less than {plan.margin:g} points")
-        decided += len(equal)
-    if not decided:
+    undecided = compared.loc[compared["verdict"] == UNDECIDED, "model"]
+    if len(undecided) == len(compared):
         seeds = span(compared["pairs"])
         subject = (
             f"none of {len(compared)} arms can"
@@ -152,10 +145,15 @@ def _plain_verdict(summary: pd.DataFrame, plan: Plan) -> str:
         shown = POINTS * compared["detectable"].max()
         would = f": a difference of {shown:.1f} points would have shown" if shown == shown else ""
         return f"With {seeds} seeds {subject} be told from {base}{would}."
-    rest = len(compared) - decided
-    others = compared.loc[compared["verdict"] == UNDECIDED, "model"]
-    subject = others.iloc[0] if rest == 1 else f"the other {rest}"
-    parts += [f"{subject} cannot be told from it"] if rest else []
+    parts = _told_apart(compared, base)
+    equal = compared.loc[compared["verdict"] == EQUAL, "model"]
+    if len(equal):
+        names = enumerated(equal, f"{len(equal)} arms")
+        verb = "differs" if len(equal) == 1 else "differ"
+        parts.append(f"{names} {verb} from {base} by less than {plan.margin:g} points")
+    if len(undecided):
+        subject = undecided.iloc[0] if len(undecided) == 1 else f"the other {len(undecided)}"
+        parts.append(f"{subject} cannot be told from it")
     return "; ".join(parts) + "."
 
 
