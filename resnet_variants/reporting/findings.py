@@ -49,7 +49,7 @@ def headline(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 def _predicted(comparisons: Sequence[Comparison]) -> str:
     """How many of the predictions held; empty where there are none."""
     tables = [part.predictions.drop_duplicates("number") for part in comparisons]
-    verdicts = pd.concat([table["verdict"] for table in tables]) if tables else pd.Series(dtype=str)
+    verdicts = pd.concat([table["verdict"] for table in tables])
     if verdicts.empty:
         return ""
     counts = {word: int((verdicts == word).sum()) for word in (HELD, FAILED, UNDECIDED)}
@@ -80,8 +80,8 @@ def _held_elsewhere(comparisons: Sequence[Comparison]) -> str:
         part.robustness.assign(model=part.labelled(part.robustness["model"]))
         for part in comparisons
     ]
-    rows = pd.concat(tables) if tables else pd.DataFrame()
-    rows = rows[rows["verdict"] != UNDECIDED] if len(rows) else rows
+    rows = pd.concat(tables)
+    rows = rows[rows["verdict"] != UNDECIDED]
     if rows.empty:
         return ""
     each = [f"on {row.model} holds at {row.holds} of {row.values}" for row in rows.itertuples()]
@@ -356,28 +356,24 @@ _METHODS = (
 
 def notes(comparisons: Sequence[Comparison], provenance: Provenance) -> list[str]:
     """How to read the numbers."""
-    lines = [*_METHODS]
-    if comparisons:
-        lines.insert(2, _promise(comparisons[0].plan))
+    lines = [*_METHODS[:2], _promise(comparisons[0].plan)]
+    varied = [name for name in comparisons[0].varied if name in _OTHER_STEPS]
+    if varied:
+        lines.append(
+            f"Arms differ in {', '.join(varied)}: with one seed they still see the same images in "
+            "the same order, but not in the same batches or not in the same form, so pairing gains "
+            "less."
+        )
     gain = pairing_gain([*chain.from_iterable(part.pairs for part in comparisons)])
     if not np.isnan(gain):
         pairs = pd.concat([part.summary["pairs"] for part in comparisons])
         pairs = pairs[pairs > 1]
-        lines.insert(
-            3,
+        lines.append(
             f"Pairing: for the same standard error, independent seeds would take {gain:.2f} times "
             f"as many runs ({len(pairs)} x {span(pairs)} pairs)"
-            + (": here the seeds have little in common." if gain < _LITTLE else "."),
+            + (": here the seeds have little in common." if gain < _LITTLE else ".")
         )
-    varied = [name for name in comparisons[0].varied if name in _OTHER_STEPS] if comparisons else []
-    if varied:
-        lines.insert(
-            3,
-            f"Arms differ in {', '.join(varied)}: with one seed they still see the same images in "
-            "the same order, but not in the same batches or not in the same form, so pairing gains "
-            "less.",
-        )
-    lines += _test_images(comparisons)
+    lines += [*_METHODS[2:], *_test_images(comparisons)]
     if any((part.effects["model"] == ADDITIVE).any() for part in comparisons):
         lines.append(
             "Where variants of the whole product are missing, the axes are taken to add up in the "
