@@ -13,6 +13,7 @@ import base64
 import gzip
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -304,32 +305,31 @@ def _tables(
     cells = cells[[name for name in cells if cells[name].ne("").any()]]
     if "verdict" in cells:  # a narrow screen shows two columns
         cells.insert(1, "verdict", cells.pop("verdict"))
-    inside = [(s, s.comparison.diagnosis_summary) for s in sections]
-    tables = {
-        "predictions": [Table.of(readable_predictions(s.comparison.predictions)) for s in sections],
-        "differences": [_differences(section) for section in sections],
-        "summary": [Table.of(cells.loc[s.arms.index], s.arms.index.tolist()) for s in sections],
-        "runs": [_runs(section, content.run_files) for section in sections],
-        "effects": [_effects(section.comparison.effects) for section in sections],
-        "endpoints": [_readable(s, s.comparison.endpoints, readable_endpoints) for s in sections],
-        "pairs": [_readable(s, s.comparison.all_pairs, readable_endpoints) for s in sections],
-        "robustness": [
-            _readable(s, s.comparison.robustness, readable_robustness) for s in sections
-        ],
-        "classes": [_classes(section) for section in sections],
-        "probabilities": [
-            _readable(s, calibration_errors(s.comparison.calibration), readable_calibration)
-            for s in sections
-        ],
-        "search": [_readable(s, s.comparison.search, readable_search) for s in sections],
-        "depths": [_readable(s, s.comparison.errors_by_depth, readable_errors) for s in sections],
-        "diagnosis": [_readable(*part, readable_diagnoses) for part in inside],
-        "compared": [_readable(*part, readable_comparisons) for part in inside],
-    }
-    return {
-        name: [(at, table) for at, table in enumerate(own) if table.rows]
-        for name, own in tables.items()
-    }
+    tables = defaultdict[str, list[tuple[int, Table]]](list)
+    for at, section in enumerate(sections):
+        part, arms = section.comparison, section.arms.index
+        own = {
+            "predictions": Table.of(readable_predictions(part.predictions)),
+            "differences": _differences(section),
+            "summary": Table.of(cells.loc[arms], arms.tolist()),
+            "runs": _runs(section, content.run_files),
+            "effects": _effects(part.effects),
+            "endpoints": _readable(section, part.endpoints, readable_endpoints),
+            "pairs": _readable(section, part.all_pairs, readable_endpoints),
+            "robustness": _readable(section, part.robustness, readable_robustness),
+            "classes": _classes(section),
+            "probabilities": _readable(
+                section, calibration_errors(part.calibration), readable_calibration
+            ),
+            "search": _readable(section, part.search, readable_search),
+            "depths": _readable(section, part.errors_by_depth, readable_errors),
+            "diagnosis": _readable(section, part.diagnosis_summary, readable_diagnoses),
+            "compared": _readable(section, part.diagnosis_summary, readable_comparisons),
+        }
+        for name, table in own.items():
+            if table.rows:
+                tables[name].append((at, table))
+    return tables
 
 
 def _classes(section: Section) -> Table:
