@@ -303,10 +303,9 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     where = [*map(str, folders), "--out", str(out)] if folders else [str(out)]
     again = shlex.join(["python", "-m", "resnet_variants.report", *where])
     commands = list(results.provenance.get("command", ()))
-    if any(
-        "--minutes" in command.split() for command in commands
-    ):  # another machine's choice differs
+    if any("--minutes" in command.split() for command in commands):
         epochs = sorted({int(part.key["epochs"]) for part in results.comparisons})
+        # Another machine would choose others.
         commands.append(f"# it chose --epochs {' and '.join(map(str, epochs))} here")
     return [*commands, again]
 

@@ -91,12 +91,8 @@ def _count(name: str) -> Text:
     return lambda row: f"{row[name]:,}"
 
 
-def _accuracy(row: Row) -> str:
-    return interval(*(row[name] for name in ACCURACY))
-
-
-def _delta(row: Row) -> str:
-    return interval(*(row[name] for name in DELTA), sign="+")
+def _interval(names: Sequence[str], sign: str = "") -> Text:
+    return lambda row: interval(*(row[name] for name in names), sign=sign)
 
 
 def _delta_on_new_images(row: Row) -> str:
@@ -114,10 +110,6 @@ def _deviations(row: Row) -> str:
 
 def _paper(row: Row) -> str:
     return f"{POINTS * row['paper_delta']:+.2f} ({row['paper']})" if row["paper"] else ""
-
-
-def _p_value(row: Row) -> str:
-    return p_value(row["p_adjusted"])
 
 
 def what_it_takes(row: Row) -> str:
@@ -185,14 +177,14 @@ COLUMNS = (
     Column(
         "test_acc_mean",
         "test accuracy % [95 %]",
-        _accuracy,
+        _interval(ACCURACY),
         latex_title=r"Accuracy (\%)",
         latex=_latex_accuracy,
     ),
     Column(
         "delta",
         "delta, points [95 %]",
-        _delta,
+        _interval(DELTA, sign="+"),
         latex_title=r"$\Delta$ (points)",
         latex=_latex_delta,
     ),
@@ -215,7 +207,7 @@ COLUMNS = (
     Column(
         "p_adjusted",
         "p (adjusted)",
-        _p_value,
+        lambda row: p_value(row["p_adjusted"]),
         tables=(PAGE,),
         numeric=True,
     ),
