@@ -95,7 +95,7 @@ def _contents(found: Contrast, absent: str, command: str) -> dict[str, str | byt
             files |= drawn
     shown = {
         "training_curves": pd.DataFrame(),
-        "classes": _classes(found) if len(found.classes) else pd.DataFrame(),
+        "classes": _classes(found),
         "images": _apart(found, MOST),
     }
     there = {picture.part for picture in pictures}
