@@ -14,17 +14,11 @@ from resnet_variants.reporting.figures.diagnosis import DIAGNOSIS_FIGURES
 
 @dataclass(frozen=True)
 class _Kind:
-    """What figures of one name are.
+    """What figures of one name are."""
 
-    Attributes:
-        part: of the page.
-        caption: what they show.
-        numbers: the file that has their numbers; NAME.csv if empty.
-    """
-
-    part: str
-    caption: str
-    numbers: str = ""
+    part: str  # of the page
+    caption: str  # what they show
+    numbers: str = ""  # the file that has their numbers; NAME.csv if empty
 
 
 _KINDS = {
@@ -52,7 +46,7 @@ class Picture:
     name: str  # of its file
     svg: bytes
     caption: str  # what it shows, and where its numbers are
-    part: str = ""  # of the page that shows it
+    part: str  # of the page that shows it
 
     @property
     def url(self) -> str:
@@ -62,16 +56,14 @@ class Picture:
 
 def pictures_of(figures: Mapping[str, bytes]) -> list[Picture]:
     """Those of the figures, by the names of their files, that the page shows as they are."""
-    shown = {n: _kind(n) for n in figures if n.endswith(".svg") and _kind(n)}
-    return [
-        Picture(Path(name).stem, figures[name], _caption(kind), _KINDS[kind].part)
-        for name, kind in shown.items()
-    ]
-
-
-def _caption(name: str) -> str:
-    kind = _KINDS[name]
-    return f"{kind.caption}; the numbers are in {kind.numbers or f'{name}.csv'}."
+    pictures = []
+    for name, content in figures.items():
+        kind = _kind(name)
+        if kind and name.endswith(".svg"):
+            about = _KINDS[kind]
+            caption = f"{about.caption}; the numbers are in {about.numbers or f'{kind}.csv'}."
+            pictures.append(Picture(Path(name).stem, content, caption, about.part))
+    return pictures
 
 
 def _kind(name: str) -> str:
