@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -251,12 +252,11 @@ def _report(results: Results) -> Report:
 
 
 def _counts(results: Results) -> dict[str, int]:
-    counts = {str(status): int(n) for status, n in results.runs["status"].value_counts().items()}
+    counts = Counter[str](results.runs["status"].value_counts().to_dict())
     starting = sum(results.unseen.values())
-    for status, n in ((RUNNING, starting), (MISSING, len(results.unseen) - starting)):
-        if n:
-            counts[status] = counts.get(status, 0) + n
-    return counts
+    counts[RUNNING] += starting
+    counts[MISSING] += len(results.unseen) - starting
+    return dict(+counts)  # without zeros
 
 
 def _figures(parts: Sequence[Comparison]) -> dict[str, bytes]:
