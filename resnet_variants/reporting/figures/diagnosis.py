@@ -113,7 +113,7 @@ def _by_epoch(
     if not shown:
         return None
     states = _states(frame)
-    figure, grid = _figure(len(shown), len(states) + 1, frame, drawing, sharey=False)
+    figure, grid = _figure(len(shown), len(states) + 1, frame, drawing)
     inside = frame[frame["name"] != OUTPUT]
     columns = [measure.column for measure in shown]
     units = inside.groupby(["model", "seed", "epoch"], sort=False)[columns]
@@ -167,7 +167,7 @@ def _lesion(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
 
 def _paths(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     """How many paths of each length there are, what gradient each carries, and all together."""
-    figure, (panels,) = _figure(1, 3, frame, drawing, sharey=False)
+    figure, (panels,) = _figure(1, 3, frame, drawing)
     measures = {
         "share": "share of all paths",
         "grad_norm": f"gradient of one path (mean of {frame['draws'].max():.0f})",
@@ -184,7 +184,7 @@ def _paths(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
 def _sensitivity(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     """Growth of a small disturbance by unit, accuracy under noise, and one against the other."""
     growth, noise = (frame[frame["kind"] == kind] for kind in ("growth", "noise"))
-    figure, (panels,) = _figure(1, 3, frame, drawing, sharey=False)
+    figure, (panels,) = _figure(1, 3, frame, drawing)
     _draw(panels[0], growth, "unit", "growth", drawing)
     _draw(panels[1], noise, "noise_sd", "acc", drawing)
     _draw_runs(panels[2], growth, noise, drawing)
@@ -205,7 +205,7 @@ def _sensitivity(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
 
 def _shifts(frame: pd.DataFrame, drawing: _Drawing) -> Figure:
     """Accuracy and equal answers by the size of the shift."""
-    figure, (panels,) = _figure(1, 2, frame, drawing, sharey=False)
+    figure, (panels,) = _figure(1, 2, frame, drawing)
     labels = {"acc": "accuracy", "kept": "answers as on the image itself"}
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         _draw(axes, frame, "share", column, drawing)
@@ -310,7 +310,7 @@ def _states(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _figure(
-    rows: int, columns: int, frame: pd.DataFrame, drawing: _Drawing, *, sharey: Any
+    rows: int, columns: int, frame: pd.DataFrame, drawing: _Drawing, *, sharey: bool = False
 ) -> tuple[Figure, np.ndarray]:
     seeds = frame.groupby("model")["seed"].nunique()
     size = (COLUMN + min(3.0, 8.4 / (columns - 1)) * (columns - 1), 0.9 + 2.4 * rows)
