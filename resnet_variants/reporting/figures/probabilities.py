@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -46,7 +45,9 @@ def reliability(comparison: Comparison) -> Figure | None:
         axes.set_ylabel("test accuracy")
         axes.set_aspect("equal")
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        _finish(figure, axes, comparison, "all seeds; below the diagonal: too confident")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        notes = [shortened(comparison.data), "all seeds; below the diagonal: too confident"]
+        headline(figure, notes)
         legend_below(figure, arms.legend(by_bin.index.get_level_values("model")))
     return figure
 
@@ -72,11 +73,8 @@ def ensemble_curves(comparison: Comparison) -> Figure | None:
         axes.set_ylabel("test accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         most = counted(table.groupby("model")["members"].max(), "seed")
-        _finish(figure, axes, comparison, f"of {most}; bands: orders in which they join")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        note = f"of {most}; bands: orders in which they join"
+        headline(figure, [shortened(comparison.data), note])
         legend_below(figure, arms.legend(table["model"]))
     return figure
-
-
-def _finish(figure: Figure, axes: Axes, comparison: Comparison, note: str) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    headline(figure, [shortened(comparison.data), note])
