@@ -81,13 +81,12 @@ def accuracy_vs_cost(comparison: Comparison, name: str = MAIN) -> Figure | None:
     arms = arms_of(comparison)
     limits = robust_range(rows[[*ACCURACY]].to_numpy(float))
     shown = rows["test_acc_mean"].clip(*(limits or (None, None)))
-    rows = rows.assign(y=shown, edge=shown != rows["test_acc_mean"])
-    rows = rows.assign(slower=_slower(rows, column))
+    places = placed(rows[column], column)
+    edge, slower = shown != rows["test_acc_mean"], _slower(rows, column)
+    rows = rows.assign(x=places.x, y=shown, edge=edge, slower=slower)
     with styled():
         figure = Figure(figsize=(COLUMN, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        places = placed(rows[column], column)
-        rows = rows.assign(x=places.x)
         for band in places.bands:
             axes.axvspan(band.left, band.right, **_BAND)
         for row in rows.to_dict("records"):
