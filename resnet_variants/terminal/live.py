@@ -102,8 +102,6 @@ class Tally:
                 self.counts[str(result["status"])] += 1
                 if result["status"] == DONE:
                     self.beside.append(max(0.0, seconds - self.own[run.id]))
-            case _:
-                pass
 
     def _advance(self, run: Run, epochs: float, seconds: float) -> None:
         """A run has trained this many epochs; its current one has taken ``seconds`` so far."""
@@ -288,8 +286,6 @@ class SweepTable:
                 if result["status"] != DONE:
                     line = f"{self.tally.label(run)}: {result_line(result)}"
                     self.console.print(Text(line, style="red"))
-            case _:
-                pass
 
     def render(self) -> Group:
         """The table now; networks with running runs first where not all have room."""
@@ -317,14 +313,14 @@ class SweepTable:
 
     def _cells(self, name: str) -> list[str]:
         row = self.rows[name]
-        mean = 100 * sum(row.tested) / len(row.tested) if row.tested else None
+        mean = f"{100 * sum(row.tested) / len(row.tested):.2f}" if row.tested else ""
         running = [f"seed {seed}: {at}" for seed, at in list(row.running.items())[:_AT_ONCE]]
         running += ["..."] if len(row.running) > _AT_ONCE else []
         failed = f", {row.failed} failed" if row.failed else ""
         return [
             self.tally.labels[name],
             f"{len(row.tested)}/{row.total}{failed}",
-            "" if mean is None else f"{mean:.2f}",
+            mean,
             ", ".join(running),
         ]
 
