@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import joblib
@@ -38,7 +37,9 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "question": experiment.question,
         "predicted": _predicted(experiment),
         "networks": ", ".join(variant.name for variant in experiment.variants),
-        "varied": "; ".join(f"{name} {_listed(own)}" for name, own in experiment.vary.items()),
+        "varied": "; ".join(
+            f"{name} {', '.join(map(setting_text, own))}" for name, own in experiment.vary.items()
+        ),
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
@@ -57,10 +58,6 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         say(f"{'merged':<11}{line}")
 
 
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(map(setting_text, values))
-
-
 def _predicted(experiment: Experiment) -> str:
     predictions = experiment.predictions
     digest = f" (SHA-256 {predictions.sha256[:12]})" if predictions.each else ""
@@ -70,12 +67,9 @@ def _predicted(experiment: Experiment) -> str:
 def _seeds(experiment: Experiment) -> str:
     own = ", ".join(map(str, experiment.own_seeds))
     share = f", of which share {experiment.share} is {own}" if experiment.share else ""
-    return f"{experiment.seeds}{share}{_further(experiment)}"
-
-
-def _further(experiment: Experiment) -> str:
-    seeds = Counter(arm.name for arm, _ in experiment.further)
-    return "".join(f", and {more} more of {name}" for name, more in seeds.items())
+    further = Counter(arm.name for arm, _ in experiment.further)
+    more = "".join(f", and {seeds} more of {name}" for name, seeds in further.items())
+    return f"{experiment.seeds}{share}{more}"
 
 
 def _device(options: Options, precision: str) -> str:
