@@ -43,7 +43,7 @@ def show_settings(experiment: Experiment, out: Path, options: Options) -> None:
         "data": f"{data.name}, {data.in_chans} x {data.img_size} x {data.img_size} px, {splits}",
         "files": "; ".join(data.account.summary),
         "recipe": ", ".join(_settings(recipe)),
-        "seeds": f"{_seeds(experiment)}, so {_runs(experiment)}",
+        "seeds": f"{_seeds(experiment)}, so {number_of(len(experiment.runs), 'run')}",
         "device": _device(options, recipe.precision),
         "output": str(out.resolve()),
     }
@@ -115,10 +115,6 @@ def show_budget(minutes: float, budget: Budget) -> None:
         )
 
 
-def _runs(experiment: Experiment) -> str:
-    return number_of(len(experiment.runs), "run")
-
-
 def search_line(experiment: Experiment) -> str:
     """What is searched for before the runs, in words."""
     seeds, values = experiment.tuning
@@ -147,8 +143,8 @@ def show_plan(experiment: Experiment, machine: Machine) -> dict[str, float]:
         for run in experiment.runs:
             say(f"  {run.id}")
     say(
-        f"\n{_runs(experiment)}, about {duration(total)} of training one after another "
-        f"and {disk / 1e6:,.1f} MB of disk; nothing was started"
+        f"\n{number_of(len(experiment.runs), 'run')}, about {duration(total)} of training one "
+        f"after another and {disk / 1e6:,.1f} MB of disk; nothing was started"
     )
     say(
         f"an estimate: a few steps of {measured} of {len(first)} networks, within seconds; "
