@@ -1,6 +1,5 @@
 """A checkpoint holds everything bit for bit, is whole or not there, and runs no code."""
 
-import dataclasses
 import errno
 import itertools
 import os
@@ -92,19 +91,6 @@ def test_every_part_of_a_training_comes_back(tmp_path, optimizer):
     assert identical(dict(other.state(1.5)), state)
     assert (other.epoch, other.step, other.seconds, other.best) == (2, 1, 1.5, (1, 0.25))
     assert draws() == expected  # the random streams go on where they were
-
-
-def test_a_checkpoint_that_kept_sums_of_the_steps_goes_on():
-    one, other = training(0, 3), training(1, 0)
-    one.noted = 1  # the step of the last record
-    state = one.state(0.0)
-    (own,) = state["processes"]
-    rows = own.pop("history")
-    own |= {"sums": rows.sum(0), "noted": (rows[:1].sum(0), 1)}
-    other.restore(state)
-    assert other.means() == pytest.approx(one.means(), rel=1e-12)
-    records = [dataclasses.replace(each.note_steps(0.0), seconds=0.0) for each in (one, other)]
-    assert vars(records[1]) == pytest.approx(vars(records[0]), rel=1e-12)
 
 
 # --- whole or not there -----------------------------------------------------------------------

@@ -417,13 +417,7 @@ class Trainer:
             self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         own = state["processes"][self.share.rank]
-        if "history" in own:
-            self.history[: self.step], self.noted = own["history"], own["noted"]
-        else:  # a version that kept sums wrote the checkpoint: rows that have the same means
-            before, self.noted = own.get("noted", (torch.zeros(3), 0))
-            self.history[: self.noted] = before / self.noted
-            rest = (own["sums"] - before) / (self.step - self.noted)
-            self.history[self.noted : self.step] = rest
+        self.history[: self.step], self.noted = own["history"], own["noted"]
         for name, buffer in self._own_statistics().items():
             buffer.copy_(own["statistics"][name])
         checkpoint.restore_random(own["random"], self.device)
