@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ from resnet_variants.records.run_folder import DONE, FAILED
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps import sweep as sweeps
 from resnet_variants.sweeps.engines import local
-from resnet_variants.sweeps.engines.base import Work, Workers
+from resnet_variants.sweeps.engines.base import Workers
 from resnet_variants.sweeps.engines.local import (
     Pool,
     SharedDataset,
@@ -241,15 +242,10 @@ def shares(monkeypatch, kind, there, *, runs=12, machine=CPU, memory=2**40, **wo
     monkeypatch.setattr(local.joblib, "cpu_count", lambda: 8 if kind == "cuda" else there)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     monkeypatch.setattr(local, "memory", lambda: memory)
-    work = Work(
-        todo=experiment(runs).runs[:runs],
-        folder=Path("runs"),
-        data=load_dataset("digits"),
-        machine=machine,
-        workers=Workers(engine="local", **workers),
-        stop=Stop(),
-    )
-    return worker_resources(work, kind)
+    fabric = types.SimpleNamespace(device=torch.device(kind))
+    monkeypatch.setattr(local, "make_fabric", lambda *_: fabric)
+    workers = Workers(engine="local", **workers)
+    return worker_resources(experiment(runs).runs[:runs], machine, workers)
 
 
 @pytest.mark.parametrize(

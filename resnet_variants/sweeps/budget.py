@@ -23,7 +23,6 @@ from resnet_variants.records.files import Json
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine
-from resnet_variants.sweeps.engines.base import Work
 from resnet_variants.sweeps.engines.local import (
     SharedDataset,
     WorkerResources,
@@ -36,7 +35,7 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.device import environment, make_fabric
-from resnet_variants.training.interrupt import Stop, die_with_parent
+from resnet_variants.training.interrupt import die_with_parent
 from resnet_variants.training.timing import seconds_per_image
 from resnet_variants.training.trainer import check_batch
 
@@ -199,7 +198,7 @@ def _measured(
     A candidate after one that is too slow for ``ENOUGH_EPOCHS`` in all the ``seconds`` has none.
     """
     costliest = [max(c.first_runs, key=lambda run: run.cost(data).macs) for c in candidates]
-    resources = _resources(candidates[0], data, options)
+    resources = _resources(candidates[0], options)
 
     def speed(candidate: Experiment, per_image: float) -> _Speed:
         rounds = math.ceil(len(candidate.runs) / len(resources))
@@ -269,15 +268,7 @@ def _measure(
     connection.send((started, each))
 
 
-def _resources(experiment: Experiment, data: Dataset, options: Options) -> list[WorkerResources]:
+def _resources(experiment: Experiment, options: Options) -> list[WorkerResources]:
     if options.workers.engine == "inline":
         return [WorkerResources(options.workers.cpus_per_run or torch.get_num_threads())]
-    work = Work(
-        todo=experiment.runs,
-        folder=Path(),
-        data=data,
-        machine=options.machine,
-        workers=options.workers,
-        stop=Stop(),
-    )
-    return worker_resources(work, make_fabric(options.machine, "fp32").device.type)
+    return worker_resources(experiment.runs, options.machine, options.workers)

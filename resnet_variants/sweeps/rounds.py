@@ -35,7 +35,7 @@ from resnet_variants.records.results_folder import (
 from resnet_variants.records.run_folder import DIVERGED, DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.allocation import Cell, Row, choose, most_seeds, rows_of, time_text
-from resnet_variants.sweeps.engines.base import Work, slots
+from resnet_variants.sweeps.engines.base import slots
 from resnet_variants.sweeps.estimate import seconds_of
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import (
@@ -49,7 +49,6 @@ from resnet_variants.sweeps.sweep import (
     prepare,
     run_sweep,
 )
-from resnet_variants.training.interrupt import Stop
 
 Pair = tuple[Cell, ...]  # its runs that are missing
 
@@ -149,7 +148,7 @@ class Rounds:
         experiment, machine = self.experiment, self.options.machine
         self.arms = {arm.name: arm for arm in experiment.arms}
         self.labels = short_labels(cells_of(experiment.arms))
-        self.slots = _slots(experiment, self.out, self.options)
+        self.slots = slots(experiment.runs, machine, self.options.workers)
         for run in experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
             if result and result["status"] == DONE:
@@ -334,16 +333,3 @@ def _plan(experiment: Experiment, out: Path) -> Plan:
     record = read_experiment(out)
     planned = cast("Mapping[str, Any]", record.get(PLAN, {}))
     return Plan.of(planned) if record else experiment.plan
-
-
-def _slots(experiment: Experiment, out: Path, options: Options) -> int:
-    """How many runs are executed at a time."""
-    work = Work(
-        todo=experiment.runs,
-        folder=out / "runs",
-        data=experiment.runs[0].load(),
-        machine=options.machine,
-        workers=options.workers,
-        stop=Stop(),
-    )
-    return slots(work)

@@ -70,9 +70,9 @@ def start(work: Work) -> AbstractContextManager[Engine]:
     return _module(work.workers).engine(work)
 
 
-def slots(work: Work) -> int:
-    """How many runs at a time the engine would execute; ``check_engine`` has been called."""
-    return _module(work.workers).slots(work)
+def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
+    """How many of the runs at a time an engine would execute; ``check_engine`` has been called."""
+    return _module(workers).slots(runs, machine, workers)
 
 
 def _module(workers: Workers) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, execute_run
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, make_fabric
 
 
@@ -20,9 +21,9 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
     make_fabric(machine, precision)
 
 
-def slots(work: Work) -> int:
+def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
     """One run after another."""
-    del work
+    del runs, machine, workers
     return 1
 
 

@@ -26,6 +26,7 @@ from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, Record, RunStatus, execute_run
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, environment, make_fabric
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
 
@@ -48,9 +49,9 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
         )
 
 
-def slots(work: Work) -> int:
+def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
     """One run for each worker."""
-    return len(_resources(work))
+    return len(worker_resources(runs, machine, workers))
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def engine(work: Work) -> Iterator[Engine]:
     After an error, and where nobody waits for them any longer, they are ended at once.
     """
     with shared_dataset(work.data) as data:
-        pool = Pool(_resources(work), data, work.stop)
+        pool = Pool(worker_resources(work.todo, work.machine, work.workers), data, work.stop)
         # A script may end while its sweep is suspended: its exit would wait for the workers.
         atexit.register(pool.close, grace=0.0)
         try:
@@ -96,20 +97,18 @@ class WorkerResources:
         return changes
 
 
-def _resources(work: Work) -> list[WorkerResources]:
-    kind = make_fabric(work.machine, work.todo[0].recipe.precision).device.type
-    return worker_resources(work, kind)
-
-
-def worker_resources(work: Work, kind: str) -> list[WorkerResources]:
-    """Equal shares of the machine, one for each worker."""
-    asked, devices = work.workers.cpus_per_run, work.machine.devices
+def worker_resources(
+    runs: Sequence[Run], machine: Machine, workers: Workers
+) -> list[WorkerResources]:
+    """Equal shares of the machine, one for each worker that the runs need."""
+    kind = make_fabric(machine, runs[0].recipe.precision).device.type
+    asked, devices = workers.cpus_per_run, machine.devices
     groups = torch.cuda.device_count() // devices
     most = {"cuda": groups, "cpu": joblib.cpu_count() // (asked or devices)}.get(kind, 1)
-    jobs = work.workers.jobs or min(most, memory() // MEMORY_EACH)
-    jobs = max(1, min(jobs, len(work.todo)))
+    jobs = workers.jobs or min(most, memory() // MEMORY_EACH)
+    jobs = max(1, min(jobs, len(runs)))
     threads = asked or max(1, joblib.cpu_count() // jobs)
-    decoders = work.todo[0].loading.decoders(threads)
+    decoders = runs[0].loading.decoders(threads)
     if kind != "cuda":
         return [WorkerResources(threads, decoders)] * jobs
     starts = [job % groups * devices for job in range(jobs)]

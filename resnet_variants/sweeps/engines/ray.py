@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, Record, RunStatus, execute_run
+from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import PATIENCE, Machine
 from resnet_variants.training.interrupt import Stop, listening
 
@@ -61,11 +62,12 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
         raise UserError(f"no node of the cluster has {asked} for a run", field="cpus_per_run")
 
 
-def slots(work: Work) -> int:
+def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
     """As many runs as the cluster that ``check`` has found has room for."""
+    del runs
     ray = _ray()
-    room = _slots(ray, _need(ray, work.machine, work.workers))
-    return min(room, work.workers.jobs or room)
+    room = _slots(ray, _need(ray, machine, workers))
+    return min(room, workers.jobs or room)
 
 
 @contextlib.contextmanager
