@@ -166,12 +166,10 @@ class Lean(Ours):
 class _Script(Arm):
     """The loop of most scripts: float batches of a loader, loss and accuracy at each step."""
 
-    autocast: AbstractContextManager[Any]
     memory_format = torch.contiguous_format
 
     def __init__(self, task: Task) -> None:
-        fabric = make_fabric(Machine(device=task.device), task.precision)
-        self.device = fabric.device
+        self.device = make_fabric(Machine(device=task.device), task.precision).device
         self.model = task.make().to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = self.make_optimizer()
         self.loader = self.make_loader(task)
@@ -196,16 +194,15 @@ class _Script(Arm):
         enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16) if enabled else nullcontext()
 
-    def train(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step; the logits."""
+    def train(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; the logits and the loss."""
         self.optimizer.zero_grad()
         with self.autocasting():
             logits = self.model(images)
             loss = cross_entropy(logits, labels)
         loss.backward()
         self.optimizer.step()
-        self.loss = loss
-        return logits
+        return logits, loss
 
     def step(self) -> None:
         """See ``Arm``."""
@@ -218,8 +215,8 @@ class _Script(Arm):
         total = hits = 0.0
         for images, labels in self.loader:
             target = labels.to(self.device)
-            logits = self.train(self.placed(images), target)
-            total += self.loss.item()
+            logits, loss = self.train(self.placed(images), target)
+            total += loss.item()
             hits += (logits.argmax(1) == target).sum().item()
 
     def data(self) -> None:
@@ -239,7 +236,6 @@ class Plain(_Script):
     """The usual CIFAR script: fp32, two loader workers, crop and flip image by image, SGD."""
 
     precision = "fp32"
-    workers = 2
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """See ``_Script``."""
@@ -256,9 +252,7 @@ class Plain(_Script):
             ]
         )
         pictures = _Pictures(task, transform)
-        return torch.utils.data.DataLoader(
-            pictures, task.batch_size, shuffle=True, num_workers=self.workers
-        )
+        return torch.utils.data.DataLoader(pictures, task.batch_size, shuffle=True, num_workers=2)
 
 
 class Timm(_Script):
@@ -267,9 +261,8 @@ class Timm(_Script):
     memory_format = torch.channels_last
 
     def __init__(self, task: Task) -> None:
-        device = make_fabric(Machine(device=task.device), task.precision).device
-        self.precision = resolve(task.precision, device.type)
         super().__init__(task)
+        self.precision = resolve(task.precision, self.device.type)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """See ``_Script``."""
@@ -299,7 +292,7 @@ class _Pictures(torch.utils.data.Dataset[Any]):
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
         picture = Image.fromarray(self.images[i].squeeze())
-        return (self.transform or (lambda x: x))(picture), int(self.labels[i])
+        return self.transform(picture) if self.transform else picture, int(self.labels[i])
 
 
 ARMS: Mapping[str, Callable[[Task], Arm]] = {
