@@ -20,14 +20,14 @@ from torchvision import transforms
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.data.splits import ResidentSplit
-from resnet_variants.settings import Device, Machine
+from resnet_variants.settings import CHANNELS, Device, Machine
 from resnet_variants.training.batches import train_batches
 from resnet_variants.training.device import make_fabric, resolve
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import Trainer
 
 CLASSES = 10
-_MEAN, _STD = (0.5,), (0.25,)
+_MEAN, _STD = (0.5,) * CHANNELS, (0.25,) * CHANNELS
 _RATE = 1e-4  # small: training on random labels must stay finite
 
 
@@ -35,18 +35,17 @@ _RATE = 1e-4  # small: training on random labels must stay finite
 class Task:
     """The work of every arm."""
 
-    make: Callable[[], nn.Module]  # (N, in_chans, H, W) -> (N, CLASSES)
+    make: Callable[[], nn.Module]  # (N, CHANNELS, H, W) -> (N, CLASSES)
     batch_size: int
     img_size: int
     steps: int  # of an epoch
-    in_chans: int = 3
     device: Device = "auto"
     precision: str = "auto"
 
     @property
     def images(self) -> np.ndarray:
         """Random pictures, (N, H, W, C) uint8."""
-        shape = (self.steps * self.batch_size, self.img_size, self.img_size, self.in_chans)
+        shape = (self.steps * self.batch_size, self.img_size, self.img_size, CHANNELS)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     @property
@@ -94,11 +93,11 @@ class Ours(Arm):
             val=train,
             test=train,
             classes=tuple(map(str, range(CLASSES))),
-            in_chans=task.in_chans,
+            in_chans=CHANNELS,
             img_size=task.img_size,
             mirror=True,
-            mean=_MEAN * task.in_chans,
-            std=_STD * task.in_chans,
+            mean=_MEAN,
+            std=_STD,
             split_hash="",
             data_hash="",
         )
@@ -173,7 +172,7 @@ class _Script(Arm):
         self.model = task.make().to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = self.make_optimizer()
         self.loader = self.make_loader(task)
-        images = torch.randn(task.batch_size, task.in_chans, task.img_size, task.img_size)
+        images = torch.randn(task.batch_size, CHANNELS, task.img_size, task.img_size)
         labels = torch.from_numpy(task.labels[: task.batch_size])
         self.batch = self.placed(images), labels.to(self.device)
 
@@ -248,7 +247,7 @@ class Plain(_Script):
                 transforms.RandomCrop(task.img_size, padding=task.img_size // 8),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(_MEAN * task.in_chans, _STD * task.in_chans),
+                transforms.Normalize(_MEAN, _STD),
             ]
         )
         pictures = _Pictures(task, transform)
@@ -272,12 +271,12 @@ class Timm(_Script):
         """See ``_Script``: random resized crop and flip, timm's default without colour jitter."""
         return create_loader(
             cast(Any, _Pictures(task, None)),
-            input_size=(task.in_chans, task.img_size, task.img_size),
+            input_size=(CHANNELS, task.img_size, task.img_size),
             batch_size=task.batch_size,
             is_training=True,
             color_jitter=0.0,
-            mean=_MEAN * task.in_chans,
-            std=_STD * task.in_chans,
+            mean=_MEAN,
+            std=_STD,
             num_workers=joblib.cpu_count(),
             device=self.device,
         )
@@ -291,7 +290,7 @@ class _Pictures(torch.utils.data.Dataset[Any]):
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
-        picture = Image.fromarray(self.images[i].squeeze())
+        picture = Image.fromarray(self.images[i])
         return self.transform(picture) if self.transform else picture, int(self.labels[i])
 
 
