@@ -65,16 +65,12 @@ class Plan:
     seconds: float = 2.0  # for each step, inference and latency in each repeat
 
 
+@determinism(enabled=False)  # as in a run
 def measure(task: Task, plan: Plan) -> tuple[dict[tuple[str, str], list[float]], dict[str, Arm]]:
     """Images per second by (arm, stage), and rates of matrix products by ("matmul", precision).
 
     The arms take turns in every repeat, so that a slow minute of the machine hits all of them.
     """
-    with determinism(enabled=False):  # as in a run
-        return _measured(task, plan)
-
-
-def _measured(task: Task, plan: Plan) -> tuple[dict[tuple[str, str], list[float]], dict[str, Arm]]:
     arms = {name: ARMS[name](task) for name in plan.arms}
     device = next(iter(arms.values())).device
     rates: dict[tuple[str, str], list[float]] = {}
