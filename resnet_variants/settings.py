@@ -109,11 +109,12 @@ class Rule:
         """
         value = _converted(self.kind, given)
         if value is None:
-            word = plain(given)
-            if self.range and isinstance(word, str) and word == self.range.also:
-                return word
-            kind = f"of type {self.kind.__name__}"
-            self._refuse(name, given, str(self.range) if self.takes_text else kind)
+            if self.range and isinstance(self.range.also, str):  # a word in place of a number
+                word = plain(given)
+                if isinstance(word, str) and word == self.range.also:
+                    return word
+                self._refuse(name, given, str(self.range))
+            self._refuse(name, given, f"of type {self.kind.__name__}")
         if self.choices and value not in self.choices:
             refuse(name, value, self.choices)
         if self.range and value not in self.range:
@@ -121,11 +122,6 @@ class Rule:
         if self.each:
             return tuple(self.each.read(name, part) for part in value)
         return float(value) if self.kind is float else value
-
-    @property
-    def takes_text(self) -> bool:
-        """Whether a word is allowed in place of a number."""
-        return self.range is not None and isinstance(self.range.also, str)
 
     def _refuse(self, name: str, value: object, allowed: str) -> NoReturn:
         raise UserError(f"{name} {shown(value)} must be {allowed}", field=name)

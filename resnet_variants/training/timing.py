@@ -26,8 +26,8 @@ def seconds_per_step(
     recipe: Recipe,
     fabric: Fabric,
     *,
-    warm: int = _WARM,
-    timed: int = _TIMED,
+    warm: int,
+    timed: int,
 ) -> float:
     """Mean seconds of ``timed`` training steps, after ``warm`` steps that do not count."""
     # The rate does not change the time, and a tiny one cannot diverge.
