@@ -41,6 +41,7 @@ from resnet_variants.training.interrupt import Stop, die_with_parent, listening
 from resnet_variants.training.trainer import (
     DivergedError,
     EpochRecord,
+    Record,
     ReplayedRecord,
     StepRecord,
     StoppedError,
@@ -48,9 +49,6 @@ from resnet_variants.training.trainer import (
 )
 
 _POLL_SECONDS = 0.1  # between two checks whether the processes of a run have ended
-
-
-Record = EpochRecord | StepRecord  # of a training
 
 
 @dataclass(frozen=True)
@@ -252,17 +250,14 @@ def _keep_snapshot(job: Job, model: nn.Module, epoch: int) -> None:
 
 def _write(folder: RunFolder, record: Record, log: Log | None) -> None:
     """Add a record to the run's files; one of an epoch to its log too, if there is one."""
+    numbers = asdict(record)
     if isinstance(record, StepRecord):
-        folder.append("steps", asdict(record))
+        folder.append("steps", numbers)
         return
-    folder.append("epochs", asdict(record))
+    folder.append("epochs", numbers)
     if log:
-        folder.log(_epoch_line(record))
-        log(asdict(record), record.epoch)
-
-
-def _epoch_line(record: EpochRecord) -> str:
-    return " ".join(f"{key}={value:.5g}" for key, value in asdict(record).items())
+        folder.log(" ".join(f"{key}={value:.5g}" for key, value in numbers.items()))
+        log(numbers, record.epoch)
 
 
 def _tested(run: Run, model: nn.Module, data: Dataset, fabric: Fabric) -> tuple[Json, Predictions]:

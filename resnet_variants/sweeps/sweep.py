@@ -28,7 +28,7 @@ from resnet_variants.records.run_folder import DONE, FAILED, RunFolder
 from resnet_variants.registry import UserError, number_of, require_name
 from resnet_variants.sweeps.arms import usual
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
-from resnet_variants.sweeps.execute import Job, Record, RunStatus, record_failure
+from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
@@ -37,7 +37,7 @@ from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.recipe import Recipe
-from resnet_variants.training.trainer import EpochRecord, StepRecord, check_batch
+from resnet_variants.training.trainer import EpochRecord, Record, StepRecord, check_batch
 
 TRIES = 3  # workers that a run may lose in a row before it counts as failed
 _PATIENCE = 1.0  # seconds: a command that looks whether a run is free claims it for a moment

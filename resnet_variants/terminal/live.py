@@ -16,7 +16,6 @@ from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE
 from resnet_variants.registry import one_line
-from resnet_variants.sweeps.execute import Record
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import (
     Ended,
@@ -30,7 +29,7 @@ from resnet_variants.sweeps.sweep import (
     StepsDone,
 )
 from resnet_variants.terminal.cli import say
-from resnet_variants.training.trainer import EpochRecord, ReplayedRecord
+from resnet_variants.training.trainer import EpochRecord, Record, ReplayedRecord
 
 QUIET_SECONDS = 30.0  # without a terminal, an epoch is reported at most this often
 _LINES = 8  # of a terminal that are not rows of the table

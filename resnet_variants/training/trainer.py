@@ -73,6 +73,9 @@ class ReplayedRecord(EpochRecord):
     """An epoch that an earlier process trained."""
 
 
+Record = EpochRecord | StepRecord
+
+
 class DivergedError(RuntimeError):
     """The training loss is no longer a finite number."""
 
@@ -90,7 +93,7 @@ def fit(
     fabric: Fabric,
     checkpointer: Checkpointer | None = None,
     compiled: bool = False,
-) -> Iterator[EpochRecord | StepRecord]:
+) -> Iterator[Record]:
     """Train ``model`` in place, one record per epoch; the test split is not read.
 
     ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation. A
@@ -194,10 +197,6 @@ def _save_or_stop(trainer: Trainer, checkpointer: Checkpointer, seconds: float) 
         raise StoppedError
 
 
-def _record(saved: checkpoint.State) -> EpochRecord | StepRecord:
-    return StepRecord(**saved) if "step" in saved else EpochRecord(**saved)
-
-
 class Trainer:
     """A model, its optimizer and its average, and the progress of their training.
 
@@ -245,7 +244,7 @@ class Trainer:
         # Without the warm-up, a run shorter than the average's memory would have none.
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.epoch, self.step, self.seconds = 1, 0, 0.0
-        self.records: list[EpochRecord | StepRecord] = []
+        self.records: list[Record] = []
         self.best: tuple[int, float] = (0, -math.inf)
         self.best_weights: dict[str, Tensor] = {}
         # Loss, hits and norm of each step of the epoch, on the device: reading them would wait.
@@ -409,7 +408,10 @@ class Trainer:
     def restore(self, state: checkpoint.State) -> None:
         """Continue from a state."""
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.records = [_record(saved) for saved in state["records"]]
+        self.records = [
+            StepRecord(**saved) if "step" in saved else EpochRecord(**saved)
+            for saved in state["records"]
+        ]
         self.best = state["best"]
         self.best_weights = {n: w.to(self.device) for n, w in state["best_weights"].items()}
         self.model.load_state_dict(state["model"])

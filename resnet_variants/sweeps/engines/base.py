@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.settings import Machine, Workers
-from resnet_variants.sweeps.execute import Job, Record, RunStatus
+from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.trainer import Record
 
 Message = Record | RunStatus  # of a run: its records, then how it ended
 

@@ -25,10 +25,11 @@ from resnet_variants.data.dataset import Dataset
 from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
-from resnet_variants.sweeps.execute import Job, Record, RunStatus, execute_run
+from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import Machine, environment, make_fabric
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
+from resnet_variants.training.trainer import Record
 
 MEMORY_EACH = 2 * 2**30  # bytes for a worker: libraries, network and batch
 _GRACE = 5.0  # seconds for an idle worker to leave

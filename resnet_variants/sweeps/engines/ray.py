@@ -26,10 +26,11 @@ from resnet_variants.plugins import enter_all
 from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
-from resnet_variants.sweeps.execute import Job, Record, RunStatus, execute_run
+from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.device import PATIENCE, Machine
 from resnet_variants.training.interrupt import Stop, listening
+from resnet_variants.training.trainer import Record
 
 _PATIENCE = 5.0  # seconds for an address to answer
 _NAMESPACE = "resnet_variants"
