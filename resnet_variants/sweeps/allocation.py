@@ -146,7 +146,8 @@ def choose(
     while hopeful and len(taken) < runs:
         arm = _next(hopeful, needs, seconds, taken, given)
         seed = list(arm.missing)[given[arm.name]]
-        cells = tuple(cell for cell in _cells(arm, seed) if cell not in taken)
+        absent = ((name, seed) for name in arm.missing[seed])
+        cells = tuple(cell for cell in absent if cell not in taken)
         pairs += [cells] if cells else []
         taken.update(cells)
         given[arm.name] += 1
@@ -216,9 +217,5 @@ def _cost(
 ) -> float:
     """Seconds of the runs that an arm's next pairs lack."""
     seeds = list(arm.missing)[given : int(min(need, len(arm.missing)))]
-    cells = (cell for seed in seeds for cell in _cells(arm, seed))
+    cells = ((name, seed) for seed in seeds for name in arm.missing[seed])
     return sum((seconds[name] for name, seed in cells if (name, seed) not in taken), 0.0)
-
-
-def _cells(arm: Row, seed: int) -> list[Cell]:
-    return [(name, seed) for name in arm.missing[seed]]
