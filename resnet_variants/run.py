@@ -117,8 +117,7 @@ class Comparison:
         self._check_goal()
 
     def _check_goal(self) -> None:
-        if self.budget:
-            seconds_of_budget(self.budget)
+        _ = self.seconds
         other = "minutes" if self.minutes is not None else "more" if self.more else ""
         if self.share and (self.goal or other):
             message = (

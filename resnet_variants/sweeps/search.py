@@ -105,9 +105,8 @@ def tuned(experiment: Experiment, out: Path) -> Experiment:
 
 def _outcome(search: Experiment, out: Path, arm: Arm) -> dict[str, Any]:
     """Mean validation accuracy of an arm's runs in the search (None without), and their time."""
-    seeds = range(search.first_seed, search.first_seed + search.seeds)
-    folders = [RunFolder(out / SEARCH / "runs" / search.run(arm, seed).id) for seed in seeds]
-    results = [folder.result() for folder in folders]
+    runs = [search.run(arm, seed) for seed in search.own_seeds]
+    results = [RunFolder(out / SEARCH / "runs" / run.id).result() for run in runs]
     if not all(results):
         raise UserError(f"the search of {arm.name} has not ended", field="tune")
     done = [result for result in results if result and result["status"] == DONE]

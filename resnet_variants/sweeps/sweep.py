@@ -153,7 +153,7 @@ def run_sweep(
     check(experiment, out, options)
     with claimed(out):
         missing = prepare(experiment, out, options)
-    todo = missing if only is None else [run for run in only if run in set(missing)]
+    todo = missing if only is None else [run for run in only if run in missing]
     return _train(experiment, todo, out / "runs", options)
 
 
