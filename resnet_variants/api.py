@@ -94,7 +94,7 @@ def run(  # noqa: PLR0913 all but the first are keywords, as the flags of the co
     require("report", report, bool, "true or false")
     settings["snapshots"] = settings.get("snapshots", False) or diagnose
     options = _options(settings, log)
-    experiment = _experiment(variants, out, (data, img_size, seeds), settings)
+    experiment = _experiment(variants, out, settings, data=data, img_size=img_size, seeds=seeds)
     require_room(out)
     experiment = choose(experiment, out, options, follow)
     follow(run_sweep(experiment, out, options))
@@ -123,23 +123,20 @@ def _not_diagnosed(experiment: Experiment, out: Path, options: Options) -> list[
 def _experiment(
     variants: Iterable[Variant | str] | Variant | str,
     out: Path,
-    asked: tuple[str, int, int],
     settings: dict[str, Any],
+    **asked: Any,
 ) -> Experiment:
-    """The experiment; ``asked`` are data, image size and seeds, the ``settings`` all others."""
-    data, img_size, seeds = asked
+    """The experiment; ``asked`` are fields of it, the ``settings`` all others that were given."""
     require_name(out, field="out")
     kept, merged = merge((variant, variant.name) for variant in _listed(variants))
     stated = {name: settings.pop(name) for name in _STATED if name in settings}
     return Experiment(
         name=slug(out.resolve().name),
-        data=data,
-        img_size=img_size,
-        seeds=seeds,
         variants=tuple(kept),
         merged=tuple(merged),
         loading=_taken(settings, Loading),
         recipe=recipe_from(settings),
+        **asked,
         **stated,
     )
 
