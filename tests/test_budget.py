@@ -32,7 +32,7 @@ def speeds(monkeypatch):
                 budget._Speed(len(c.runs) // 2, RunTime(seconds, 0.5))
                 for c, seconds in zip(candidates, per_epoch, strict=False)
             ]
-            return budget._Speeds(each, starting=5.0)
+            return each, 5.0  # seconds until a worker computes
 
         monkeypatch.setattr(budget, "_measured", measured)
 

@@ -100,12 +100,12 @@ def fit_to(
     if isinstance(earlier, dict) and earlier.get("request") == request:
         same = next(c for c in candidates if c.variants[0].depth == earlier["depth"])
         return _budget(same, int(earlier["epochs"]), request, data, math.nan)
-    speeds = _measured(candidates, data, options, 60 * minutes)
-    end = begun + 60 * minutes - speeds.starting - _REPORTING
+    speeds, starting = _measured(candidates, data, options, 60 * minutes)
+    end = begun + 60 * minutes - starting - _REPORTING
     seconds = _SHARE * (end - time.monotonic())
-    affordable = [speed.epochs(seconds) for speed in speeds.each]
+    affordable = [speed.epochs(seconds) for speed in speeds]
     at = max((i for i, n in enumerate(affordable) if n >= ENOUGH_EPOCHS), default=0)
-    speed, epochs = speeds.each[at], min(affordable[at], _MOST_EPOCHS)
+    speed, epochs = speeds[at], min(affordable[at], _MOST_EPOCHS)
     if epochs < 1:
         missing = (speed.seconds(1) - seconds) / _SHARE
         message = f"{minutes:g} minutes are too short for {len(experiment.runs)} runs: give "
@@ -184,18 +184,15 @@ class _Speed:
         return math.floor((seconds / self.rounds - self.run.beside) / self.run.per_epoch)
 
 
-@dataclass(frozen=True)
-class _Speeds:
-    each: list[_Speed]
-    starting: float  # seconds until a worker computes
-
-
 def _measured(
     candidates: Sequence[Experiment], data: Dataset, options: Options, seconds: float
-) -> _Speeds:
+) -> tuple[list[_Speed], float]:
     """Train the costliest network of each candidate for some steps, in all workers at once.
 
     A candidate after one that is too slow for ``ENOUGH_EPOCHS`` in all the ``seconds`` has none.
+
+    Returns:
+        The speed of each candidate, and the seconds until a worker computes.
     """
     costliest = [max(c.first_runs, key=lambda run: run.cost(data).macs) for c in candidates]
     resources = _resources(candidates[0], options)
@@ -212,8 +209,7 @@ def _measured(
         answers = _answers(work, resources)
     starting = max(started for started, _ in answers) - begun
     by_candidate = zip(*(own for _, own in answers), strict=False)
-    each = [speed(c, max(own)) for c, own in zip(candidates, by_candidate, strict=False)]
-    return _Speeds(each, starting)
+    return [speed(c, max(own)) for c, own in zip(candidates, by_candidate, strict=False)], starting
 
 
 def _answers(work: Sequence[Any], resources: Sequence[WorkerResources]) -> list[_Answer]:
