@@ -204,12 +204,10 @@ class _Script(Arm):
         return logits, loss
 
     def step(self) -> None:
-        """See ``Arm``."""
         self.model.train()
         self.train(*self.batch)
 
     def epoch(self) -> None:
-        """See ``Arm``."""
         self.model.train()
         total = hits = 0.0
         for images, labels in self.loader:
@@ -219,13 +217,11 @@ class _Script(Arm):
             hits += (logits.argmax(1) == target).sum().item()
 
     def data(self) -> None:
-        """See ``Arm``."""
         for images, labels in self.loader:
             _ = self.placed(images), labels.to(self.device)
 
     @torch.no_grad()
     def infer(self, images: int) -> None:
-        """See ``Arm``."""
         self.model.eval()
         with self.autocasting():
             self.model(self.batch[0][:images])
