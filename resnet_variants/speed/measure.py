@@ -34,11 +34,11 @@ _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _SIDES = {"cpu": 2048, "cuda": 8192, "mps": 8192}  # of matrices large enough for the full rate
 
 
-def matmul_rate(device: torch.device, precision: str, seconds: float = 0.3) -> float:
+def matmul_rate(device: torch.device, precision: str) -> float:
     """Floating point operations per second of square matrix products, the median of several."""
     side = _SIDES[device.type]
     a, b = (torch.randn(side, side, device=device, dtype=_DTYPES[precision]) for _ in range(2))
-    timed = repeated(lambda: torch.mm(a, b), device, seconds)
+    timed = repeated(lambda: torch.mm(a, b), device, 0.3)
     return 2 * side**3 / timed
 
 

@@ -42,7 +42,7 @@ def run_time(data: Dataset, recipe: Recipe, seconds_per_image: float) -> RunTime
     )
 
 
-def seconds_per_run(run: Run, machine: Machine, seconds: float = _SECONDS) -> float:
+def seconds_per_run(run: Run, machine: Machine, seconds: float) -> float:
     """Seconds of a run, from training steps measured for about ``seconds``."""
     data, recipe = run.load(), run.recipe
     fabric = make_fabric(replace(machine, devices=1), recipe.precision)

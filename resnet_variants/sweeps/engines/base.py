@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +53,7 @@ class Work:
     folder: Path  # of the runs' folders
     data: Dataset
     machine: Machine
-    workers: Workers = field(default_factory=Workers)
+    workers: Workers
     stop: Stop
 
 
