@@ -96,14 +96,11 @@ def _import(module: str) -> Any:
 
 
 @SINKS.register("tensorboard")
-def _tensorboard(run: Run, path: Path) -> Sink:
-    """TensorBoard's event files in the run's folder: ``tensorboard --logdir results/NAME/runs``."""
-    return _TensorBoard(path / "tensorboard")
-
-
 class _TensorBoard:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    """TensorBoard's event files in the run's folder: ``tensorboard --logdir results/NAME/runs``."""
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self.path = path / "tensorboard"
         self.writer: Any = None
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
