@@ -71,6 +71,7 @@ def audit(source: Source) -> Audit:
     sketches: dict[str, dict[int, np.ndarray]] = {}
     # Digest of the pixels -> split and label -> the first such picture.
     holders: dict[bytes, dict[tuple[str, int], int]] = {}
+    digests: dict[int, bytes] = {}
     for split, index in split_indices(source).items():
         names = (source.classes[label] for label in source.labels[index])
         found.counts[split] = Counter(names)
@@ -84,14 +85,15 @@ def audit(source: Source) -> Audit:
             found.sizes[picture.size] += 1
             if (small := sketch(picture)) is not None:
                 sketches.setdefault(split, {})[i] = small
-            digest = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
-            _compare(found, source, holders.setdefault(digest, {}), (split, i))
-    found.near = list(_near(source, sketches, set(found.twice)))
+            pixels = repr(picture.size).encode() + picture.tobytes()
+            digests[i] = hashlib.sha256(pixels).digest()
+            _compare(found, source, holders.setdefault(digests[i], {}), (split, i))
+    found.near = list(_near(source, sketches, digests))
     return found
 
 
 def _near(
-    source: Source, sketches: dict[str, dict[int, np.ndarray]], equal: set[tuple[str, str]]
+    source: Source, sketches: dict[str, dict[int, np.ndarray]], digests: Mapping[int, bytes]
 ) -> Iterator[tuple[str, str]]:
     """Near-copies, but no equal pictures, between a held-out split and the splits before it."""
     for split, before in (("test", ("train", "val")), ("val", ("train",))):
@@ -99,9 +101,8 @@ def _near(
         others = {i: small for other in before for i, small in sketches.get(other, {}).items()}
         at, among = list(own), list(others)
         for i, j in near_copies(list(own.values()), list(others.values())):
-            pair = source.name(among[j]), source.name(at[i])
-            if pair not in equal:
-                yield pair
+            if digests[among[j]] != digests[at[i]]:
+                yield source.name(among[j]), source.name(at[i])
 
 
 def _compare(

@@ -275,7 +275,7 @@ def decode(
     if sides and max(sides) <= _SMALL:
         errors += map(one, rest)
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(joblib.cpu_count()) as pool:
             errors += pool.map(one, rest)
     broken = [error for error in errors if error is not None]
     if broken and skipped is None:

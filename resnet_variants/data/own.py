@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnet_variants.data.readers import TimmSource, given_parts, labels_of
+from resnet_variants.data.readers import TimmSource, given_parts
 from resnet_variants.data.sources import MemorySource, Parts, as_picture
 from resnet_variants.registry import UserError, shown
 
@@ -88,8 +88,8 @@ class Dataset:
                 message = f"the split {name} must have a length above 0 and items by number"
                 raise UserError(f"{message}; it is {shown(split)}")
         readers = {name: _Pictures(name, split) for name, split in splits.items()}
-        numbers = {n: _numbers(n, np.asarray([*labels_of(s)])) for n, s in splits.items()}
-        names = classes or getattr(dataset, "classes", ())
+        numbers = {name: _numbers(name, reader.labels) for name, reader in readers.items()}
+        names = classes if len(classes) else getattr(dataset, "classes", ())
         every, names = _checked(numbers, names)
         return TimmSource(tuple(readers.values()), every, names, _parts(numbers), mirror)
 
@@ -104,6 +104,15 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def labels(self) -> np.ndarray:
+        own = getattr(self.items, "targets", None)
+        return np.asarray([label for _, label in self] if own is None else own)
+
+    def filename(self, i: int) -> str:
+        """What messages call a picture."""
+        return f"item {i} of the split {self.split}"
+
     def __getitem__(self, i: int) -> tuple[Image.Image, Any]:
         item = self.items[i]
         if isinstance(item, tuple | list) and len(item) == 2:
@@ -113,7 +122,7 @@ class _Pictures:
                 picture = as_picture(picture)
             if isinstance(picture, Image.Image):
                 return picture, label
-        message = f"item {i} of the split {self.split} must be a picture and its label; a picture"
+        message = f"{self.filename(i)} must be a picture and its label; a picture"
         raise UserError(f"{message} is PIL's or a uint8 tensor (C, H, W). It is {shown(item)}")
 
 

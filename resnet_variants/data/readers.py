@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _KINDS = ("folder", "torch/NAME", "hfds/NAME")
 _STREAMS = ("hfids", "tfds", "wds")
 _FOLDERS = ("folder", "torch/folder", "torch/image_folder")
 
-_WRITTEN = ("mnist", "kmnist", "qmnist")  # of torch/: a mirrored digit is no digit
+_WRITTEN = ("mnist", "kmnist", "qmnist", "svhn")  # a mirrored digit is no digit
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,19 @@ def open_timm(name: str, root: Path) -> TimmSource:
         refuse("data", f"timm:{name}", [f"timm:{kind}" for kind in _KINDS])
     readers = (_split(name, root, ("train",)), _split(name, root, ("validation", "test")))
     try:
-        labels = [np.array([int(label) for label in labels_of(reader)]) for reader in readers]
+        labels = [np.array([*map(index, labels_of(reader))], np.int64) for reader in readers]
     except Exception as error:  # several numbers or a text as class, a broken item
         reason = " ".join(str(error).split())
         message = f"timm:{name}: an image has not one whole number as its class ({reason})"
         raise UserError(message, field="data") from error
     sizes = given_parts(train=len(labels[0]), test=len(labels[1]))
-    both = np.concatenate(labels).astype(np.int64)
+    both = np.concatenate(labels)
+    if both.min() < 0:
+        message = f"timm:{name}: an image has the label {both.min()}, which is no class"
+        raise UserError(f"{message}, as where the labels of the test are kept secret", field="data")
     classes = _classes(name, readers, int(both.max()))
-    return TimmSource(readers, both, classes, sizes, mirror=rest.lower() not in _WRITTEN)
+    mirror = rest.lower().rpartition("/")[2] not in _WRITTEN
+    return TimmSource(readers, both, classes, sizes, mirror=mirror)
 
 
 def labels_of(reader: Any) -> Any:

@@ -205,7 +205,8 @@ def path_gradient(run: ForwardPass, branches: Iterable[int]) -> tuple[Tensor, fl
         branches: numbers of the units whose branch the path takes.
 
     Returns:
-        A tensor of norm 1, and the logarithm of the gradient's norm.
+        A tensor of norm 1, and the logarithm of the gradient's norm; zeros and minus infinity
+        where no gradient comes back.
     """
     by_branch, log_norm = set(branches), 0.0
     (gradient,) = run.gradients([run.out])

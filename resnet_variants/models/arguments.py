@@ -117,7 +117,7 @@ def _check_factory_kwargs(device: object, dtype: object) -> None:
     """Refuse an unknown device, and a dtype that is not floating-point."""
     require("device", "cpu" if device is None else device, (str, torch.device), "a device's name")
     try:
-        torch.device(cast(str, device or "cpu"))
+        torch.device(cast(str, "cpu" if device is None else device))
     except RuntimeError as error:
         message = f"unknown device {shown(device)}: torch has none of that name"
         raise UserError(message, field="device") from error
