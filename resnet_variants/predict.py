@@ -88,9 +88,8 @@ def command(argv: Sequence[str]) -> int:
 
 def _seeds(out: Path, arm: str) -> list[Path]:
     """The finished runs of an arm, by its label or name; if that is empty, of the only one."""
-    from resnet_variants.analysis.results import load_results, require_folders
+    from resnet_variants.analysis.results import load_results
 
-    require_folders([out])
     results = load_results([out])
     chosen = results.finished_arms(arm)
     every = chosen or results.finished_arms()

@@ -13,7 +13,7 @@ import pandas as pd
 from resnet_variants.analysis.arms import network_of
 from resnet_variants.analysis.comparison import KEY, Comparison
 from resnet_variants.analysis.images import MOST, Answers, Crossed, by_class, crossed, difference
-from resnet_variants.analysis.results import Decode, Results, load_results, require_folders
+from resnet_variants.analysis.results import Decode, Results, load_results
 from resnet_variants.analysis.statistics import SHARE, PairedComparison, paired_comparison
 from resnet_variants.records.files import Json
 from resnet_variants.records.pictures import Thumbnail
@@ -117,7 +117,7 @@ def _arms_compared(first: tuple[Path, str], second: tuple[Path, str]) -> Contras
         ValueError: no such folder or arm, an arm that was trained under several conditions, or no
             seed in common.
     """
-    found = {folder: _loaded(folder) for folder, _ in (first, second)}
+    found = {folder: load_results([folder]) for folder, _ in (first, second)}
     one, other = (
         _side(found[folder], *_chosen(found[folder], folder, arm))
         for folder, arm in (first, second)
@@ -148,19 +148,14 @@ def _paired(one: Side, other: Side, *, alone: bool = False) -> Contrast:
     return Contrast(*(side.of(common, common) for side in (one, other)))
 
 
-def _loaded(folder: Path) -> Results:
-    require_folders([folder])
-    return load_results([folder])
-
-
 def _only_arm(folder: Path) -> Side:
-    results = _loaded(folder)
+    results = load_results([folder])
     return replace(_side(results, *_chosen(results, folder, "")), name=folder.resolve().name)
 
 
 def _run(path: Path) -> Side:
     path = path.resolve()
-    results = _loaded(path.parent.parent)
+    results = load_results([path.parent.parent])
     for part in results.comparisons:
         own = part.done[part.done["run_id"] == path.name]
         if len(own):

@@ -128,6 +128,7 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
             for a model, other results for a run, or other images under one name; or a setting that
             is not recorded.
     """
+    require_folders(folders)
     runs, epochs, outcomes, unseen, provenance = _read(folders)
     copies = _joined(runs)
     kept = _without_copies(copies, folders)

@@ -185,7 +185,6 @@ def read(out: Path) -> Report:
     Raises:
         ValueError: as ``load_results`` does.
     """
-    require_folders((out,))
     return _report(load_results((out,)))
 
 
