@@ -50,7 +50,7 @@ from resnet_variants.records.pictures import HARDEST, Thumbnail, Thumbnails
 from resnet_variants.records.predictions import Outcome
 from resnet_variants.records.results_folder import EPOCH_COLUMNS
 from resnet_variants.records.run_folder import DONE, Provenance, recipe_settings
-from resnet_variants.records.schema import names
+from resnet_variants.records.schema import concatenated, names
 
 # A comparison never mixes what these tell apart; `recipe` is the digest in the run's id.
 KEY = ("dataset", "img_size", "epochs", "recipe", "precision", "device")
@@ -355,13 +355,7 @@ JOINED: Mapping[str, tuple[str, Sequence[str]]] = {
 def joined(parts: Iterable[Comparison], name: str) -> pd.DataFrame:
     """A table of ``JOINED``: that of each comparison with its key as columns, one after another."""
     attribute, first = JOINED[name]
-    tables: list[tuple[pd.DataFrame, Mapping[str, Any]]] = [
-        (getattr(part, attribute), part.key) for part in parts
-    ]
-    filled = [frame.assign(**key) for frame, key in tables if len(frame)]
-    if not filled:
-        return pd.DataFrame(columns=[*first])
-    table = pd.concat(filled, ignore_index=True)
+    table = concatenated((getattr(part, attribute).assign(**part.key) for part in parts), first)
     return table[[*first, *(name for name in table if name not in first)]]
 
 

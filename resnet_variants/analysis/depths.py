@@ -9,6 +9,7 @@ import pandas as pd
 from resnet_variants.analysis.factors import factors
 from resnet_variants.analysis.statistics import SHARE, paired_comparison
 from resnet_variants.analysis.verdicts import COMPARED, DIRECTIONS, Plan, with_verdicts
+from resnet_variants.records.schema import concatenated
 
 ERRORS = "error_vs_depth"  # name of the table's file, and of its figure's
 DEPTH_COLUMNS = ("split", "design", "depth", "model", "shallower", *COMPARED)
@@ -40,8 +41,7 @@ def errors_by_depth(
             table = with_verdicts(pd.DataFrame(about), differences, plan)
             table["verdict"] = table["verdict"].replace(DIRECTIONS)
             tables.append(table.assign(split=split)[[*DEPTH_COLUMNS]])
-    empty = pd.DataFrame(columns=[*DEPTH_COLUMNS])
-    return pd.concat(tables, ignore_index=True) if tables else empty
+    return concatenated(tables, DEPTH_COLUMNS)
 
 
 def _rows(

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from resnet_variants.analysis.statistics import MEAN, SHARE, estimate
 from resnet_variants.records.files import damaged
 from resnet_variants.records.predictions import OUTCOMES, Outcome, read_predictions
-from resnet_variants.records.schema import OF_RUN, Column, names, read_table
+from resnet_variants.records.schema import OF_RUN, Column, concatenated, names, read_table
 
 BINS = 15  # of equal width, as in arXiv:1706.04599
 _ORDERS = 20  # about how many, in which the seeds of an arm join its ensemble
@@ -66,13 +66,7 @@ def probability_tables(
             table = _kept(files.iloc[0], "ensembles", runs)
             if len(table) == min(len(runs), _MEMBERS):  # else they are of other seeds
                 together.append(table)
-    return _joined(calibrations, CALIBRATION), _joined(together, ENSEMBLES)
-
-
-def _joined(parts: Sequence[pd.DataFrame], columns: Sequence[Column]) -> pd.DataFrame:
-    filled = [part[[*names(columns)]] for part in parts if len(part)]
-    empty = pd.DataFrame(columns=[*names(columns)])
-    return pd.concat(filled, ignore_index=True) if filled else empty
+    return concatenated(calibrations, names(CALIBRATION)), concatenated(together, names(ENSEMBLES))
 
 
 def _shares(folder: Path) -> np.ndarray:

@@ -111,8 +111,7 @@ class Results:
         """The records of steps of all runs, read now: ``STEPS`` of ``records.schema``."""
         folders = self.runs["run_id"].map(self.folders)
         parts = [read_steps(Path(at), runs) for at, runs in self.runs.groupby(folders, sort=False)]
-        filled = [part for part in parts if len(part)]
-        return pd.concat(filled, ignore_index=True) if filled else parts[0]
+        return _joined(parts)
 
 
 def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:

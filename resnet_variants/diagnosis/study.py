@@ -24,9 +24,10 @@ from resnet_variants.models.weights import (
     load_weights,
     read_safetensors,
 )
-from resnet_variants.records.diagnosis import TABLES, Diagnosis, joined
+from resnet_variants.records.diagnosis import TABLES, Diagnosis
 from resnet_variants.records.files import Json, damaged
 from resnet_variants.records.run_folder import RunFolder
+from resnet_variants.records.schema import concatenated
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Study
 from resnet_variants.sweeps.finished import finished, recorded_moments, recorded_run, require_finite
@@ -89,8 +90,8 @@ def diagnose_run(path: Path, study: Study) -> Diagnosis:
     keys: dict[str, Any] = {"run_id": str(config["run_id"]), "seed": run.seed}
     keys["model"] = run.variant.name
     return {
-        name: joined(name, frames).assign(**keys)[[*TABLES[name].header]]
-        for name, frames in parts.items()
+        name: concatenated(parts[name], table.header).assign(**keys)[[*table.header]]
+        for name, table in TABLES.items()
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from resnet_variants.records.manifest import is_whole
-from resnet_variants.records.schema import Column, names, read_table
+from resnet_variants.records.schema import Column, concatenated, names, read_table
 from resnet_variants.registry import UserError
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)  # standard deviations, for pixel values from 0 to 1
@@ -143,14 +143,10 @@ def read_diagnoses(out: Path, run_ids: Iterable[str]) -> Diagnosis:
         parts = [tables for folder, tables in read if tables and is_whole(folder)]
     else:
         parts = [_read_all(out, set(ids))]
-    return {name: joined(name, [part[name] for part in parts if name in part]) for name in TABLES}
-
-
-def joined(name: str, parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Parts of one table together; without rows, an empty table with its columns."""
-    filled = [part for part in parts if not part.empty]
-    empty = pd.DataFrame(columns=[*TABLES[name].header])
-    return pd.concat(filled, ignore_index=True) if filled else empty
+    return {
+        name: concatenated([part[name] for part in parts if name in part], table.header)
+        for name, table in TABLES.items()
+    }
 
 
 def _read_all(folder: Path, runs: set[str]) -> Diagnosis:

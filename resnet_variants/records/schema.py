@@ -6,7 +6,7 @@ file holds, ``read_table`` reads a CSV file, and ``checked`` checks the values o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isinf
@@ -126,6 +126,12 @@ STEPS = (
 def names(columns: Sequence[Column]) -> tuple[str, ...]:
     """Their names, in order."""
     return tuple(column.name for column in columns)
+
+
+def concatenated(parts: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of all parts; without any, an empty table with these columns."""
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=[*columns])
 
 
 # --- checks -----------------------------------------------------------------------------------
