@@ -13,7 +13,7 @@ from resnet_variants.analysis.statistics import (
     DIFFERENCE,
     MEAN,
     SHARE,
-    estimate,
+    paired_comparison,
     student_quantile,
 )
 from resnet_variants.records.predictions import Outcome
@@ -174,13 +174,8 @@ def by_class(answers: Mapping[str, Answers], baselines: Mapping[str, str]) -> pd
         counts = np.bincount(answers[model].labels, minlength=own.shape[1])
         for number, title in enumerate(answers[model].classes):
             if counts[number]:
-                scores = own[number].to_numpy()
-                delta = (own[number] - base[number]).dropna().to_numpy()
-                mean, difference_ = estimate(scores, SHARE), estimate(delta, (-1.0, 1.0))
-                found = mean.mean, mean.low, mean.high
-                differs = difference_.mean, difference_.low, difference_.high
-                values = model, title, counts[number], len(scores), *found, name, len(delta)
-                rows.append(dict(zip(CLASS_COLUMNS, (*values, *differs), strict=True)))
+                about = {"model": model, "class": title, "images": counts[number], "baseline": name}
+                rows.append(about | paired_comparison(own[number], base[number], SHARE).row)
     return pd.DataFrame(rows, columns=[*CLASS_COLUMNS])
 
 
