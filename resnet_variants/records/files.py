@@ -79,9 +79,8 @@ def _scratch_folder(path: Path) -> tuple[Path, IO[bytes]]:
         folder = Path(tempfile.mkdtemp(TEMPORARY, f".{path.name}.", path.parent))
         with contextlib.suppress(FileNotFoundError):  # another process removed the new folder
             lock = (folder / _LOCK).open("xb")
-            with contextlib.suppress(
-                OSError
-            ):  # a file system without locks: no process removes folders there
+            # On a file system without locks, no process removes folders.
+            with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if (folder / _LOCK).exists():
                 return folder, lock
@@ -145,12 +144,12 @@ def writing(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path``, all of it or nothing."""
     with atomic_file(path) as temporary:
-        temporary.write_bytes(content if isinstance(content, bytes) else encoded(content))
+        temporary.write_bytes(encoded(content))
 
 
-def encoded(text: str) -> bytes:
-    """The text as UTF-8. Undecodable bytes of a file name become escape sequences."""
-    return text.encode(errors="backslashreplace")
+def encoded(content: str | bytes) -> bytes:
+    """Text as UTF-8. Undecodable bytes of a file name become escape sequences."""
+    return content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
 
 
 def to_json(content: Mapping[str, object]) -> str:

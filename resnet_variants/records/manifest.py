@@ -38,7 +38,7 @@ def write_files(
             nothing has been written.
         OSError: a file cannot be read or written.
     """
-    before, data = _read(folder), {n: _bytes(content) for n, content in contents.items()}
+    before, data = _read(folder), {n: encoded(content) for n, content in contents.items()}
     digests = {name: _digest(name, content) for name, content in data.items()}
     either = before | {name: _either(before.get(name), new) for name, new in digests.items()}
     refuse_foreign(folder, data, either)
@@ -92,10 +92,6 @@ def _is_one_of(path: Path, digests: str) -> bool:
     if not digests or path.is_symlink() or not path.is_file():
         return False
     return _digest(path.name, path.read_bytes()) in digests.split()
-
-
-def _bytes(content: str | bytes) -> bytes:
-    return encoded(content) if isinstance(content, str) else content
 
 
 def _digest(name: str, content: bytes) -> str:
