@@ -220,7 +220,7 @@ def _kept_provenance(out: Path) -> Provenance:
     except FileNotFoundError:
         return {}
     for name, values in content.items():
-        if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        if not _texts(values):
             raise damaged(file, f"{name} is no list of texts", remedy="delete it")
     return cast(Provenance, content)
 

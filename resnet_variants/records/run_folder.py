@@ -48,21 +48,13 @@ _MAY_DIFFER = ("provenance", "compile", "mean", "std")
 
 PLUGINS, PLUGIN = "plugins", "plugin"  # a key of run.json, and how its facts begin
 
+_FORMER_CHECKPOINT = "checkpoint.safetensors"  # in a format that is no longer read
 # Files and folders in a run's directory, besides those of a diagnosis.
 _OURS = (
-    *(
-        "run.json",
-        "epochs.jsonl",
-        "steps.jsonl",
-        "result.json",
-        "log.txt",
-        "checkpoint.pt",
-        "snapshots",
-    ),
+    *("run.json", "epochs.jsonl", "steps.jsonl", "result.json", "log.txt", "checkpoint.pt"),
     *("model.safetensors", "config.json", "README.md", "predictions.safetensors", "manifest.json"),
-    *("tensorboard", "wandb", "checkpoint.safetensors"),
+    *("snapshots", "tensorboard", "wandb", _FORMER_CHECKPOINT),
 )
-_FORMER_CHECKPOINT = "checkpoint.safetensors"  # in a format that is no longer read
 _SAFETENSORS = ".tmp??????"  # the library writes weights to such a file first
 
 
@@ -106,9 +98,8 @@ class RunFolder:
 
     @property
     def _lock(self) -> Path:
-        return (
-            self.path.parent / f".{self.path.name}.lock"
-        )  # outside the folder, which may be deleted
+        # Outside the folder, which may be deleted.
+        return self.path.parent / f".{self.path.name}.lock"
 
     # --- during the training ------------------------------------------------------------------
 
