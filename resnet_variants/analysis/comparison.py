@@ -37,11 +37,7 @@ from resnet_variants.analysis.images import (
     with_images,
 )
 from resnet_variants.analysis.predictions import PREDICTED, Predictions, judged
-from resnet_variants.analysis.probabilities import (
-    CALIBRATION,
-    ENSEMBLES,
-    probability_tables,
-)
+from resnet_variants.analysis.probabilities import CALIBRATION, ENSEMBLES, probability_tables
 from resnet_variants.analysis.robustness import ROBUSTNESS_COLUMNS, robustness
 from resnet_variants.analysis.summary import SUMMARY_COLUMNS, summarise
 from resnet_variants.analysis.verdicts import Plan

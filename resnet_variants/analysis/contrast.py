@@ -23,12 +23,7 @@ from resnet_variants.records.results_folder import (
     IMAGE_COLUMNS,
     VARIANT_COLUMNS,
 )
-from resnet_variants.records.run_folder import (
-    Provenance,
-    RunFolder,
-    note_provenance,
-    recorded_data,
-)
+from resnet_variants.records.run_folder import Provenance, RunFolder, note_provenance, recorded_data
 from resnet_variants.registry import UserError, refuse, require, require_path
 
 _NO_FACTS = ("command", "recipe")  # provenance that differs by nature, or stands elsewhere

@@ -145,10 +145,7 @@ def _read(file: Path, names: Sequence[str]) -> tuple[_Facts, dict[str, np.ndarra
 
 
 def _numbers(
-    file: Path,
-    name: str,
-    values: np.ndarray | pd.Series,
-    classes: Sequence[str],
+    file: Path, name: str, values: np.ndarray | pd.Series, classes: Sequence[str]
 ) -> np.ndarray:
     """The values in the smallest integer type, if each is the number of a class."""
     if values.ndim == 1 and len(values) and values.dtype.kind in "iu" and pd.notna(values).all():

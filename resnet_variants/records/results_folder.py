@@ -21,14 +21,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from resnet_variants.records.files import (
-    Json,
-    damaged,
-    read_json,
-    read_text,
-    readable,
-    short,
-)
+from resnet_variants.records.files import Json, damaged, read_json, read_text, readable, short
 from resnet_variants.records.run_folder import (
     DIVERGED,
     DONE,
