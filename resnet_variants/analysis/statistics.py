@@ -94,14 +94,9 @@ class PairedComparison:
     def row(self) -> dict[str, object]:
         """The columns ``PAIRED``."""
         own, difference = self.own, self.difference
-        return {
-            "seeds": self.seeds,
-            **dict(zip(MEAN, (own.mean, own.low, own.high), strict=True)),
-            "pairs": self.pairs,
-            **dict(
-                zip(DIFFERENCE, (difference.mean, difference.low, difference.high), strict=True)
-            ),
-        }
+        alone = self.seeds, own.mean, own.low, own.high
+        paired = self.pairs, difference.mean, difference.low, difference.high
+        return dict(zip(PAIRED, (*alone, *paired), strict=True))
 
 
 def paired_comparison(
