@@ -84,14 +84,10 @@ def with_arms(
     first: dict[tuple[tuple[str, str], ...], str] = {}
     for digest, own in settings.items():
         first.setdefault(_others(own, apart), digest)
-    rows = [[settings[digest][name] for name in varied] for digest in digests]
-    each = pd.DataFrame(rows, columns=[*varied])
-    models = [
-        arm_name(str(model), dict(zip(varied, values, strict=True)), varied)
-        for model, values in zip(runs["model"], each.to_numpy(), strict=True)
-    ]
+    chosen = [{name: settings[digest][name] for name in varied} for digest in digests]
+    models = [arm_name(str(m), own, varied) for m, own in zip(runs["model"], chosen, strict=True)]
     recipes = digests.map(lambda digest: first[_others(settings[digest], apart)])
-    columns = {name: each[name].to_numpy() for name in varied}
+    columns = {name: [own[name] for own in chosen] for name in varied}
     return runs.assign(model=models, recipe=recipes, **columns)
 
 
