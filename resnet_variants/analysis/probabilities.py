@@ -52,7 +52,7 @@ def probability_tables(
     here = done[done["run_id"].isin(outcomes.keys())].sort_values("seed")
     calibrations, together = list[pd.DataFrame](), list[pd.DataFrame]()
     for _, runs in here.groupby("model", sort=False):
-        files = runs["run_id"].map({run_id: outcomes[run_id].file for run_id in runs["run_id"]})
+        files = runs["run_id"].map(lambda run_id: outcomes[run_id].file)
         raw = np.array([file.name != OUTCOMES for file in files])
         if raw.any():
             labels = outcomes[str(runs["run_id"][raw].iloc[0])].labels
@@ -89,10 +89,9 @@ def _kept(outcomes: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _calibrations(runs: pd.DataFrame, shares: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Of the runs of an arm; ``shares`` are (runs, images, classes)."""
-    frames = [pd.DataFrame(_bins(own, labels)) for own in shares]
-    keys = runs[[*names(OF_RUN)]]
-    rows = keys.loc[keys.index.repeat([len(frame) for frame in frames])].reset_index(drop=True)
-    return pd.concat([rows, pd.concat(frames, ignore_index=True)], axis=1)
+    keys = runs[[*names(OF_RUN)]].to_dict("records")
+    frames = [pd.DataFrame(key | _bins(own, labels)) for key, own in zip(keys, shares, strict=True)]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _bins(shares: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
