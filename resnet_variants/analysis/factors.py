@@ -126,11 +126,12 @@ def short_labels(cells: pd.DataFrame) -> dict[str, str]:
     sizes = cast("dict[Hashable, dict[str, Any]]", named[["family", "depth"]].to_dict("index"))
     for model, row in levels.to_dict("index").items():
         usual = _usual(sizes[model], has_families="family" in levels)
-        named = settings_in(str(model))
-        unnamed = {
-            name for name in map(str, row) if setting_words(name, row[name]) not in named
-        } - _AXES
-        usual |= {name: row[name] for name in unnamed}
+        in_name = settings_in(str(model))
+        usual |= {
+            str(name): text
+            for name, text in row.items()
+            if name not in _AXES and setting_words(str(name), text) not in in_name
+        }
         labels[str(model)] = " ".join(_words(row, usual) or _words(row, {}))
     uses = Counter(labels.values())
     return {m: text if text and uses[text] == 1 else m for m, text in labels.items()}
