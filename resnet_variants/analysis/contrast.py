@@ -89,12 +89,7 @@ def contrast(*what: str | Path) -> Contrast:
 
 
 def _folders_compared(first: Path, second: Path) -> Contrast:
-    """Two runs, which are one pair whatever their seeds; or two folders of one arm, or one of each.
-
-    Raises:
-        ValueError: no such folder, no finished run, a folder of several arms, no seed in common, or
-            other test images.
-    """
+    """Two runs, one pair whatever their seeds; or two folders of one arm each; or one of each."""
     runs = [(path / "run.json").is_file() for path in (first, second)]
     one, other = (
         _run(path) if is_run else _only_arm(path)
@@ -106,12 +101,7 @@ def _folders_compared(first: Path, second: Path) -> Contrast:
 
 
 def _arms_compared(first: tuple[Path, str], second: tuple[Path, str]) -> Contrast:
-    """Two arms, each by its results folder and its label or name.
-
-    Raises:
-        ValueError: no such folder or arm, an arm that was trained under several conditions, or no
-            seed in common.
-    """
+    """Two arms, each by its results folder and its label or name."""
     found = {folder: load_results([folder]) for folder, _ in (first, second)}
     one, other = (
         _side(found[folder], *_chosen(found[folder], folder, arm))
