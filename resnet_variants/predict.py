@@ -65,10 +65,8 @@ def command(argv: Sequence[str]) -> int:
 
     ready()
     if not flags.ensemble and (flags.run / "runs").is_dir():
-        message = (
-            f"{str(flags.run)!r} is a results folder: name one of its runs, or give --ensemble"
-        )
-        raise UserError(message)
+        message = f"{str(flags.run)!r} is a results folder"
+        raise UserError(f"{message}: name one of its runs, or give --ensemble")
     folders = _seeds(flags.run, flags.arm) if flags.ensemble else [flags.run]
     runs = [load_run(folder, device=flags.device) for folder in folders]
     with positional("data"):
