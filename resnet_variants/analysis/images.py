@@ -166,7 +166,7 @@ def by_class(answers: Mapping[str, Answers], baselines: Mapping[str, str]) -> pd
 
     One row per arm and class that has test images. Intervals are over seeds, each for itself.
     """
-    rows: list[dict[str, object]] = []
+    rows = []
     shares = {model: _shares_by_class(own) for model, own in answers.items()}
     for model, own in shares.items():
         name = baselines.get(model, "")
