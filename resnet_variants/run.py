@@ -79,7 +79,7 @@ class Images:
 class Comparison:
     """What is repeated, and the recipe that the settings below change."""
 
-    # how many: 0 to N - 1. If 0: 6, the fewest that a verdict takes
+    # how many: 0 to N - 1. If 0: 6, the fewest that a verdict takes, or 3 of one network alone
     seeds: Seeds = SEEDS
     # train every N-th of these seeds only, from the I-th on; `report` joins the shares
     share: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
@@ -162,6 +162,11 @@ class Comparison:
         return "budget" if self.budget else "until_decided" if self.until_decided else ""
 
     @property
+    def takes_more(self) -> bool:
+        """Whether the same command may have ``--more``."""
+        return not (self.share or self.goal)
+
+    @property
     def seconds(self) -> float:
         """The budget."""
         return seconds_of_budget(self.budget) if self.budget else math.inf
@@ -231,7 +236,7 @@ def command(argv: Sequence[str]) -> int:
             say(f"{folder.name} {what}")
             complete = complete and not refusal
     made = build(out, decode=thumbnails_of(experiment))
-    show_report(made, out, wide=output.wide, step=next_step(made))
+    show_report(made, out, wide=output.wide, step=next_step(made) * flags.comparison.takes_more)
     return 0 if complete else 1
 
 
@@ -435,7 +440,7 @@ def _refuse_empty_lists(argv: Sequence[str]) -> None:
     listed = (f for part in (Networks, Comparison, Output) for f in fields(part))
     lists = {f"--{f.name.replace('_', '-')}" for f in listed if f.default == ()}
     for word, following in pairwise([*argv, "--"]):
-        if word in lists and following.startswith("--"):
+        if word.replace("_", "-") in lists and following.startswith("--"):
             raise UserError("missing a value", field=word.removeprefix("--"))
 
 

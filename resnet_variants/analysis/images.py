@@ -90,7 +90,7 @@ class Crossed:
 
 
 def crossed(values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)) -> Crossed:
-    """Analysis of variance of numbers by seed and image, both drawn at random.
+    """Analysis of variance of whole numbers by seed and image, both drawn at random.
 
     The variance of the mean is (MS_seeds + MS_images - MS_rest) / (seeds x images), without the
     images' part where that would be negative (Cornfield and Tukey, 1956), with Satterthwaite's

@@ -61,7 +61,7 @@ def probability_tables(
             if raw.all():
                 together.append(_ensembles(runs, shares, labels))
         for file in dict.fromkeys(files[~raw]):
-            calibrations.append(_kept(file, "calibration", runs))
+            calibrations.append(_kept(file, "calibration", runs[files == file]))
         if not raw.any() and files.nunique() == 1:
             table = _kept(files.iloc[0], "ensembles", runs)
             if len(table) == min(len(runs), _MEMBERS):  # else they are of other seeds

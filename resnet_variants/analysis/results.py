@@ -143,6 +143,10 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
         raise UserError(f"{', '.join(repr(str(folder)) for folder in folders)} holds no runs yet")
     about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
     about |= _varied(folders)
+    for name in vary:
+        if name in about["varied"] or any(name in row for row in about["searched"]):
+            message = f"{name} is varied or tuned in these folders already: drop it"
+            raise UserError(message, field="vary")
     about["varied"] |= _usual(vary, kept, provenance)
     parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
     _require_one_result(parts)

@@ -108,8 +108,7 @@ def read_folder(root: Path) -> FolderSource:
         ValueError: no such folder, no classes, an empty class, a link to nothing, or splits that
             are incomplete or whose classes differ.
     """
-    with contextlib.suppress(RuntimeError):  # a user without a home: there is no such folder
-        root = root.expanduser()
+    root = Path(os.path.expanduser(root))  # noqa: PTH111 pathlib raises where there is no home
     found = _splits(root)
     if not found:
         return _files(root, {"": root})

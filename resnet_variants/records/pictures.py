@@ -9,7 +9,6 @@ hardest.csv       picture   likewise; empty where it was not at hand
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,7 +84,7 @@ def picture_of(text: str, table: str) -> Image.Image:
             if max(picture.size) > SIDE:  # a bomb: ours are smaller
                 raise OSError(f"{picture.size} pixels")
             return picture.convert("RGB")
-    except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable("picture", table) from error
 
 

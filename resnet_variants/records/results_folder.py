@@ -173,6 +173,8 @@ def _records(file: Path, columns: Sequence[Column]) -> list[list[object]]:
             records = cast("list[object]", json.loads(f"[{','.join(lines)}]"))
     except FileNotFoundError:
         return []
+    if len(records) != len(lines):
+        raise damaged(file, "a line is no JSON object")
     rows: list[list[object]] = []
     for record in records:
         if not isinstance(record, dict):

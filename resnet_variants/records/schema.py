@@ -199,7 +199,9 @@ def read_table(
     numbers = {column.name: "" for column in columns if column.name not in texts}
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values=numbers, dtype=texts)
-    except ValueError as reason:  # pandas' parser errors, and bytes that are no text
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as reason:  # pandas' parser errors, and bytes that are no text
         raise error(" ".join(str(reason).split())) from reason
     missing = [c.name for c in columns if c.name not in frame and not c.later]
     if missing:

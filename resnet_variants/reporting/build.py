@@ -251,7 +251,7 @@ def _report(results: Results) -> Report:
 
 
 def _counts(results: Results) -> dict[str, int]:
-    counts = Counter[str](results.runs["status"].value_counts().to_dict())
+    counts = Counter(map(str, results.runs["status"]))
     starting = sum(results.unseen.values())
     counts[RUNNING] += starting
     counts[MISSING] += len(results.unseen) - starting
@@ -302,7 +302,8 @@ def _commands(results: Results, folders: Sequence[Path], out: Path) -> list[str]
     where = [*map(str, folders), "--out", str(out)] if folders else [str(out)]
     again = shlex.join(["python", "-m", "resnet_variants.report", *where])
     commands = list(results.provenance.get("command", ()))
-    if any("--minutes" in command.split() for command in commands):
+    words = [word.partition("=")[0] for command in commands for word in command.split()]
+    if "--minutes" in words:
         epochs = sorted({int(part.key["epochs"]) for part in results.comparisons})
         # Another machine would choose others.
         commands.append(f"# it chose --epochs {' and '.join(map(str, epochs))} here")

@@ -143,7 +143,8 @@ def render(content: Content) -> str:
     colours = ["arm", *varied(arms, content.comparisons)]
     runs = sum(len(part.runs) for part in content.comparisons)
     styles = _styles(content.comparisons, arms, colours)
-    data = _data(arms, sections, styles, most=RUNS_SHOWN if runs <= RUNS_SHOWN else 0)
+    most = RUNS_SHOWN if runs <= RUNS_SHOWN else 0
+    data = _data(arms, sections, styles, most=most)
     drawn = [name for name, figures in data["figures"].items() if any(figures)]
     scripts = [*([_plotly()] if drawn else []), asset("page.js")]
     return filled(
@@ -159,7 +160,7 @@ def render(content: Content) -> str:
         models=arms["model"].to_dict(),
         means=_means(sections),
         hours_text=hours_text,
-        tables=_tables(content, sections, summary_cells(arms, PAGE)),
+        tables=_tables(content, sections, summary_cells(arms, PAGE), most=most),
         pictures=content.pictures,
         filters=_filters(arms, colours[1:]),
         paired=PAIRED,
@@ -169,7 +170,7 @@ def render(content: Content) -> str:
         measures=list(MEASURES.items()),
         colours=[(axis, axis.replace("_", " ")) for axis in colours],
         colour=colours[0 if len(arms) <= LISTED else -1],
-        left_out=RUNS_SHOWN if runs > RUNS_SHOWN else 0,
+        left_out=0 if most else RUNS_SHOWN,
         bands=BANDS,
         scripts=scripts,
         digests=[_digest(script) for script in scripts],
@@ -299,9 +300,12 @@ def _values(column: pd.Series) -> list[str]:
 
 
 def _tables(
-    content: Content, sections: Sequence[Section], cells: pd.DataFrame
+    content: Content, sections: Sequence[Section], cells: pd.DataFrame, *, most: int
 ) -> dict[str, list[tuple[int, Table]]]:
-    """The tables of each part of the page, with the numbers of their comparisons."""
+    """The tables of each part of the page, with the numbers of their comparisons.
+
+    Runs are listed if any may be, as ``most`` says.
+    """
     cells = cells[[name for name in cells if cells[name].ne("").any()]]
     if "verdict" in cells:  # a narrow screen shows two columns
         cells.insert(1, "verdict", cells.pop("verdict"))
@@ -312,7 +316,7 @@ def _tables(
             "predictions": Table.of(readable_predictions(part.predictions)),
             "differences": _differences(section),
             "summary": Table.of(cells.loc[arms], arms.tolist()),
-            "runs": _runs(section, content.run_files),
+            "runs": _runs(section, content.run_files) if most else Table({}),
             "effects": _effects(part.effects),
             "endpoints": _readable(section, part.endpoints, readable_endpoints),
             "pairs": _readable(section, part.all_pairs, readable_endpoints),

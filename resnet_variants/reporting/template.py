@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Links = Sequence[tuple[str, str]]  # text and relative address of files that are there
 # What a cell with a number looks like: `1,234`, `<0.001`, `+0.10 [-0.20, 0.40]`, `80 %`.
-_NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+( [%\[(].*)?")
+_NUMBER = re.compile(r"<?[-+]?[\d,]*\.?\d+(e[-+]\d+)?( [%\[(].*)?")
 
 
 @dataclass(frozen=True)

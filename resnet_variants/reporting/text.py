@@ -63,9 +63,12 @@ _TAG = re.compile(r"<(?![\d.])")  # `<0.001` begins no tag
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown; nothing in a cell is read as Markdown's table or as HTML."""
-    plain = frame.map(lambda cell: _TAG.sub("&lt;", str(cell).replace("|", r"\|")))
-    return plain.to_markdown(index=False, disable_numparse=True)
+    """A table in GitHub's Markdown; no text in it is read as Markdown's table or as HTML."""
+
+    def plain(text: object) -> str:
+        return _TAG.sub("&lt;", str(text).replace("|", r"\|"))
+
+    return frame.map(plain).rename(columns=plain).to_markdown(index=False, disable_numparse=True)
 
 
 def latex_escaped(value: object) -> str:
@@ -142,7 +145,7 @@ def readable_robustness(table: pd.DataFrame) -> pd.DataFrame:
 def readable_search(table: pd.DataFrame) -> pd.DataFrame:
     """Validation accuracy of each arm at each value that a search tried, all text."""
     return table.assign(
-        val_acc=(POINTS * table["val_acc"]).map("{:.2f}".format),
+        val_acc=[interval(share, math.nan, math.nan) for share in table["val_acc"]],
         seconds=table["seconds"].map("{:.1f}".format),
         chosen=table["chosen"].map({True: "chosen", False: ""}),
     ).rename(columns={"arm": "model", "val_acc": "validation accuracy %"})

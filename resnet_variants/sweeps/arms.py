@@ -10,6 +10,7 @@ from typing import Any
 from resnet_variants.analysis.arms import arm_name, setting_text
 from resnet_variants.models.grids import variant_from
 from resnet_variants.models.variant import Variant
+from resnet_variants.records.files import LARGEST
 from resnet_variants.registry import UserError, plain, refuse, sequence, shown
 from resnet_variants.training.recipe import Recipe
 
@@ -69,7 +70,7 @@ def varied(vary: Mapping[str, object], flag: str = "vary") -> dict[str, tuple[ob
 def _as_recipes(field: str, value: object) -> object:
     """The value as a recipe holds it: 0 as 0.0 where it may have a fraction."""
     default = getattr(Recipe, field)
-    if isinstance(default, float) and type(value) is int:
+    if isinstance(default, float) and type(value) is int and abs(value) < LARGEST:
         return float(value)
     return tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
 

@@ -64,12 +64,14 @@ def seconds_of(runs: Sequence[Run], machine: Machine) -> tuple[list[float], int]
     seconds: dict[int, float] = {}
     threads, start = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)  # as a worker of one per core; several would wait for busy cores
-    for i in dict.fromkeys([*spread, *order]):
-        left = _SECONDS - (time.monotonic() - start)
-        if seconds and left < _SECONDS / _SHARES:
-            break
-        seconds[i] = seconds_per_run(runs[i], machine, _SECONDS / _SHARES)
-    torch.set_num_threads(threads)
+    try:
+        for i in dict.fromkeys([*spread, *order]):
+            left = _SECONDS - (time.monotonic() - start)
+            if seconds and left < _SECONDS / _SHARES:
+                break
+            seconds[i] = seconds_per_run(runs[i], machine, _SECONDS / _SHARES)
+    finally:
+        torch.set_num_threads(threads)
 
     def estimate(i: int) -> float:
         near = min(seconds, key=lambda j: abs(macs[j] - macs[i]))

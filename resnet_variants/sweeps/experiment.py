@@ -106,6 +106,8 @@ class Experiment:
         check_fields(self, "data", "data_name", "img_size", "recipe", "loading", "seeds")
         check_fields(self, "endpoint", "compare")
         check_spec(self.data)
+        for name in ("vary", "tune", "baseline"):
+            require(name, getattr(self, name), Mapping, "a table of settings")
         if not self.data_name.isprintable():
             raise UserError("data_name must be one line of plain text", field="data_name")
         check_margin(self.margin)
@@ -125,9 +127,19 @@ class Experiment:
             seeds = FEWEST if compared else _SEEDS_ALONE
             object.__setattr__(self, "seeds", seeds)
         _ = self.own_seeds
+        self._refuse_twins()
         if len(self.arms) * self.seeds > MOST_CELLS:
             message = f"{len(self.arms):,} arms x {self.seeds:,} seeds are"
             raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
+
+    def _refuse_twins(self) -> None:
+        """Refuse values that are spelt in two ways, such as a path: two arms would be one run."""
+        ids: dict[str, str] = {}
+        for arm in self.arms if self.vary else ():
+            other = ids.setdefault(self.run(arm, 0).id, arm.name)
+            if other != arm.name:
+                message = f"{other} and {arm.name} are the same network and recipe: drop one"
+                raise UserError(message, field="vary")
 
     @functools.cached_property
     def arms(self) -> list[Arm]:
@@ -311,7 +323,7 @@ def _from_content(name: str, content: Mapping[str, object], *, many: bool) -> Ex
     for key in ("question", "data", "data_name"):
         if not isinstance(settings.get(key, ""), str):
             raise UserError(f"{key} must be text in quotes")
-    for table in ("grid", "recipe", "baseline", "tune"):
+    for table in ("grid", "recipe", "tune"):
         if not isinstance(content.get(table, {}), dict):
             raise UserError(f"{table} must be a table")
     if not content.get("grid"):

@@ -149,7 +149,7 @@ class Rounds:
         self.arms = {arm.name: arm for arm in experiment.arms}
         self.labels = short_labels(cells_of(experiment.arms))
         self.slots = slots(experiment.runs, machine, self.options.workers)
-        for run in experiment.runs:
+        for run in () if self.options.fresh else experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
             if result and result["status"] == DONE:
                 self._note(run.name, float(str(result["seconds"])))
@@ -244,9 +244,9 @@ class Rounds:
         """The runs that are not done again."""
         again = {FAILED} if self.options.retry_failed else set[str]()
         over = set[Cell]()
-        for run in self.experiment.runs:
+        for run in () if self.options.fresh else self.experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
-            if result and result["status"] not in again and not self.options.fresh:
+            if result and result["status"] not in again:
                 over.add((run.name, run.seed))
         return over
 

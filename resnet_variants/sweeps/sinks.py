@@ -75,6 +75,8 @@ def check_sinks(names: Sequence[str]) -> None:
     for name in names:
         if name not in SINKS:
             refuse("sink", name, SINKS, field="log")
+        if list(names).count(name) > 1:
+            raise UserError(f"{name} is named twice", field="log")
         if name in _MODULES:
             _import(_MODULES[name])
 

@@ -178,12 +178,15 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def given(argv: Sequence[str]) -> dict[str, list[str]]:
-    """By flag what follows each of its occurrences, before the flags can be read."""
+    """By flag what follows each of its occurrences, before the flags can be read.
+
+    A flag may be spelt with underscores.
+    """
     found: dict[str, list[str]] = {}
     for word, following in pairwise([*argv, ""]):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
-            found.setdefault(name, []).append(value if equals else following)
+            found.setdefault(name.replace("_", "-"), []).append(value if equals else following)
     return found
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from resnet_variants.analysis.factors import cells_of, short_labels
 from resnet_variants.records.files import Json
 from resnet_variants.records.run_folder import DONE
-from resnet_variants.registry import one_line
+from resnet_variants.registry import number_of, one_line
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import (
     Ended,
@@ -90,7 +90,7 @@ class Tally:
             case Planned():
                 self._begin(event)
             case EpochDone(run, ReplayedRecord() as record):
-                self.epochs[run.id] = record.epoch
+                self.epochs[run.id], self.within[run.id] = record.epoch, 0.0
             case EpochDone(run, record):
                 self._advance(run, record.epoch, record.seconds)
                 self.within[run.id] = 0.0
@@ -143,8 +143,8 @@ class Tally:
     def starting(self) -> str:
         """What is about to begin."""
         todo, before = len(self.plan.todo), len(self.plan.before)
-        over = f", {before} are over" if before else ""
-        return f"starting {self.plan.engine}: {todo} runs to do{over}"
+        over = f", {before} {'is' if before == 1 else 'are'} over" if before else ""
+        return f"starting {self.plan.engine}: {number_of(todo, 'run')} to do{over}"
 
 
 # --- lines ------------------------------------------------------------------------------------
@@ -155,7 +155,8 @@ def show_lines(events: Events) -> None:
     plan = next(events)
     assert isinstance(plan, Planned)
     tally, held, spoke = Tally(plan), set[str](), time.monotonic()
-    say(tally.starting() if plan.todo else f"all {tally.total} runs are over")
+    over = "the run is over" if tally.total == 1 else f"all {tally.total:,} runs are over"
+    say(tally.starting() if plan.todo else over)
     for event in events:
         tally.count(event)
         match event:
@@ -303,7 +304,7 @@ class SweepTable:
         for name in names[:room]:
             shown.add_row(*self._cells(name))
         hidden = len(names) - room
-        more = [Text(f"and {hidden} more networks")] if hidden > 0 else []
+        more = [Text(f"and {number_of(hidden, 'more network')}")] if hidden > 0 else []
         return Group(Text(head if tally.has_begun else tally.starting()), shown, *more)
 
     def _open(self, name: str) -> bool:

@@ -41,7 +41,8 @@ def show_report(made: Report, out: Path, *, wide: bool = False, step: str = "") 
             say(f"  {run_id}: {one_line(str(error))}" + (f"; see {log}" if log.is_file() else ""))
     if step:
         say(step)
-    say(f"open {out / 'report.html'}; {len(made.files) - 1} tables and figures are beside it")
+    shown = sum(path.suffix not in (".html", ".json") for path in made.files)
+    say(f"open {out / 'report.html'}; {shown} files of tables and figures are beside it")
 
 
 def next_step(made: Report) -> str:

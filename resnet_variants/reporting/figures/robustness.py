@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -68,9 +67,12 @@ def search_curves(comparison: Comparison) -> Figure | None:
     """
     names = tuned_in(comparison.searched)
     table = comparison.search
-    if len(names) != 1 or not pd.api.types.is_numeric_dtype(table[names[0]]):
+    if len(names) != 1:
         return None
     (name,) = names
+    values = table[name].sort_values().unique()
+    if values.dtype.kind not in "iuf":  # texts or truth values
+        return None
     arms = arms_of(comparison)
     with styled():
         figure = Figure(figsize=(COLUMN, 3.4), layout="constrained")
@@ -78,7 +80,6 @@ def search_curves(comparison: Comparison) -> Figure | None:
         for arm, own in table.groupby("arm", sort=False):
             label = plain(comparison.labels.get(str(arm), arm))
             axes.plot(own[name], own["val_acc"], **drawn(arms.look(str(arm))), label=label)
-        values = sorted(table[name].unique())
         if values[0] > 0:
             axes.set_xscale("log")
         axes.set_xticks(values, [f"{value:g}" for value in values])
