@@ -191,6 +191,7 @@ def test_drop_block_reads_what_follows_the_first_3x3_in_the_last_two_stages(dept
     ("fields", "arguments", "message"),
     [
         ({}, {"device": "gpu"}, "unknown device 'gpu': torch has none of that name"),
+        ({}, {"device": ""}, "unknown device '': torch has none of that name"),
         ({}, {"dtype": torch.int8}, "dtype torch.int8 must be a floating-point type"),
         ({}, {"gate_bias": 0.0}, "gate_bias is that of gates, and skip 'identity' has none"),
         (

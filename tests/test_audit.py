@@ -166,3 +166,6 @@ def test_an_equal_picture_is_named_once(leaky):
     pictures.save(leaky / "train/a/same.bmp", Image.open(leaky / "test/a/13.png"))
     found = audit(read_folder(leaky))
     assert (len(found.twice), found.near) == (1, [])
+    pictures.save(leaky / "train/b/other.bmp", Image.open(leaky / "test/a/14.png"))
+    found = audit(read_folder(leaky))  # of another class, and in another split
+    assert (len(found.mislabelled), found.near) == (1, [])

@@ -256,7 +256,7 @@ def test_a_damaged_map_is_one_line(text):
         map_of(text)
 
 
-@pytest.mark.parametrize("text", ["", "no base 64!", "eA=="])
+@pytest.mark.parametrize("text", ["", "no base 64!", "eA==", "\u00e9"])
 def test_a_damaged_picture_is_one_line(text):
     with pytest.raises(UserError, match=r"^class_maps\.csv holds a picture that cannot be read: "):
         picture_of(text, CLASS_MAPS)

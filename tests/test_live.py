@@ -65,6 +65,10 @@ def test_steps_tell_the_time_to_go_before_an_epoch_ends():
     tally.count(StepsDone(run, steps(8, seconds=40.0, epoch=2)))
     tally.count(EpochDone(run, record(2, seconds=44.0)))
     assert tally.left == live.duration(44 * 2)
+    tally.count(StepsDone(run, steps(4, seconds=22.0, epoch=3)))
+    tally.count(EpochDone(run, ReplayedRecord(**asdict(record(2)))))  # the worker was lost
+    tally.count(StepsDone(run, steps(4, seconds=22.0, epoch=3)))
+    assert tally.left == live.duration(44 * 1.5)
 
 
 DONE = {"status": "done", "test_acc": 0.75, "seconds": 1.0}
@@ -94,7 +98,7 @@ def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsy
         "[2/3] 8 seed 0: test 75.00%"
     ]
     assert lines[:2] == [
-        "starting 2 workers of 1 thread: 2 runs to do, 1 are over",
+        "starting 2 workers of 1 thread: 2 runs to do, 1 is over",
         "8 seed 0: another command has it",
     ]
     assert lines[2].startswith("         8 seed 0 epoch 2/4, validation 62.50%, 0:")
@@ -105,6 +109,11 @@ def test_lines_tell_of_every_run_and_now_and_then_of_an_epoch(monkeypatch, capsy
 def test_nothing_to_do_is_one_line(capsys):
     live.show_events(event for event in [Planned([], dict.fromkeys(runs(), DONE), "", 0)])
     assert capsys.readouterr().out == "all 4 runs are over\n"
+    one, two = runs(seeds=1)
+    live.show_events(event for event in [Planned([], {one: DONE}, "", 0)])
+    live.show_events(event for event in [Planned([two], {one: DONE}, "1 worker", 1)])
+    words = "the run is over\nstarting 1 worker: 1 run to do, 1 is over\n"
+    assert capsys.readouterr().out == words
 
 
 def terminal(height=24, width=140):
@@ -128,7 +137,7 @@ def test_the_table_counts_what_was_finished_before():
     screen, console = terminal()
     first, _, second, _, third, _, fourth, _ = todo = runs(seeds=4)
     table = live.SweepTable(Planned(todo[1:], {first: DONE}, "2 workers", 2), console)
-    assert rendered(table)[0] == "starting 2 workers: 7 runs to do, 1 are over"
+    assert rendered(table)[0] == "starting 2 workers: 7 runs to do, 1 is over"
     for event in (
         *map(Started, (second, third, fourth)),
         Ended(second, DONE, 1.0),

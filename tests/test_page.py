@@ -308,6 +308,8 @@ def test_more_runs_than_a_browser_draws_are_left_out_and_that_is_said():
     (cost,) = figures_of(html, "cost")
     assert not any(trace["text"] for trace in traces_of(cost, "runs"))
     assert "Single runs are left out: there are more than 2,000." in html
+    assert "Runs are not listed here: there are more than 2,000." in html
+    assert f"<td>{RUNS_SHOWN}</td>" not in html  # the seed of the last one
 
 
 def test_curves_are_means_of_the_finished_runs():

@@ -494,6 +494,12 @@ def test_a_data_set_of_torch_is_decoded_and_resized():
     assert torch.equal(images.amax((1, 2, 3)), (200 * data.test.labels).to(torch.uint8))
     grey = Photographs(40, lambda i: torch.full((1, 9, 9), i, dtype=torch.uint8))
     assert rv.Dataset.from_torch(grey, mirror=True, test=grey).picture(7).getpixel((0, 0))[0] == 7
+    named = rv.Dataset.from_torch(grey, mirror=True, classes=np.array(["odd", "even"]))
+    assert (named.classes, named.name(3)) == (("odd", "even"), "item 3 of the split train")
+    grey.samples = [("x.png", 1)] * 40  # no attribute that is promised to be looked at
+    assert rv.Dataset.from_torch(grey, mirror=True).labels.tolist() == [0, 1] * 20
+    grey.targets = [1, 0] * 20
+    assert rv.Dataset.from_torch(grey, mirror=True).labels.tolist() == grey.targets
     for bad in (Photographs(40, lambda i: torch.zeros(3, 9, 9)), Photographs(0), [3]):
         with pytest.raises(UserError, match=r"must be a picture and its|must have a length"):
             rv.Dataset.from_torch(bad, mirror=True)

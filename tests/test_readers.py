@@ -10,6 +10,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from resnet_variants.data import dataset as data_module
+from resnet_variants.data import readers
 from resnet_variants.data.dataset import Loading, load_dataset, split_indices
 from resnet_variants.data.images import BadImageError
 from resnet_variants.data.sources import open_source
@@ -162,13 +163,37 @@ def test_several_names_of_a_class_count_once(folder, monkeypatch):
     assert open_source("timm:torch/folder", folder).classes == ("a", "b")
 
 
-def test_a_label_that_is_no_number_is_one_line(folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([1, 2], "an image has not one whole number as its class"),
+        (1.9, "an image has not one whole number as its class"),
+        (-1, "an image has the label -1, which is no class"),
+    ],
+)
+def test_a_label_that_is_no_class_is_one_line(label, message, folder, monkeypatch):
     real = ImageFolder.__init__
 
     def init(self, *args, **options):
         real(self, *args, **options)
-        self.targets = [[1, 2]] * len(self.samples)
+        self.targets = [label] * len(self.samples)
 
     monkeypatch.setattr(ImageFolder, "__init__", init)
-    message = refused("timm:torch/folder", folder)
-    assert "an image has not one whole number as its class" in message
+    assert message in refused("timm:torch/folder", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "mirror"),
+    [
+        ("torch/mnist", False),
+        ("hfds/ylecun/mnist", False),
+        ("hfds/ufldl-stanford/svhn", False),
+        ("torch/cifar10", True),
+        ("hfds/zalando-datasets/fashion_mnist", True),
+    ],
+)
+def test_a_mirrored_digit_is_no_digit_wherever_it_comes_from(name, mirror, folder, monkeypatch):
+    real = readers.open_timm("torch/folder", folder)
+    found = iter(real.readers)
+    monkeypatch.setattr(readers, "_split", lambda *_: next(found))
+    assert readers.open_timm(name, folder).mirror == mirror

@@ -20,7 +20,7 @@ from resnet_variants.records.results_folder import (
     read_runs,
 )
 from resnet_variants.records.run_folder import RunFolder
-from resnet_variants.records.schema import EPOCHS
+from resnet_variants.records.schema import EPOCHS, STEPS, read_table
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.experiment import read_toml
 
@@ -263,6 +263,7 @@ def replaced(text):
         ("run.json", replaced("[" * 200_000), ""),
         ("epochs.jsonl", replaced("[" * 200_000 + "\n"), ""),
         ("epochs.jsonl", replaced('{"epoch": 1}\n{"epoch" 2}\n{"epoch": 3}\n'), ""),
+        ("epochs.jsonl", replaced('{"epoch": 1\n"lr": 2}\n'), "a line is no JSON object"),
         ("epochs.jsonl", replaced("5\n"), "5 is no JSON object"),
         ("epochs.jsonl", replaced('{"epoch": "x"}\n'), "epoch is 'x', not a number"),
         ("epochs.jsonl", replaced('{"epoch": 1e400}\n'), "epoch is inf, not a number"),
@@ -346,3 +347,9 @@ def test_a_table_that_is_none_is_named(tmp_path, content):
     (tmp_path / "runs.csv").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"runs\.csv is no table: "):
         read_runs(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_table_is_one_line(tmp_path):
+    (tmp_path / "steps.csv").mkdir()
+    with pytest.raises(UserError, match=r"^no table: .*[Ii]s a directory"):
+        read_table(tmp_path / "steps.csv", STEPS, lambda why: UserError(f"no table: {why}"))

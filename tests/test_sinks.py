@@ -99,6 +99,8 @@ def test_nothing_is_logged_unless_asked_for(tmp_path, wandb):
 def test_an_unknown_or_missing_sink_is_refused_at_once(monkeypatch):
     with pytest.raises(UserError, match="unknown sink 'tensorbord'; did you mean 'tensorboard'"):
         check_sinks(["tensorbord"])
+    with pytest.raises(UserError, match="wandb is named twice"):
+        check_sinks(["wandb", "wandb"])
     for name in SINKS:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         monkeypatch.setitem(sys.modules, name, None)

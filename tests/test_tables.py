@@ -374,6 +374,7 @@ def test_markdown_escapes_tags_and_no_numbers():
     text = markdown(pd.DataFrame({"x": ["<b>", "<0.001", "3 (<0.1)", "</p>"]}))
     assert "&lt;b>" in text and "&lt;/p>" in text
     assert "<0.001" in text and "3 (<0.1)" in text
+    assert markdown(pd.DataFrame({"a|b <x>": [1]})).startswith(r"| a\|b &lt;x>")
 
 
 # --- LaTeX ------------------------------------------------------------------------------------

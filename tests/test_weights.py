@@ -123,6 +123,13 @@ def test_what_timms_v2_cannot_compute_gets_no_keys_of_it(fields):
     assert error.value.field in fields
 
 
+@pytest.mark.parametrize("fields", [{"head": "bn_linear"}, {"conv_bias": True}], ids=str)
+def test_layers_that_timms_v2_lacks_get_no_keys_of_it(fields):
+    model = rv.create_model("rv_resnet18_b_preact", device="meta", **fields)
+    with pytest.raises(UserError, match="timm's ResNetV2 has no bn_linear head and no biases"):
+        rv.resnetv2_state_dict(model)
+
+
 # --- refusals ---------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ FURTHER = {
     "diagnose": ["images"],
     "grid": GRID_KEYS,
     "preset": ["stem", "preact"],
-    "run": ["preset", "lr", "devices", "workers", "jobs"],
+    "run": ["preset", "lr", "devices", "workers", "jobs", "vary", "tune", "baseline"],
 }
 
 
@@ -75,7 +75,7 @@ CASES = [(name, argument) for name in ASKED for argument in arguments(name)]
 
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_wrong_kind_is_one_line_that_names_the_argument(name, argument, valid, monkeypatch):
-    for inner in ("api.finished", "api.run_sweep", "api.build", "analysis.contrast._loaded"):
+    for inner in ("api.finished", "api.run_sweep", "api.build", "analysis.contrast.load_results"):
         monkeypatch.setattr(f"resnet_variants.{inner}", reach)
     for value in WRONG[: 6 if argument == "source" else 7]:  # an empty state dict is one
         own = valid.get(name, {})
