@@ -127,19 +127,10 @@ class Experiment:
             seeds = FEWEST if compared else _SEEDS_ALONE
             object.__setattr__(self, "seeds", seeds)
         _ = self.own_seeds
-        self._refuse_twins()
+        _refuse_twins(self)
         if len(self.arms) * self.seeds > MOST_CELLS:
             message = f"{len(self.arms):,} arms x {self.seeds:,} seeds are"
             raise UserError(f"{message} more runs than the {MOST_CELLS:,} that memory holds")
-
-    def _refuse_twins(self) -> None:
-        """Refuse values that are spelt in two ways, such as a path: two arms would be one run."""
-        ids: dict[str, str] = {}
-        for arm in self.arms if self.vary else ():
-            other = ids.setdefault(self.run(arm, 0).id, arm.name)
-            if other != arm.name:
-                message = f"{other} and {arm.name} are the same network and recipe: drop one"
-                raise UserError(message, field="vary")
 
     @functools.cached_property
     def arms(self) -> list[Arm]:
@@ -262,6 +253,16 @@ def thumbnails_of(experiment: Experiment) -> Decode:
             return {}
 
     return decode
+
+
+def _refuse_twins(experiment: Experiment) -> None:
+    """Refuse values that are spelt in two ways, such as a path: two arms would be one run."""
+    ids: dict[str, str] = {}
+    for arm in experiment.arms if experiment.vary else ():
+        other = ids.setdefault(experiment.run(arm, 0).id, arm.name)
+        if other != arm.name:
+            message = f"{other} and {arm.name} are the same network and recipe: drop one"
+            raise UserError(message, field="vary")
 
 
 def _expectation(expect: object) -> str | tuple[str, ...]:
