@@ -27,7 +27,7 @@ from resnet_variants.analysis.verdicts import FEWEST, Plan, detectable
 from resnet_variants.experiments.seed_spread import by_epochs, ends
 from resnet_variants.records.manifest import write_files
 from resnet_variants.reporting.figures.style import COLUMN, headline, rendered, styled
-from resnet_variants.reporting.text import POINTS
+from resnet_variants.reporting.text import POINTS, span
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "seeds_or_epochs"
 POINT = 0.5  # the difference, in points, that a verdict is wanted on
@@ -67,7 +67,7 @@ def drawn(table: pd.DataFrame) -> Figure:
         right.set_ylabel(f"epochs for a verdict on {POINT} points")
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         title = "test accuracy of ResNet-11 B and D, CIFAR-10 at 16 px"
-        headline(figure, [title, f"{table['seeds'].min()} seeds"])
+        headline(figure, [title, f"{span(table['seeds'])} seeds"])
     return figure
 
 
