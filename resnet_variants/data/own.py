@@ -107,7 +107,7 @@ class _Pictures:
     @property
     def labels(self) -> np.ndarray:
         own = getattr(self.items, "targets", None)
-        return np.asarray([label for _, label in self] if own is None else own)
+        return np.asarray([self[i][1] for i in range(len(self))] if own is None else own)
 
     def filename(self, i: int) -> str:
         """What messages call a picture."""
