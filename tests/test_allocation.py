@@ -304,7 +304,7 @@ def test_lines_say_what_comes_next(capsys):
     run = experiment().runs[0]
     noted = Noted("every row is decided")
     live.show_events(event for event in [Planned([], {run: {"status": "done"}}, "", 0), noted])
-    assert capsys.readouterr().out == "all 1 runs are over\nevery row is decided\n"
+    assert capsys.readouterr().out == "the run is over\nevery row is decided\n"
 
 
 @pytest.mark.parametrize(
