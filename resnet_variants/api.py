@@ -47,7 +47,7 @@ from resnet_variants.terminal.live import follow
 Kind = TypeVar("Kind")
 # Fields of an experiment.
 _STATED = (
-    *("data_name", "vary", "robust", "tune", "baseline"),
+    *("question", "data_name", "vary", "robust", "tune", "baseline"),
     *("expect", "margin", "endpoint", "compare", "share"),
 )
 _PATIENCE = 600.0  # seconds that another command may take to diagnose a run

@@ -32,7 +32,7 @@ FURTHER = {
     "diagnose": ["images"],
     "grid": GRID_KEYS,
     "preset": ["stem", "preact"],
-    "run": ["preset", "lr", "devices", "workers", "jobs", "vary", "tune", "baseline"],
+    "run": ["preset", "lr", "devices", "workers", "jobs", "vary", "tune", "baseline", "question"],
 }
 
 

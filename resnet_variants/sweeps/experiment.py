@@ -103,7 +103,9 @@ class Experiment:
     chosen: Mapping[str, object] = field(default_factory=dict)  # what `budget` chose, and for what
 
     def __post_init__(self) -> None:
-        check_fields(self, "data", "data_name", "img_size", "recipe", "loading", "seeds")
+        check_fields(
+            self, "question", "data", "data_name", "img_size", "recipe", "loading", "seeds"
+        )
         check_fields(self, "endpoint", "compare")
         check_spec(self.data)
         for name in ("vary", "tune", "baseline"):
