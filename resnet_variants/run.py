@@ -236,7 +236,7 @@ def command(argv: Sequence[str]) -> int:
             say(f"{folder.name} {what}")
             complete = complete and not refusal
     made = build(out, decode=thumbnails_of(experiment))
-    show_report(made, out, wide=output.wide, step=next_step(made) * flags.comparison.takes_more)
+    show_report(made, out, wide=output.wide, step=next_step(made, more=flags.comparison.takes_more))
     return 0 if complete else 1
 
 

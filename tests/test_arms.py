@@ -1,11 +1,13 @@
 """Arms: settings of the recipe that vary like axes of the network, and robust ones."""
 
+import dataclasses
 import itertools
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from factories import comparison, run_row, runs_frame
 from small import CPU, recipe, sweep
 
 from resnet_variants.analysis.results import load_results
@@ -13,6 +15,8 @@ from resnet_variants.api import report
 from resnet_variants.models.grids import grid
 from resnet_variants.records.results_folder import read_experiment
 from resnet_variants.registry import UserError
+from resnet_variants.reporting.figures.robustness import search_curves
+from resnet_variants.reporting.text import readable_search
 from resnet_variants.run import read
 from resnet_variants.sweeps import execute
 from resnet_variants.sweeps.experiment import Experiment, read_toml
@@ -111,6 +115,11 @@ epochs = 1
             "mixup is robust: each arm is compared at its own: drop it from baseline",
         ),
         ("seeds", "tune = { batch_size = [32, 64] }\nseeds", "batch_size is fixed and tuned"),
+        (
+            "seeds",
+            "tune = { milestones = [[0.5, 0.7], [0.7, 0.5]] }\nseeds",
+            "milestones lists one value in two spellings",
+        ),
         ("mixup =", "crop_pct =", "crop_pct cannot vary: all arms are tested on the same images"),
         ("mixup = [0.0, 0.2]", "epochs = [1, 2]", "epochs is fixed in [recipe] and varied"),
     ],
@@ -294,8 +303,8 @@ def test_each_arm_is_trained_with_its_own_best_value_and_fresh_seeds(monkeypatch
     assert dict(zip(part.summary["model"], part.summary["lr"], strict=True)) == {B: "0.1", D: "0.3"}
     assert [row["chosen"] for row in part.searched] == [False, True, False, False, False, True]
     made = report(out)
-    runs = pd.read_csv(out / "runs.csv")
-    assert (runs["lr"] == runs["model"].map({B: 0.1, D: 0.3})).all()
+    runs = pd.read_csv(out / "runs.csv").set_index("model")
+    assert [*runs["lr"][B], *runs["lr"][D]] == [0.1] * 6 + [0.3] * 6
     assert {"search.png", "search.svg"} <= {file.name for file in made.files}
     assert "The search took" in (out / "report.html").read_text()
     table = pd.read_csv(out / "search.csv")
@@ -318,7 +327,24 @@ def test_a_value_at_which_a_run_fails_is_not_chosen(monkeypatch, tmp_path):
     trains_by(monkeypatch, score)
     made = experiment(seeds=6, tune=TUNE)
     swept(search_of(made), tmp_path / "search")
-    assert tuned(made, tmp_path).tuned == {B: {"lr": 0.03}, D: {"lr": 0.03}}
+    made = tuned(made, tmp_path)
+    assert made.tuned == {B: {"lr": 0.03}, D: {"lr": 0.03}}
+    swept(made, tmp_path)
+    (part,) = load_results([tmp_path]).comparisons
+    cells = readable_search(part.search)["validation accuracy %"]
+    assert (cells == "").tolist() == [False, True, False, False, False, True]
+    with pytest.raises(UserError, match="lr was tuned in these folders, so that each arm has its"):
+        load_results([tmp_path], ["lr"])
+
+
+def test_a_search_of_lists_has_no_figure():
+    part = comparison(runs_frame([run_row("net_b")]))
+    tried = [
+        {"arm": "net_b", "milestones": own, "val_acc": 0.5} for own in ([0.5, 0.7], [0.4, 0.6])
+    ]
+    numbers = [row | {"milestones": i} for i, row in enumerate(tried)]
+    assert search_curves(dataclasses.replace(part, searched=numbers)) is not None
+    assert search_curves(dataclasses.replace(part, searched=tried)) is None
 
 
 def test_folders_of_other_recipes_are_compared_by_what_is_named(monkeypatch, tmp_path):

@@ -219,15 +219,17 @@ def test_a_run_ends_with_the_next_step():
     better = [acc + 0.02 + i / 1000 for i, acc in enumerate(base)]
     vague = [0.61, 0.63, 0.60, 0.64, 0.62, 0.60]
 
-    def step(**scores):
+    def step(*, more=True, **scores):
         part = comparison(runs_frame(paired_rows({A: base} | scores)), dict.fromkeys((A, B, D), A))
-        return screen.next_step(SimpleNamespace(comparisons=[part], summary=part.summary))
+        made = SimpleNamespace(comparisons=[part], summary=part.summary)
+        return screen.next_step(made, more=more)
 
     assert step(**{B: better}) == ""
     said = step(**{B: better, D: vague})
     assert said.startswith("to go on: the same command with --more ")
     assert '--arms "D" (' in said and "as likely as not" in said
-    assert "no number of further seeds" in step(**{D: base[::-1]})
+    assert step(**{D: vague}, more=False) == ""
+    assert "no number of further seeds" in step(**{D: base[::-1]}, more=False)
     slight = [acc + 0.0001 * (1, 30, -18, 6, 28, -14)[i] for i, acc in enumerate(base)]
     assert re.fullmatch(
         r"to tell even D apart would take about [\d,]+ more seeds", step(**{D: slight})

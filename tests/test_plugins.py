@@ -497,7 +497,8 @@ def test_a_data_set_of_torch_is_decoded_and_resized():
     named = rv.Dataset.from_torch(grey, mirror=True, classes=np.array(["odd", "even"]))
     assert (named.classes, named.name(3)) == (("odd", "even"), "item 3 of the split train")
     grey.samples = [("x.png", 1)] * 40  # no attribute that is promised to be looked at
-    assert rv.Dataset.from_torch(grey, mirror=True).labels.tolist() == [0, 1] * 20
+    found = rv.Dataset.from_torch(grey, mirror=True, classes=None)
+    assert (found.classes, found.labels.tolist()) == (Photographs.classes, [0, 1] * 20)
     grey.targets = [1, 0] * 20
     assert rv.Dataset.from_torch(grey, mirror=True).labels.tolist() == grey.targets
     for bad in (Photographs(40, lambda i: torch.zeros(3, 9, 9)), Photographs(0), [3]):

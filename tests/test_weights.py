@@ -128,6 +128,9 @@ def test_layers_that_timms_v2_lacks_get_no_keys_of_it(fields):
     model = rv.create_model("rv_resnet18_b_preact", device="meta", **fields)
     with pytest.raises(UserError, match="timm's ResNetV2 has no bn_linear head and no biases"):
         rv.resnetv2_state_dict(model)
+    if "head" in fields:
+        model.reset_classifier(0)
+        assert "head.fc.weight" not in rv.resnetv2_state_dict(model)
 
 
 # --- refusals ---------------------------------------------------------------------------------

@@ -66,7 +66,9 @@ def probability_tables(
             table = _kept(files.iloc[0], "ensembles", runs)
             if len(table) == min(len(runs), _MEMBERS):  # else they are of other seeds
                 together.append(table)
-    return concatenated(calibrations, names(CALIBRATION)), concatenated(together, names(ENSEMBLES))
+    tables = (calibrations, names(CALIBRATION)), (together, names(ENSEMBLES))
+    found, groups = (concatenated(parts, own)[[*own]] for parts, own in tables)
+    return found, groups
 
 
 def _shares(folder: Path) -> np.ndarray:

@@ -144,9 +144,11 @@ def load_results(folders: Sequence[Path], vary: Sequence[str] = ()) -> Results:
     about = {"names": _names(folders), "plan": _plan(folders), "stated": _stated(folders)}
     about |= _varied(folders)
     for name in vary:
-        if name in about["varied"] or any(name in row for row in about["searched"]):
-            message = f"{name} is varied or tuned in these folders already: drop it"
-            raise UserError(message, field="vary")
+        if name in about["varied"]:
+            raise UserError(f"{name} is varied in these folders already: drop it", field="vary")
+        if any(name in row for row in about["searched"]):
+            message = f"{name} was tuned in these folders, so that each arm has its own:"
+            raise UserError(f"{message} report them apart from others", field="vary")
     about["varied"] |= _usual(vary, kept, provenance)
     parts = comparisons(kept, baselines, provenance=provenance, **about, **tables)
     _require_one_result(parts)

@@ -89,8 +89,8 @@ class Dataset:
                 raise UserError(f"{message}; it is {shown(split)}")
         readers = {name: _Pictures(name, split) for name, split in splits.items()}
         numbers = {name: _numbers(name, reader.labels) for name, reader in readers.items()}
-        names = classes if len(classes) else getattr(dataset, "classes", ())
-        every, names = _checked(numbers, names)
+        own = () if classes is None else tuple(classes)
+        every, names = _checked(numbers, own or getattr(dataset, "classes", ()))
         return TimmSource(tuple(readers.values()), every, names, _parts(numbers), mirror)
 
 

@@ -231,7 +231,7 @@ def resnetv2_state_dict(model: ResNet) -> dict[str, Tensor]:
             choices = ", ".join(map(str, known))
             message = f"timm's ResNetV2 has no {axis} {choice!r}, only {choices}"
             raise UserError(message, field=axis)
-    if model.head_type != "linear" or any(
+    if (model.num_classes and model.head_type != "linear") or any(
         isinstance(module, nn.Conv2d) and module.bias is not None for module in model.modules()
     ):
         raise UserError("timm's ResNetV2 has no bn_linear head and no biases of convolutions")

@@ -251,7 +251,7 @@ def _report(results: Results) -> Report:
 
 
 def _counts(results: Results) -> dict[str, int]:
-    counts = Counter(map(str, results.runs["status"]))
+    counts = Counter({str(s): int(n) for s, n in results.runs["status"].value_counts().items()})
     starting = sum(results.unseen.values())
     counts[RUNNING] += starting
     counts[MISSING] += len(results.unseen) - starting

@@ -200,8 +200,9 @@ def tuning(
     for name, own in values.items():
         if name in vary:
             raise UserError(f"{name} is varied and tuned: name it once", field="tune")
-        for value in own:
-            _changed(recipe, {name: value})
+        made = [_changed(recipe, {name: value})[0] for value in own]
+        if len({*made}) < len(made):
+            raise UserError(f"{name} lists one value in two spellings", field="tune")
     if values and all(len(own) == 1 for own in values.values()):
         message = f"{', '.join(values)} has one value, so that there is nothing to choose"
         raise UserError(f"{message}: give several", field="tune")

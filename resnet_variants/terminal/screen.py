@@ -45,8 +45,11 @@ def show_report(made: Report, out: Path, *, wide: bool = False, step: str = "") 
     say(f"open {out / 'report.html'}; {shown} files of tables and figures are beside it")
 
 
-def next_step(made: Report) -> str:
-    """What may be done about undecided arms; empty where there are none or several comparisons."""
+def next_step(made: Report, *, more: bool = True) -> str:
+    """What may be done about undecided arms; empty where there are none or several comparisons.
+
+    ``more`` tells whether the command may be given again with ``--more``.
+    """
     if len(made.comparisons) != 1:
         return ""
     rows = made.summary[(made.summary["verdict"] == UNDECIDED) & made.summary["detectable"].notna()]
@@ -57,6 +60,8 @@ def next_step(made: Report) -> str:
     label = labels[str(row["model"])]
     if row["more_seeds"] > _PRACTICAL:
         return f"to tell even {label} apart would take about {row['more_seeds']:,.0f} more seeds"
+    if not more:
+        return ""
     return (
         f'to go on: the same command with --more {row["more_seeds"]:.0f} --arms "{label}" '
         f"({hours_text(row['more_hours'])}, one run at a time) makes a verdict as likely as not"

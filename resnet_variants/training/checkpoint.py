@@ -17,7 +17,7 @@ import torch
 from resnet_variants.records.files import atomic_file, damaged
 
 State = dict[str, Any]
-_FORMAT = "resnet_variants checkpoint 2"
+_FORMAT = "resnet_variants checkpoint 1"
 
 
 def save(path: Path, state: State) -> None:

@@ -70,9 +70,9 @@ def search_curves(comparison: Comparison) -> Figure | None:
     if len(names) != 1:
         return None
     (name,) = names
-    values = table[name].sort_values().unique()
-    if values.dtype.kind not in "iuf":  # texts or truth values
+    if table[name].dtype.kind not in "iuf":  # texts, truth values or lists
         return None
+    values = table[name].sort_values().unique()
     arms = arms_of(comparison)
     with styled():
         figure = Figure(figsize=(COLUMN, 3.4), layout="constrained")
