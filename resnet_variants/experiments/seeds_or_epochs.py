@@ -1,7 +1,8 @@
 """Is it better to train longer or more often? Deviations between seeds by length of training.
 
 ``python experiments/seeds_or_epochs.py`` reads ``results/seeds_or_epochs``: two arms, several
-seeds, several numbers of epochs. It writes ``lengths.csv`` and the figure ``lengths`` there:
+seeds, several numbers of epochs; and the same arms of ``results/twelve_arms``, which were trained
+longer. It writes ``lengths.csv`` and the figure ``lengths``:
 
 accuracy        of the baseline, mean over seeds, in percent
 difference      of the two arms, mean over paired seeds, in points
@@ -30,17 +31,16 @@ from resnet_variants.reporting.figures.style import COLUMN, headline, rendered, 
 from resnet_variants.reporting.text import POINTS, span
 
 OUT = Path(__file__).resolve().parents[2] / "results" / "seeds_or_epochs"
+ARMS = "rv_resnet11_cifar_b", "rv_resnet11_cifar_d"
 POINT = 0.5  # the difference, in points, that a verdict is wanted on
 MOST = 1_000  # pairs
 SHOWN = {"runs": "between seeds", "pairs": "of paired differences"}
 
 
 def deviations(part: Comparison) -> dict[str, float]:
-    """A row of the table: what two arms of one length show."""
-    scores = part.scores
-    ((base, model),) = {(base, model) for model, base in part.baselines.items() if base != model}
-    usual, other = scores[base].to_numpy(), scores[model].to_numpy()
-    seeds, mean = len(scores), estimate(other - usual)
+    """A row of the table: what the two arms of one length show."""
+    usual, other = (part.scores[name].to_numpy() for name in ARMS)
+    seeds, mean = len(usual), estimate(other - usual)
     runs = float(np.sqrt(np.mean([np.var(arm, ddof=1) for arm in (usual, other)])))
     pairs = float(np.std(other - usual, ddof=1))
     totals = (n for n in range(FEWEST, MOST) if detectable(POINTS * pairs, n, Plan(n)) <= POINT)
@@ -73,7 +73,8 @@ def drawn(table: pd.DataFrame) -> Figure:
 
 def main(out: Path = OUT) -> None:
     """Write table and figure."""
-    parts = load_results([out]).comparisons
+    folders = out, out.with_name("twelve_arms")
+    parts = [part for folder in folders for part in load_results([folder]).comparisons]
     table = pd.DataFrame([deviations(part) for part in parts]).sort_values("epochs")
     contents = {"lengths.csv": table.to_csv(index=False)}
     write_files(out, contents | rendered(drawn(table), "lengths"), keep=True)
