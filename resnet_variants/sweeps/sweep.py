@@ -152,8 +152,8 @@ def run_sweep(
     """
     check(experiment, out, options)
     with claimed(out):
-        missing = prepare(experiment, out, options)
-    todo = missing if only is None else [run for run in only if run in missing]
+        missing = dict.fromkeys(prepare(experiment, out, options))
+    todo = [*missing] if only is None else [run for run in only if run in missing]
     return _train(experiment, todo, out / "runs", options)
 
 
