@@ -32,6 +32,7 @@ from resnet_variants.reporting.text import (
     readable_diagnoses,
     readable_errors,
     readable_predictions,
+    readable_robustness,
 )
 from resnet_variants.run import read as read_flags
 from resnet_variants.sweeps.experiment import read_toml
@@ -195,6 +196,12 @@ def lengths_block(folder):
     return f"{markdown(text)}\n"
 
 
+def robustness_block(folder):
+    """At how many learning rates each verdict holds."""
+    rows = pd.read_csv(folder / "robustness.csv", keep_default_na=False, na_values=NUMBERS)
+    return f"{markdown(readable_robustness(rows).drop(columns='against'))}\n"
+
+
 KINDS = {
     "results": results_block,
     "origin": origin_block,
@@ -205,6 +212,7 @@ KINDS = {
     "speed": speed_block,
     "spread": spread_block,
     "lengths": lengths_block,
+    "robustness": robustness_block,
     **{axis: partial(card_block, axis) for axis in CARDS},
 }
 BLOCK = re.compile(
