@@ -183,6 +183,8 @@ class Machine:
         1  # processes that share each batch, a GPU or cores each
     )
     compile: bool = False  # train through torch.compile
+    # seeds of an arm that a GPU trains at a time as one network
+    fuse_seeds: Annotated[int, Range(1, 256)] = 1
     # seconds between two checkpoints of a run
     checkpoint_seconds: Annotated[float, Range(0, math.inf, text="a number from 0")] = 60.0
     every_steps: Annotated[int, Range(0, 10**9)] = 0  # steps between two records; 0: of epochs only
@@ -190,6 +192,9 @@ class Machine:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.fuse_seeds > 1 and (self.compile or self.devices > 1):
+            message = f"fuse_seeds {self.fuse_seeds} is for one device, without compile"
+            raise UserError(message, field="fuse_seeds")
 
 
 @dataclass(frozen=True, kw_only=True)

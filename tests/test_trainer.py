@@ -16,6 +16,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.device import make_fabric, peak_mb, reset_peak, resolve
 from resnet_variants.training.evaluate import evaluate
+from resnet_variants.training.learner import Learner
 from resnet_variants.training.trainer import (
     EpochRecord,
     Trainer,
@@ -130,7 +131,9 @@ def test_peak_memory_follows_the_work(monkeypatch, tmp_path):
 def test_compiled_training_learns_the_same():
     one, fabric = recipe(epochs=1), make_fabric(CPU, "fp32")
     losses = [
-        next(fit(network(), digits(), one, seed=0, fabric=fabric, compiled=compiled)).train_loss
+        next(
+            fit(network(), digits(), one, seed=0, fabric=fabric, learner=Learner(compiled=compiled))
+        ).train_loss
         for compiled in (False, True)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -38,6 +38,7 @@ from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine, determinism, make_fabric, peak_mb, reset_peak
 from resnet_variants.training.evaluate import Score, evaluate
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
+from resnet_variants.training.learner import Learner
 from resnet_variants.training.trainer import (
     DivergedError,
     EpochRecord,
@@ -83,14 +84,24 @@ class RunStatus:
     seconds: float = 0.0
 
 
+Message = Record | RunStatus  # of a run: its records, then how it ended
+
+
 def execute_run(
-    job: Job, data: Dataset, stop: Stop, *, capture: bool = False
-) -> Iterator[Record | RunStatus]:
+    job: Job,
+    data: Dataset,
+    stop: Stop,
+    *,
+    capture: bool = False,
+    learner: Learner | None = None,
+) -> Iterator[Message]:
     """Train, test and record a run in this process: its records, then how it ended.
 
-    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``.
+    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``. A ``learner``
+    computes the gradients, of this run alone if there is none.
     """
-    folder, status, start = RunFolder(job.path), RunStatus("busy"), time.perf_counter()
+    clock = learner.clock if learner else time.perf_counter
+    folder, status, start = RunFolder(job.path), RunStatus("busy"), clock()
     try:
         enter_all(job.plugins)
         with folder.claim() as mine:
@@ -98,8 +109,8 @@ def execute_run(
                 # Another command may have finished the run since it was submitted.
                 result = folder.result()
                 if not result:
-                    result = yield from _recorded(job, data, stop, capture=capture)
-                seconds = time.perf_counter() - start
+                    result = yield from _recorded(job, data, stop, capture=capture, learner=learner)
+                seconds = clock() - start
                 status = RunStatus("ended" if result else "stopped", result, seconds=seconds)
     except StorageError as error:
         status = RunStatus("halted", reason=str(error))
@@ -109,7 +120,7 @@ def execute_run(
 
 
 def _recorded(
-    job: Job, data: Dataset, stop: Stop, *, capture: bool
+    job: Job, data: Dataset, stop: Stop, *, capture: bool, learner: Learner | None
 ) -> Generator[Record, None, Json | None]:
     """Train and write the result; ``None`` where the run was asked to stop.
 
@@ -121,13 +132,11 @@ def _recorded(
             saved last.
         ValueError: the folder holds a run with other settings.
     """
-    folder, start, text = RunFolder(job.path), time.perf_counter(), ""
-    fabric = make_fabric(job.machine, job.run.recipe.precision)
-    with writing(job.path):
-        config = job.run.config(data, fabric, job.origin)
-        folder.start(config | {"compile": {"used": job.machine.compile}})
-        _require_room(job, data)
-    train = _train if job.machine.devices == 1 else _train_on_devices
+    clock = learner.clock if learner else time.perf_counter
+    folder, start, text = RunFolder(job.path), clock(), ""
+    fabric = _started(job, data)
+    one = functools.partial(_train, learner=learner)
+    train = one if job.machine.devices == 1 else _train_on_devices
     result: Json | None = None
     try:
         with folder.captured() if capture else contextlib.nullcontext():
@@ -146,7 +155,7 @@ def _recorded(
         text = traceback.format_exc()
         result = {"status": FAILED, "error": _reason(job, error)}
     assert result is not None
-    result.setdefault("seconds", time.perf_counter() - start)
+    result.setdefault("seconds", clock() - start)
     with writing(job.path):  # on a full disk, the run must not count as finished
         if text:
             folder.log(text)
@@ -155,11 +164,17 @@ def _recorded(
 
 
 def _train(
-    job: Job, data: Dataset, fabric: Fabric, stop: Callable[[], bool]
+    job: Job,
+    data: Dataset,
+    fabric: Fabric,
+    stop: Callable[[], bool],
+    *,
+    learner: Learner | None = None,
 ) -> Iterator[Record | Json]:
     """Train and test in this process: the records, then the result.
 
-    Of several processes, each computes its part and the first one writes the files.
+    Of several processes, each computes its part and the first one writes the files. Seeds computed
+    as one share the memory, of which each has no peak of its own.
 
     Raises:
         StoppedError: the run was asked to stop; its state is saved.
@@ -171,7 +186,8 @@ def _train(
     checkpointer = Checkpointer(
         folder.checkpoint, machine.checkpoint_seconds, stop, every_steps=machine.every_steps
     )
-    records, peak_is_own = list[EpochRecord](), reset_peak(fabric.device)
+    records = list[EpochRecord]()
+    peak_is_own = learner is None and reset_peak(fabric.device)
     sinks = job.sinks if writes else ()
     with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
         model = run.build(data)
@@ -184,7 +200,7 @@ def _train(
             seed=run.seed,
             fabric=fabric,
             checkpointer=checkpointer,
-            compiled=folder.compiled,
+            learner=learner or Learner(compiled=folder.compiled),
         ):
             is_new = record.epochs > checkpointer.resumed
             if writes:
@@ -227,6 +243,17 @@ def record_failure(job: Job, data: Dataset, reason: str, seconds: float) -> Json
 
 
 # --- parts of a run ---------------------------------------------------------------------------
+
+
+def _started(job: Job, data: Dataset) -> Fabric:
+    """Write the settings of a run, for whose files there must be room; what it is computed on."""
+    fabric, machine = make_fabric(job.machine, job.run.recipe.precision), job.machine
+    how: Json = {"used": machine.compile}
+    how |= {"fused_seeds": machine.fuse_seeds} if machine.fuse_seeds > 1 else {}
+    with writing(job.path):
+        RunFolder(job.path).start(job.run.config(data, fabric, job.origin) | {"compile": how})
+        _require_room(job, data)
+    return fabric
 
 
 def _require_room(job: Job, data: Dataset) -> None:
@@ -314,8 +341,11 @@ def _reason(job: Job, error: Exception) -> str:
         return str(error)
     if not out_of_memory(error):
         return _error_line(error)
-    settings = f"batch_size {job.run.recipe.batch_size}"
-    return f"out of memory with {settings}: give a smaller --batch-size or a larger --accumulate"
+    settings, advice = f"batch_size {job.run.recipe.batch_size}", "a smaller --batch-size"
+    if job.machine.fuse_seeds > 1:
+        settings += f" and fuse_seeds {job.machine.fuse_seeds}"
+        advice = "a smaller --fuse-seeds"
+    return f"out of memory with {settings}: give {advice} or a larger --accumulate"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -149,6 +149,7 @@ class Rounds:
         self.arms = {arm.name: arm for arm in experiment.arms}
         self.labels = short_labels(cells_of(experiment.arms))
         self.slots = slots(experiment.runs, machine, self.options.workers)
+        self.at_once = self.slots * machine.fuse_seeds  # runs
         for run in () if self.options.fresh else experiment.runs:
             result = RunFolder(self.out / "runs" / run.id).result()
             if result and result["status"] == DONE:
@@ -203,7 +204,7 @@ class Rounds:
         if planned:
             return self._first_seeds(planned) if self._is_rough else planned, []
         arms, plan = self._arms()
-        chosen = choose(arms, plan, self.known, runs=self.slots, left=self.left * self.slots)
+        chosen = choose(arms, plan, self.known, runs=self.at_once, left=self.left * self.slots)
         lines = [
             f"{self.labels[name]} is undecided and gets no further seeds: {why}"
             for name, why in chosen.skipped.items()
@@ -222,7 +223,7 @@ class Rounds:
 
     def _first_seeds(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs of the first seeds, as many as keep all workers busy."""
-        last = pairs[min(self.slots, len(pairs)) - 1][0][1]
+        last = pairs[min(self.at_once, len(pairs)) - 1][0][1]
         return [pair for pair in pairs if pair[0][1] <= last]
 
     @property

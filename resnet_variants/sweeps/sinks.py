@@ -66,8 +66,12 @@ def opened(names: Sequence[str], run: Run, path: Path) -> Iterator[Log]:
             attempt(name, sink.close)
 
 
-def check_sinks(names: Sequence[str]) -> None:
-    """Refuse an unknown sink, and one that is not installed, before anything is trained.
+def check_sinks(names: Sequence[str], *, several: bool = False) -> None:
+    """Refuse a sink that would fail, before anything is trained.
+
+    Args:
+        names: of the sinks.
+        several: whether a process trains several runs at a time.
 
     Raises:
         ValueError: says which, and what to install.
@@ -77,6 +81,9 @@ def check_sinks(names: Sequence[str]) -> None:
             refuse("sink", name, SINKS, field="log")
         if list(names).count(name) > 1:
             raise UserError(f"{name} is named twice", field="log")
+        if several and name in _ONE_RUN:
+            message = f"{name} takes one run of a process at a time: leave out --fuse-seeds or it"
+            raise UserError(message, field="log")
         if name in _MODULES:
             _import(_MODULES[name])
 
@@ -86,6 +93,7 @@ _MODULES = {
     "wandb": "wandb",
     "trackio": "trackio",
 }
+_ONE_RUN = ("wandb", "trackio")
 
 
 def _import(module: str) -> Any:

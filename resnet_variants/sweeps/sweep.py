@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,9 +34,11 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
+from resnet_variants.sweeps.together import same_arm
 from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
+from resnet_variants.training.learner import check_fused
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import EpochRecord, Record, StepRecord, check_batch
 
@@ -203,11 +206,11 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
         raise UserError(message, field="out")
     for run in experiment.first_runs:
         run.check()
-    check_sinks(options.sinks)
+    check_sinks(options.sinks, several=options.machine.fuse_seeds > 1)
     check_engine(options.machine, options.workers, experiment.recipe.precision)
     data = experiment.runs[0].load()
     for recipe in dict.fromkeys(run.recipe for run in experiment.first_runs):
-        _check_recipe(recipe, data, options.machine.devices)
+        _check_recipe(recipe, data, options.machine)
     for run in experiment.first_runs:
         run.cost(data)
     for run in experiment.runs:
@@ -248,8 +251,10 @@ def _search_text(seeds: int, values: Mapping[str, Iterable[object]]) -> str:
     return f"{number_of(seeds, 'seed')}, {'; '.join(each)}" if each else ""
 
 
-def _check_recipe(recipe: Recipe, data: Dataset, devices: int) -> None:
-    check_batch(data, recipe, devices)
+def _check_recipe(recipe: Recipe, data: Dataset, machine: Machine) -> None:
+    check_batch(data, recipe, machine.devices)
+    if machine.fuse_seeds > 1:
+        check_fused(recipe)
     if recipe.augment:
         check_augment(recipe.augment, (data.in_chans, data.img_size, data.img_size))
 
@@ -440,11 +445,22 @@ class Scheduler:
         now = time.monotonic()
         while self.held and self.held[0][0] <= now:
             self.queue.append(self.held.popleft()[1])
-        for _ in range(min(self.engine.slots - self.running, len(self.queue))):
-            run = self.queue.popleft()
-            self.trials.setdefault(run.id, _Trial(now)).running = True
-            self.engine.submit(Job(run, self.work.folder / run.id, self.work.machine, self.sinks))
-            yield Started(run)
+        while self.queue and self.engine.free > 0:
+            runs, machine = self._next_runs(), self.work.machine
+            for run in runs:
+                self.trials.setdefault(run.id, _Trial(now)).running = True
+            jobs = [Job(run, self.work.folder / run.id, machine, self.sinks) for run in runs]
+            self.engine.submit(jobs)
+            yield from map(Started, runs)
+
+    def _next_runs(self) -> list[Run]:
+        """The next run, and those of its arm that are computed with it."""
+        first = self.queue.popleft()
+        alike = (run for run in self.queue if same_arm(first, run))
+        others = list(islice(alike, self.work.machine.fuse_seeds - 1))
+        for run in others:
+            self.queue.remove(run)
+        return [first, *others]
 
     def _progress(self, run: Run, record: Record) -> EpochDone | StepsDone:
         if isinstance(record, StepRecord):

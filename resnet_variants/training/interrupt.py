@@ -17,15 +17,16 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Stop:
-    """Whether a signal asked to stop, and which."""
+    """Whether a signal asked to stop, and which; or whether ``also`` says to."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[], bool] = lambda: False) -> None:
         self.signal: int | None = None
+        self.also = also
         self.forward: Callable[[int], object] = lambda _: None  # pass the signal to other processes
 
     def __call__(self) -> bool:
         """Whether to stop after this step."""
-        return self.signal is not None
+        return self.signal is not None or self.also()
 
     def leave(self) -> NoReturn:
         """End as after the signal: ``KeyboardInterrupt``, or exit status 143."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -23,6 +21,7 @@ from resnet_variants.training.batches import Share, generator, train_batches
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import double, synced
 from resnet_variants.training.evaluate import evaluate
+from resnet_variants.training.learner import Learner
 from resnet_variants.training.optim import make_loss, make_optimizer, make_schedule
 from resnet_variants.training.recipe import Recipe
 
@@ -92,13 +91,14 @@ def fit(
     seed: int,
     fabric: Fabric,
     checkpointer: Checkpointer | None = None,
-    compiled: bool = False,
+    learner: Learner | None = None,
 ) -> Iterator[Record]:
     """Train ``model`` in place, one record per epoch; the test split is not read.
 
     ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation. A
     ``checkpointer`` saves the state now and then. If it has a saved state, the training continues
-    from there, and its records are yielded again. It may also ask for records of steps.
+    from there, and its records are yielded again. It may also ask for records of steps. A
+    ``learner`` computes the gradients, of this training alone if there is none.
 
     Raises:
         ValueError: fewer training images than one batch, or a damaged checkpoint.
@@ -106,7 +106,7 @@ def fit(
         StoppedError: the checkpointer says to stop.
     """
     check_batch(data, recipe, fabric.world_size)
-    trainer = Trainer(model, data, recipe, seed=seed, fabric=fabric, compiled=compiled)
+    trainer = Trainer(model, data, recipe, seed=seed, fabric=fabric, learner=learner)
     saved = checkpointer.load() if checkpointer else None
     if checkpointer and saved:
         trainer.restore(saved)
@@ -144,7 +144,8 @@ def _train_epoch(
     trainer: Trainer, checkpointer: Checkpointer | None
 ) -> Generator[StepRecord, None, EpochRecord]:
     """Train for the rest of the epoch and validate."""
-    began = time.perf_counter()
+    clock = trainer.learner.clock
+    began = clock()
     start = began - trainer.seconds
     first = trainer.step
     every = checkpointer.every_steps if checkpointer else 0
@@ -158,9 +159,9 @@ def _train_epoch(
             trainer.means()
         # Several processes can only agree by waiting for one another.
         if checkpointer and (regular or trainer.fabric.world_size == 1):
-            _save_or_stop(trainer, checkpointer, time.perf_counter() - start)
+            _save_or_stop(trainer, checkpointer, clock() - start)
     loss, acc, norm = trainer.means()
-    trained = time.perf_counter() - began
+    trained = clock() - began
     trainer.share_statistics()
     with trainer.fabric.autocast():
         score = evaluate(trainer.tested, trainer.data.val, trainer.normalise, fabric=trainer.fabric)
@@ -170,7 +171,7 @@ def _train_epoch(
         train_loss=loss,
         val_loss=score.loss,
         val_acc=score.acc,
-        seconds=time.perf_counter() - start,
+        seconds=clock() - start,
         images_per_second=(trainer.steps - first) * trainer.recipe.batch_size / trained,
         train_acc=acc,
         grad_norm=norm,
@@ -216,9 +217,10 @@ class Trainer:
         *,
         seed: int,
         fabric: Fabric,
-        compiled: bool = False,
+        learner: Learner | None = None,
     ) -> None:
         self.recipe, self.seed, self.fabric = recipe, seed, fabric
+        self.learner = learner or Learner()
         self.device = fabric.device
         # Automatic augmentation alters pictures one by one, on the CPU.
         train = (
@@ -233,8 +235,7 @@ class Trainer:
             torch.manual_seed(generator("rank", seed, fabric.global_rank).initial_seed())
             model = synced(model, self.device) if recipe.sync_bn else model
         optimizer = make_optimizer(model, recipe)
-        net = torch.compile(model) if compiled else model
-        self.net, self.optimizer = fabric.setup(cast(nn.Module, net), optimizer)
+        self.net, self.optimizer = fabric.setup(self.learner.network(model), optimizer)
         self.parameters = list(self.net.parameters())  # listing them takes as long as their norm
         self.model = model  # for evaluation: other modes and sizes would be compiled anew
         self.schedule = make_schedule(optimizer, recipe, recipe.epochs * self.steps)
@@ -302,12 +303,7 @@ class Trainer:
         inputs, target = scaled(self.normalise(images), self.recipe.size(self.epoch)), labels
         if self.mixing:
             inputs, target = self.mixing(inputs, labels, (self.seed * 1_000_003 + key) % 2**32)
-        logits = self.net(inputs).float()
-        loss = self.loss(logits, target)
-        self.fabric.backward(loss / self.recipe.accumulate)
-        with torch.no_grad():
-            hard = target if target.ndim == 1 else target.argmax(1)
-            return loss.detach(), (logits.argmax(1) == hard).sum()
+        return self.learner.learn(self, inputs, target)
 
     def _update(self, number: int) -> Tensor:
         """Step the optimizer and the average; the norm of the whole gradient."""
@@ -356,7 +352,7 @@ class Trainer:
         """Keep and return a record of the steps since the last one; waits for the device."""
         loss, acc, norm = self._mean(self._rows()[self.noted :])
         self.noted = self.step
-        at, seconds = (self.epoch, self.step, self.steps), time.perf_counter() - start
+        at, seconds = (self.epoch, self.step, self.steps), self.learner.clock() - start
         record = StepRecord(*at, self.lr, loss, acc, norm, seconds)
         self.records.append(record)
         return record
@@ -399,7 +395,8 @@ class Trainer:
             "records": [asdict(record) for record in self.records],
             "best": self.best,
             "best_weights": self.best_weights,
-            "model": self.model.state_dict(),
+            # Of a view, the whole would be saved.
+            "model": {name: own.clone() for name, own in self.model.state_dict().items()},
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "processes": checkpoint.gathered(own, self.share.world),

@@ -11,16 +11,13 @@ from typing import Any, Protocol
 
 from resnet_variants.data.dataset import Dataset
 from resnet_variants.settings import Machine, Workers
-from resnet_variants.sweeps.execute import Job, RunStatus
+from resnet_variants.sweeps.execute import Job, Message
 from resnet_variants.sweeps.run import Run
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.trainer import Record
-
-Message = Record | RunStatus  # of a run: its records, then how it ended
 
 
 class Engine(Protocol):
-    """Executes jobs: they are submitted one by one, and their messages are waited for."""
+    """Executes jobs, alone or the seeds of an arm together, and hands on their messages."""
 
     @property
     def about(self) -> str:
@@ -29,11 +26,16 @@ class Engine(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs the engine executes at a time."""
+        """How many submissions the engine executes at a time."""
         ...
 
-    def submit(self, job: Job) -> None:
-        """Begin a job; there must be a free slot."""
+    @property
+    def free(self) -> int:
+        """How many more it could begin now."""
+        ...
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Begin jobs that are executed together; there must be a free slot."""
         ...
 
     def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:

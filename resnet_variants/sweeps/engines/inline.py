@@ -9,8 +9,9 @@ import torch
 
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
-from resnet_variants.sweeps.execute import Job, execute_run
+from resnet_variants.sweeps.execute import Job
 from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.together import execute_runs, require_gpu
 from resnet_variants.training.device import Machine, make_fabric
 
 
@@ -18,7 +19,7 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
     """Refuse more than one job, and a device that is not there."""
     if workers.jobs > 1:
         raise UserError(f"jobs {workers.jobs} takes the engine local or ray", field="jobs")
-    make_fabric(machine, precision)
+    require_gpu(machine, make_fabric(machine, precision).device.type)
 
 
 def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
@@ -44,19 +45,23 @@ class Inline:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.job: Job | None = None
+        self.jobs: Sequence[Job] = ()
         self.about, self.slots = f"this process, {torch.get_num_threads()} threads", 1
 
-    def submit(self, job: Job) -> None:
+    @property
+    def free(self) -> int:
         """See ``Engine``."""
-        self.job = job
+        return 0 if self.jobs else 1
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """See ``Engine``."""
+        self.jobs = jobs
 
     def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
-        """See ``Engine``; the job is executed meanwhile."""
-        job, self.job = self.job, None
-        if job is not None:
-            for message in execute_run(job, self.work.data, self.work.stop):
-                yield job, message
+        """See ``Engine``; the jobs are executed meanwhile."""
+        jobs, self.jobs = self.jobs, ()
+        if jobs:
+            yield from execute_runs(jobs, self.work.data, self.work.stop)
 
     def stop(self) -> None:
         """See ``Engine``; the job looks at ``Work.stop`` itself."""

@@ -16,6 +16,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import joblib
 import numpy as np
@@ -25,11 +26,11 @@ from resnet_variants.data.dataset import Dataset
 from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
-from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
+from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.together import execute_runs, require_gpu
 from resnet_variants.training.device import Machine, environment, make_fabric
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
-from resnet_variants.training.trainer import Record
 
 MEMORY_EACH = 2 * 2**30  # bytes for a worker: libraries, network and batch
 _GRACE = 5.0  # seconds for an idle worker to leave
@@ -41,7 +42,7 @@ _LEAST = 1.0  # seconds of computing that count: to wait takes some too
 
 def check(machine: Machine, workers: Workers, precision: str) -> None:
     """Refuse a device that is not there, and threads that would wait for one another's cores."""
-    make_fabric(machine, precision)
+    require_gpu(machine, make_fabric(machine, precision).device.type)
     threads = max(1, workers.jobs) * workers.cpus_per_run
     if workers.cpus_per_run > 1 and threads > joblib.cpu_count():
         message = f"cpus_per_run {workers.cpus_per_run} of {max(1, workers.jobs)} at a time exceed"
@@ -184,12 +185,17 @@ class Pool:
         self.about += "s" if threads > 1 else ""
         self.workers = [Worker(share, data) for share in resources]
 
-    def submit(self, job: Job) -> None:
+    @property
+    def free(self) -> int:
         """See ``Engine``."""
-        worker = next(worker for worker in self.workers if worker.job is None)
-        worker.job = job
+        return sum(not worker.jobs for worker in self.workers)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """See ``Engine``."""
+        worker = next(worker for worker in self.workers if not worker.jobs)
+        worker.jobs = {job.run.id: job for job in jobs}
         with contextlib.suppress(OSError):  # it has just ended, which `wait` will notice
-            worker.connection.send(job)
+            worker.connection.send(jobs)
 
     def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
         """See ``Engine``."""
@@ -201,12 +207,11 @@ class Pool:
                 if message == _READY:
                     worker.ready, self.unready = True, 0
                     continue
-                assert worker.job is not None
-                assert isinstance(message, Record | RunStatus)
-                job = worker.job
-                if isinstance(message, RunStatus):
-                    worker.job = None
-                yield job, message
+                run_id, own = cast("tuple[str, Message]", message)
+                job = worker.jobs[run_id]
+                if isinstance(own, RunStatus):
+                    del worker.jobs[run_id]
+                yield job, own
             if over:
                 yield from self._ended(worker)
         for worker in [worker for worker in self.workers if worker.stuck()]:
@@ -221,8 +226,8 @@ class Pool:
                 message = f"workers {how} before they were ready: see what they printed above"
                 raise UserError(message, field="jobs")
             self.workers.append(Worker(worker.resources, self.data))
-        if worker.job is not None:
-            yield worker.job, RunStatus("lost", reason=f"its worker {how}")
+        for job in worker.jobs.values():
+            yield job, RunStatus("lost", reason=f"its worker {how}")
 
     def stop(self) -> None:
         """See ``Engine``."""
@@ -244,11 +249,11 @@ class Pool:
 
 
 class Worker:
-    """A process, its job, and the connection to it."""
+    """A process, its jobs, and the connection to it."""
 
     def __init__(self, resources: WorkerResources, data: SharedDataset) -> None:
         self.resources = resources
-        self.job: Job | None = None
+        self.jobs: dict[str, Job] = {}  # that are not over, by the run's id
         self.ready = False
         self.computed = self.silent = 0.0  # seconds
         self.looked = time.monotonic()
@@ -268,7 +273,7 @@ class Worker:
         computed, before = _computed(self.process.pid), self.looked
         self.looked = time.monotonic()
         self.silent += min(1.0, self.looked - before)  # this process may have been halted too
-        idle = self.ready and (self.job is None or self.job.machine.devices > 1)
+        idle = self.ready and all(job.machine.devices > 1 for job in self.jobs.values())
         if idle or computed is None or computed > self.computed + _LEAST:
             self.computed, self.silent = computed or 0.0, 0.0
         return self.silent > _SILENCE
@@ -334,9 +339,9 @@ def _serve(connection: Connection, resources: WorkerResources, data: SharedDatas
         connection.send(_READY)
         while not stop():
             try:
-                job: Job = connection.recv()
+                jobs: Sequence[Job] = connection.recv()
             except EOFError:
                 break
-            for message in execute_run(job, dataset, stop, capture=True):
-                connection.send(message)
+            for job, message in execute_runs(jobs, dataset, stop, capture=True):
+                connection.send((job.run.id, message))
     os._exit(0)  # all is on disk; to take the libraries down takes two seconds

@@ -26,8 +26,9 @@ from resnet_variants.plugins import enter_all
 from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
-from resnet_variants.sweeps.execute import Job, RunStatus, execute_run
+from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.run import Run
+from resnet_variants.sweeps.together import execute_runs, require_gpu
 from resnet_variants.training.device import PATIENCE, Machine
 from resnet_variants.training.interrupt import Stop, listening
 from resnet_variants.training.trainer import Record
@@ -58,6 +59,7 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
         message = "unknown device 'cuda': the cluster has no GPU; choices: auto, cpu"
         raise UserError(message, field="device")
     need = _need(ray, machine, workers)
+    require_gpu(machine, "cuda" if need.get("GPU") else "cpu")
     if not _slots(ray, need):
         asked = " and ".join(f"{n:g} {kind}" for kind, n in need.items())
         raise UserError(f"no node of the cluster has {asked} for a run", field="cpus_per_run")
@@ -157,12 +159,12 @@ def _unseen(token: Path) -> str:
 
 
 class Cluster:
-    """Ray's tasks, one per job. See ``Engine``."""
+    """Ray's tasks, one per submission. See ``Engine``."""
 
     def __init__(self, ray: Any, asked: Work, token: Path) -> None:
         self.ray, self.asked, self.token = ray, asked, token
         self.need = _need(ray, asked.machine, asked.workers)
-        self.jobs: dict[Any, Job] = {}  # by the reference that Ray gives
+        self.jobs: dict[Any, Sequence[Job]] = {}  # by the reference that Ray gives
         self.roomless = 0.0  # since when nothing runs and nothing can
         here = self._on(ray.get_runtime_context().get_node_id(), soft=False)
         # Its process starts while those of the nodes start.
@@ -204,14 +206,20 @@ class Cluster:
         slots = _slots(self.ray, self.need)
         return min(slots, self.asked.workers.jobs or slots)
 
-    def submit(self, job: Job) -> None:
+    @property
+    def free(self) -> int:
         """See ``Engine``."""
-        there = replace(job, path=job.path.resolve())  # nodes have other working directories
+        return self.slots - len(self.jobs)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """See ``Engine``."""
+        # Nodes have other working directories.
+        there = [replace(job, path=job.path.resolve()) for job in jobs]
         # In a list Ray leaves the reference alone: the data may be an object of a plugin.
         reference = self.task.remote(
             there, [self.data], self.mailbox, int(self.need["CPU"]), self.token
         )
-        self.jobs[reference] = job
+        self.jobs[reference] = jobs
 
     def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
         """See ``Engine``."""
@@ -223,20 +231,21 @@ class Cluster:
         references = list(self.jobs)
         self.ray.wait(references, timeout=seconds)
         ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
-        jobs = {job.run.id: job for job in self.jobs.values()}
+        jobs = {job.run.id: job for own in self.jobs.values() for job in own}
         for run_id, record in self._get(self.mailbox.taken.remote()):
             if run_id in jobs:  # a task that Ray counts as lost may still run and send records
                 yield jobs[run_id], record
         for reference in ready:
-            yield self.jobs.pop(reference), self._status(reference)
+            own = self.jobs.pop(reference)
+            yield from zip(own, self._statuses(reference, len(own)), strict=True)
 
-    def _status(self, reference: Any) -> RunStatus:
+    def _statuses(self, reference: Any, jobs: int) -> list[RunStatus]:
         try:
             return self._get(reference)
         except self.ray.exceptions.RayError as error:
             reason = (str(error).strip().splitlines() or [""])[-1]
             reason = f"Ray has lost it ({type(error).__name__}: {reason})"
-            return RunStatus("lost", reason=reason)
+            return [RunStatus("lost", reason=reason)] * jobs
 
     def _get(self, reference: Any) -> Any:
         """The value of a reference.
@@ -262,10 +271,10 @@ class Cluster:
             raise UserError(f"{message}; the same command continues", field="engine")
 
     def stop(self) -> None:
-        """See ``Engine``; a job that no node has begun yet is taken back."""
+        """See ``Engine``; jobs that no node has begun yet are taken back."""
         begun = self._get(self.mailbox.stop.remote())
-        for reference, job in self.jobs.items():
-            if job.run.id not in begun:
+        for reference, jobs in self.jobs.items():
+            if jobs[0].run.id not in begun:
                 self.ray.cancel(reference)
 
 
@@ -278,7 +287,7 @@ class Mailbox:
         self.over = False
 
     def begin(self, run_id: str) -> None:
-        """A node begins a run."""
+        """A node begins jobs, the first of which is for this run."""
         self.begun.add(run_id)
 
     def put(self, run_id: str, record: Record) -> None:
@@ -291,7 +300,7 @@ class Mailbox:
         return records
 
     def stop(self) -> set[str]:
-        """Ask all runs to stop; return the ids of the runs that have begun."""
+        """Ask all runs to stop; return the ids that have begun."""
         self.over = True
         return self.begun
 
@@ -303,26 +312,29 @@ class Mailbox:
 # --- on a node --------------------------------------------------------------------------------
 
 
-def _execute(job: Job, data_at: list[Any], mailbox: Any, threads: int, token: Path) -> RunStatus:
-    """Execute a job on a node; its records are put into the mailbox."""
+def _execute(
+    jobs: list[Job], data_at: list[Any], mailbox: Any, threads: int, token: Path
+) -> list[RunStatus]:
+    """Execute jobs on a node; their records are put into the mailbox."""
     import ray
 
     unseen = _unseen(token)
     if unseen:  # of a node that joined the cluster later
-        return RunStatus("halted", reason=unseen)
+        return [RunStatus("halted", reason=unseen)] * len(jobs)
+    first = jobs[0]
     torch.set_num_threads(threads)
-    enter_all(job.plugins)
+    enter_all(first.plugins)
     data: Dataset = ray.get(data_at[0])
-    data = data.decoded_by(job.run.loading.decoders(threads))
-    ray.get(mailbox.begin.remote(job.run.id), timeout=PATIENCE)
-    status = RunStatus("stopped")
+    data = data.decoded_by(first.run.loading.decoders(threads))
+    ray.get(mailbox.begin.remote(first.run.id), timeout=PATIENCE)
+    statuses = {job.run.id: RunStatus("stopped") for job in jobs}
     with listening(insist=False) as stop, _asking(ray, mailbox, stop):
-        for message in execute_run(job, data, stop, capture=True):
+        for job, message in execute_runs(jobs, data, stop, capture=True):
             if isinstance(message, RunStatus):
-                status = message
+                statuses[job.run.id] = message
             else:
                 ray.get(mailbox.put.remote(job.run.id, message), timeout=PATIENCE)
-    return status
+    return list(statuses.values())
 
 
 @contextlib.contextmanager

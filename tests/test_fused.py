@@ -1,0 +1,291 @@
+"""Seeds of an arm that are computed as one network."""
+
+import copy
+import dataclasses
+import json
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import CPU, digits, digits_run, execute, network, sweep
+
+from resnet_variants.records.run_folder import RunFolder
+from resnet_variants.registry import UserError
+from resnet_variants.sweeps import together
+from resnet_variants.sweeps.execute import Job, RunStatus
+from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.sinks import check_sinks
+from resnet_variants.sweeps.sweep import Ended, Options, Started, check
+from resnet_variants.sweeps.together import execute_runs, require_gpu, same_arm
+from resnet_variants.training.batches import generator
+from resnet_variants.training.device import make_fabric
+from resnet_variants.training.interrupt import Stop
+from resnet_variants.training.learner import FusedLearner, _Stack, check_fused
+from resnet_variants.training.recipe import Recipe
+from resnet_variants.training.trainer import Trainer
+
+FUSED = dataclasses.replace(CPU, fuse_seeds=3, every_steps=1)
+ALONE = dataclasses.replace(CPU, every_steps=1)
+
+
+def jobs(runs, out):
+    return [Job(run, out / str(run.seed), FUSED) for run in runs]
+
+
+def fused(runs, out, *, stop=None, hear=lambda job, message: None):
+    """Execute runs as one: how each ended, by seed."""
+    ends = {}
+    for job, message in execute_runs(jobs(runs, out), runs[0].load(), stop or Stop()):
+        if isinstance(message, RunStatus):
+            ends[job.run.seed] = message
+        else:
+            hear(job, message)
+    return ends
+
+
+def steps(path):
+    return [json.loads(line) for line in (path / "steps.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lr": 1e-3},
+        {"lr": 1e-3, "order": "preact", "mixup": 0.2, "cutmix": 0.5, "loss": "binary"},
+        {"lr": 1e-3, "accumulate": 2, "clip_grad": 0.5, "ema": 0.9, "label_smoothing": 0.1},
+        {"lr": 1e-3, "optimizer": "lamb", "size_start": 0.5, "select": "best", "loss": "binary"},
+    ],
+)
+def test_each_seed_learns_what_it_learns_alone(tmp_path, fields):
+    runs = [digits_run(seed, **fields) for seed in range(3)]
+    ends = fused(runs, tmp_path / "fused")
+    for run in runs:
+        alone = execute(run, tmp_path / str(run.seed), ALONE)
+        result = ends[run.seed].result
+        assert result["status"] == "done"
+        assert result["test_loss"] == pytest.approx(alone["test_loss"], abs=1e-5)
+        assert (result["peak_memory_mb"], alone["peak_memory_mb"] is None) == (None, False)
+        own, other = (steps(tmp_path / path / str(run.seed)) for path in ("fused", "."))
+        assert len(own) == 8
+        for name in ("train_loss", "train_acc"):
+            expected = [step[name] for step in other]
+            assert [step[name] for step in own] == pytest.approx(expected, abs=1e-5)
+        weights, expected = (
+            load_file(tmp_path / path / str(run.seed) / "model.safetensors")
+            for path in ("fused", ".")
+        )
+        for name, tensor in expected.items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
+        assert RunFolder(tmp_path / "fused" / str(run.seed)).config()["compile"] == {
+            "used": False,
+            "fused_seeds": 3,
+        }
+
+
+@pytest.mark.parametrize("order", ["post", "preact"])
+def test_gradients_and_statistics_are_those_of_each_model(order):
+    models = [network(seed, order=order).double() for seed in range(3)]
+    alone = [copy.deepcopy(model) for model in models]
+    images = torch.randn(3, 8, 1, 8, 8, dtype=torch.float64, generator=generator("x"))
+    stack = _Stack(models)
+    for _ in range(2):  # the second is added to the first
+        stack.backward(stack(images).square().sum())
+        for model, own in zip(alone, images, strict=True):
+            model(own).square().sum().backward()
+    for model, expected in zip(models, alone, strict=True):
+        for own, other in zip(model.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(own.grad, other.grad, rtol=1e-9, atol=1e-9)
+        for own, other in zip(model.buffers(), expected.buffers(), strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-9)
+
+
+def test_the_seconds_of_all_are_those_that_passed(tmp_path, monkeypatch):
+    now = 0.0
+
+    def clock():
+        nonlocal now
+        now += 0.25
+        return now
+
+    monkeypatch.setattr("resnet_variants.training.learner.time.perf_counter", clock)
+    learner = FusedLearner(2)
+    begun = learner.clock()
+    with learner.member():
+        assert learner.clock() - begun == 0.125  # two share the quarter of a second
+    assert learner.clock() - begun == 0.125 + 0.125 + 0.25
+
+
+def test_seeds_stop_together_and_go_on_together_or_alone(tmp_path):
+    runs, stop = [digits_run(seed, epochs=3, lr=1e-3) for seed in range(3)], Stop()
+    whole = fused(runs, tmp_path / "whole")
+
+    def tell(job, record):
+        if record.epochs == 1.5:
+            stop.signal = 15
+
+    ends = fused(runs, tmp_path / "cut", stop=stop, hear=tell)
+    assert {end.kind for end in ends.values()} == {"stopped"}
+    sizes = [RunFolder(tmp_path / "cut" / f"{seed}").checkpoint.stat().st_size for seed in range(3)]
+    weights = (tmp_path / "whole" / "0" / "model.safetensors").stat().st_size
+    assert max(sizes) < 3 * weights  # weights and momentum of one seed, not of all
+    alone = execute(runs[2], tmp_path / "cut" / "2", ALONE)
+    ends = fused(runs[:2], tmp_path / "cut")
+    for seed, result in [(0, ends[0].result), (1, ends[1].result), (2, alone)]:
+        expected = whole[seed].result["test_loss"]
+        assert result["test_loss"] == pytest.approx(expected, abs=1e-5)
+        assert len(steps(tmp_path / "cut" / str(seed))) == 12
+
+
+def test_a_seed_that_is_further_ends_before_the_others(tmp_path):
+    runs, stop = [digits_run(seed, lr=1e-3) for seed in range(3)], Stop()
+
+    def tell(record):
+        if record.epochs == 1.25:
+            stop.signal = 15
+
+    assert execute(runs[1], tmp_path / "1", ALONE, hear=tell, stop=stop) is None
+    ends = fused(runs, tmp_path)
+    assert next(iter(ends)) == 1
+    for run in runs:
+        alone = execute(run, tmp_path / "alone" / str(run.seed), ALONE)
+        expected = pytest.approx(alone["test_loss"], abs=1e-5)
+        assert ends[run.seed].result["test_loss"] == expected
+
+
+def test_a_seed_that_fails_is_held_or_is_over_costs_the_others_nothing(tmp_path):
+    runs = [digits_run(seed, lr=1e-3, epochs=1) for seed in range(4)]
+    stop = Stop()
+    stop.signal = 15
+    assert execute(runs[1], tmp_path / "1", CPU, stop=stop) is None
+    RunFolder(tmp_path / "1").checkpoint.write_text("none")
+    execute(runs[2], tmp_path / "2", CPU)
+    with RunFolder(tmp_path / "3").claim() as mine:
+        assert mine
+        ends = fused(runs, tmp_path)
+    assert ends[0].result["status"] == "done"
+    assert ends[1].result["status"] == "failed"
+    assert ends[2].result["status"] == "done"
+    assert ends[3].kind == "busy"
+
+
+def test_an_error_of_the_common_step_is_that_of_every_seed(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr("resnet_variants.training.learner._Stack.__call__", broken)
+    ends = fused([digits_run(seed) for seed in range(2)], tmp_path)
+    message = "out of memory with batch_size 256 and fuse_seeds 3: give a smaller --fuse-seeds"
+    assert [end.result["error"][: len(message)] for end in ends.values()] == [message] * 2
+
+
+def test_a_diverged_seed_leaves_the_others(tmp_path, monkeypatch):
+    runs = [digits_run(seed, lr=1e-3) for seed in range(3)]
+    learn = FusedLearner.learn
+
+    def spoilt(self, trainer, inputs, target):
+        return learn(self, trainer, inputs * float("nan") if trainer.seed == 1 else inputs, target)
+
+    monkeypatch.setattr(FusedLearner, "learn", spoilt)
+    ends = fused(runs, tmp_path)
+    assert [ends[seed].result["status"] for seed in range(3)] == ["done", "diverged", "done"]
+
+
+def test_nobody_reads_any_longer(tmp_path):
+    threads = threading.active_count()
+    messages = execute_runs(
+        jobs([digits_run(seed, epochs=50) for seed in range(2)], tmp_path),
+        digits_run().load(),
+        Stop(),
+    )
+    next(messages)
+    messages.close()
+    assert threading.active_count() == threads
+    assert all(RunFolder(tmp_path / seed).checkpoint.is_file() for seed in "01")
+
+
+def test_models_hold_views_of_one_tensor():
+    recipe, fabric = Recipe(precision="fp32"), make_fabric(CPU, "fp32")
+    learner = FusedLearner(2)
+    models = [network(seed) for seed in range(2)]
+    trainers = [
+        Trainer(model, digits(), recipe, seed=seed, fabric=fabric, learner=learner)
+        for seed, model in enumerate(models)
+    ]
+
+    def take(trainer):
+        with learner.member():
+            for _ in zip(range(2), trainer.rest_of_epoch(), strict=False):
+                pass
+
+    threads = [threading.Thread(target=take, args=(trainer,)) for trainer in trainers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for own, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert own.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        assert not torch.equal(own, other) or own.ndim == 1
+    size = {
+        name: tensor.untyped_storage().nbytes() for name, tensor in models[0].named_parameters()
+    }
+    kept = trainers[0].state(0.0)["model"]
+    assert all(2 * kept[name].untyped_storage().nbytes() == n for name, n in size.items())
+
+
+# --- sweeps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["inline", pytest.param("local", marks=pytest.mark.slow)])
+def test_a_sweep_hands_out_the_seeds_of_an_arm_together(tmp_path, monkeypatch, engine):
+    for name in ("inline", "local"):
+        module = f"resnet_variants.sweeps.engines.{name}.require_gpu"
+        monkeypatch.setattr(module, lambda *_: None)
+    base = digits_run(epochs=1)
+    variants = (base.variant, dataclasses.replace(base.variant, order="preact"))
+    experiment = Experiment(name="x", variants=variants, recipe=base.recipe, seeds=3)
+    options = Options(
+        machine=dataclasses.replace(CPU, fuse_seeds=2),
+        workers=dataclasses.replace(Options().workers, engine=engine),
+    )
+    heard = []
+    assert sweep(experiment, tmp_path, options, heard.append)
+    started = [(event.run.name, event.run.seed) for event in heard if isinstance(event, Started)]
+    assert [seed for _, seed in started] == [0, 1, 0, 1, 2, 2]
+    assert [name for name, _ in started[:2]] == [started[0][0]] * 2
+    assert sum(isinstance(event, Ended) for event in heard) == 6
+
+
+def test_runs_of_an_arm_differ_in_the_seed_alone():
+    assert same_arm(digits_run(0), digits_run(1))
+    assert not same_arm(digits_run(0), digits_run(1, lr=0.2))
+    assert not same_arm(digits_run(0), digits_run(1, order="preact"))
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def test_what_cannot_be_fused_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="fuse_seeds 3 is for GPUs: on a CPU it gains nothing"):
+        require_gpu(FUSED, "cpu")
+    require_gpu(FUSED, "cuda")
+    require_gpu(CPU, "cpu")
+    for fields in ({"compile": True}, {"devices": 2}):
+        with pytest.raises(UserError, match="fuse_seeds 3 is for one device, without compile"):
+            dataclasses.replace(FUSED, **fields)
+    for name in ("drop_rate", "drop_path_rate"):
+        with pytest.raises(UserError, match=f"fuse_seeds cannot be with {name} 0.1"):
+            check_fused(Recipe(**{name: 0.1}))
+    with pytest.raises(UserError, match="wandb takes one run of a process at a time"):
+        check_sinks(["wandb"], several=True)
+    monkeypatch.setattr("resnet_variants.sweeps.engines.inline.require_gpu", lambda *_: None)
+    variants = (digits_run().variant,)
+    experiment = Experiment(name="x", variants=variants, recipe=Recipe(drop_rate=0.1), seeds=2)
+    with pytest.raises(UserError, match="drop_rate"):
+        check(experiment, tmp_path, Options(machine=FUSED))
+
+
+def test_one_job_has_no_thread_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(together, "ThreadPoolExecutor", None)
+    (end,) = fused([digits_run(epochs=1)], tmp_path).values()
+    assert end.result["status"] == "done"
