@@ -88,12 +88,7 @@ Message = Record | RunStatus  # of a run: its records, then how it ended
 
 
 def execute_run(
-    job: Job,
-    data: Dataset,
-    stop: Stop,
-    *,
-    capture: bool = False,
-    learner: Learner | None = None,
+    job: Job, data: Dataset, stop: Stop, *, capture: bool = False, learner: Learner | None = None
 ) -> Iterator[Message]:
     """Train, test and record a run in this process: its records, then how it ended.
 
@@ -164,12 +159,7 @@ def _recorded(
 
 
 def _train(
-    job: Job,
-    data: Dataset,
-    fabric: Fabric,
-    stop: Callable[[], bool],
-    *,
-    learner: Learner | None = None,
+    job: Job, data: Dataset, fabric: Fabric, stop: Callable[[], bool], learner: Learner | None
 ) -> Iterator[Record | Json]:
     """Train and test in this process: the records, then the result.
 
@@ -430,8 +420,12 @@ def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int)
     data = replace(job.run, loading=loading).load()
     send = sender.send if fabric.is_global_zero else lambda _: None
     with listening(insist=False) as stop:
+
+        def wanted() -> bool:
+            return stop() or bool(asked.value)
+
         try:
-            for message in _train(job, data, fabric, lambda: stop() or bool(asked.value)):
+            for message in _train(job, data, fabric, wanted, None):
                 send(message)
         except StoppedError:
             pass

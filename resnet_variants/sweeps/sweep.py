@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +33,7 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
-from resnet_variants.sweeps.together import same_arm
+from resnet_variants.sweeps.together import next_runs
 from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
 from resnet_variants.training.interrupt import stopping
@@ -446,21 +445,13 @@ class Scheduler:
         while self.held and self.held[0][0] <= now:
             self.queue.append(self.held.popleft()[1])
         while self.queue and self.engine.free > 0:
-            runs, machine = self._next_runs(), self.work.machine
+            machine = self.work.machine
+            runs = next_runs(self.queue, machine.fuse_seeds)
             for run in runs:
                 self.trials.setdefault(run.id, _Trial(now)).running = True
             jobs = [Job(run, self.work.folder / run.id, machine, self.sinks) for run in runs]
             self.engine.submit(jobs)
             yield from map(Started, runs)
-
-    def _next_runs(self) -> list[Run]:
-        """The next run, and those of its arm that are computed with it."""
-        first = self.queue.popleft()
-        alike = (run for run in self.queue if same_arm(first, run))
-        others = list(islice(alike, self.work.machine.fuse_seeds - 1))
-        for run in others:
-            self.queue.remove(run)
-        return [first, *others]
 
     def _progress(self, run: Run, record: Record) -> EpochDone | StepsDone:
         if isinstance(record, StepRecord):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from queue import SimpleQueue
 
 from resnet_variants.data.dataset import Dataset
@@ -31,6 +33,15 @@ def require_gpu(machine: Machine, device: str) -> None:
 def same_arm(one: Run, other: Run) -> bool:
     """Whether runs differ in nothing but the seed."""
     return replace(one, seed=other.seed) == other
+
+
+def next_runs(queue: deque[Run], most: int) -> list[Run]:
+    """Take the next run out of the queue, and up to ``most - 1`` others of its arm."""
+    first = queue.popleft()
+    others = list(islice((run for run in queue if same_arm(first, run)), most - 1))
+    for run in others:
+        queue.remove(run)
+    return [first, *others]
 
 
 def execute_runs(
