@@ -34,7 +34,7 @@ def executed(monkeypatch):
     """Runs that take no time: those of seed 1 fail the first time."""
     calls = []
 
-    def execute(job, data, stop):
+    def execute(job, data, stop, **_):
         run, folder = job.run, RunFolder(job.path)
         calls.append(run.id)
         folder.start({"run_id": run.id} | run.load().facts)
@@ -170,7 +170,7 @@ def test_runs_on_other_images_are_not_counted(tmp_path, executed, key):
 def test_after_a_signal_no_further_run_begins(tmp_path, monkeypatch, number, leaves):
     begun = []
 
-    def execute(job, data, stop):
+    def execute(job, data, stop, **_):
         begun.append(job.run.id)
         if len(begun) == 2:
             os.kill(os.getpid(), number)

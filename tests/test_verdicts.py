@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from resnet_variants.analysis.results import load_results
-from resnet_variants.analysis.statistics import sign_flip_p
+from resnet_variants.analysis.statistics import sign_flip_p, step_down_p
 from resnet_variants.analysis.verdicts import (
     JUDGED,
     Plan,
@@ -60,6 +60,19 @@ def test_the_adjusted_p_counts_every_pattern_of_the_whole_table(seed):
     differences = draw.normal([0.0, 0.3, 1.0, 0.1], 0.5, (7, 4)) - draw.normal(0, 0.5, (7, 1))
     differences[6, 1] = np.nan
     assert two_sided_p(differences) == pytest.approx(enumerated(differences))
+
+
+@pytest.mark.parametrize("rows", [10, 20])  # all patterns, some that are drawn
+def test_p_is_exact_up_to_the_level_that_is_asked_for(rows):
+    scores = np.random.default_rng(0).normal([0.1, 0.6, 0.3], 1.0, (rows, 3))
+    for side in (np.abs, np.positive):
+        exact = step_down_p(scores, side)
+        for most in (exact.min() / 2, exact.min(), np.median(exact), 1.0):
+            found = step_down_p(scores, side, most)
+            if exact.min() <= most:
+                assert np.array_equal(found, exact)
+            else:
+                assert (found > most).all()
 
 
 def test_six_seeds_reach_the_level_in_a_table_of_any_size():
@@ -190,8 +203,8 @@ def test_a_large_difference_does_not_hide_that_another_is_equal():
 def test_equality_takes_both_one_sided_tests():
     column = FLAT + 0.0018
     alone = [enumerated(sign * column[:, None], shift=0.002)[0] for sign in (1, -1)]
-    assert equality_p(column[:, None], 0.002)[0] >= max(alone)
-    assert equality_p(FLAT[:, None], 0.002)[0] == 1 / 2**6
+    assert equality_p(column[:, None], margin=0.002)[0] >= max(alone)
+    assert equality_p(FLAT[:, None], margin=0.002)[0] == 1 / 2**6
 
 
 def test_equal_is_seldom_said_of_a_difference_of_the_margin():

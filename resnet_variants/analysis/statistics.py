@@ -138,7 +138,9 @@ def unadjusted_p(differences: np.ndarray) -> np.ndarray:
     return p
 
 
-def step_down_p(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def step_down_p(
+    scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], most: float = 1.0
+) -> np.ndarray:
     """The adjusted p of each column: the share of sign patterns with a sum at least as extreme.
 
     A pattern flips the signs of all columns together, and its largest sum counts (maxT, step-down:
@@ -151,20 +153,26 @@ def step_down_p(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) ->
     Args:
         scores: (rows, columns).
         side: makes large what is extreme: ``np.abs``, or for one side ``np.positive``.
+        most: where no p is up to this, each may be told as any number above it, which is quicker.
     """
     order = np.argsort(np.round(side(scores.sum(axis=0)), 12))  # the smallest first
     shares = np.empty(len(order))
-    adjusted = _share_as_extreme(scores[:, order], side, together=True)
+    adjusted = _share_as_extreme(scores[:, order], side, together=True, most=most)
     shares[order] = np.maximum.accumulate(adjusted[::-1])[::-1]
     return shares
 
 
 def _share_as_extreme(
-    scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], *, together: bool
+    scores: np.ndarray,
+    side: Callable[[np.ndarray], np.ndarray],
+    *,
+    together: bool,
+    most: float = 1.0,
 ) -> np.ndarray:
     """The share of sign patterns that give a column a sum as extreme as its own.
 
-    ``together``: or one of the columns before it.
+    ``together``: or one of the columns before it. The patterns are left as soon as the share of
+    the last column is above ``most``.
     """
     rows, columns = scores.shape
     # Accuracies are counts over one n, so sums tie often, but never to the last bit.
@@ -172,12 +180,14 @@ def _share_as_extreme(
     counts, patterns = np.zeros(columns), _signs(rows)
     if side is np.abs and rows <= EXACT:  # a pattern and its opposite have the same sums
         patterns = patterns[: len(patterns) // 2]
-    parts = max(1, len(patterns) * max(rows, columns) // 2**20)  # little memory
+    parts = max(1, len(patterns) * max(rows, columns) // 2**18)  # little memory
     for signs in np.array_split(patterns, parts):
         sums = side(signs.astype(float) @ scores)
         if together:
             np.maximum.accumulate(sums, axis=1, out=sums)
         counts += np.count_nonzero(sums >= observed, axis=0)
+        if columns and counts[-1] > most * (len(patterns) + 1):
+            break
     drawn = rows > EXACT  # the observed pattern counts as one of those drawn
     return (counts + drawn) / (len(patterns) + drawn)
 

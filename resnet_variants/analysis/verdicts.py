@@ -176,7 +176,7 @@ def _word(mean: float, margin: float, direction: float, equal: float) -> str:
 
 
 def _decided(
-    values: np.ndarray, plan: Plan, test: Callable[[np.ndarray], np.ndarray]
+    values: np.ndarray, plan: Plan, test: Callable[[np.ndarray, float], np.ndarray]
 ) -> np.ndarray:
     """The sign of each comparison's mean when ``test`` was passed; 0 where it never was.
 
@@ -185,15 +185,17 @@ def _decided(
     Args:
         values: differences, (seeds, comparisons).
         plan: what was fixed before the first run.
-        test: adjusted p values of the columns.
+        test: adjusted p values of the columns, exact up to the given level.
     """
     signs = np.zeros(values.shape[1])
     for look in _looks(len(values), plan):
         seen = values[:look]
         pairs = np.isfinite(seen).sum(axis=0)
         still = np.flatnonzero((signs == 0) & (pairs >= FEWEST))
-        levels = np.array([level(int(n), plan.seeds) for n in pairs[still]])
-        passed = still[test(seen[:, still]) <= levels + _ROUNDING] if len(still) else still
+        if not len(still):
+            continue
+        levels = np.array([level(int(n), plan.seeds) for n in pairs[still]]) + _ROUNDING
+        passed = still[test(seen[:, still], levels.max()) <= levels]
         signs[passed] = np.sign(np.nansum(seen[:, passed], axis=0))
     return signs
 
@@ -210,22 +212,23 @@ def _looks(seeds: int, plan: Plan) -> list[int]:
 # --- tests ------------------------------------------------------------------------------------
 
 
-def two_sided_p(differences: np.ndarray) -> np.ndarray:
+def two_sided_p(differences: np.ndarray, most: float = 1.0) -> np.ndarray:
     """The adjusted p of each column: NaN with fewer than two pairs.
 
     The statistic is the sum over the square root of the number of pairs, in absolute value.
 
     Args:
         differences: (seeds, comparisons), NaN where there is no pair.
+        most: see ``step_down_p``.
     """
     known, pairs = np.nan_to_num(differences), np.isfinite(differences).sum(axis=0)
     adjusted, few = np.full(len(pairs), np.nan), pairs < 2
     scores = known[:, ~few] / np.sqrt(pairs[~few])
-    adjusted[~few] = step_down_p(scores, np.abs)
+    adjusted[~few] = step_down_p(scores, np.abs, most)
     return adjusted
 
 
-def equality_p(differences: np.ndarray, margin: float) -> np.ndarray:
+def equality_p(differences: np.ndarray, most: float = 1.0, *, margin: float) -> np.ndarray:
     """The adjusted p against a mean beyond the margin, of each column.
 
     Both one-sided null hypotheses of each column are in one family, and the larger p counts. The
@@ -234,12 +237,13 @@ def equality_p(differences: np.ndarray, margin: float) -> np.ndarray:
 
     Args:
         differences: (seeds, comparisons), NaN where there is no pair.
+        most: see ``step_down_p``.
         margin: as a fraction.
     """
     both = np.hstack([margin - differences, margin + differences])
     sizes = np.sqrt(np.nansum(both**2, axis=0))
     scores = np.nan_to_num(both) / np.where(sizes > 0, sizes, 1.0)
-    return step_down_p(scores, np.positive).reshape(2, -1).max(axis=0)
+    return step_down_p(scores, np.positive, most).reshape(2, -1).max(axis=0)
 
 
 # --- power ------------------------------------------------------------------------------------

@@ -143,16 +143,18 @@ def simulation(grids: int) -> list[dict[str, object]]:
 
 @functools.cache
 def _step_down_p(
-    scores: bytes, columns: int, side: Callable[[np.ndarray], np.ndarray]
+    scores: bytes, columns: int, side: Callable[[np.ndarray], np.ndarray], most: float
 ) -> np.ndarray:
-    return statistics.step_down_p(np.frombuffer(scores).reshape(-1, columns), side)
+    return statistics.step_down_p(np.frombuffer(scores).reshape(-1, columns), side, most)
 
 
 def remember() -> None:
     """Let a process keep the p values of earlier looks, which ``judge`` computes every time."""
 
-    def kept(scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        return _step_down_p(scores.tobytes(), scores.shape[1], side).copy()
+    def kept(
+        scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], most: float = 1.0
+    ) -> np.ndarray:
+        return _step_down_p(scores.tobytes(), scores.shape[1], side, most).copy()
 
     verdicts.step_down_p = kept
 

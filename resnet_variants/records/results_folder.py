@@ -154,7 +154,7 @@ def _read_records(
         frame = _read_table(out / f"{name}.csv", columns)
         return frame[frame["run_id"].isin(runs["run_id"])].reset_index(drop=True)
     own = columns[len(OF_RUN) :]
-    files = [out / "runs" / str(run_id) / f"{name}.jsonl" for run_id in runs["run_id"]]
+    files = [out.joinpath("runs", run_id, f"{name}.jsonl") for run_id in runs["run_id"]]
     parts = [_records(file, own) for file in files]
     frame = pd.DataFrame([row for rows in parts for row in rows], columns=[*names(own)])
     run_of_row = np.repeat(np.arange(len(runs)), [len(rows) for rows in parts])
@@ -175,12 +175,12 @@ def _records(file: Path, columns: Sequence[Column]) -> list[list[object]]:
         return []
     if len(records) != len(lines):
         raise damaged(file, "a line is no JSON object")
-    rows: list[list[object]] = []
+    rows, own = list[list[object]](), names(columns)
     for record in records:
         if not isinstance(record, dict):
             raise damaged(file, f"{short(record)} is no JSON object")
         check_record(file, cast(Json, record), columns)
-        rows.append([record.get(name) for name in names(columns)])
+        rows.append([record.get(name) for name in own])
     return rows
 
 

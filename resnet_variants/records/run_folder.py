@@ -297,6 +297,7 @@ class RunFolder:
 
 # --- the origin of its numbers ----------------------------------------------------------------
 
+_NAMES_NOW = {former: now for now, former in FORMER_NAMES.items()}
 Provenance = dict[str, list[str]]  # fact -> its distinct values, in order of appearance
 
 
@@ -336,7 +337,7 @@ def recipe_settings(provenance: Provenance, digest: str) -> dict[str, str]:
 
 def _present(name: str) -> str:
     """The name that a field of a recipe has now."""
-    return next((now for now, former in FORMER_NAMES.items() if former == name), name)
+    return _NAMES_NOW.get(name, name)
 
 
 def recipe_label(digest: str) -> str:

@@ -315,7 +315,7 @@ def _run_files(folders: Mapping[str, Path], out: Path) -> dict[str, Links]:
     shown = ("log.txt", *(f"{name}.{kind}" for name in TABLES for kind in ("csv", "png")))
     links: dict[str, Links] = {}
     for run_id, results in folders.items():
-        folder = results / "runs" / run_id
+        folder = results.joinpath("runs", run_id)
         if folder.is_dir():
             own = {file.name for file in folder.iterdir()}
             there = [file for file in shown if file in own]

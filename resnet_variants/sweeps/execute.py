@@ -171,12 +171,10 @@ def _train(
         DivergedError: a loss is not finite.
     """
     run, folder, writes = job.run, RunFolder(job.path), fabric.is_global_zero
-    data = run.prepared(data)
-    machine = job.machine
+    data, machine, records = run.prepared(data), job.machine, list[EpochRecord]()
     checkpointer = Checkpointer(
         folder.checkpoint, machine.checkpoint_seconds, stop, every_steps=machine.every_steps
     )
-    records = list[EpochRecord]()
     peak_is_own = learner is None and reset_peak(fabric.device)
     sinks = job.sinks if writes else ()
     with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
