@@ -2,8 +2,11 @@
 
 import copy
 import dataclasses
+import importlib
 import json
 import threading
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,16 +15,18 @@ from small import CPU, digits, digits_run, execute, network, sweep
 
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
-from resnet_variants.sweeps import together
+from resnet_variants.settings import Workers
+from resnet_variants.sweeps.engines.base import check_engine
 from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.fused import execute_runs, next_group, number_of_groups
+from resnet_variants.sweeps.rounds import run_until_decided
 from resnet_variants.sweeps.sinks import check_sinks
 from resnet_variants.sweeps.sweep import Ended, Options, Started, check
-from resnet_variants.sweeps.together import execute_runs, require_gpu, same_arm
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import make_fabric
+from resnet_variants.training.gradients import FusedGradients, _StackedModels, check_fused
 from resnet_variants.training.interrupt import Stop
-from resnet_variants.training.learner import FusedLearner, _Stack, check_fused
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import Trainer
 
@@ -65,7 +70,7 @@ def test_each_seed_learns_what_it_learns_alone(tmp_path, fields):
         result = ends[run.seed].result
         assert result["status"] == "done"
         assert result["test_loss"] == pytest.approx(alone["test_loss"], abs=1e-5)
-        assert (result["peak_memory_mb"], alone["peak_memory_mb"] is None) == (None, False)
+        assert result["peak_memory_mb"] is None
         own, other = (steps(tmp_path / path / str(run.seed)) for path in ("fused", "."))
         assert len(own) == 8
         for name in ("train_loss", "train_acc"):
@@ -88,7 +93,7 @@ def test_gradients_and_statistics_are_those_of_each_model(order):
     models = [network(seed, order=order).double() for seed in range(3)]
     alone = [copy.deepcopy(model) for model in models]
     images = torch.randn(3, 8, 1, 8, 8, dtype=torch.float64, generator=generator("x"))
-    stack = _Stack(models)
+    stack = _StackedModels(models)
     for _ in range(2):  # the second is added to the first
         stack.backward(stack(images).square().sum())
         for model, own in zip(alone, images, strict=True):
@@ -100,20 +105,57 @@ def test_gradients_and_statistics_are_those_of_each_model(order):
             torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-9)
 
 
-def test_the_seconds_of_all_are_those_that_passed(tmp_path, monkeypatch):
-    now = 0.0
+def test_a_part_of_a_batch_stays_where_a_model_leaves_the_others():
+    models = [network(seed).double() for seed in range(3)]
+    alone = copy.deepcopy(models[0])
+    images = torch.randn(3, 8, 1, 8, 8, dtype=torch.float64, generator=generator("x"))
+    for own in (models, models[:2]):
+        stack = _StackedModels(own)
+        stack.backward(stack(images[: len(own)]).square().sum())
+        alone(images[0]).square().sum().backward()
+    for parameter, expected in zip(models[0].parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-9, atol=1e-9)
 
-    def clock():
-        nonlocal now
-        now += 0.25
-        return now
 
-    monkeypatch.setattr("resnet_variants.training.learner.time.perf_counter", clock)
-    learner = FusedLearner(2)
-    begun = learner.clock()
-    with learner.member():
-        assert learner.clock() - begun == 0.125  # two share the quarter of a second
-    assert learner.clock() - begun == 0.125 + 0.125 + 0.25
+def test_a_frozen_parameter_gets_no_gradient():
+    models = [network(seed) for seed in range(2)]
+    for model in models:
+        next(model.parameters()).requires_grad_(False)
+    stack = _StackedModels(models)
+    stack.backward(stack(torch.randn(2, 8, 1, 8, 8)).sum())
+    for model in models:
+        first, *others = model.parameters()
+        assert first.grad is None
+        assert all(parameter.grad is not None for parameter in others)
+
+
+def test_each_second_is_counted_once(monkeypatch):
+    """Its own ones, and a share of the common ones."""
+    now, spent = [0.0], {}
+    monkeypatch.setattr("resnet_variants.training.gradients.time.perf_counter", lambda: now[0])
+    gradients = FusedGradients(2)
+
+    def common(parts):
+        now[0] += 10.0
+        return [(torch.tensor(0.0), torch.tensor(0))] * len(parts)
+
+    gradients._outcomes = common
+
+    def train(seed):
+        with gradients.joined():
+            began = gradients.clock()
+            for _ in range(3):
+                now[0] += 1.0 + seed
+                gradients.backward(SimpleNamespace(seed=seed), torch.zeros(1), torch.zeros(1))
+            spent[seed] = gradients.clock() - began
+
+    threads = [threading.Thread(target=train, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert spent == {0: 3 * (1.0 + 5.0), 1: 3 * (2.0 + 5.0)}
+    assert sum(spent.values()) == now[0]
 
 
 def test_seeds_stop_together_and_go_on_together_or_alone(tmp_path):
@@ -173,20 +215,23 @@ def test_an_error_of_the_common_step_is_that_of_every_seed(tmp_path, monkeypatch
     def broken(*_):
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr("resnet_variants.training.learner._Stack.__call__", broken)
+    monkeypatch.setattr("resnet_variants.training.gradients._StackedModels.__call__", broken)
     ends = fused([digits_run(seed) for seed in range(2)], tmp_path)
-    message = "out of memory with batch_size 256 and fuse_seeds 3: give a smaller --fuse-seeds"
+    message = "out of memory with batch_size 256 and fuse_seeds 2: give a smaller --fuse-seeds"
     assert [end.result["error"][: len(message)] for end in ends.values()] == [message] * 2
+    logs = [(tmp_path / seed / "log.txt").read_text() for seed in "01"]
+    assert logs[0].count("in backward") == logs[1].count("in backward") == 1
 
 
 def test_a_diverged_seed_leaves_the_others(tmp_path, monkeypatch):
     runs = [digits_run(seed, lr=1e-3) for seed in range(3)]
-    learn = FusedLearner.learn
+    backward = FusedGradients.backward
 
     def spoilt(self, trainer, inputs, target):
-        return learn(self, trainer, inputs * float("nan") if trainer.seed == 1 else inputs, target)
+        inputs = inputs * float("nan") if trainer.seed == 1 else inputs
+        return backward(self, trainer, inputs, target)
 
-    monkeypatch.setattr(FusedLearner, "learn", spoilt)
+    monkeypatch.setattr(FusedGradients, "backward", spoilt)
     ends = fused(runs, tmp_path)
     assert [ends[seed].result["status"] for seed in range(3)] == ["done", "diverged", "done"]
 
@@ -206,15 +251,15 @@ def test_nobody_reads_any_longer(tmp_path):
 
 def test_models_hold_views_of_one_tensor():
     recipe, fabric = Recipe(precision="fp32"), make_fabric(CPU, "fp32")
-    learner = FusedLearner(2)
+    gradients = FusedGradients(2)
     models = [network(seed) for seed in range(2)]
     trainers = [
-        Trainer(model, digits(), recipe, seed=seed, fabric=fabric, learner=learner)
+        Trainer(model, digits(), recipe, seed=seed, fabric=fabric, gradients=gradients)
         for seed, model in enumerate(models)
     ]
 
     def take(trainer):
-        with learner.member():
+        with gradients.joined():
             for _ in zip(range(2), trainer.rest_of_epoch(), strict=False):
                 pass
 
@@ -237,16 +282,12 @@ def test_models_hold_views_of_one_tensor():
 
 
 @pytest.mark.parametrize("engine", ["inline", pytest.param("local", marks=pytest.mark.slow)])
-def test_a_sweep_hands_out_the_seeds_of_an_arm_together(tmp_path, monkeypatch, engine):
-    for name in ("inline", "local"):
-        module = f"resnet_variants.sweeps.engines.{name}.require_gpu"
-        monkeypatch.setattr(module, lambda *_: None)
+def test_a_sweep_hands_out_the_seeds_of_an_arm_together(tmp_path, on_a_gpu, engine):
     base = digits_run(epochs=1)
     variants = (base.variant, dataclasses.replace(base.variant, order="preact"))
     experiment = Experiment(name="x", variants=variants, recipe=base.recipe, seeds=3)
     options = Options(
-        machine=dataclasses.replace(CPU, fuse_seeds=2),
-        workers=dataclasses.replace(Options().workers, engine=engine),
+        machine=dataclasses.replace(CPU, fuse_seeds=2), workers=Workers(engine=engine, jobs=1)
     )
     heard = []
     assert sweep(experiment, tmp_path, options, heard.append)
@@ -254,22 +295,34 @@ def test_a_sweep_hands_out_the_seeds_of_an_arm_together(tmp_path, monkeypatch, e
     assert [seed for _, seed in started] == [0, 1, 0, 1, 2, 2]
     assert [name for name, _ in started[:2]] == [started[0][0]] * 2
     assert sum(isinstance(event, Ended) for event in heard) == 6
+    for run in experiment.runs:
+        how = RunFolder(tmp_path / "runs" / run.id).config()["compile"]
+        assert how == {"used": False} | ({"fused_seeds": 2} if run.seed < 2 else {})
 
 
-def test_runs_of_an_arm_differ_in_the_seed_alone():
-    assert same_arm(digits_run(0), digits_run(1))
-    assert not same_arm(digits_run(0), digits_run(1, lr=0.2))
-    assert not same_arm(digits_run(0), digits_run(1, order="preact"))
+def test_groups_are_of_one_arm():
+    runs = [digits_run(seed, order=order) for seed in range(3) for order in ("post", "preact")]
+    queue = deque(runs)
+    groups = []
+    while queue:
+        groups.append([runs.index(run) for run in next_group(queue, 2)])
+    assert groups == [[0, 2], [1, 3], [4], [5]]
+    assert number_of_groups(runs, 2) == 4
+    assert number_of_groups(runs, 1) == 6
 
 
 # --- what is refused --------------------------------------------------------------------------
 
 
-def test_what_cannot_be_fused_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="fuse_seeds 3 is for GPUs: on a CPU it gains nothing"):
-        require_gpu(FUSED, "cpu")
-    require_gpu(FUSED, "cuda")
-    require_gpu(CPU, "cpu")
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Engines say that they have one."""
+    for name in ("inline", "local"):
+        module = importlib.import_module(f"resnet_variants.sweeps.engines.{name}")
+        monkeypatch.setattr(module, "check", lambda *_: "cuda")
+
+
+def test_what_cannot_be_fused_is_refused(tmp_path, on_a_gpu):
     for fields in ({"compile": True}, {"devices": 2}):
         with pytest.raises(UserError, match="fuse_seeds 3 is for one device, without compile"):
             dataclasses.replace(FUSED, **fields)
@@ -277,15 +330,31 @@ def test_what_cannot_be_fused_is_refused(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"fuse_seeds cannot be with {name} 0.1"):
             check_fused(Recipe(**{name: 0.1}))
     with pytest.raises(UserError, match="wandb takes one run of a process at a time"):
-        check_sinks(["wandb"], several=True)
-    monkeypatch.setattr("resnet_variants.sweeps.engines.inline.require_gpu", lambda *_: None)
-    variants = (digits_run().variant,)
+        check_sinks(["wandb"], fused=True)
+    variants, options = (digits_run().variant,), Options(machine=FUSED)
     experiment = Experiment(name="x", variants=variants, recipe=Recipe(drop_rate=0.1), seeds=2)
     with pytest.raises(UserError, match="drop_rate"):
-        check(experiment, tmp_path, Options(machine=FUSED))
+        check(experiment, tmp_path, options)
+    two = (digits_run().variant, digits_run(order="preact").variant)
+    experiment = Experiment(name="x", variants=two, recipe=digits_run().recipe, seeds=6)
+    with pytest.raises(UserError, match="budget cannot be with fuse_seeds 3"):
+        run_until_decided(experiment, tmp_path, options, 1e9)
 
 
-def test_one_job_has_no_thread_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(together, "ThreadPoolExecutor", None)
-    (end,) = fused([digits_run(epochs=1)], tmp_path).values()
-    assert end.result["status"] == "done"
+def test_a_cpu_is_refused():
+    with pytest.raises(UserError, match="fuse_seeds 3 is for GPUs: on a CPU it gains nothing"):
+        check_engine(FUSED, Workers(), "fp32")
+
+
+def test_a_run_that_was_begun_with_compile_is_not_continued_with_others(tmp_path):
+    runs, stop = [digits_run(seed, lr=1e-3) for seed in range(2)], Stop()
+    stop.signal = 15
+    assert execute(runs[1], tmp_path / "1", ALONE, stop=stop) is None
+    file = tmp_path / "1" / "run.json"
+    file.write_text(file.read_text().replace('"used": false', '"used": true'))
+    before = (tmp_path / "1" / "checkpoint.pt").read_bytes()
+    ends = fused(runs, tmp_path)
+    assert ends[0].kind == "ended"
+    assert ends[1].kind == "refused"
+    assert "was begun with --compile: leave out --fuse-seeds" in ends[1].reason
+    assert (tmp_path / "1" / "checkpoint.pt").read_bytes() == before

@@ -260,7 +260,7 @@ def test_being_killed_at_any_moment_changes_no_bit(tmp_path, reference):
 @pytest.mark.slow
 def test_being_killed_twenty_times_changes_no_bit(tmp_path):
     """At moments of the start as well, when nothing has been saved yet."""
-    flags, moments = FLAGS.replace("--epochs 8", "--epochs 40"), random.Random(1)
+    flags, moments = FLAGS.replace("--epochs 8", "--epochs 160"), random.Random(1)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     for killed in range(20):
         command = launched(cut, flags)

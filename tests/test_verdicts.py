@@ -62,17 +62,16 @@ def test_the_adjusted_p_counts_every_pattern_of_the_whole_table(seed):
     assert two_sided_p(differences) == pytest.approx(enumerated(differences))
 
 
-@pytest.mark.parametrize("rows", [10, 20])  # all patterns, some that are drawn
-def test_p_is_exact_up_to_the_level_that_is_asked_for(rows):
-    scores = np.random.default_rng(0).normal([0.1, 0.6, 0.3], 1.0, (rows, 3))
-    for side in (np.abs, np.positive):
-        exact = step_down_p(scores, side)
-        for most in (exact.min() / 2, exact.min(), np.median(exact), 1.0):
-            found = step_down_p(scores, side, most)
-            if exact.min() <= most:
-                assert np.array_equal(found, exact)
-            else:
-                assert (found > most).all()
+@pytest.mark.parametrize("side", [np.abs, np.positive])
+@pytest.mark.parametrize("rows", [10, 40])  # all patterns, some that are drawn
+def test_p_is_exact_up_to_alpha(rows, side):
+    scores = np.random.default_rng(0).normal([0.0, 0.2, 0.1], 1.0, (rows, 3))
+    exact = step_down_p(scores, side)
+    for alpha in (exact.min(), np.median(exact), 1.0):
+        assert np.array_equal(step_down_p(scores, side, alpha=alpha), exact)
+    beyond = step_down_p(scores, side, alpha=exact.min() / 4)
+    assert (beyond > exact.min() / 4).all()
+    assert np.array_equal(beyond, exact) == (rows == 10)  # few patterns are one part
 
 
 def test_six_seeds_reach_the_level_in_a_table_of_any_size():

@@ -139,7 +139,7 @@ def unadjusted_p(differences: np.ndarray) -> np.ndarray:
 
 
 def step_down_p(
-    scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], most: float = 1.0
+    scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], *, alpha: float = 1.0
 ) -> np.ndarray:
     """The adjusted p of each column: the share of sign patterns with a sum at least as extreme.
 
@@ -153,11 +153,12 @@ def step_down_p(
     Args:
         scores: (rows, columns).
         side: makes large what is extreme: ``np.abs``, or for one side ``np.positive``.
-        most: where no p is up to this, each may be told as any number above it, which is quicker.
+        alpha: the largest p that must be exact. If all exceed it, any larger ones are returned,
+            sooner.
     """
     order = np.argsort(np.round(side(scores.sum(axis=0)), 12))  # the smallest first
     shares = np.empty(len(order))
-    adjusted = _share_as_extreme(scores[:, order], side, together=True, most=most)
+    adjusted = _share_as_extreme(scores[:, order], side, together=True, alpha=alpha)
     shares[order] = np.maximum.accumulate(adjusted[::-1])[::-1]
     return shares
 
@@ -167,12 +168,12 @@ def _share_as_extreme(
     side: Callable[[np.ndarray], np.ndarray],
     *,
     together: bool,
-    most: float = 1.0,
+    alpha: float = 1.0,
 ) -> np.ndarray:
     """The share of sign patterns that give a column a sum as extreme as its own.
 
-    ``together``: or one of the columns before it. The patterns are left as soon as the share of
-    the last column is above ``most``.
+    ``together``: or one of the columns before it. It ends as soon as the share of the last column
+    exceeds ``alpha``.
     """
     rows, columns = scores.shape
     # Accuracies are counts over one n, so sums tie often, but never to the last bit.
@@ -180,15 +181,15 @@ def _share_as_extreme(
     counts, patterns = np.zeros(columns), _signs(rows)
     if side is np.abs and rows <= EXACT:  # a pattern and its opposite have the same sums
         patterns = patterns[: len(patterns) // 2]
+    drawn = rows > EXACT  # the observed pattern counts as one of those drawn
     parts = max(1, len(patterns) * max(rows, columns) // 2**18)  # little memory
     for signs in np.array_split(patterns, parts):
         sums = side(signs.astype(float) @ scores)
         if together:
             np.maximum.accumulate(sums, axis=1, out=sums)
         counts += np.count_nonzero(sums >= observed, axis=0)
-        if columns and counts[-1] > most * (len(patterns) + 1):
+        if columns and counts[-1] + drawn > alpha * (len(patterns) + drawn):
             break
-    drawn = rows > EXACT  # the observed pattern counts as one of those drawn
     return (counts + drawn) / (len(patterns) + drawn)
 
 

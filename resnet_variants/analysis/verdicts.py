@@ -212,23 +212,23 @@ def _looks(seeds: int, plan: Plan) -> list[int]:
 # --- tests ------------------------------------------------------------------------------------
 
 
-def two_sided_p(differences: np.ndarray, most: float = 1.0) -> np.ndarray:
+def two_sided_p(differences: np.ndarray, alpha: float = 1.0) -> np.ndarray:
     """The adjusted p of each column: NaN with fewer than two pairs.
 
     The statistic is the sum over the square root of the number of pairs, in absolute value.
 
     Args:
         differences: (seeds, comparisons), NaN where there is no pair.
-        most: see ``step_down_p``.
+        alpha: see ``step_down_p``.
     """
     known, pairs = np.nan_to_num(differences), np.isfinite(differences).sum(axis=0)
     adjusted, few = np.full(len(pairs), np.nan), pairs < 2
     scores = known[:, ~few] / np.sqrt(pairs[~few])
-    adjusted[~few] = step_down_p(scores, np.abs, most)
+    adjusted[~few] = step_down_p(scores, np.abs, alpha=alpha)
     return adjusted
 
 
-def equality_p(differences: np.ndarray, most: float = 1.0, *, margin: float) -> np.ndarray:
+def equality_p(differences: np.ndarray, alpha: float = 1.0, *, margin: float) -> np.ndarray:
     """The adjusted p against a mean beyond the margin, of each column.
 
     Both one-sided null hypotheses of each column are in one family, and the larger p counts. The
@@ -237,13 +237,13 @@ def equality_p(differences: np.ndarray, most: float = 1.0, *, margin: float) -> 
 
     Args:
         differences: (seeds, comparisons), NaN where there is no pair.
-        most: see ``step_down_p``.
+        alpha: see ``step_down_p``.
         margin: as a fraction.
     """
     both = np.hstack([margin - differences, margin + differences])
     sizes = np.sqrt(np.nansum(both**2, axis=0))
     scores = np.nan_to_num(both) / np.where(sizes > 0, sizes, 1.0)
-    return step_down_p(scores, np.positive, most).reshape(2, -1).max(axis=0)
+    return step_down_p(scores, np.positive, alpha=alpha).reshape(2, -1).max(axis=0)
 
 
 # --- power ------------------------------------------------------------------------------------

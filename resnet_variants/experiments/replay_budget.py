@@ -143,18 +143,19 @@ def simulation(grids: int) -> list[dict[str, object]]:
 
 @functools.cache
 def _step_down_p(
-    scores: bytes, columns: int, side: Callable[[np.ndarray], np.ndarray], most: float
+    scores: bytes, columns: int, side: Callable[[np.ndarray], np.ndarray], alpha: float
 ) -> np.ndarray:
-    return statistics.step_down_p(np.frombuffer(scores).reshape(-1, columns), side, most)
+    table = np.frombuffer(scores).reshape(-1, columns)
+    return statistics.step_down_p(table, side, alpha=alpha)
 
 
 def remember() -> None:
     """Let a process keep the p values of earlier looks, which ``judge`` computes every time."""
 
     def kept(
-        scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], most: float = 1.0
+        scores: np.ndarray, side: Callable[[np.ndarray], np.ndarray], *, alpha: float = 1.0
     ) -> np.ndarray:
-        return _step_down_p(scores.tobytes(), scores.shape[1], side, most).copy()
+        return _step_down_p(scores.tobytes(), scores.shape[1], side, alpha).copy()
 
     verdicts.step_down_p = kept
 

@@ -175,12 +175,12 @@ def _records(file: Path, columns: Sequence[Column]) -> list[list[object]]:
         return []
     if len(records) != len(lines):
         raise damaged(file, "a line is no JSON object")
-    rows, own = list[list[object]](), names(columns)
+    rows, wanted = list[list[object]](), names(columns)
     for record in records:
         if not isinstance(record, dict):
             raise damaged(file, f"{short(record)} is no JSON object")
         check_record(file, cast(Json, record), columns)
-        rows.append([record.get(name) for name in own])
+        rows.append([record.get(name) for name in wanted])
     return rows
 
 

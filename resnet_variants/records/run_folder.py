@@ -297,7 +297,7 @@ class RunFolder:
 
 # --- the origin of its numbers ----------------------------------------------------------------
 
-_NAMES_NOW = {former: now for now, former in FORMER_NAMES.items()}
+_PRESENT_NAMES = {former: now for now, former in FORMER_NAMES.items()}
 Provenance = dict[str, list[str]]  # fact -> its distinct values, in order of appearance
 
 
@@ -337,7 +337,7 @@ def recipe_settings(provenance: Provenance, digest: str) -> dict[str, str]:
 
 def _present(name: str) -> str:
     """The name that a field of a recipe has now."""
-    return _NAMES_NOW.get(name, name)
+    return _PRESENT_NAMES.get(name, name)
 
 
 def recipe_label(digest: str) -> str:

@@ -23,7 +23,7 @@ from resnet_variants.data.splits import ResidentSplit
 from resnet_variants.settings import CHANNELS, Device, Machine
 from resnet_variants.training.batches import train_batches
 from resnet_variants.training.device import make_fabric, resolve
-from resnet_variants.training.learner import Learner
+from resnet_variants.training.gradients import Gradients
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import Trainer
 
@@ -105,8 +105,8 @@ class Ours(Arm):
         recipe = Recipe(
             epochs=10**6, batch_size=task.batch_size, lr=_RATE, schedule="constant", warmup=0.0
         )
-        learner = Learner(compiled=compiled)
-        self.training = Trainer(task.make(), data, recipe, seed=0, fabric=fabric, learner=learner)
+        how = Gradients(compiled=compiled)
+        self.training = Trainer(task.make(), data, recipe, seed=0, fabric=fabric, gradients=how)
         split = self.training.data.train
         assert isinstance(split, ResidentSplit)
         first = split.head(task.batch_size)

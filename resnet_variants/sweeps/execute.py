@@ -7,7 +7,6 @@ import errno
 import functools
 import shutil
 import statistics
-import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,8 +36,8 @@ from resnet_variants.training.augment import Normalise
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import Machine, determinism, make_fabric, peak_mb, reset_peak
 from resnet_variants.training.evaluate import Score, evaluate
+from resnet_variants.training.gradients import Gradients
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
-from resnet_variants.training.learner import Learner
 from resnet_variants.training.trainer import (
     DivergedError,
     EpochRecord,
@@ -88,15 +87,20 @@ Message = Record | RunStatus  # of a run: its records, then how it ended
 
 
 def execute_run(
-    job: Job, data: Dataset, stop: Stop, *, capture: bool = False, learner: Learner | None = None
+    job: Job,
+    data: Dataset,
+    stop: Stop,
+    *,
+    capture: bool = False,
+    gradients: Gradients | None = None,
 ) -> Iterator[Message]:
     """Train, test and record a run in this process: its records, then how it ended.
 
-    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``. A ``learner``
-    computes the gradients, of this run alone if there is none.
+    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``. ``gradients``
+    are computed by themselves if not given.
     """
-    clock = learner.clock if learner else time.perf_counter
-    folder, status, start = RunFolder(job.path), RunStatus("busy"), clock()
+    gradients = gradients or Gradients()
+    folder, status, start = RunFolder(job.path), RunStatus("busy"), gradients.clock()
     try:
         enter_all(job.plugins)
         with folder.claim() as mine:
@@ -104,8 +108,8 @@ def execute_run(
                 # Another command may have finished the run since it was submitted.
                 result = folder.result()
                 if not result:
-                    result = yield from _recorded(job, data, stop, capture=capture, learner=learner)
-                seconds = clock() - start
+                    result = yield from _recorded(job, data, stop, gradients, capture=capture)
+                seconds = gradients.clock() - start
                 status = RunStatus("ended" if result else "stopped", result, seconds=seconds)
     except StorageError as error:
         status = RunStatus("halted", reason=str(error))
@@ -115,7 +119,7 @@ def execute_run(
 
 
 def _recorded(
-    job: Job, data: Dataset, stop: Stop, *, capture: bool, learner: Learner | None
+    job: Job, data: Dataset, stop: Stop, gradients: Gradients, *, capture: bool
 ) -> Generator[Record, None, Json | None]:
     """Train and write the result; ``None`` where the run was asked to stop.
 
@@ -127,15 +131,16 @@ def _recorded(
             saved last.
         ValueError: the folder holds a run with other settings.
     """
-    clock = learner.clock if learner else time.perf_counter
-    folder, start, text = RunFolder(job.path), clock(), ""
-    fabric = _started(job, data)
-    one = functools.partial(_train, learner=learner)
-    train = one if job.machine.devices == 1 else _train_on_devices
+    folder, start, text = RunFolder(job.path), gradients.clock(), ""
+    fabric = _started(job, data, gradients)
+    if job.machine.devices == 1:
+        messages = _train(job, data, fabric, stop, gradients)
+    else:
+        messages = _train_on_devices(job, data, fabric, stop)
     result: Json | None = None
     try:
         with folder.captured() if capture else contextlib.nullcontext():
-            for message in train(job, data, fabric, stop):
+            for message in messages:
                 if isinstance(message, dict):
                     result = message
                 else:
@@ -148,9 +153,9 @@ def _recorded(
     except Exception as error:  # a run's error is its result, so that the other runs continue
         _raise_storage_error(job, error)
         text = traceback.format_exc()
-        result = {"status": FAILED, "error": _reason(job, error)}
+        result = {"status": FAILED, "error": _reason(job, error, gradients)}
     assert result is not None
-    result.setdefault("seconds", clock() - start)
+    result.setdefault("seconds", gradients.clock() - start)
     with writing(job.path):  # on a full disk, the run must not count as finished
         if text:
             folder.log(text)
@@ -159,7 +164,7 @@ def _recorded(
 
 
 def _train(
-    job: Job, data: Dataset, fabric: Fabric, stop: Callable[[], bool], learner: Learner | None
+    job: Job, data: Dataset, fabric: Fabric, stop: Callable[[], bool], gradients: Gradients
 ) -> Iterator[Record | Json]:
     """Train and test in this process: the records, then the result.
 
@@ -175,7 +180,7 @@ def _train(
     checkpointer = Checkpointer(
         folder.checkpoint, machine.checkpoint_seconds, stop, every_steps=machine.every_steps
     )
-    peak_is_own = learner is None and reset_peak(fabric.device)
+    peak_is_own = gradients.size == 1 and reset_peak(fabric.device)
     sinks = job.sinks if writes else ()
     with determinism(run.recipe.deterministic), opened(sinks, run, folder.path) as log:
         model = run.build(data)
@@ -188,7 +193,7 @@ def _train(
             seed=run.seed,
             fabric=fabric,
             checkpointer=checkpointer,
-            learner=learner or Learner(compiled=folder.compiled),
+            gradients=gradients,
         ):
             is_new = record.epochs > checkpointer.resumed
             if writes:
@@ -233,14 +238,25 @@ def record_failure(job: Job, data: Dataset, reason: str, seconds: float) -> Json
 # --- parts of a run ---------------------------------------------------------------------------
 
 
-def _started(job: Job, data: Dataset) -> Fabric:
-    """Write the settings of a run, for whose files there must be room; what it is computed on."""
-    fabric, machine = make_fabric(job.machine, job.run.recipe.precision), job.machine
-    how: Json = {"used": machine.compile}
-    how |= {"fused_seeds": machine.fuse_seeds} if machine.fuse_seeds > 1 else {}
+def _started(job: Job, data: Dataset, gradients: Gradients) -> Fabric:
+    """Write the settings of a run, for whose files there must be room; what it is computed on.
+
+    Raises:
+        ValueError: the run was begun with ``torch.compile``, and seeds are computed as one.
+    """
+    folder, fabric = RunFolder(job.path), make_fabric(job.machine, job.run.recipe.precision)
+    how: Json = {"used": job.machine.compile}
+    if gradients.size > 1:
+        how["fused_seeds"] = gradients.size
+        if folder.unfinished() and folder.compiled:
+            message = (
+                f"{job.path} was begun with --compile: leave out --fuse-seeds, or give --fresh"
+            )
+            raise UserError(message, field="fuse_seeds")
     with writing(job.path):
-        RunFolder(job.path).start(job.run.config(data, fabric, job.origin) | {"compile": how})
+        folder.start(job.run.config(data, fabric, job.origin) | {"compile": how})
         _require_room(job, data)
+    gradients.compiled = folder.compiled  # as it was begun
     return fabric
 
 
@@ -323,15 +339,15 @@ def _raise_storage_error(job: Job, error: Exception) -> None:
         raise StorageError(f"{str(job.path)!r}: {_error_line(error)}", field="out") from error
 
 
-def _reason(job: Job, error: Exception) -> str:
+def _reason(job: Job, error: Exception, gradients: Gradients) -> str:
     """Why a run failed, in one line; with advice where memory ran out."""
     if isinstance(error, UserError):
         return str(error)
     if not out_of_memory(error):
         return _error_line(error)
     settings, advice = f"batch_size {job.run.recipe.batch_size}", "a smaller --batch-size"
-    if job.machine.fuse_seeds > 1:
-        settings += f" and fuse_seeds {job.machine.fuse_seeds}"
+    if gradients.size > 1:
+        settings += f" and fuse_seeds {gradients.size}"
         advice = "a smaller --fuse-seeds"
     return f"out of memory with {settings}: give {advice} or a larger --accumulate"
 
@@ -418,12 +434,11 @@ def _on_device(fabric: Fabric, *, job: Job, sender: Any, asked: Any, cores: int)
     data = replace(job.run, loading=loading).load()
     send = sender.send if fabric.is_global_zero else lambda _: None
     with listening(insist=False) as stop:
-
-        def wanted() -> bool:
-            return stop() or bool(asked.value)
-
+        gradients = Gradients(compiled=RunFolder(job.path).compiled)
         try:
-            for message in _train(job, data, fabric, wanted, None):
+            for message in _train(
+                job, data, fabric, lambda: stop() or bool(asked.value), gradients
+            ):
                 send(message)
         except StoppedError:
             pass

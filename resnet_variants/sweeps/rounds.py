@@ -284,9 +284,13 @@ class Rounds:
         """Refuse a budget that no pair of runs fits into.
 
         Raises:
-            ValueError: says how long the shortest pair takes.
+            ValueError: says how long the shortest pair takes; or seeds are computed as one.
         """
+        fused = self.options.machine.fuse_seeds
         if math.isfinite(self.budget):
+            if fused > 1:
+                message = f"cannot be with fuse_seeds {fused}: it counts on what a run takes alone"
+                raise UserError(f"budget {message}", field="budget")
             compared = self.experiment.baselines().items()
             pairs = [((base, 0), (name, 0)) for name, base in compared if name != base]
             shortest = min(map(self.wall, pairs))

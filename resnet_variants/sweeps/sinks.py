@@ -66,12 +66,12 @@ def opened(names: Sequence[str], run: Run, path: Path) -> Iterator[Log]:
             attempt(name, sink.close)
 
 
-def check_sinks(names: Sequence[str], *, several: bool = False) -> None:
+def check_sinks(names: Sequence[str], *, fused: bool = False) -> None:
     """Refuse a sink that would fail, before anything is trained.
 
     Args:
         names: of the sinks.
-        several: whether a process trains several runs at a time.
+        fused: whether a process trains several runs at a time.
 
     Raises:
         ValueError: says which, and what to install.
@@ -81,7 +81,7 @@ def check_sinks(names: Sequence[str], *, several: bool = False) -> None:
             refuse("sink", name, SINKS, field="log")
         if list(names).count(name) > 1:
             raise UserError(f"{name} is named twice", field="log")
-        if several and name in _ONE_RUN:
+        if fused and name in _ONE_RUN:
             message = f"{name} takes one run of a process at a time: leave out --fuse-seeds or it"
             raise UserError(message, field="log")
         if name in _MODULES:

@@ -30,14 +30,14 @@ from resnet_variants.sweeps.arms import usual
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
 from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.fused import next_group
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
-from resnet_variants.sweeps.together import next_runs
 from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
+from resnet_variants.training.gradients import check_fused
 from resnet_variants.training.interrupt import stopping
-from resnet_variants.training.learner import check_fused
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import EpochRecord, Record, StepRecord, check_batch
 
@@ -205,7 +205,7 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
         raise UserError(message, field="out")
     for run in experiment.first_runs:
         run.check()
-    check_sinks(options.sinks, several=options.machine.fuse_seeds > 1)
+    check_sinks(options.sinks, fused=options.machine.fuse_seeds > 1)
     check_engine(options.machine, options.workers, experiment.recipe.precision)
     data = experiment.runs[0].load()
     for recipe in dict.fromkeys(run.recipe for run in experiment.first_runs):
@@ -444,9 +444,10 @@ class Scheduler:
         now = time.monotonic()
         while self.held and self.held[0][0] <= now:
             self.queue.append(self.held.popleft()[1])
-        while self.queue and self.engine.free > 0:
-            machine = self.work.machine
-            runs = next_runs(self.queue, machine.fuse_seeds)
+        machine, slots = self.work.machine, self.engine.free_slots
+        while self.queue and slots > 0:
+            slots -= 1
+            runs = next_group(self.queue, machine.fuse_seeds)
             for run in runs:
                 self.trials.setdefault(run.id, _Trial(now)).running = True
             jobs = [Job(run, self.work.folder / run.id, machine, self.sinks) for run in runs]

@@ -45,7 +45,7 @@ def load(path: Path) -> State:
             raise ValueError("it is no regular file")
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError("it is no checkpoint")
+            raise ValueError("it is no checkpoint of this version")
     except UnpicklingError as error:  # its text recommends to load the file with code and all
         raise damaged(path, "it holds more than tensors, numbers and texts") from error
     except Exception as error:  # torch has no error of its own for a damaged file

@@ -21,7 +21,7 @@ from resnet_variants.training.batches import Share, generator, train_batches
 from resnet_variants.training.checkpoint import Checkpointer
 from resnet_variants.training.device import double, synced
 from resnet_variants.training.evaluate import evaluate
-from resnet_variants.training.learner import Learner
+from resnet_variants.training.gradients import Gradients
 from resnet_variants.training.optim import make_loss, make_optimizer, make_schedule
 from resnet_variants.training.recipe import Recipe
 
@@ -91,14 +91,14 @@ def fit(
     seed: int,
     fabric: Fabric,
     checkpointer: Checkpointer | None = None,
-    learner: Learner | None = None,
+    gradients: Gradients | None = None,
 ) -> Iterator[Record]:
     """Train ``model`` in place, one record per epoch; the test split is not read.
 
     ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation. A
     ``checkpointer`` saves the state now and then. If it has a saved state, the training continues
-    from there, and its records are yielded again. It may also ask for records of steps. A
-    ``learner`` computes the gradients, of this training alone if there is none.
+    from there, and its records are yielded again. It may also ask for records of steps. The
+    ``gradients`` are computed, and the time is taken, for this training alone if not given.
 
     Raises:
         ValueError: fewer training images than one batch, or a damaged checkpoint.
@@ -106,7 +106,7 @@ def fit(
         StoppedError: the checkpointer says to stop.
     """
     check_batch(data, recipe, fabric.world_size)
-    trainer = Trainer(model, data, recipe, seed=seed, fabric=fabric, learner=learner)
+    trainer = Trainer(model, data, recipe, seed=seed, fabric=fabric, gradients=gradients)
     saved = checkpointer.load() if checkpointer else None
     if checkpointer and saved:
         trainer.restore(saved)
@@ -144,7 +144,7 @@ def _train_epoch(
     trainer: Trainer, checkpointer: Checkpointer | None
 ) -> Generator[StepRecord, None, EpochRecord]:
     """Train for the rest of the epoch and validate."""
-    clock = trainer.learner.clock
+    clock = trainer.gradients.clock
     began = clock()
     start = began - trainer.seconds
     first = trainer.step
@@ -217,10 +217,10 @@ class Trainer:
         *,
         seed: int,
         fabric: Fabric,
-        learner: Learner | None = None,
+        gradients: Gradients | None = None,
     ) -> None:
         self.recipe, self.seed, self.fabric = recipe, seed, fabric
-        self.learner = learner or Learner()
+        self.gradients = gradients or Gradients()
         self.device = fabric.device
         # Automatic augmentation alters pictures one by one, on the CPU.
         train = (
@@ -235,7 +235,7 @@ class Trainer:
             torch.manual_seed(generator("rank", seed, fabric.global_rank).initial_seed())
             model = synced(model, self.device) if recipe.sync_bn else model
         optimizer = make_optimizer(model, recipe)
-        self.net, self.optimizer = fabric.setup(self.learner.network(model), optimizer)
+        self.net, self.optimizer = fabric.setup(self.gradients.network(model), optimizer)
         self.parameters = list(self.net.parameters())  # listing them takes as long as their norm
         self.model = model  # for evaluation: other modes and sizes would be compiled anew
         self.schedule = make_schedule(optimizer, recipe, recipe.epochs * self.steps)
@@ -303,7 +303,7 @@ class Trainer:
         inputs, target = scaled(self.normalise(images), self.recipe.size(self.epoch)), labels
         if self.mixing:
             inputs, target = self.mixing(inputs, labels, (self.seed * 1_000_003 + key) % 2**32)
-        return self.learner.learn(self, inputs, target)
+        return self.gradients.backward(self, inputs, target)
 
     def _update(self, number: int) -> Tensor:
         """Step the optimizer and the average; the norm of the whole gradient."""
@@ -352,7 +352,7 @@ class Trainer:
         """Keep and return a record of the steps since the last one; waits for the device."""
         loss, acc, norm = self._mean(self._rows()[self.noted :])
         self.noted = self.step
-        at, seconds = (self.epoch, self.step, self.steps), self.learner.clock() - start
+        at, seconds = (self.epoch, self.step, self.steps), self.gradients.clock() - start
         record = StepRecord(*at, self.lr, loss, acc, norm, seconds)
         self.records.append(record)
         return record
@@ -395,8 +395,8 @@ class Trainer:
             "records": [asdict(record) for record in self.records],
             "best": self.best,
             "best_weights": self.best_weights,
-            # Of a view, the whole would be saved.
-            "model": {name: own.clone() for name, own in self.model.state_dict().items()},
+            # Of a view, torch saves the whole tensor: that of all seeds computed as one.
+            "model": {name: tensor.clone() for name, tensor in self.model.state_dict().items()},
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "processes": checkpoint.gathered(own, self.share.world),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnet_variants.data.dataset import Dataset
+from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Workers
 from resnet_variants.sweeps.execute import Job, Message
 from resnet_variants.sweeps.run import Run
@@ -26,16 +27,16 @@ class Engine(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many submissions the engine executes at a time."""
+        """How many groups of jobs the engine executes at a time."""
         ...
 
     @property
-    def free(self) -> int:
-        """How many more it could begin now."""
+    def free_slots(self) -> int:
+        """How many more groups it could begin now."""
         ...
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Begin jobs that are executed together; there must be a free slot."""
+        """Begin a group of jobs, which are executed together; there must be a free slot."""
         ...
 
     def wait(self, seconds: float) -> Iterator[tuple[Job, Message]]:
@@ -63,9 +64,13 @@ def check_engine(machine: Machine, workers: Workers, precision: str) -> None:
     """Refuse an engine that could not start, before anything is written.
 
     Raises:
-        ValueError: a device, a package or a cluster is missing.
+        ValueError: a device, a package or a cluster is missing; or seeds shall be computed as one
+            on a CPU, where they take as long as one after another.
     """
-    _module(workers).check(machine, workers, precision)
+    device = _module(workers).check(machine, workers, precision)
+    if machine.fuse_seeds > 1 and device == "cpu":
+        message = f"fuse_seeds {machine.fuse_seeds} is for GPUs: on a CPU it gains nothing, and"
+        raise UserError(f"{message} --jobs trains seeds side by side", field="fuse_seeds")
 
 
 def start(work: Work) -> AbstractContextManager[Engine]:
@@ -74,7 +79,7 @@ def start(work: Work) -> AbstractContextManager[Engine]:
 
 
 def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
-    """How many of the runs at a time an engine would execute; ``check_engine`` has been called."""
+    """How many groups of runs an engine would execute at a time, after ``check_engine``."""
     return _module(workers).slots(runs, machine, workers)
 
 

@@ -10,16 +10,16 @@ import torch
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job
+from resnet_variants.sweeps.fused import execute_runs
 from resnet_variants.sweeps.run import Run
-from resnet_variants.sweeps.together import execute_runs, require_gpu
 from resnet_variants.training.device import Machine, make_fabric
 
 
-def check(machine: Machine, workers: Workers, precision: str) -> None:
-    """Refuse more than one job, and a device that is not there."""
+def check(machine: Machine, workers: Workers, precision: str) -> str:
+    """Refuse more than one job, and a device that is not there; the type of the device."""
     if workers.jobs > 1:
         raise UserError(f"jobs {workers.jobs} takes the engine local or ray", field="jobs")
-    require_gpu(machine, make_fabric(machine, precision).device.type)
+    return make_fabric(machine, precision).device.type
 
 
 def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
@@ -49,7 +49,7 @@ class Inline:
         self.about, self.slots = f"this process, {torch.get_num_threads()} threads", 1
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """See ``Engine``."""
         return 0 if self.jobs else 1
 

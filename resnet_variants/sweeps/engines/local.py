@@ -27,8 +27,8 @@ from resnet_variants.plugins import Plugin, enter_all, loaded
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, RunStatus
+from resnet_variants.sweeps.fused import execute_runs, number_of_groups
 from resnet_variants.sweeps.run import Run
-from resnet_variants.sweeps.together import execute_runs, require_gpu
 from resnet_variants.training.device import Machine, environment, make_fabric
 from resnet_variants.training.interrupt import Stop, die_with_parent, listening
 
@@ -40,19 +40,24 @@ _SILENCE = 600.0  # seconds in which a worker that has a job must say something,
 _LEAST = 1.0  # seconds of computing that count: to wait takes some too
 
 
-def check(machine: Machine, workers: Workers, precision: str) -> None:
-    """Refuse a device that is not there, and threads that would wait for one another's cores."""
-    require_gpu(machine, make_fabric(machine, precision).device.type)
+def check(machine: Machine, workers: Workers, precision: str) -> str:
+    """Refuse a device that is not there, and threads that would wait for one another's cores.
+
+    Returns:
+        The type of the device.
+    """
+    device = make_fabric(machine, precision).device.type
     threads = max(1, workers.jobs) * workers.cpus_per_run
     if workers.cpus_per_run > 1 and threads > joblib.cpu_count():
         message = f"cpus_per_run {workers.cpus_per_run} of {max(1, workers.jobs)} at a time exceed"
         raise UserError(
             f"{message} the {joblib.cpu_count()} cores of this machine", field="cpus_per_run"
         )
+    return device
 
 
 def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
-    """One run for each worker."""
+    """One group of runs for each worker."""
     return len(worker_resources(runs, machine, workers))
 
 
@@ -108,7 +113,7 @@ def worker_resources(
     groups = torch.cuda.device_count() // devices
     most = {"cuda": groups, "cpu": joblib.cpu_count() // (asked or devices)}.get(kind, 1)
     jobs = workers.jobs or min(most, memory() // MEMORY_EACH)
-    jobs = max(1, min(jobs, len(runs)))
+    jobs = max(1, min(jobs, number_of_groups(runs, machine.fuse_seeds)))
     threads = asked or max(1, joblib.cpu_count() // jobs)
     decoders = runs[0].loading.decoders(threads)
     if kind != "cuda":
@@ -186,7 +191,7 @@ class Pool:
         self.workers = [Worker(share, data) for share in resources]
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """See ``Engine``."""
         return sum(not worker.jobs for worker in self.workers)
 
@@ -207,11 +212,11 @@ class Pool:
                 if message == _READY:
                     worker.ready, self.unready = True, 0
                     continue
-                run_id, own = cast("tuple[str, Message]", message)
+                run_id, news = cast("tuple[str, Message]", message)
                 job = worker.jobs[run_id]
-                if isinstance(own, RunStatus):
+                if isinstance(news, RunStatus):
                     del worker.jobs[run_id]
-                yield job, own
+                yield job, news
             if over:
                 yield from self._ended(worker)
         for worker in [worker for worker in self.workers if worker.stuck()]:
@@ -329,7 +334,7 @@ def ctrl_c_blocked() -> Iterator[None]:
 
 
 def _serve(connection: Connection, resources: WorkerResources, data: SharedDataset) -> None:
-    """Execute one job after another until there are none, or until SIGTERM."""
+    """Execute one group of jobs after another until there are none, or until SIGTERM."""
     die_with_parent()
     faulthandler.enable()
     parent_gone = contextlib.suppress(BrokenPipeError)  # the watch ends this process too

@@ -27,8 +27,8 @@ from resnet_variants.records.files import StorageError, writing
 from resnet_variants.registry import UserError
 from resnet_variants.sweeps.engines.base import Engine, Message, Work, Workers
 from resnet_variants.sweeps.execute import Job, RunStatus
+from resnet_variants.sweeps.fused import execute_runs
 from resnet_variants.sweeps.run import Run
-from resnet_variants.sweeps.together import execute_runs, require_gpu
 from resnet_variants.training.device import PATIENCE, Machine
 from resnet_variants.training.interrupt import Stop, listening
 from resnet_variants.training.trainer import Record
@@ -40,8 +40,8 @@ _POLL_SECONDS = 1.0  # between two times that a node asks whether to stop
 _PACKAGE = Path(__file__).parents[2]
 
 
-def check(machine: Machine, workers: Workers, precision: str) -> None:
-    """Connect to the cluster, or start one.
+def check(machine: Machine, workers: Workers, precision: str) -> str:
+    """Connect to the cluster, or start one; the type of the device that a run gets.
 
     Raises:
         ValueError: Ray is not installed, nobody answers, or no node has room for a run.
@@ -59,14 +59,14 @@ def check(machine: Machine, workers: Workers, precision: str) -> None:
         message = "unknown device 'cuda': the cluster has no GPU; choices: auto, cpu"
         raise UserError(message, field="device")
     need = _need(ray, machine, workers)
-    require_gpu(machine, "cuda" if need.get("GPU") else "cpu")
     if not _slots(ray, need):
         asked = " and ".join(f"{n:g} {kind}" for kind, n in need.items())
         raise UserError(f"no node of the cluster has {asked} for a run", field="cpus_per_run")
+    return "cuda" if need.get("GPU") else "cpu"
 
 
 def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
-    """As many runs as the cluster that ``check`` has found has room for."""
+    """As many groups of runs as the cluster that ``check`` has found has room for."""
     del runs
     ray = _ray()
     room = _slots(ray, _need(ray, machine, workers))
@@ -159,7 +159,7 @@ def _unseen(token: Path) -> str:
 
 
 class Cluster:
-    """Ray's tasks, one per submission. See ``Engine``."""
+    """Ray's tasks, one per group of jobs. See ``Engine``."""
 
     def __init__(self, ray: Any, asked: Work, token: Path) -> None:
         self.ray, self.asked, self.token = ray, asked, token
@@ -207,7 +207,7 @@ class Cluster:
         return min(slots, self.asked.workers.jobs or slots)
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """See ``Engine``."""
         return self.slots - len(self.jobs)
 
@@ -231,13 +231,13 @@ class Cluster:
         references = list(self.jobs)
         self.ray.wait(references, timeout=seconds)
         ready, _ = self.ray.wait(references, num_returns=len(references), timeout=0)
-        jobs = {job.run.id: job for own in self.jobs.values() for job in own}
+        jobs = {job.run.id: job for group in self.jobs.values() for job in group}
         for run_id, record in self._get(self.mailbox.taken.remote()):
             if run_id in jobs:  # a task that Ray counts as lost may still run and send records
                 yield jobs[run_id], record
         for reference in ready:
-            own = self.jobs.pop(reference)
-            yield from zip(own, self._statuses(reference, len(own)), strict=True)
+            group = self.jobs.pop(reference)
+            yield from zip(group, self._statuses(reference, len(group)), strict=True)
 
     def _statuses(self, reference: Any, jobs: int) -> list[RunStatus]:
         try:
@@ -315,7 +315,7 @@ class Mailbox:
 def _execute(
     jobs: list[Job], data_at: list[Any], mailbox: Any, threads: int, token: Path
 ) -> list[RunStatus]:
-    """Execute jobs on a node; their records are put into the mailbox."""
+    """Execute a group of jobs on a node; their records are put into the mailbox."""
     import ray
 
     unseen = _unseen(token)

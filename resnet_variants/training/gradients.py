@@ -1,0 +1,214 @@
+"""Where the gradient of a step comes from: one seed alone, or several seeds computed as one."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from resnet_variants.registry import UserError
+
+if TYPE_CHECKING:
+    from resnet_variants.training.recipe import Recipe
+    from resnet_variants.training.trainer import Trainer
+
+Outcome = tuple[Tensor, Tensor]  # mean loss, and how many are right
+
+
+class Gradients:
+    """Computes the gradients of a training, and the time that it takes.
+
+    Attributes:
+        compiled: whether through ``torch.compile``.
+        size: how many trainings, which differ in their seed, are computed together.
+    """
+
+    size = 1
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        self.compiled = compiled
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """The model as it is trained."""
+        return cast(nn.Module, torch.compile(model)) if self.compiled else model
+
+    def clock(self) -> float:
+        """Seconds that the training has taken, from some point on."""
+        return time.perf_counter()
+
+    def backward(self, trainer: Trainer, inputs: Tensor, target: Tensor) -> Outcome:
+        """Add the gradient of a batch or a part of it to the trainer's parameters."""
+        logits = trainer.net(inputs).float()
+        loss = trainer.loss(logits, target)
+        trainer.fabric.backward(loss / trainer.recipe.accumulate)
+        return loss.detach(), _correct(logits, target)
+
+
+def _correct(logits: Tensor, target: Tensor) -> Tensor:
+    """How many of logits (N, classes) are right; the target is (N,) or (N, classes)."""
+    labels = target if target.ndim == 1 else target.argmax(1)
+    return (logits.detach().argmax(1) == labels).sum()
+
+
+# --- several seeds ----------------------------------------------------------------------------
+
+
+def check_fused(recipe: Recipe) -> None:
+    """Refuse a recipe whose networks draw random numbers: each seed would get others than alone.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    for name in ("drop_path_rate", "drop_rate"):
+        if getattr(recipe, name):
+            message = f"fuse_seeds cannot be with {name} {getattr(recipe, name)}: the seeds of one"
+            raise UserError(f"{message} network would share its random numbers", field="fuse_seeds")
+
+
+@dataclass(eq=False)
+class _Part:
+    """A batch, or a part of one, whose gradient a training waits for."""
+
+    trainer: Trainer
+    inputs: Tensor
+    target: Tensor
+    outcome: Outcome | None = None
+    error: Exception | None = None
+    traceback: TracebackType | None = None
+    seconds: float = 0.0
+
+
+class FusedGradients(Gradients):
+    """Computes the gradients of several trainings at once, which differ in their seed.
+
+    Each training runs in a thread, and one thread runs at a time: they take turns where they wait
+    for the batches of the others. So what a training does between two steps is not interrupted.
+
+    Args:
+        size: how many trainings there are.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = self.left = size  # trainings, and those that have not ended
+        self.turn = threading.Condition()
+        self.waiting: list[_Part] = []
+        self.stack: _StackedModels | None = None
+        self.times = threading.local()  # of a thread: seconds up to its last wait, and since when
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """A training, in its thread; the others wait for its batches until the block ends."""
+        with self.turn:
+            self._run_on(0.0)
+            try:
+                yield
+            finally:
+                self.left -= 1
+                self._compute_if_all_wait()
+
+    def clock(self) -> float:
+        """Seconds that this thread's training has taken: its own, and its share of common ones."""
+        return self.times.seconds + time.perf_counter() - self.times.since
+
+    def _run_on(self, seconds: float) -> None:
+        self.times.seconds, self.times.since = seconds, time.perf_counter()
+
+    def backward(self, trainer: Trainer, inputs: Tensor, target: Tensor) -> Outcome:
+        """See ``Gradients``; waits until all trainings have a batch."""
+        part, seconds = _Part(trainer, inputs, target), self.clock()
+        self.waiting.append(part)
+        self._compute_if_all_wait()
+        self.turn.wait_for(lambda: part.outcome or part.error)
+        self._run_on(seconds + part.seconds)
+        if part.error:  # raised by each thread, and none adds to another's traceback
+            raise part.error.with_traceback(part.traceback)
+        assert part.outcome is not None
+        return part.outcome
+
+    def _compute_if_all_wait(self) -> None:
+        if not self.waiting or len(self.waiting) < self.left:
+            return
+        parts = sorted(self.waiting, key=lambda part: part.trainer.seed)
+        self.waiting, began = [], time.perf_counter()
+        try:
+            outcomes = self._outcomes(parts)
+        except Exception as error:  # all trainings of the step fail with it
+            for part in parts:
+                part.error, part.traceback = error, error.__traceback__
+        else:
+            for part, outcome in zip(parts, outcomes, strict=True):
+                part.outcome = outcome
+        for part in parts:
+            part.seconds = (time.perf_counter() - began) / len(parts)
+        self.turn.notify_all()
+
+    def _outcomes(self, parts: Sequence[_Part]) -> Sequence[Outcome]:
+        if len({part.inputs.shape for part in parts}) > 1 or len(parts) == 1:
+            alone = super().backward
+            return [alone(part.trainer, part.inputs, part.target) for part in parts]
+        models = [part.trainer.model for part in parts]
+        if self.stack is None or self.stack.models != models:
+            self.stack = _StackedModels(models)
+        first = parts[0].trainer
+        with first.fabric.autocast():
+            logits = self.stack(torch.stack([part.inputs for part in parts])).float()
+        targets = [part.target for part in parts]
+        losses = list(map(first.loss, logits, targets))
+        self.stack.backward(torch.stack(losses).sum() / first.recipe.accumulate)
+        correct = map(_correct, logits, targets)
+        return [(loss.detach(), n) for loss, n in zip(losses, correct, strict=True)]
+
+
+class _StackedModels:
+    """Several models whose weights and statistics are views of one tensor for each name.
+
+    (``torch.func.stack_module_state`` makes copies, which the optimizers would not see.)
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.models = models
+        self.parameters = _stacked([dict(model.named_parameters()) for model in models])
+        self.buffers = _stacked([dict(model.named_buffers()) for model in models])
+        for name, parameter in models[0].named_parameters():
+            self.parameters[name].requires_grad_(parameter.requires_grad)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (K, N, C, H, W) -> logits (K, N, classes)."""
+        forward = vmap(functools.partial(functional_call, self.models[0]))
+        with warnings.catch_warnings():  # pooling loops over the models: a small part of a step
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            return forward((self.parameters, self.buffers), images)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient to the models' parameters."""
+        loss.backward()
+        each = [model.parameters() for model in self.models]
+        for stacked, *parameters in zip(self.parameters.values(), *each, strict=True):
+            if stacked.grad is not None:
+                for parameter, gradient in zip(parameters, stacked.grad, strict=True):
+                    before = parameter.grad
+                    parameter.grad = gradient if before is None else before + gradient
+                stacked.grad = None
+
+
+@torch.no_grad()
+def _stacked(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """One tensor (K, ...) for each name, of which the given tensors become views."""
+    stacked = {}
+    for name, first in states[0].items():
+        size, stride = (len(states), *first.shape), (first.numel(), *first.stride())
+        stacked[name] = torch.empty_strided(size, stride, dtype=first.dtype, device=first.device)
+        for view, state in zip(stacked[name], states, strict=True):
+            state[name].data = view.copy_(state[name])
+    return stacked
