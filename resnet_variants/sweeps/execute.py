@@ -74,7 +74,8 @@ class RunStatus:
     refused: the run could not begin; ``reason`` says why.
     halted: a disk or a limit of the system prevents this run and would prevent all others;
         ``reason`` says which. The run is left as it was saved.
-    ``seconds`` is the time of this execution, from the claim of the folder on.
+    ``seconds`` is the time of this execution, from the claim of the folder on; its share of the
+    steps that are common to several runs.
     """
 
     kind: Literal["ended", "busy", "stopped", "lost", "refused", "halted"]

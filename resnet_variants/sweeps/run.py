@@ -193,7 +193,7 @@ class Run:
         if by == "data":
             return None
         if self.recipe.weights != PRETRAINED:
-            return stated_moments(self._source())
+            return stated_moments(_source(self))
         cfg = next(iter(weights_cfgs(self.variant).values()), None)
         return (cfg.mean, cfg.std) if cfg else None
 
@@ -225,10 +225,7 @@ class Run:
         }
         cfg = pretrained_cfg(self.variant)  # not that of some published weights
         return build(
-            self.variant,
-            pretrained_cfg=cfg,
-            pretrained_cfg_overlay=overlay,
-            **self._arguments,
+            self.variant, pretrained_cfg=cfg, pretrained_cfg_overlay=overlay, **self._arguments
         )
 
     def _weights(self, in_chans: int) -> Mapping[str, Tensor] | Path:
@@ -237,36 +234,10 @@ class Run:
             try:
                 made = create_model(self.variant, pretrained=True, in_chans=in_chans)
             except (RuntimeError, OSError) as error:
-                reason = self._other_weights or str(error).splitlines()[0]
+                reason = _other_weights(self.variant) or str(error).splitlines()[0]
                 raise UserError(f"{self.variant.name}: {reason}", field="weights") from error
             return made.state_dict()
-        return self._source()
-
-    @property
-    def _other_weights(self) -> str:
-        """What to say where timm has weights of this network with another stem stride only."""
-        usual = FAMILIES[self.variant.family].stem_stride
-        other = replace(self.variant, stem_stride=usual)
-        if weights_cfgs(self.variant) or not weights_cfgs(other):
-            return ""
-        own = self.variant.stem_stride
-        message = f"timm has weights for stem stride {usual}, and images of this size get {own}"
-        return f"{message}: give --stem-stride {usual}, or a larger --img-size"
-
-    def _source(self) -> Path:
-        """The folder or file that the recipe's ``weights`` name for this network and seed."""
-        path = Path(self.recipe.weights)
-        try:
-            if not (path / "runs").is_dir():
-                return path
-        except OSError as error:
-            raise UserError(f"{str(path)!r}: {error.strerror}", field="weights") from error
-        found = sorted((path / "runs").glob(f"{self.variant.name}__*__s{self.seed}/{WEIGHTS_FILE}"))
-        if len(found) != 1:
-            count = f"{len(found)} finished runs" if found else "no finished run"
-            which = f"{count} of {self.variant.name} with seed {self.seed}"
-            raise UserError(f"{str(path)!r} holds {which}", field="weights")
-        return found[0].parent
+        return _source(self)
 
     def cost(self, data: Dataset) -> Cost:
         """The network's cost for one of these images."""
@@ -302,3 +273,29 @@ class Run:
             **({"weights_hash": body_hash(self.build(data))} if self.recipe.weights else {}),
             "provenance": origin | machine_facts(fabric.device) | {"data": self.data},
         }
+
+
+def _other_weights(variant: Variant) -> str:
+    """What to say where timm has weights of this network with another stem stride only."""
+    usual = FAMILIES[variant.family].stem_stride
+    if weights_cfgs(variant) or not weights_cfgs(replace(variant, stem_stride=usual)):
+        return ""
+    message = f"timm has weights for stem stride {usual}, and images of this size get"
+    return f"{message} {variant.stem_stride}: give --stem-stride {usual}, or a larger --img-size"
+
+
+def _source(run: Run) -> Path:
+    """The folder or file that the recipe's ``weights`` name for this network and seed."""
+    path = Path(run.recipe.weights)
+    try:
+        if not (path / "runs").is_dir():
+            return path
+    except OSError as error:
+        raise UserError(f"{str(path)!r}: {error.strerror}", field="weights") from error
+    model, seed = run.variant.name, run.seed
+    found = sorted((path / "runs").glob(f"{model}__*__s{seed}/{WEIGHTS_FILE}"))
+    if len(found) != 1:
+        count = f"{len(found)} finished runs" if found else "no finished run"
+        message = f"{str(path)!r} holds {count} of {model} with seed {seed}"
+        raise UserError(message, field="weights")
+    return found[0].parent

@@ -286,8 +286,7 @@ class Trainer:
         number = (self.epoch - 1) * self.steps + self.step + 1
         parts = self.recipe.accumulate
         self.schedule(number)
-        losses: list[Tensor] = []
-        hits: list[Tensor] = []
+        losses, hits = list[Tensor](), list[Tensor]()
         for part in range(parts):
             wait = self.fabric.world_size > 1 and part < parts - 1
             with self.fabric.no_backward_sync(self.net) if wait else contextlib.nullcontext():

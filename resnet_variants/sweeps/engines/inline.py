@@ -1,4 +1,4 @@
-"""The engine without processes of its own: one run after another, in the calling process."""
+"""The engine without processes of its own: the calling process executes runs one after another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(machine: Machine, workers: Workers, precision: str) -> str:
 
 
 def slots(runs: Sequence[Run], machine: Machine, workers: Workers) -> int:
-    """One run after another."""
+    """One group of runs after another."""
     del runs, machine, workers
     return 1
 
