@@ -155,7 +155,7 @@ def minutes(monkeypatch):
     """Every run takes a minute of a clock that nothing else moves."""
     now = [1000.0]
 
-    def train(job, data, fabric, stop, **_):
+    def train(job, data, fabric, stop, gradients):
         now[0] += MINUTE
         own = OVER_POST[job.run.variant.order]
         acc = 0.5 + 0.01 * (job.run.seed % 3) + own[min(job.run.seed, len(own) - 1)]

@@ -18,7 +18,7 @@ from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.sweep import Ended, Options, Planned, Started, run_sweep
 from resnet_variants.training.recipe import Recipe
 
-EXECUTE = "resnet_variants.sweeps.together.execute_run"
+EXECUTE = "resnet_variants.sweeps.fused.execute_run"
 
 
 def experiment(seeds=2, **recipe):
