@@ -193,7 +193,7 @@ class Machine:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.fuse_seeds > 1 and (self.compile or self.devices > 1):
-            message = f"fuse_seeds {self.fuse_seeds} is for one device, without compile"
+            message = "fuse_seeds cannot be with compile, nor with several devices: leave one out"
             raise UserError(message, field="fuse_seeds")
 
 

@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import errno
 import importlib
 import json
 import threading
+import time
 from collections import deque
 from types import SimpleNamespace
 
@@ -12,20 +14,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import CPU, digits, digits_run, execute, network, sweep
+from torch import nn
 
 from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Workers
-from resnet_variants.sweeps.engines.base import check_engine
+from resnet_variants.sweeps import fused as fused_runs
 from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.fused import execute_runs, next_group, number_of_groups
+from resnet_variants.sweeps.fused import (
+    check_fused,
+    execute_runs,
+    next_group,
+    number_of_groups,
+)
 from resnet_variants.sweeps.rounds import run_until_decided
 from resnet_variants.sweeps.sinks import check_sinks
 from resnet_variants.sweeps.sweep import Ended, Options, Started, check
 from resnet_variants.training.batches import generator
 from resnet_variants.training.device import make_fabric
-from resnet_variants.training.gradients import FusedGradients, _StackedModels, check_fused
+from resnet_variants.training.gradients import FusedGradients, _StackedModels
 from resnet_variants.training.interrupt import Stop
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import Trainer
@@ -47,6 +55,15 @@ def fused(runs, out, *, stop=None, hear=lambda job, message: None):
         else:
             hear(job, message)
     return ends
+
+
+def run_threads(gradients, target):
+    """Run two threads of a training, with their numbers, until they end."""
+    threads = [threading.Thread(target=target, args=(number,)) for number in range(2)]
+    with gradients.turn:
+        gradients.start(threads)
+    for thread in threads:
+        thread.join()
 
 
 def steps(path):
@@ -129,6 +146,23 @@ def test_a_frozen_parameter_gets_no_gradient():
         assert all(parameter.grad is not None for parameter in others)
 
 
+def test_a_buffer_that_a_layer_replaces_is_kept():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("sum", torch.zeros(()))
+
+        def forward(self, images):
+            self.sum = self.sum + images.sum()
+            return images
+
+    models, images = [Counting() for _ in range(2)], torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    stack = _StackedModels(models)
+    for _ in range(2):
+        stack(images)
+    assert [model.sum.item() for model in models] == [6.0, 14.0]
+
+
 def test_each_second_is_counted_once(monkeypatch):
     """Its own ones, and a share of the common ones."""
     now, spent = [0.0], {}
@@ -139,7 +173,7 @@ def test_each_second_is_counted_once(monkeypatch):
         now[0] += 10.0
         return [(torch.tensor(0.0), torch.tensor(0))] * len(parts)
 
-    gradients._outcomes = common
+    monkeypatch.setattr(gradients, "_outcomes", common)
 
     def train(seed):
         with gradients.joined():
@@ -149,11 +183,7 @@ def test_each_second_is_counted_once(monkeypatch):
                 gradients.backward(SimpleNamespace(seed=seed), torch.zeros(1), torch.zeros(1))
             spent[seed] = gradients.clock() - began
 
-    threads = [threading.Thread(target=train, args=(seed,)) for seed in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(gradients, train)
     assert spent == {0: 3 * (1.0 + 5.0), 1: 3 * (2.0 + 5.0)}
     assert sum(spent.values()) == now[0]
 
@@ -236,17 +266,71 @@ def test_a_diverged_seed_leaves_the_others(tmp_path, monkeypatch):
     assert [ends[seed].result["status"] for seed in range(3)] == ["done", "diverged", "done"]
 
 
+def begun(tmp_path, epochs):
+    runs = [digits_run(seed, epochs=epochs) for seed in range(2)]
+    messages = execute_runs(jobs(runs, tmp_path), digits_run().load(), Stop())
+    next(messages)
+    return messages
+
+
 def test_nobody_reads_any_longer(tmp_path):
     threads = threading.active_count()
-    messages = execute_runs(
-        jobs([digits_run(seed, epochs=50) for seed in range(2)], tmp_path),
-        digits_run().load(),
-        Stop(),
-    )
-    next(messages)
+    messages = begun(tmp_path, epochs=50)
     messages.close()
     assert threading.active_count() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
     assert all(RunFolder(tmp_path / seed).checkpoint.is_file() for seed in "01")
+
+
+def test_where_nobody_reads_on_nothing_is_trained(tmp_path):
+    messages = begun(tmp_path, epochs=1)
+    before = [path.stat().st_size for path in tmp_path.rglob("*.jsonl")]
+    time.sleep(0.5)
+    assert [path.stat().st_size for path in tmp_path.rglob("*.jsonl")] == before
+    ends = [message for _, message in messages if isinstance(message, RunStatus)]
+    assert [end.kind for end in ends] == ["ended", "ended"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ValueError("x")])
+def test_what_ends_a_thread_is_raised_where_messages_are_read(tmp_path, monkeypatch, error):
+    execute_run = fused_runs.execute_run
+
+    def leaves(job, data, stop, **options):
+        for message in execute_run(job, data, stop, **options):
+            if job.run.seed == 1 and message.epochs == 1.0:
+                raise error
+            yield message
+
+    monkeypatch.setattr(fused_runs, "execute_run", leaves)
+    with pytest.raises(type(error)):
+        fused([digits_run(seed, epochs=50) for seed in range(3)], tmp_path)
+    assert RunFolder(tmp_path / "0").checkpoint.is_file()
+
+
+def test_a_thread_that_cannot_start_ends_the_others(tmp_path, monkeypatch):
+    start = threading.Thread.start
+
+    def limited(self):
+        if self._args and self._args[0].run.seed == 2:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="can't start"):
+        fused([digits_run(seed, epochs=50) for seed in range(3)], tmp_path)
+
+
+def test_a_full_disk_stops_all_seeds(tmp_path, monkeypatch):
+    append = RunFolder.append
+
+    def full(self, name, record):
+        if self.path.name == "1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, name, record)
+
+    monkeypatch.setattr(RunFolder, "append", full)
+    ends = fused([digits_run(seed, epochs=50) for seed in range(3)], tmp_path)
+    assert [ends[seed].kind for seed in range(3)] == ["stopped", "halted", "stopped"]
 
 
 def test_models_hold_views_of_one_tensor():
@@ -258,16 +342,12 @@ def test_models_hold_views_of_one_tensor():
         for seed, model in enumerate(models)
     ]
 
-    def take(trainer):
+    def take(number):
         with gradients.joined():
-            for _ in zip(range(2), trainer.rest_of_epoch(), strict=False):
+            for _ in zip(range(2), trainers[number].rest_of_epoch(), strict=False):
                 pass
 
-    threads = [threading.Thread(target=take, args=(trainer,)) for trainer in trainers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(gradients, take)
     for own, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert own.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
         assert not torch.equal(own, other) or own.ndim == 1
@@ -283,7 +363,7 @@ def test_models_hold_views_of_one_tensor():
 
 @pytest.mark.parametrize("engine", ["inline", pytest.param("local", marks=pytest.mark.slow)])
 def test_a_sweep_hands_out_the_seeds_of_an_arm_together(tmp_path, on_a_gpu, engine):
-    base = digits_run(epochs=1)
+    base = digits_run(epochs=1, deterministic=False)
     variants = (base.variant, dataclasses.replace(base.variant, order="preact"))
     experiment = Experiment(name="x", variants=variants, recipe=base.recipe, seeds=3)
     options = Options(
@@ -322,28 +402,49 @@ def on_a_gpu(monkeypatch):
         monkeypatch.setattr(module, "check", lambda *_: "cuda")
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"drop_rate": 0.1}, "drop_rate: the seeds of one network would share its random numbers"),
+        ({"drop_path_rate": 0.1}, "drop_path_rate: the seeds"),
+        ({"deterministic": True}, "deterministic: the last bits depend on"),
+        ({"precision": "auto"}, "precision auto: give --precision fp32"),
+        ({"precision": "bf16"}, "precision bf16: give --precision fp32"),
+    ],
+)
+def test_arms_that_cannot_be_fused_are_refused(tmp_path, on_a_gpu, fields, message):
+    run = digits_run(**{"deterministic": False} | fields)
+    experiment = Experiment(name="x", variants=(run.variant,), recipe=run.recipe, seeds=2)
+    with pytest.raises(UserError, match=f"fuse_seeds cannot be with {message}"):
+        check(experiment, tmp_path, Options(machine=FUSED))
+    check(experiment, tmp_path, Options(machine=CPU))
+
+
 def test_what_cannot_be_fused_is_refused(tmp_path, on_a_gpu):
     for fields in ({"compile": True}, {"devices": 2}):
-        with pytest.raises(UserError, match="fuse_seeds 3 is for one device, without compile"):
+        with pytest.raises(UserError, match="with compile, nor with several devices: leave one"):
             dataclasses.replace(FUSED, **fields)
-    for name in ("drop_rate", "drop_path_rate"):
-        with pytest.raises(UserError, match=f"fuse_seeds cannot be with {name} 0.1"):
-            check_fused(Recipe(**{name: 0.1}))
     with pytest.raises(UserError, match="wandb takes one run of a process at a time"):
         check_sinks(["wandb"], fused=True)
-    variants, options = (digits_run().variant,), Options(machine=FUSED)
-    experiment = Experiment(name="x", variants=variants, recipe=Recipe(drop_rate=0.1), seeds=2)
-    with pytest.raises(UserError, match="drop_rate"):
-        check(experiment, tmp_path, options)
-    two = (digits_run().variant, digits_run(order="preact").variant)
-    experiment = Experiment(name="x", variants=two, recipe=digits_run().recipe, seeds=6)
+    runs = [digits_run(deterministic=False, order=order) for order in ("post", "preact")]
+    variants = tuple(run.variant for run in runs)
+    experiment = Experiment(name="x", variants=variants, recipe=runs[0].recipe, seeds=6)
     with pytest.raises(UserError, match="budget cannot be with fuse_seeds 3"):
-        run_until_decided(experiment, tmp_path, options, 1e9)
+        run_until_decided(experiment, tmp_path, Options(machine=FUSED), 1e9)
+
+
+def test_a_skip_that_draws_is_refused():
+    run = digits_run(deterministic=False)
+    dropout = dataclasses.replace(run, variant=dataclasses.replace(run.variant, skip="dropout"))
+    with pytest.raises(UserError, match="fuse_seeds cannot be with skip dropout: the seeds"):
+        check_fused([run, dropout], FUSED, "cuda")
 
 
 def test_a_cpu_is_refused():
-    with pytest.raises(UserError, match="fuse_seeds 3 is for GPUs: on a CPU it gains nothing"):
-        check_engine(FUSED, Workers(), "fp32")
+    with pytest.raises(UserError, match="with a CPU: it gains nothing there, and --jobs trains"):
+        check_fused([digits_run()], FUSED, "cpu")
+    check_fused([digits_run(deterministic=False)], FUSED, "cuda")
+    check_fused([digits_run()], CPU, "cpu")
 
 
 def test_a_run_that_was_begun_with_compile_is_not_continued_with_others(tmp_path):

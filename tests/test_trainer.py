@@ -16,7 +16,7 @@ from resnet_variants.registry import UserError
 from resnet_variants.training.augment import Normalise
 from resnet_variants.training.device import make_fabric, peak_mb, reset_peak, resolve
 from resnet_variants.training.evaluate import evaluate
-from resnet_variants.training.learner import Learner
+from resnet_variants.training.gradients import Gradients
 from resnet_variants.training.trainer import (
     EpochRecord,
     Trainer,
@@ -132,9 +132,16 @@ def test_compiled_training_learns_the_same():
     one, fabric = recipe(epochs=1), make_fabric(CPU, "fp32")
     losses = [
         next(
-            fit(network(), digits(), one, seed=0, fabric=fabric, learner=Learner(compiled=compiled))
+            fit(
+                network(),
+                digits(),
+                one,
+                seed=0,
+                fabric=fabric,
+                gradients=Gradients(compiled=compiled),
+            )
         ).train_loss
-        for compiled in (False, True)
+        for how in (Gradients(), Gradients(compiled=True))
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 

@@ -114,7 +114,8 @@ class RunFolder:
             self._refuse_other(before, cast(Json, json.loads(to_json(config))))
             for part in self.path.glob(_SAFETENSORS):
                 part.unlink()
-            self.log(f"continued: {json.dumps(finite(config.get('provenance')))}")
+            now = {name: config.get(name) for name in ("provenance", "compile")}
+            self.log(f"continued: {json.dumps(finite(now))}")
             for name in ("epochs.jsonl", "steps.jsonl"):  # the checkpoint holds their lines too
                 (self.path / name).unlink(missing_ok=True)
             self.predictions.unlink(missing_ok=True)

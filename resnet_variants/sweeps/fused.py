@@ -4,20 +4,52 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from queue import SimpleQueue
 
 import torch
 
 from resnet_variants.data.dataset import Dataset
+from resnet_variants.registry import UserError
 from resnet_variants.sweeps.execute import Job, Message, RunStatus, execute_run
 from resnet_variants.sweeps.run import Run
-from resnet_variants.training.device import determinism
+from resnet_variants.training.device import Machine, determinism
 from resnet_variants.training.gradients import FusedGradients
 from resnet_variants.training.interrupt import Stop
+
+_Messages = deque[tuple[Job, Message | BaseException]]
+
+_SHARED = "the seeds of one network would share its random numbers"
+_REFUSED = {
+    "drop_rate": _SHARED,
+    "drop_path_rate": _SHARED,
+    "deterministic": "the last bits depend on which seeds are computed together",
+}
+
+
+def check_fused(runs: Iterable[Run], machine: Machine, device: str) -> None:
+    """Refuse what several seeds computed as one cannot do, or gain nothing by.
+
+    Args:
+        runs: one of each arm.
+        machine: its ``fuse_seeds`` is how many seeds.
+        device: the type of the device that computes them.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    for run in runs if machine.fuse_seeds > 1 else ():
+        refused = {name: why for name, why in _REFUSED.items() if getattr(run.recipe, name)}
+        if run.variant.skip == "dropout":
+            refused["skip dropout"] = _SHARED
+        if device == "cpu":
+            refused = {"a CPU": "it gains nothing there, and --jobs trains seeds side by side"}
+        elif run.recipe.precision != "fp32":
+            refused[f"precision {run.recipe.precision}"] = "give --precision fp32"
+        for what, why in refused.items():
+            raise UserError(f"fuse_seeds cannot be with {what}: {why}", field="fuse_seeds")
 
 
 def next_group(queue: deque[Run], size: int) -> list[Run]:
@@ -53,28 +85,42 @@ def _execute_fused(
 ) -> Iterator[tuple[Job, Message]]:
     decoders = jobs[0].run.loading.decoders(torch.get_num_threads())
     data = data.decoded_by(math.ceil(decoders / len(jobs)))  # each training has its own
-    messages = SimpleQueue[tuple[Job, Message | BaseException]]()
+    messages: _Messages = deque()
     gradients, stop_all = FusedGradients(len(jobs)), Stop(also=stop)
 
     def work(job: Job) -> None:
         log = capture and job is jobs[0]
-        try:
-            with gradients.joined():
+        with gradients.joined():
+            try:
                 for message in execute_run(job, data, stop_all, capture=log, gradients=gradients):
-                    messages.put((job, message))
-        except BaseException as error:  # raised where the messages are read
-            messages.put((job, error))
+                    messages.append((job, message))
+                    gradients.turn.notify_all()
+            except BaseException as error:  # raised where the messages are read
+                messages.append((job, error))
 
-    # The blocks of the threads end in any order: this one restores the flags.
-    with determinism(jobs[0].run.recipe.deterministic), ThreadPoolExecutor(len(jobs)) as threads:
-        left = len([threads.submit(work, job) for job in jobs])
+    threads = [threading.Thread(target=work, args=(job,), daemon=True) for job in jobs]
+    with determinism(False):  # noqa: FBT003 - the threads restore these flags in any order
         try:
-            while left:
-                job, message = messages.get()
-                if isinstance(message, BaseException):
-                    raise message
-                if isinstance(message, RunStatus):
-                    left -= 1
-                yield job, message
+            # Whoever reads has the turn as well: where nobody reads on, nothing is trained.
+            with gradients.turn:
+                gradients.start(threads)
+                for job, message in _until_all_end(len(jobs), messages, gradients.turn):
+                    if isinstance(message, RunStatus) and message.kind == "halted":
+                        stop_all.signal = signal.SIGTERM  # what halts one would halt the others
+                    yield job, message
         finally:
-            stop_all.signal = signal.SIGTERM  # where nobody reads the messages any longer
+            stop_all.signal = signal.SIGTERM
+            for thread in filter(threading.Thread.is_alive, threads):
+                thread.join()
+
+
+def _until_all_end(
+    runs: int, messages: _Messages, turn: threading.Condition
+) -> Iterator[tuple[Job, Message]]:
+    while runs:
+        turn.wait_for(lambda: messages)
+        job, message = messages.popleft()
+        if isinstance(message, BaseException):
+            raise message
+        runs -= isinstance(message, RunStatus)
+        yield job, message

@@ -30,13 +30,12 @@ from resnet_variants.sweeps.arms import usual
 from resnet_variants.sweeps.engines.base import Engine, Work, Workers, check_engine, start
 from resnet_variants.sweeps.execute import Job, RunStatus, record_failure
 from resnet_variants.sweeps.experiment import Experiment
-from resnet_variants.sweeps.fused import next_group
+from resnet_variants.sweeps.fused import check_fused, next_group
 from resnet_variants.sweeps.provenance import origin
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sinks import check_sinks
 from resnet_variants.training.augment import check_augment
 from resnet_variants.training.device import Machine
-from resnet_variants.training.gradients import check_fused
 from resnet_variants.training.interrupt import stopping
 from resnet_variants.training.recipe import Recipe
 from resnet_variants.training.trainer import EpochRecord, Record, StepRecord, check_batch
@@ -206,12 +205,13 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     for run in experiment.first_runs:
         run.check()
     check_sinks(options.sinks, fused=options.machine.fuse_seeds > 1)
-    check_engine(options.machine, options.workers, experiment.recipe.precision)
+    device = check_engine(options.machine, options.workers, experiment.recipe.precision)
     data = experiment.runs[0].load()
     for recipe in dict.fromkeys(run.recipe for run in experiment.first_runs):
-        _check_recipe(recipe, data, options.machine)
+        _check_recipe(recipe, data, options.machine.devices)
     for run in experiment.first_runs:
         run.cost(data)
+    check_fused(experiment.first_runs, options.machine, device)
     for run in experiment.runs:
         folder = RunFolder(out / "runs" / run.id)
         if not options.fresh and folder.result():
@@ -250,10 +250,8 @@ def _search_text(seeds: int, values: Mapping[str, Iterable[object]]) -> str:
     return f"{number_of(seeds, 'seed')}, {'; '.join(each)}" if each else ""
 
 
-def _check_recipe(recipe: Recipe, data: Dataset, machine: Machine) -> None:
-    check_batch(data, recipe, machine.devices)
-    if machine.fuse_seeds > 1:
-        check_fused(recipe)
+def _check_recipe(recipe: Recipe, data: Dataset, devices: int) -> None:
+    check_batch(data, recipe, devices)
     if recipe.augment:
         check_augment(recipe.augment, (data.in_chans, data.img_size, data.img_size))
 
@@ -447,7 +445,9 @@ class Scheduler:
         machine, slots = self.work.machine, self.engine.free_slots
         while self.queue and slots > 0:
             slots -= 1
-            runs = next_group(self.queue, machine.fuse_seeds)
+            trial = self.trials.get(self.queue[0].id)
+            # What has lost a worker could cost others theirs.
+            runs = next_group(self.queue, 1 if trial and trial.lost else machine.fuse_seeds)
             for run in runs:
                 self.trials.setdefault(run.id, _Trial(now)).running = True
             jobs = [Job(run, self.work.folder / run.id, machine, self.sinks) for run in runs]

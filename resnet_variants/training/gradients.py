@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 import time
 import warnings
@@ -16,10 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from resnet_variants.registry import UserError
-
 if TYPE_CHECKING:
-    from resnet_variants.training.recipe import Recipe
     from resnet_variants.training.trainer import Trainer
 
 Outcome = tuple[Tensor, Tensor]  # mean loss, and how many are right
@@ -63,18 +59,6 @@ def _correct(logits: Tensor, target: Tensor) -> Tensor:
 # --- several seeds ----------------------------------------------------------------------------
 
 
-def check_fused(recipe: Recipe) -> None:
-    """Refuse a recipe whose networks draw random numbers: each seed would get others than alone.
-
-    Raises:
-        ValueError: names the setting.
-    """
-    for name in ("drop_path_rate", "drop_rate"):
-        if getattr(recipe, name):
-            message = f"fuse_seeds cannot be with {name} {getattr(recipe, name)}: the seeds of one"
-            raise UserError(f"{message} network would share its random numbers", field="fuse_seeds")
-
-
 @dataclass(eq=False)
 class _Part:
     """A batch, or a part of one, whose gradient a training waits for."""
@@ -83,7 +67,7 @@ class _Part:
     inputs: Tensor
     target: Tensor
     outcome: Outcome | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     traceback: TracebackType | None = None
     seconds: float = 0.0
 
@@ -91,8 +75,9 @@ class _Part:
 class FusedGradients(Gradients):
     """Computes the gradients of several trainings at once, which differ in their seed.
 
-    Each training runs in a thread, and one thread runs at a time: they take turns where they wait
-    for the batches of the others. So what a training does between two steps is not interrupted.
+    Each training runs in a thread. The thread that has the ``turn`` runs: trainings give it away
+    where they wait for the batches of the others. So nothing else draws from a global random stream
+    between two steps of a training.
 
     Args:
         size: how many trainings there are.
@@ -100,11 +85,17 @@ class FusedGradients(Gradients):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.size = self.left = size  # trainings, and those that have not ended
-        self.turn = threading.Condition()
+        self.size, self.left = size, 0  # trainings, and those that have begun and not ended
+        self.turn = threading.Condition(threading.Lock())
         self.waiting: list[_Part] = []
         self.stack: _StackedModels | None = None
         self.times = threading.local()  # of a thread: seconds up to its last wait, and since when
+
+    def start(self, threads: Sequence[threading.Thread]) -> None:
+        """Start the threads of all trainings; the caller has the turn, so none begins alone."""
+        for thread in threads:
+            thread.start()
+            self.left += 1
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
@@ -116,6 +107,7 @@ class FusedGradients(Gradients):
             finally:
                 self.left -= 1
                 self._compute_if_all_wait()
+                self.turn.notify_all()
 
     def clock(self) -> float:
         """Seconds that this thread's training has taken: its own, and its share of common ones."""
@@ -143,7 +135,7 @@ class FusedGradients(Gradients):
         self.waiting, began = [], time.perf_counter()
         try:
             outcomes = self._outcomes(parts)
-        except Exception as error:  # all trainings of the step fail with it
+        except BaseException as error:  # all trainings of the step fail with it
             for part in parts:
                 part.error, part.traceback = error, error.__traceback__
         else:
@@ -161,8 +153,7 @@ class FusedGradients(Gradients):
         if self.stack is None or self.stack.models != models:
             self.stack = _StackedModels(models)
         first = parts[0].trainer
-        with first.fabric.autocast():
-            logits = self.stack(torch.stack([part.inputs for part in parts])).float()
+        logits = self.stack(torch.stack([part.inputs for part in parts]))
         targets = [part.target for part in parts]
         losses = list(map(first.loss, logits, targets))
         self.stack.backward(torch.stack(losses).sum() / first.recipe.accumulate)
@@ -185,10 +176,21 @@ class _StackedModels:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (K, N, C, H, W) -> logits (K, N, classes)."""
-        forward = vmap(functools.partial(functional_call, self.models[0]))
         with warnings.catch_warnings():  # pooling loops over the models: a small part of a step
             warnings.filterwarnings("ignore", "There is a performance drop")
-            return forward((self.parameters, self.buffers), images)
+            logits, buffers = vmap(self._forward)(self.parameters, self.buffers, images)
+        for name, buffer in self.buffers.items():
+            if buffers[name].data_ptr() != buffer.data_ptr():  # it was not changed in place
+                buffer.copy_(buffers[name])
+        return logits
+
+    def _forward(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits and buffers of one model."""
+        state = parameters | buffers  # gets the buffers that a layer replaces
+        logits = functional_call(self.models[0], state, (images,))
+        return logits, {name: state[name] for name in buffers}
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient to the models' parameters."""

@@ -223,10 +223,8 @@ class Trainer:
         self.gradients = gradients or Gradients()
         self.device = fabric.device
         # Automatic augmentation alters pictures one by one, on the CPU.
-        train = (
-            data.train.beside(self.device) if recipe.auto_augment else data.train.to(self.device)
-        )
-        self.data = replace(data, train=train, val=data.val.to(self.device))
+        place = data.train.beside if recipe.auto_augment else data.train.to
+        self.data = replace(data, train=place(self.device), val=data.val.to(self.device))
         self.steps = len(data.train) // recipe.batch_size  # of an epoch
         self.share = Share(fabric.global_rank, fabric.world_size)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

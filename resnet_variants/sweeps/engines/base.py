@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnet_variants.data.dataset import Dataset
-from resnet_variants.registry import UserError
 from resnet_variants.settings import Machine, Workers
 from resnet_variants.sweeps.execute import Job, Message
 from resnet_variants.sweeps.run import Run
@@ -60,17 +59,16 @@ class Work:
     stop: Stop
 
 
-def check_engine(machine: Machine, workers: Workers, precision: str) -> None:
+def check_engine(machine: Machine, workers: Workers, precision: str) -> str:
     """Refuse an engine that could not start, before anything is written.
 
+    Returns:
+        The type of the device that a run gets.
+
     Raises:
-        ValueError: a device, a package or a cluster is missing; or seeds shall be computed as one
-            on a CPU, where they take as long as one after another.
+        ValueError: a device, a package or a cluster is missing.
     """
-    device = _module(workers).check(machine, workers, precision)
-    if machine.fuse_seeds > 1 and device == "cpu":
-        message = f"fuse_seeds {machine.fuse_seeds} is for GPUs: on a CPU it gains nothing, and"
-        raise UserError(f"{message} --jobs trains seeds side by side", field="fuse_seeds")
+    return _module(workers).check(machine, workers, precision)
 
 
 def start(work: Work) -> AbstractContextManager[Engine]:
