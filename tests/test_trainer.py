@@ -131,16 +131,7 @@ def test_peak_memory_follows_the_work(monkeypatch, tmp_path):
 def test_compiled_training_learns_the_same():
     one, fabric = recipe(epochs=1), make_fabric(CPU, "fp32")
     losses = [
-        next(
-            fit(
-                network(),
-                digits(),
-                one,
-                seed=0,
-                fabric=fabric,
-                gradients=Gradients(compiled=compiled),
-            )
-        ).train_loss
+        next(fit(network(), digits(), one, seed=0, fabric=fabric, gradients=how)).train_loss
         for how in (Gradients(), Gradients(compiled=True))
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
