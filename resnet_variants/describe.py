@@ -16,6 +16,7 @@ from resnet_variants.models.families import FAMILIES
 from resnet_variants.models.peers import named_elsewhere, names_elsewhere, nearest
 from resnet_variants.models.stems import STEM_STRIDES
 from resnet_variants.models.variant import AXES, Variant
+from resnet_variants.registry import refuse
 from resnet_variants.settings import CHANNELS
 from resnet_variants.terminal.cli import Plugins, guard, parse, positional, say
 from resnet_variants.terminal.starting import ready
@@ -40,14 +41,19 @@ class Flags:
 def command(argv: Sequence[str]) -> int:
     """Carry out the verb."""
     flags = parse(Flags, argv, "describe")
+    name, _, tag = flags.name.partition(".")
     elsewhere = named_elsewhere(flags.name)
     with positional("name"):
-        variant = next(iter(elsewhere), None) or as_variant("name", flags.name.partition(".")[0])
+        variant = next(iter(elsewhere), None) or as_variant("name", name)
     from resnet_variants.models.arguments import ModelArgs
     from resnet_variants.models.cost import measure, to_measure, total
     from resnet_variants.models.diagram import diagram
+    from resnet_variants.models.zoo import weights_cfgs
 
     ready()
+    tags = list(weights_cfgs(variant))
+    if tag and tag not in tags:
+        refuse(f"weights of {variant.name}", tag, tags or ["none"], field="")
     sizes = flags.img_size, flags.in_chans, flags.num_classes
     model, shape = to_measure(variant, *sizes, ModelArgs.head)
     drawn = [f"{part}\n{textwrap.indent(lines, '  ')}" for part, lines in diagram(model).items()]
@@ -55,7 +61,7 @@ def command(argv: Sequence[str]) -> int:
     for other, sources in elsewhere.items():
         say(f"{flags.name} of {', '.join(sources)} is {other.name}")
     cost = _totals(total(layers), shape[-1])
-    parts = [variant.name, cost, *axes_of(variant), "", *drawn, "", *_names(variant)]
+    parts = [variant.name, cost, *axes_of(variant), "", *drawn, "", *_names(variant, tags)]
     say("\n".join([*parts, *(["", *_layers(layers)] if flags.layers else [])]))
     return 0
 
@@ -113,16 +119,13 @@ def entry_text(entry: object) -> str:
     return str(getattr(entry, "text", function_text.partition("\n")[0]))
 
 
-def _names(variant: Variant) -> list[str]:
+def _names(variant: Variant, tags: Sequence[str]) -> list[str]:
     names = [(peer.source, f"{name}{peer.text}") for peer, name in names_elsewhere(variant)]
     width = max([22, *(len(source) for source, _ in names)])
     rows = [f"  {source:<{width}}  {text}" for source, text in names]
     if not rows:
         rows = [f"  {name} has {differs}" for name, differs in nearest(variant)]
         rows = ["  none known" + ("; close are" if rows else ""), *rows]
-    from resnet_variants.models.zoo import weights_cfgs
-
-    tags = list(weights_cfgs(variant))
     name = variant.name
     is_known = name in registered()
     return [

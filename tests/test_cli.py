@@ -218,6 +218,8 @@ LINES = {f"run {flags}": f"run: {message}" for flags, message in WRONG.items()} 
     "describe rv_resnet50_e": "describe: unknown stem in name",
     "describe rv_resnet50_d --img-size -1": "describe: --img-size: img_size -1",
     "describe rv_resnet50_d --in-chans 0": "describe: --in-chans: in_chans 0",
+    "describe resnet50.a1_in1": "describe: unknown weights of rv_resnet50_b 'a1_in1'; did you mean",
+    "describe rv_resnet20_cifar_b.x": "describe: unknown weights of rv_resnet20_cifar_b 'x'; ",
     "describe resnet51": "describe: unknown name 'resnet51'; did you mean ",
     "describe ResNet50D": "describe: unknown name 'ResNet50D'; did you mean 'rv_resnet50_d'?",
     "run --minutes four": "run: --minutes: 'four' is no number",
