@@ -6,7 +6,7 @@ BIN := .venv/bin
 TIMM_TESTS := .venv/timm-tests
 
 # What broke with versions that were too old: saved models, tables, figures, images, export.
-LOWEST_TESTS := $(patsubst %,tests/test_%.py,card checkpoint export images kept manifest optim plots \
+LOWEST_TESTS := $(patsubst %,tests/test_%.py,card checkpoint export fused images kept manifest optim plots \
 	records report settings sinks statistics variant)
 
 .PHONY: demo test slow lowest check golden calibrate wheel docs clean
