@@ -230,8 +230,11 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)
 
 
-# How tyro says that a word is neither a number nor None.
-_NUMBER_OR_NONE = re.compile(r"from \[(.*?)\]\. Got errors: .*NoneType.*<class '(?:float|int)'>")
+# How tyro says that a word is neither a number nor None, and Python that it is no number.
+_NO_NUMBER = re.compile(
+    r"from \[(.*?)\]\. Got errors: .*NoneType.*<class '(?:float|int)'>"
+    r"|(?:invalid literal for int\(\)|could not convert string to float).*?: ('.*')"
+)
 
 
 def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
@@ -249,9 +252,7 @@ def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
                     raise cause from None
                 cause = cause.__cause__ or cause.__context__
             field = _field(event.argument) if event.argument else ""
-            message = " ".join(event.message.split())
-            word = _NUMBER_OR_NONE.search(message)
-            raise UserError(f"{word[1]} is no number" if word else message, field=field)
+            raise UserError(_no_number(" ".join(event.message.split())), field=field)
         case tyro_errors.UnrecognizedArgs():
             first = event.tokens[0].lstrip("-").replace("_", "-")
             near = difflib.get_close_matches(first, _flags(flags), n=1)
@@ -262,6 +263,13 @@ def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
             raise UserError(f"missing {', '.join(names)}; see --help")
         case _:
             raise UserError(f"wrong usage ({type(event).__name__}); see --help")
+
+
+def _no_number(message: str) -> str:
+    """The message, in plain words where it says that a word is no number."""
+    word = _NO_NUMBER.search(message)
+    kind = "whole number" if "int()" in message else "number"
+    return f"{word[1] or word[2]} is no {kind}" if word else message
 
 
 def _flags(settings: type[Any]) -> Iterator[str]:
