@@ -20,6 +20,7 @@ from resnet_variants.records.run_folder import RunFolder
 from resnet_variants.registry import UserError
 from resnet_variants.settings import Workers
 from resnet_variants.sweeps import fused as fused_runs
+from resnet_variants.sweeps.budget import fit_to
 from resnet_variants.sweeps.execute import Job, RunStatus
 from resnet_variants.sweeps.experiment import Experiment
 from resnet_variants.sweeps.fused import (
@@ -333,6 +334,7 @@ def test_a_full_disk_stops_all_seeds(tmp_path, monkeypatch):
     assert [ends[seed].kind for seed in range(3)] == ["stopped", "halted", "stopped"]
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_models_hold_views_of_one_tensor():
     recipe, fabric = Recipe(precision="fp32"), make_fabric(CPU, "fp32")
     gradients = FusedGradients(2)
@@ -387,6 +389,11 @@ def test_groups_are_of_one_arm():
     while queue:
         groups.append([runs.index(run) for run in next_group(queue, 2)])
     assert groups == [[0, 2], [1, 3], [4], [5]]
+    queue, lost = deque(runs), {runs[0].id, runs[2].id}
+    groups = []
+    while queue:
+        groups.append([runs.index(run) for run in next_group(queue, 2, lost)])
+    assert groups == [[0], [1, 3], [2], [4], [5]]
     assert number_of_groups(runs, 2) == 4
     assert number_of_groups(runs, 1) == 6
 
@@ -405,8 +412,8 @@ def on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"drop_rate": 0.1}, "drop_rate: the seeds of one network would share its random numbers"),
-        ({"drop_path_rate": 0.1}, "drop_path_rate: the seeds"),
+        ({"drop_rate": 0.1}, "drop_rate: random numbers inside the network"),
+        ({"drop_path_rate": 0.1}, "drop_path_rate: random"),
         ({"deterministic": True}, "deterministic: the last bits depend on"),
         ({"precision": "auto"}, "precision auto: give --precision fp32"),
         ({"precision": "bf16"}, "precision bf16: give --precision fp32"),
@@ -431,12 +438,14 @@ def test_what_cannot_be_fused_is_refused(tmp_path, on_a_gpu):
     experiment = Experiment(name="x", variants=variants, recipe=runs[0].recipe, seeds=6)
     with pytest.raises(UserError, match="budget cannot be with fuse_seeds 3"):
         run_until_decided(experiment, tmp_path, Options(machine=FUSED), 1e9)
+    with pytest.raises(UserError, match="minutes cannot be with fuse_seeds 3"):
+        fit_to(5, experiment, tmp_path, Options(machine=FUSED), depth_is_free=True)
 
 
 def test_a_skip_that_draws_is_refused():
     run = digits_run(deterministic=False)
     dropout = dataclasses.replace(run, variant=dataclasses.replace(run.variant, skip="dropout"))
-    with pytest.raises(UserError, match="fuse_seeds cannot be with skip dropout: the seeds"):
+    with pytest.raises(UserError, match="fuse_seeds cannot be with skip dropout: random"):
         check_fused([run, dropout], FUSED, "cuda")
 
 

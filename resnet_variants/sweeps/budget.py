@@ -32,6 +32,7 @@ from resnet_variants.sweeps.engines.local import (
 )
 from resnet_variants.sweeps.estimate import RunTime, run_time
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.fused import refuse_fused
 from resnet_variants.sweeps.run import Run
 from resnet_variants.sweeps.sweep import Options
 from resnet_variants.training.device import environment, make_fabric
@@ -86,10 +87,12 @@ def fit_to(
         spent: seconds that are over already.
 
     Raises:
-        ValueError: the time is too short for one epoch; the engine is a cluster.
+        ValueError: the time is too short for one epoch; the engine is a cluster; or seeds are
+            fused.
     """
     if options.workers.engine == "ray":
         raise UserError("minutes is for the engines of this machine", field="minutes")
+    refuse_fused(options.machine, "minutes")
     begun = time.monotonic() - spent
     request = _request(minutes, experiment, depth_is_free=depth_is_free)
     experiment = _sized(experiment).fitted()

@@ -97,8 +97,8 @@ def execute_run(
 ) -> Iterator[Message]:
     """Train, test and record a run in this process: its records, then how it ended.
 
-    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``. ``gradients``
-    are computed by themselves if not given.
+    With ``capture``, what is printed meanwhile is written to the run's ``log.txt``. The
+    ``gradients`` are those of this run alone if not given.
     """
     gradients = gradients or Gradients()
     folder, status, start = RunFolder(job.path), RunStatus("busy"), gradients.clock()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
+import sys
 import threading
+import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -21,7 +24,7 @@ from resnet_variants.training.interrupt import Stop
 
 _Messages = deque[tuple[Job, Message | BaseException]]
 
-_SHARED = "the seeds of one network would share its random numbers"
+_SHARED = "random numbers inside the network would not be those of each seed"
 _REFUSED = {
     "drop_rate": _SHARED,
     "drop_path_rate": _SHARED,
@@ -52,10 +55,25 @@ def check_fused(runs: Iterable[Run], machine: Machine, device: str) -> None:
             raise UserError(f"fuse_seeds cannot be with {what}: {why}", field="fuse_seeds")
 
 
-def next_group(queue: deque[Run], size: int) -> list[Run]:
-    """Take the next run out of the queue, and up to ``size - 1`` others of its arm."""
-    name = queue[0].name
-    runs = list(islice((run for run in queue if run.name == name), size))
+def refuse_fused(machine: Machine, limit: str) -> None:
+    """Refuse fused seeds beside a limit of time, the setting ``limit``.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if machine.fuse_seeds > 1:
+        message = f"{limit} cannot be with fuse_seeds {machine.fuse_seeds}"
+        raise UserError(f"{message}: it counts on what a run takes alone", field=limit)
+
+
+def next_group(queue: deque[Run], size: int, alone: Container[str] = ()) -> list[Run]:
+    """Take the next run out of the queue, and up to ``size - 1`` others of its arm.
+
+    Runs with ids in ``alone`` are in no group with others.
+    """
+    first = queue[0]
+    fitting = (run for run in queue if run.name == first.name and run.id not in alone)
+    runs = [first] if first.id in alone else list(islice(fitting, size))
     for run in runs:
         queue.remove(run)
     return runs
@@ -71,7 +89,8 @@ def execute_runs(
 ) -> Iterator[tuple[Job, Message]]:
     """Execute jobs of one arm: the records of each, then how it ended. See ``execute_run``.
 
-    What several print cannot be told apart: with ``capture``, the log of the first one has it.
+    What several print cannot be told apart: with ``capture``, the log of the first one has it,
+    while that one is trained.
     """
     if len(jobs) > 1:
         yield from _execute_fused(jobs, data, stop, capture=capture)
@@ -99,7 +118,10 @@ def _execute_fused(
                 messages.append((job, error))
 
     threads = [threading.Thread(target=work, args=(job,), daemon=True) for job in jobs]
-    with determinism(False):  # noqa: FBT003 - the threads restore these flags in any order
+    # The threads restore these flags in any order.
+    with determinism(False), warnings.catch_warnings():  # noqa: FBT003
+        # Some layers loop over the models, such as pooling: a small part of a step.
+        warnings.filterwarnings("ignore", "There is a performance drop")
         try:
             # Whoever reads has the turn as well: where nobody reads on, nothing is trained.
             with gradients.turn:
@@ -110,8 +132,10 @@ def _execute_fused(
                     yield job, message
         finally:
             stop_all.signal = signal.SIGTERM
-            for thread in filter(threading.Thread.is_alive, threads):
-                thread.join()
+            for thread in threads:
+                if thread.is_alive() and not sys.is_finalizing():
+                    thread.join()
+            gc.collect()  # an error holds the tensors of its step in a cycle
 
 
 def _until_all_end(

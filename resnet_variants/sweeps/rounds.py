@@ -38,6 +38,7 @@ from resnet_variants.sweeps.allocation import Cell, Row, choose, most_seeds, row
 from resnet_variants.sweeps.engines.base import slots
 from resnet_variants.sweeps.estimate import seconds_of
 from resnet_variants.sweeps.experiment import Experiment
+from resnet_variants.sweeps.fused import refuse_fused
 from resnet_variants.sweeps.sweep import (
     Ended,
     Events,
@@ -146,6 +147,8 @@ class Rounds:
 
     def __post_init__(self) -> None:
         experiment, machine = self.experiment, self.options.machine
+        if math.isfinite(self.budget):
+            refuse_fused(machine, "budget")
         self.arms = {arm.name: arm for arm in experiment.arms}
         self.labels = short_labels(cells_of(experiment.arms))
         self.slots = slots(experiment.runs, machine, self.options.workers)
@@ -284,13 +287,9 @@ class Rounds:
         """Refuse a budget that no pair of runs fits into.
 
         Raises:
-            ValueError: says how long the shortest pair takes; or seeds are computed as one.
+            ValueError: says how long the shortest pair takes.
         """
-        fused = self.options.machine.fuse_seeds
         if math.isfinite(self.budget):
-            if fused > 1:
-                message = f"cannot be with fuse_seeds {fused}: it counts on what a run takes alone"
-                raise UserError(f"budget {message}", field="budget")
             compared = self.experiment.baselines().items()
             pairs = [((base, 0), (name, 0)) for name, base in compared if name != base]
             shortest = min(map(self.wall, pairs))

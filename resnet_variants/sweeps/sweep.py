@@ -194,8 +194,8 @@ def check(experiment: Experiment, out: Path, options: Options) -> None:
     Raises:
         ValueError: no such device or cluster, a batch larger than the training data, a network
             that the images are too small for or the recipe is not for, weights that are not there
-            or do not fit, a sink that is not installed; or ``out`` cannot be written, has a damaged
-            file, or a run that was made with other images.
+            or do not fit, a sink that is not installed, what fused seeds cannot do; or ``out``
+            cannot be written, has a damaged file, or a run that was made with other images.
     """
     require_name(out, field="out")
     there = next(path for path in (out, *out.resolve().parents) if path.exists())
@@ -445,9 +445,8 @@ class Scheduler:
         machine, slots = self.work.machine, self.engine.free_slots
         while self.queue and slots > 0:
             slots -= 1
-            trial = self.trials.get(self.queue[0].id)
-            # What has lost a worker could cost others theirs.
-            runs = next_group(self.queue, 1 if trial and trial.lost else machine.fuse_seeds)
+            lost = {i for i, trial in self.trials.items() if trial.lost}  # others could be, too
+            runs = next_group(self.queue, machine.fuse_seeds, lost)
             for run in runs:
                 self.trials.setdefault(run.id, _Trial(now)).running = True
             jobs = [Job(run, self.work.folder / run.id, machine, self.sinks) for run in runs]

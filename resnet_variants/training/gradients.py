@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,7 +25,7 @@ class Gradients:
 
     Attributes:
         compiled: whether through ``torch.compile``.
-        size: how many trainings, which differ in their seed, are computed together.
+        size: how many trainings, which differ in their seed, are computed together at most.
     """
 
     size = 1
@@ -76,8 +75,8 @@ class FusedGradients(Gradients):
     """Computes the gradients of several trainings at once, which differ in their seed.
 
     Each training runs in a thread. The thread that has the ``turn`` runs: trainings give it away
-    where they wait for the batches of the others. So nothing else draws from a global random stream
-    between two steps of a training.
+    where they wait for the batches of the others. So what one does with a global random stream,
+    such as to seed it and to build a network, is not interrupted.
 
     Args:
         size: how many trainings there are.
@@ -123,10 +122,10 @@ class FusedGradients(Gradients):
         self._compute_if_all_wait()
         self.turn.wait_for(lambda: part.outcome or part.error)
         self._run_on(seconds + part.seconds)
-        if part.error:  # raised by each thread, and none adds to another's traceback
-            raise part.error.with_traceback(part.traceback)
-        assert part.outcome is not None
-        return part.outcome
+        if part.outcome:
+            return part.outcome
+        assert part.error is not None
+        raise part.error.with_traceback(part.traceback)  # each thread adds to it for itself
 
     def _compute_if_all_wait(self) -> None:
         if not self.waiting or len(self.waiting) < self.left:
@@ -147,6 +146,7 @@ class FusedGradients(Gradients):
 
     def _outcomes(self, parts: Sequence[_Part]) -> Sequence[Outcome]:
         if len({part.inputs.shape for part in parts}) > 1 or len(parts) == 1:
+            self.stack = None  # whose copies of replaced buffers would be those of before
             alone = super().backward
             return [alone(part.trainer, part.inputs, part.target) for part in parts]
         models = [part.trainer.model for part in parts]
@@ -176,9 +176,7 @@ class _StackedModels:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (K, N, C, H, W) -> logits (K, N, classes)."""
-        with warnings.catch_warnings():  # pooling loops over the models: a small part of a step
-            warnings.filterwarnings("ignore", "There is a performance drop")
-            logits, buffers = vmap(self._forward)(self.parameters, self.buffers, images)
+        logits, buffers = vmap(self._forward)(self.parameters, self.buffers, images)
         for name, buffer in self.buffers.items():
             if buffers[name].data_ptr() != buffer.data_ptr():  # it was not changed in place
                 buffer.copy_(buffers[name])
@@ -209,7 +207,8 @@ def _stacked(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """One tensor (K, ...) for each name, of which the given tensors become views."""
     stacked = {}
     for name, first in states[0].items():
-        size, stride = (len(states), *first.shape), (first.numel(), *first.stride())
+        stride = (first.numel(), *torch.empty_like(first).stride())  # dense
+        size = (len(states), *first.shape)
         stacked[name] = torch.empty_strided(size, stride, dtype=first.dtype, device=first.device)
         for view, state in zip(stacked[name], states, strict=True):
             state[name].data = view.copy_(state[name])

@@ -98,7 +98,7 @@ def fit(
     ``model`` maps (N, C, H, W) to (N, classes); ``seed`` decides order and augmentation. A
     ``checkpointer`` saves the state now and then. If it has a saved state, the training continues
     from there, and its records are yielded again. It may also ask for records of steps. The
-    ``gradients`` are computed, and the time is taken, for this training alone if not given.
+    ``gradients`` and the time are those of this training alone if not given.
 
     Raises:
         ValueError: fewer training images than one batch, or a damaged checkpoint.

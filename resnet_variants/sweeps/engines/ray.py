@@ -237,7 +237,9 @@ class Cluster:
                 yield jobs[run_id], record
         for reference in ready:
             group = self.jobs.pop(reference)
-            yield from zip(group, self._statuses(reference, len(group)), strict=True)
+            ends = list(zip(group, self._statuses(reference, len(group)), strict=True))
+            # What halts one stops the others, which are not lost then.
+            yield from sorted(ends, key=lambda end: end[1].kind != "halted")
 
     def _statuses(self, reference: Any, jobs: int) -> list[RunStatus]:
         try:
