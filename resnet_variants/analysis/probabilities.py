@@ -91,9 +91,10 @@ def _kept(outcomes: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _calibrations(runs: pd.DataFrame, shares: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Of the runs of an arm; ``shares`` are (runs, images, classes)."""
-    keys = runs[[*names(OF_RUN)]].to_dict("records")
-    frames = [pd.DataFrame(key | _bins(own, labels)) for key, own in zip(keys, shares, strict=True)]
-    return pd.concat(frames, ignore_index=True)
+    bins = [_bins(own, labels) for own in shares]
+    columns = {name: np.concatenate([own[name] for own in bins]) for name in bins[0]}
+    rows = np.repeat(np.arange(len(runs)), [len(own["bin"]) for own in bins])
+    return runs[[*names(OF_RUN)]].iloc[rows].reset_index(drop=True).assign(**columns)
 
 
 def _bins(shares: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
