@@ -443,9 +443,9 @@ class Scheduler:
         while self.held and self.held[0][0] <= now:
             self.queue.append(self.held.popleft()[1])
         machine, slots = self.work.machine, self.engine.free_slots
+        lost = {i for i, trial in self.trials.items() if trial.lost}  # others could be, too
         while self.queue and slots > 0:
             slots -= 1
-            lost = {i for i, trial in self.trials.items() if trial.lost}  # others could be, too
             runs = next_group(self.queue, machine.fuse_seeds, lost)
             for run in runs:
                 self.trials.setdefault(run.id, _Trial(now)).running = True
