@@ -230,9 +230,10 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
         return tyro.cli(flags, args=list(argv), prog=f"resnet-variants {verb}", **extra)
 
 
-# How tyro says that a word is neither a number nor None, and Python that it is no number.
-_NO_NUMBER = re.compile(
+# How tyro says that words are neither numbers nor None, or not all numbers; how Python says it.
+_NO_NUMBERS = re.compile(
     r"from \[(.*?)\]\. Got errors: .*NoneType.*<class '(?:float|int)'>"
+    r"|valid parse for arguments: \[(.*)\]"
     r"|(?:invalid literal for int\(\)|could not convert string to float).*?: ('.*')"
 )
 
@@ -267,9 +268,15 @@ def _refuse_flags(flags: type[Any], event: tyro_errors.ParseErrorEvent) -> None:
 
 def _no_number(message: str) -> str:
     """The message, in plain words where it says that a word is no number."""
-    word = _NO_NUMBER.search(message)
-    kind = "whole number" if "int()" in message else "number"
-    return f"{word[1] or word[2]} is no {kind}" if word else message
+    found = _NO_NUMBERS.search(message)
+    words = re.findall("'([^']*)'", found[found.lastindex or 0]) if found else []
+    for kind, number in (("number", float), ("whole number", int)):
+        for word in words:
+            try:
+                number(word)
+            except ValueError:
+                return f"{word!r} is no {kind}"
+    return message
 
 
 def _flags(settings: type[Any]) -> Iterator[str]:
