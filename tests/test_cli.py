@@ -188,6 +188,7 @@ WRONG = {
     "--epochs many": "--epochs: 'many' is no number",
     "--depth 8 eight": "--depth: 'eight' is no number",
     "--depth 8 14.5": "--depth: '14.5' is no whole number",
+    "--milestones 0.5 it's": "--milestones: Could not find valid parse for arguments: ['0.5',",
     "--milestones 0.5 half": "--milestones: 'half' is no number",
     "--epochs 1.5": "--epochs: '1.5' is no whole number",
     "--batch-size 1e3": "--batch-size: '1e3' is no whole number",

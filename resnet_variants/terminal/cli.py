@@ -233,7 +233,7 @@ def parse(flags: type[Flags], argv: Sequence[str], verb: str, *, default: Any = 
 # How tyro says that words are neither numbers nor None, or not all numbers; how Python says it.
 _NO_NUMBERS = re.compile(
     r"from \[(.*?)\]\. Got errors: .*NoneType.*<class '(?:float|int)'>"
-    r"|valid parse for arguments: \[(.*)\]"
+    r'|valid parse for arguments: \[([^"]*)\]'
     r"|(?:invalid literal for int\(\)|could not convert string to float).*?: ('.*')"
 )
 
