@@ -97,7 +97,7 @@ def read(file: Path, make: Callable[[Mapping[str, Tensor], Json], T]) -> T | Non
             os.utime(file)
         return make(tensors, json.loads(about[_FACTS]))
     except _TROUBLES as error:
-        warn_once(f"{file} cannot be used ({error}): the images are decoded anew")
+        warn_once(f"{file} cannot be used ({_reason(error)}): the images are decoded anew")
         return None
 
 
@@ -110,7 +110,8 @@ def write(file: Path, tensors: Mapping[str, Tensor], facts: Json) -> None:
             about = {_FACTS: text, _DIGEST: _digest(tensors, text)}
             save_file(dict(tensors), temporary, metadata=about)
     except _TROUBLES as error:
-        warn_once(f"decoded images cannot be kept in {file.parent} ({error}): see --image-cache")
+        where = f"in {file.parent} ({_reason(error)})"
+        warn_once(f"decoded images cannot be kept {where}: see --image-cache")
     else:
         _make_room(file.parent)
 
@@ -124,7 +125,12 @@ def clear_once() -> None:
         for file in cache_folder().glob(f"*{_END}"):
             file.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        warn_once(f"kept images cannot be deleted ({error})")
+        warn_once(f"kept images cannot be deleted ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    """Why, without the number and the path that the system's errors repeat."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _make_room(folder: Path) -> None:
