@@ -125,11 +125,11 @@ def clear_once() -> None:
         for file in cache_folder().glob(f"*{_END}"):
             file.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        warn_once(f"kept images cannot be deleted ({_reason(error)})")
+        warn_once(f"kept images cannot be deleted ({error})")
 
 
 def _reason(error: Exception) -> str:
-    """Why, without the number and the path that the system's errors repeat."""
+    """Why, without the number and the path that an error of the system has besides."""
     return getattr(error, "strerror", None) or str(error)
 
 
